@@ -1,0 +1,405 @@
+"""``App``: opens and closes everything, and is the client of the database."""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar, overload
+from uuid import UUID
+
+import trio
+import trio_asyncio
+from attrs import frozen
+from sqlalchemy.exc import DBAPIError
+
+from .clock import Clock, Duration, current_clock, microseconds, seconds
+from .context import ActivityContext, current_execution
+from .define import Workflow, find_workflow, workflow_names
+from .errors import (
+    DatabaseError,
+    InstanceNotFoundError,
+    InvalidInputError,
+    PayloadTooLargeError,
+    Problem,
+    RomancyError,
+    WorkflowCancelledError,
+    WorkflowFailedError,
+    WorkflowStuckError,
+)
+from .handle import WorkflowHandle
+from .model import Entry, ErrorInfo, Instance, Status
+from .retry import RetryPolicy
+from .runtime.actor import Settings
+from .runtime.supervisor import Ending
+from .runtime.worker import Limits, Worker, WorkerStatistics
+from .serialization import loads
+from .storage import instances, migrations
+from .storage.database import Database, open_database
+from .storage.patience import patiently
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_FIRST_LOOK = 0.02
+_LONGEST_LOOK = 1.0
+"""Seconds between two looks at an instance that another process may run."""
+
+
+@frozen
+class AppStatistics:
+    """What an app is doing."""
+
+    worker: WorkerStatistics | None
+    """None for a client, and while the worker holds no lease."""
+
+
+class App:
+    """Durable workflows in one database: runs them, and is their client. Used as ``async with App(...) as app``.
+
+    Args:
+      database: a file name, ``":memory:"``, or ``sqlite:///file``.
+      worker_id: the name of this worker, unique among those alive on the database. A process that starts under the id
+        of one that died takes its instances over at once. By default a name made of host, process and chance; its
+        instances are taken over by the next process on the same machine, or by any worker after the lease.
+      worker: False makes a client that starts, awaits and cancels instances, and runs none.
+      retry: the retry policy of activities that have none, by default :meth:`RetryPolicy.default`.
+      lease: seconds (or a timedelta) that a worker may be silent before others take its instances over.
+      idle_timeout: seconds (or a timedelta) that an instance must have waited before it is dropped from memory.
+      max_running: the most instances in memory that do not just wait. More are stored, and taken up in turn.
+      max_resident: the most instances in memory.
+      max_payload: the most bytes that one input, result or message may have as JSON.
+      max_recoveries: the most deaths of its worker that an instance may outlive without making progress in between.
+        One more, and it is parked as stuck: it probably takes the process down.
+      shutdown_timeout: seconds (or a timedelta) that running activities are given to finish when the block ends.
+      auto_migrate: whether to create or upgrade the tables. If not, they must be there.
+
+    When the block ends, also by an exception or a cancellation, running activities may finish and are recorded; then
+    everything is given back to the database, for the next worker.
+
+    Raises:
+      DatabaseError: on entering, if the database cannot be used.
+    """
+
+    def __init__(
+        self,
+        database: str = "romancy.db",
+        *,
+        worker_id: str | None = None,
+        worker: bool = True,
+        retry: RetryPolicy | None = None,
+        lease: Duration = 10.0,
+        idle_timeout: Duration = 10.0,
+        max_running: int = 1_000,
+        max_resident: int = 10_000,
+        max_payload: int = 4 * 1024 * 1024,
+        max_recoveries: int = 3,
+        shutdown_timeout: Duration = 30.0,
+        auto_migrate: bool = True,
+    ) -> None:
+        if worker_id is not None and not (isinstance(worker_id, str) and 0 < len(worker_id) <= 255):
+            raise ValueError(f"a worker id is a string of 1 to 255 characters, not {worker_id!r}")
+        for name, value in (("lease", lease), ("shutdown_timeout", shutdown_timeout)):
+            if seconds(value) <= 0:
+                raise ValueError(f"{name} is longer than zero seconds, not {value!r}")
+        for name, number in (("max_running", max_running), ("max_resident", max_resident), ("max_payload", max_payload)):
+            if number < 1:
+                raise ValueError(f"{name} is at least 1, not {number!r}")
+        self._url = database
+        self._worker_id = worker_id or f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._runs_workflows = worker
+        self._auto_migrate = auto_migrate
+        self._settings = Settings(
+            retry=retry or RetryPolicy.default(),
+            max_payload=max_payload,
+            idle_timeout=microseconds(idle_timeout),
+            lease_time=microseconds(lease),
+        )
+        self._limits = Limits(max_running, max_resident, max_recoveries, seconds(shutdown_timeout))
+        self._running: _Running | None = None
+        self._block: AbstractAsyncContextManager[_Running] | None = None
+
+    @property
+    def worker_id(self) -> str:
+        """The name of this worker."""
+        return self._worker_id
+
+    async def __aenter__(self) -> App:
+        if self._block is not None:
+            raise RomancyError("this app has been used; make a new App for each block")
+        self._block = self._open()
+        self._running = await self._block.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        assert self._block is not None
+        return await self._block.__aexit__(exc_type, exc, traceback)
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator[_Running]:
+        clock = current_clock()
+        async with _asyncio_loop(), self._open_database() as database:
+            await _prepare(database, migrate=self._auto_migrate)
+            if not self._runs_workflows:
+                try:
+                    yield _Running(database, clock, None)
+                finally:
+                    self._running = None
+                return
+            worker = Worker(database, clock, self._worker_id, self._settings, self._limits)
+            async with trio.open_nursery() as nursery:
+                # The worker outlives a cancellation of the block, for as long as it may take to stop in order.
+                shield = trio.CancelScope(shield=True)
+                await nursery.start(_run_shielded, shield, worker)
+                try:
+                    yield _Running(database, clock, worker)
+                finally:
+                    self._running = None
+                    worker.stop()
+
+    def _open_database(self) -> AbstractAsyncContextManager[Database]:
+        return open_database(self._url)
+
+    def _now_running(self) -> _Running:
+        if self._running is None:
+            raise RomancyError("the app is not running: use it inside `async with App(...) as app:`")
+        return self._running
+
+    # -- starting and awaiting -------------------------------------------------------------------------------------
+
+    @overload
+    async def start(self, workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[R]: ...
+    @overload
+    async def start(self, workflow: str, input: Any, /, *, id: str | None = None) -> WorkflowHandle[Any]: ...
+    async def start(self, workflow: Workflow[..., Any] | str, /, *args: Any, **kwargs: Any) -> WorkflowHandle[Any]:
+        """Start an instance. It is durable once this returns: a crash from here on does not lose it.
+
+        If the call is cancelled the instance may or may not have been stored; with an id of your own
+        (``workflow.options(id=...)``) it is safe to start it again.
+
+        Args:
+          workflow: the workflow; or its name, and then the input as plain JSON data, and ``id=...`` if it shall have
+            an id of its own.
+          args, kwargs: what the workflow takes after its context.
+
+        Raises:
+          InvalidInputError: naming every bad field. Nothing is stored.
+          PayloadTooLargeError: if the input is larger than ``max_payload``. Nothing is stored.
+          InstanceExistsError: if the id is taken by another workflow or input. With the same, it is the same
+            instance, and its handle is returned.
+        """
+        running = self._now_running()
+        if isinstance(workflow, str):
+            workflow, text = _find(workflow, *args, **kwargs)
+        else:
+            text = workflow.encode_input(args, kwargs)
+        if len(text) > self._settings.max_payload:
+            raise PayloadTooLargeError(
+                f"the input of workflow {workflow.name!r} is {len(text)} bytes of JSON, and max_payload is "
+                f"{self._settings.max_payload}; store it elsewhere and pass a reference"
+            )
+        running.refuse_in_open_session("start an instance")
+        instance_id = workflow.id or _new_id()
+        ending = running.ending(instance_id)
+        if running.worker is not None:
+            await running.worker.start(instance_id, workflow.name, text, id_is_new=workflow.id is None)
+        else:
+            await running.start_elsewhere(instance_id, workflow.name, text)
+        return WorkflowHandle(instance_id, self, workflow, ending)
+
+    def handle(self, instance_id: str) -> WorkflowHandle[Any]:
+        """The handle of an instance that was started before, in this process or another."""
+        return WorkflowHandle(instance_id, self, None, None)
+
+    async def _result(
+        self,
+        instance_id: str,
+        workflow: Workflow[..., Any] | None,
+        ending: Ending | None,
+        timeout: Duration | None,
+    ) -> Any:
+        running = self._now_running()
+        running.refuse_in_open_session("await an instance")
+        if ending is None or ending.status is Status.STUCK:
+            ending = running.ending(instance_id)
+        if timeout is None:
+            return _unpack(instance_id, workflow, *await running.wait(instance_id, ending))
+        with trio.fail_after(seconds(timeout)):
+            return _unpack(instance_id, workflow, *await running.wait(instance_id, ending))
+
+    # -- looking ---------------------------------------------------------------------------------------------------
+
+    async def get_instance(self, instance_id: str) -> Instance | None:
+        """The instance as the database shows it now; None if there is none."""
+        return await self._now_running().read(instances.get_instance, instance_id)
+
+    async def history(self, instance_id: str) -> list[Entry]:
+        """The journal of an instance, in order.
+
+        Raises:
+          InstanceNotFoundError: if there is no such instance.
+        """
+        running = self._now_running()
+        entries = await running.read(instances.load_history, instance_id)
+        if not entries and await running.read(instances.get_instance, instance_id) is None:
+            raise InstanceNotFoundError(instance_id)
+        return entries
+
+    def statistics(self) -> AppStatistics:
+        """Numbers about this app."""
+        worker = self._now_running().worker
+        return AppStatistics(None if worker is None else worker.statistics())
+
+    # -- steering --------------------------------------------------------------------------------------------------
+
+    async def cancel(self, instance_id: str, reason: str | None = None) -> bool:
+        """Ask for an instance's cancellation. The request is durable once this returns.
+
+        The workflow function is cancelled, activities that run go on to their outcome, and everything that completed
+        is compensated. The instance never runs forward again.
+
+        Returns:
+          Whether the instance will end as cancelled (or has). False if its workflow function had ended before, which
+          then counts.
+
+        Raises:
+          InstanceNotFoundError: if there is no such instance.
+        """
+        running = self._now_running()
+        running.refuse_in_open_session("cancel an instance")
+        answer = await running.write(instances.request_cancel, instance_id, reason, running.clock.now())
+        if answer is None:
+            raise InstanceNotFoundError(instance_id)
+        return answer.accepted
+
+    async def resume(self, instance_id: str) -> bool:
+        """Set a stuck instance going again, or try again the compensations that failed for good.
+
+        Returns:
+          Whether there was something to resume.
+
+        Raises:
+          InstanceNotFoundError: if there is no such instance.
+        """
+        running = self._now_running()
+        running.refuse_in_open_session("resume an instance")
+        resumed = await running.write(instances.resume, instance_id, running.clock.now())
+        if resumed is None:
+            raise InstanceNotFoundError(instance_id)
+        return resumed
+
+
+@frozen(eq=False)
+class _Running:
+    """An app inside its block."""
+
+    database: Database
+    clock: Clock
+    worker: Worker | None
+
+    def ending(self, instance_id: str) -> Ending:
+        return self.worker.ending(instance_id) if self.worker is not None else Ending()
+
+    async def read(self, fn: Any, *args: Any) -> Any:
+        self.refuse_in_open_session("ask the database")
+        return await patiently(self.database, self.database.read, fn, *args)
+
+    async def write(self, fn: Any, *args: Any) -> Any:
+        """Write, and let the worker look at what has become due."""
+        answer = await patiently(self.database, self.database.run, fn, *args)
+        if self.worker is not None:
+            self.worker.nudge()
+        return answer
+
+    async def start_elsewhere(self, instance_id: str, workflow: str, text: str) -> None:
+        row = instances.new_row(instance_id, workflow, text, self.clock.now(), owner=None)
+        await self.write(instances.start_instance, row)
+
+    async def wait(self, instance_id: str, ending: Ending) -> tuple[Status, str | None, ErrorInfo | None]:
+        """Wait until the instance has ended here, or is seen to have ended somewhere else."""
+        interval = _FIRST_LOOK
+        while ending.status is None:
+            if self.worker is None or not self.worker.is_resident(instance_id):
+                found = await self.read(instances.get_ending, instance_id)
+                if found is None:
+                    raise InstanceNotFoundError(instance_id)
+                if ending.status is None and (found[0].is_final or found[0] is Status.STUCK):
+                    return found  # type: ignore[no-any-return]
+            if self.database.is_exclusive and self.worker is not None:
+                await ending.happened.wait()
+            else:
+                with trio.move_on_after(interval):
+                    await ending.happened.wait()
+                interval = min(interval * 2, _LONGEST_LOOK)
+        return ending.status, ending.output, ending.error
+
+    def refuse_in_open_session(self, what: str) -> None:
+        """It would wait for the transaction of the very activity that asks."""
+        activity = current_execution.get()
+        if not isinstance(activity, ActivityContext) or not self.database.has_one_writer:
+            return
+        if activity.used_session is not None and activity.used_session.is_open:
+            raise RomancyError(
+                f"instance {activity.instance_id!r}: activity {activity.activity_id!r} cannot {what} while its session "
+                f"is open, because {self.database.name} has one writer; do it before the first statement, or in "
+                f"another activity"
+            )
+
+
+@asynccontextmanager
+async def _asyncio_loop() -> AsyncIterator[None]:
+    """A trio-asyncio loop, so that activities can call asyncio libraries; the one that runs, if one does."""
+    if trio_asyncio.current_loop.get() is not None:
+        yield
+    else:
+        async with trio_asyncio.open_loop():
+            yield
+
+
+async def _run_shielded(scope: trio.CancelScope, worker: Worker, task_status: trio.TaskStatus[None]) -> None:
+    with scope:
+        await worker.run(task_status=task_status)
+
+
+async def _prepare(database: Database, *, migrate: bool) -> None:
+    try:
+        await patiently(database, database.run, migrations.migrate if migrate else migrations.check)
+    except DBAPIError as error:
+        raise DatabaseError(f"{database.name} cannot be used: {error.orig}") from error
+
+
+def _find(name: str, input: Any = None, *, id: str | None = None) -> tuple[Workflow[..., Any], str]:
+    workflow = find_workflow(name)
+    if workflow is None:
+        known = ", ".join(sorted(workflow_names())) or "none"
+        raise InvalidInputError(
+            f"workflow {name!r} cannot be started",
+            [Problem("$", f"no workflow of that name is defined in this process (defined: {known})")],
+        )
+    return workflow if id is None else workflow.options(id=id), workflow.check_input(input)
+
+
+def _unpack(
+    instance_id: str, workflow: Workflow[..., Any] | None, status: Status, output: str | None, error: ErrorInfo | None
+) -> Any:
+    if status is Status.COMPLETED:
+        value = loads(output or "null")
+        return value if workflow is None else workflow.codec.decode(value)
+    assert error is not None
+    if status is Status.STUCK:
+        raise WorkflowStuckError(instance_id, error.error_type, error.message)
+    if status is Status.CANCELLED:
+        raise WorkflowCancelledError(instance_id, error.message or None, error.uncompensated)
+    raise WorkflowFailedError(instance_id, error.error_type, error.message, error.traceback, error.uncompensated)
+
+
+def _new_id() -> str:
+    """A UUID of version 7: new ones sort behind old ones, which keeps the database's indexes compact (RFC 9562)."""
+    number = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(secrets.token_bytes(10), "big")
+    return str(UUID(int=number & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62))

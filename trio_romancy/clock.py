@@ -1,0 +1,104 @@
+"""Wall time, as whole microseconds since the epoch (UTC), and trio deadlines made from it.
+
+Under a :class:`trio.testing.MockClock` wall time is virtual too: it starts at :data:`VIRTUAL_EPOCH` and moves
+with trio's clock. Otherwise it is the system's wall clock, so deadlines stay right when the machine was
+suspended (a monotonic clock stands still then) or the clock was set.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import datetime, timedelta, timezone
+
+import trio
+
+Microseconds = int
+"""A point in time: microseconds since the epoch, UTC."""
+
+Duration = float | timedelta
+"""A length of time: seconds, or a timedelta."""
+
+VIRTUAL_EPOCH: Microseconds = 1_700_000_000_000_000
+"""What a virtual clock shows when trio's clock shows zero."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_FARTHEST_SLEEP = 600.0
+"""Seconds after which a sleeper looks at the wall clock again, in case the machine was suspended meanwhile."""
+
+
+class Clock:
+    """Tells the time, and turns a point in wall time into a trio deadline."""
+
+    __slots__ = ("_trio_clock",)
+
+    def __init__(self, trio_clock: trio.abc.Clock | None) -> None:
+        self._trio_clock = trio_clock
+
+    @property
+    def is_virtual(self) -> bool:
+        """Whether time only moves when nothing else can happen."""
+        return self._trio_clock is not None
+
+    def now(self) -> Microseconds:
+        """The time now."""
+        if self._trio_clock is None:
+            return time.time_ns() // 1000
+        return VIRTUAL_EPOCH + round(self._trio_clock.current_time() * 1_000_000)
+
+    def deadline(self, when: Microseconds) -> float:
+        """When to look at the clock again for something due at ``when``, on trio's clock.
+
+        Never early, except that a far deadline is cut into slices: whoever wakes must ask :meth:`now`.
+        """
+        seconds = (when - self.now()) / 1_000_000
+        if self._trio_clock is None:
+            seconds = min(seconds, _FARTHEST_SLEEP)
+        return trio.current_time() + max(seconds, 0.0)
+
+
+def current_clock() -> Clock:
+    """The clock of the trio run that we are in."""
+    clock = trio.lowlevel.current_clock()
+    # Whoever made a MockClock has imported trio.testing; nobody else should pay for importing it.
+    testing = sys.modules.get("trio.testing")
+    return Clock(clock if testing is not None and isinstance(clock, testing.MockClock) else None)
+
+
+def microseconds(duration: Duration) -> int:
+    """A duration in whole microseconds.
+
+    Raises:
+      ValueError: if it is not a finite number of seconds.
+    """
+    if isinstance(duration, timedelta):
+        return duration // timedelta(microseconds=1)
+    try:
+        return round(duration * 1_000_000)
+    except (OverflowError, ValueError):
+        raise ValueError(f"a duration is a finite number of seconds or a timedelta, not {duration!r}") from None
+
+
+def seconds(duration: Duration) -> float:
+    """A duration in seconds.
+
+    Raises:
+      ValueError: if it is not a finite number of seconds.
+    """
+    return microseconds(duration) / 1_000_000
+
+
+def to_datetime(when: Microseconds) -> datetime:
+    """A point in time as an aware datetime in UTC, exact to the microsecond."""
+    return _EPOCH + timedelta(microseconds=when)
+
+
+def from_datetime(when: datetime) -> Microseconds:
+    """An aware datetime as a point in time.
+
+    Raises:
+      ValueError: if it is naive, because nobody can say then which moment is meant.
+    """
+    if when.utcoffset() is None:
+        raise ValueError(f"{when!r} has no time zone; give an aware datetime, such as datetime.now(timezone.utc)")
+    return (when - _EPOCH) // timedelta(microseconds=1)

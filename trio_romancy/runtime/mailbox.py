@@ -1,0 +1,85 @@
+"""What an actor receives: outcomes to put in order, due timers, cancel requests."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from typing import TYPE_CHECKING
+
+import trio
+from attrs import define, field, frozen
+
+from ..clock import Clock, Microseconds
+from ..model import Kind
+
+if TYPE_CHECKING:
+    from ..storage.session import Session
+    from .replay import Operation
+
+
+@frozen(eq=False)
+class Letter:
+    """Something that has happened to an operation, and is to be recorded and told to the workflow, in its turn."""
+
+    operation: Operation
+    kind: Kind
+    payload: str
+    """JSON text."""
+    session: Session | None = None
+    """The transaction that it must be recorded in; None: the journal."""
+
+
+@define(eq=False)
+class Mailbox:
+    """The letters and timers of one actor. It lives and dies with the actor's nursery."""
+
+    _clock: Clock
+    _letters: deque[Letter] = field(factory=deque)
+    _timers: list[tuple[Microseconds, int, Letter]] = field(factory=list)
+    _set: int = 0
+    _arrived: trio.Event = field(factory=trio.Event)
+
+    def __bool__(self) -> bool:
+        return bool(self._letters)
+
+    def post(self, letter: Letter) -> None:
+        """Deliver a letter."""
+        self._letters.append(letter)
+        self._arrived.set()
+
+    def post_at(self, when: Microseconds, letter: Letter) -> None:
+        """Deliver a letter at that time, if its operation is still in flight then."""
+        self._set += 1
+        heapq.heappush(self._timers, (when, self._set, letter))
+        self._arrived.set()
+
+    def poke(self) -> None:
+        """Wake the receiver, to look at the state of its actor again."""
+        self._arrived.set()
+
+    def next_timer(self) -> Microseconds | None:
+        """When the next timer is due."""
+        while self._timers and not self._timers[0][2].operation.is_in_flight:
+            heapq.heappop(self._timers)
+        return self._timers[0][0] if self._timers else None
+
+    def receive_nowait(self) -> Letter | None:
+        """The next letter, or due timer; None if there is neither."""
+        if self._letters:
+            return self._letters.popleft()
+        due = self.next_timer()
+        if due is not None and due <= self._clock.now():
+            return heapq.heappop(self._timers)[2]
+        return None
+
+    async def wait(self, until: Microseconds | None) -> None:
+        """Wait for a letter, a new or due timer, a poke, or that time. May return early."""
+        self._arrived = trio.Event()
+        due = self.next_timer()
+        if due is not None:
+            until = due if until is None else min(due, until)
+        if until is None:
+            await self._arrived.wait()
+        else:
+            with trio.CancelScope(deadline=self._clock.deadline(until)):
+                await self._arrived.wait()

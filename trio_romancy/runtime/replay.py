@@ -1,0 +1,287 @@
+"""The journal of one instance as its workflow function meets it: ids, order, and what it says next.
+
+An outcome is told to the workflow only when every task of the instance has come to rest after the one before. The
+same holds on the first run, so a replay runs through the same states in the same order, whatever trio's scheduler
+did: code that depends on which of two activities ended first sees it again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from random import Random
+
+import trio
+from attrs import define, field
+
+from ..clock import Microseconds
+from ..errors import NonDeterminismError, OperationIdError
+from ..model import Kind
+from ..storage.instances import Record
+
+MAX_ID = 255
+
+
+@define(eq=False)
+class Operation:
+    """One durable step of an instance, in flight."""
+
+    id: str
+    what: str
+    """What the code asks for, in words."""
+    kinds: frozenset[Kind]
+    """Which entries can be its outcome."""
+    deliver: Callable[[Record], None] | None = None
+    """Tells the workflow, if no task awaits it."""
+    task: trio.lowlevel.Task | None = None
+    """The task that waits for it."""
+    nurseries: int = 0
+    """How many nurseries the task had open when it began; later ones belong to what the operation runs."""
+    scope: trio.CancelScope | None = None
+    """Shields an activity from its siblings' failures while it runs."""
+    is_executing: bool = False
+    """Whether an attempt runs now."""
+    waits: bool = False
+    """Whether it only waits now, so that its actor can be dropped meanwhile."""
+    wake_at: Microseconds | None = None
+    """When what it waits for happens, if that is known."""
+    is_in_flight: bool = True
+    record: Record | None = None
+    """Its outcome, once the workflow has been told."""
+    _news: trio.Event = field(factory=trio.Event)
+
+    def tell(self, record: Record) -> None:
+        """Tell the workflow its outcome."""
+        self.record = record
+        if self.deliver is not None:
+            self.deliver(record)
+        else:
+            self._news.set()
+
+    def stir(self) -> None:
+        """Wake the task that awaits it, without an outcome."""
+        self._news.set()
+
+    async def news(self) -> Record | None:
+        """Wait for the outcome. None if there is something to do first: see :meth:`stir`."""
+        await self._news.wait()
+        self._news = trio.Event()
+        return self.record
+
+
+@define(eq=False)
+class Branch:
+    """The automatic ids of one task."""
+
+    prefix: str
+    task: trio.lowlevel.Task | None
+    random: Random
+    counters: dict[str, int] = field(factory=dict)
+
+
+current_branch: ContextVar[Branch] = ContextVar("trio_romancy_current_branch")
+
+
+class Replay:
+    """The operations of one instance, and its journal up to where it went on from."""
+
+    def __init__(self, instance_id: str, created_at: Microseconds, records: list[Record]) -> None:
+        self.instance_id = instance_id
+        self.now = created_at
+        """Time of the entry last told to the workflow."""
+        self.in_flight: dict[str, Operation] = {}
+        self.failed_attempts: dict[str, list[Record]] = {}
+        self.is_live = False
+        """Whether the journal is used up, so that operations are really carried out."""
+        self._untold = deque(record for record in records if record.kind.is_delivered)
+        self._by_task: dict[trio.lowlevel.Task, Operation] = {}
+        self._used: set[str] = set()
+        self._root: Branch | None = None
+        self._main: trio.lowlevel.Task | None = None
+        self._own_nurseries = 0
+        for record in records:
+            if record.kind is Kind.ATTEMPT_FAILED:
+                self.failed_attempts.setdefault(record.operation_id, []).append(record)
+
+    def begin(self, own_nurseries: int) -> None:
+        """Say that the workflow function runs now in the current task, whose first nurseries are the actor's own."""
+        self._main = trio.lowlevel.current_task()
+        self._own_nurseries = own_nurseries
+        self._root = Branch("", self._main, Random(self.instance_id))
+        current_branch.set(self._root)
+
+    # -- operation ids ---------------------------------------------------------------------------------------------
+
+    def new_id(self, name: str, explicit: str | None) -> str:
+        """The id of the next operation: the given one, or ``name:n`` counted in the branch that it is in.
+
+        Raises:
+          OperationIdError: if it has neither, or the id has been used.
+        """
+        branch = current_branch.get()
+        if explicit is not None:
+            id = explicit
+            if not isinstance(id, str) or not 0 < len(id) <= MAX_ID:
+                raise OperationIdError(
+                    f"instance {self.instance_id!r}: an operation id is a string of 1 to {MAX_ID} characters, not {id!r}"
+                )
+        elif branch.task is trio.lowlevel.current_task():
+            number = branch.counters.get(name, 0) + 1
+            branch.counters[name] = number
+            id = f"{branch.prefix}{name}:{number}"
+        else:
+            raise self._in_child_task(f"{name!r} is called", f"with .options(id=...) on an activity, or id=... on ctx.{name}")
+        if id in self._used:
+            raise OperationIdError(
+                f"instance {self.instance_id!r}: the operation id {id!r} is used a second time; every operation of an "
+                f"instance needs its own"
+            )
+        self._used.add(id)
+        return id
+
+    def random(self) -> Random:
+        """The random generator of the branch that the current task is in."""
+        branch = current_branch.get()
+        if branch.task is not trio.lowlevel.current_task():
+            raise self._in_child_task("ctx.random or ctx.uuid4 is used", "drawing in the parent task")
+        return branch.random
+
+    @contextmanager
+    def branch(self, name: str) -> Iterator[None]:
+        """Prefix the ids of the current task's operations."""
+        prefix = f"{current_branch.get().prefix}{name}/"
+        if not name or prefix in self._used:
+            problem = "has been opened before; each branch needs its own name" if name else "needs a name"
+            raise OperationIdError(f"instance {self.instance_id!r}: the branch {name!r} {problem}")
+        self._used.add(prefix)
+        branch = Branch(prefix, trio.lowlevel.current_task(), Random(f"{self.instance_id}/{prefix}"))
+        token = current_branch.set(branch)
+        try:
+            yield
+        finally:
+            current_branch.reset(token)
+
+    def _in_child_task(self, what: str, or_else: str) -> OperationIdError:
+        return OperationIdError(
+            f"instance {self.instance_id!r}: {what} in a child task, whose turn among its siblings can differ on "
+            f"replay; put the task's code inside `with ctx.branch('name'):`, or avoid the automatic order {or_else}"
+        )
+
+    # -- operations in flight --------------------------------------------------------------------------------------
+
+    def add(self, operation: Operation) -> None:
+        """An operation begins. If a task awaits it, that is the current one."""
+        self.in_flight[operation.id] = operation
+        if operation.task is not None:
+            operation.nurseries = len(operation.task.child_nurseries)
+            self._by_task[operation.task] = operation
+
+    def remove(self, operation: Operation) -> None:
+        """An operation has ended, or is given up."""
+        operation.is_in_flight = False
+        del self.in_flight[operation.id]
+        if operation.task is not None:
+            del self._by_task[operation.task]
+
+    def is_alone(self) -> bool:
+        """Whether the current task is the only one of the workflow."""
+        task = trio.lowlevel.current_task()
+        return task is self._main and len(task.child_nurseries) == self._own_nurseries
+
+    def is_settled(self) -> bool:
+        """Whether no task of the workflow can go on by itself: each waits for an operation or for another task."""
+        for operation in self.in_flight.values():
+            if operation.record is not None and operation.task is not None:
+                return False  # told, and the task has not come to hear it
+        for task, operation in self._tasks():
+            if operation is None and _is_runnable(task):
+                return False
+        return True
+
+    def waits_outside(self) -> bool:
+        """Whether some task waits for something that is no operation, and no child task of its own."""
+        return any(operation is None and not task.child_nurseries for task, operation in self._tasks())
+
+    def _tasks(self) -> Iterator[tuple[trio.lowlevel.Task, Operation | None]]:
+        """All tasks of the workflow function, each with the operation that it awaits."""
+        if self._main is None:
+            return
+        operation = self._by_task.get(self._main)
+        yield self._main, operation
+        nurseries = self._main.child_nurseries[self._own_nurseries : operation and operation.nurseries]
+        tasks = [task for nursery in nurseries for task in nursery.child_tasks]
+        while tasks:
+            task = tasks.pop()
+            operation = self._by_task.get(task)
+            yield task, operation
+            for nursery in task.child_nurseries[: operation and operation.nurseries]:
+                tasks.extend(nursery.child_tasks)
+
+    # -- the journal -----------------------------------------------------------------------------------------------
+
+    def next_record(self) -> Record | None:
+        """What the journal tells next; None if it is used up."""
+        return self._untold[0] if self._untold else None
+
+    def take(self, id: str, kinds: frozenset[Kind]) -> Record | None:
+        """The next record, if it is the outcome of this operation."""
+        record = self.next_record()
+        if record is None or record.operation_id != id or record.kind not in kinds:
+            return None
+        self._advance(record)
+        return record
+
+    def _advance(self, record: Record) -> None:
+        self._untold.popleft()
+        self.now = record.recorded_at
+
+    def tell_next(self) -> None:
+        """Tell the workflow the next record, which must be the outcome of an operation in flight.
+
+        Raises:
+          NonDeterminismError: if the code has not asked for it.
+        """
+        record = self.next_record()
+        assert record is not None
+        operation = self.asked_for(record)
+        if operation is None:
+            raise self.mismatch()
+        self._advance(record)
+        operation.tell(record)
+
+    @property
+    def was_cancelled(self) -> bool:
+        """Whether the journal holds a cancel request that the workflow has not been told of yet."""
+        return any(record.kind is Kind.CANCEL_REQUESTED for record in self._untold)
+
+    def go_live(self) -> None:
+        """The journal is used up: from now on operations are carried out."""
+        self.is_live = True
+        for operation in self.in_flight.values():
+            operation.stir()
+
+    def asked_for(self, record: Record) -> Operation | None:
+        """The operation in flight whose outcome this is."""
+        operation = self.in_flight.get(record.operation_id)
+        return operation if operation is not None and record.kind in operation.kinds else None
+
+    def mismatch(self) -> NonDeterminismError:
+        """The journal holds something that the code does not ask for. Shows both sides."""
+        record = self.next_record()
+        assert record is not None
+        asks = [f"{operation.what} {operation.id!r}" for operation in self.in_flight.values() if operation.task]
+        code = f"asks for {', '.join(asks)}" if asks else "has ended or asks for nothing"
+        return NonDeterminismError(
+            f"instance {self.instance_id!r}: the journal goes on with {record.kind} of {record.operation_id!r} "
+            f"(entry {record.seq}), but the workflow code {code}; deploy code that fits the journal, then resume it"
+        )
+
+
+def _is_runnable(task: trio.lowlevel.Task) -> bool:
+    # trio has no public name for it. While a task waits, it holds how to abort the wait; a test watches over this:
+    # https://github.com/python-trio/trio/blob/v0.27.0/src/trio/_core/_run.py#L1236
+    return task._abort_func is None
+
+

@@ -1,0 +1,170 @@
+"""Ordered compensation.
+
+It works from the journal alone: what undoes an activity, and with which arguments, is recorded with the activity's
+outcome. So a rollback goes on after a crash without running the workflow function again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import trio
+from attrs import frozen
+
+from ..define import Activity, find_compensation
+from ..errors import InvalidDataError, RomancyError
+from ..model import Kind
+from ..serialization import codec, dumps
+from ..storage.instances import Record
+from .activities import Dropped, Result, Step
+from .failure import describe
+from .replay import Operation
+
+if TYPE_CHECKING:
+    from .actor import Actor
+
+_logger = logging.getLogger("trio_romancy.saga")
+
+_COMPENSATION = frozenset({Kind.COMPENSATION_COMPLETED, Kind.COMPENSATION_FAILED})
+
+
+@frozen
+class Undo:
+    """How to compensate one completed activity."""
+
+    activity_id: str
+    name: str
+    """Of the compensation."""
+    arguments: Mapping[str, Any]
+    """Plain JSON data."""
+
+    @property
+    def operation_id(self) -> str:
+        """The id of the compensation as an operation of its own."""
+        return f"{self.activity_id}/compensation"
+
+
+class Saga:
+    """What an instance would have to undo, and what it has undone."""
+
+    def __init__(self, records: list[Record]) -> None:
+        self.function_end: Record | None = None
+        """The entry with which the workflow function ended."""
+        self._undos: list[Undo] = []
+        self._done: set[str] = set()
+        self._failed: set[str] = set()
+        self._counts_from = 0
+        """Failed attempts of compensations before this entry do not count: somebody resumed the instance then."""
+        for record in records:
+            if record.kind is Kind.ACTIVITY_COMPLETED:
+                self.completed(record.operation_id, record.payload)
+            elif record.kind.ends_function:
+                self.function_end = record
+            elif record.kind is Kind.COMPENSATION_COMPLETED:
+                self._done.add(record.operation_id)
+            elif record.kind is Kind.COMPENSATION_FAILED:
+                self._failed.add(record.operation_id)
+            elif record.kind is Kind.RESUMED:
+                self._failed.clear()
+                self._counts_from = record.seq
+
+    def completed(self, activity_id: str, payload: Mapping[str, Any]) -> None:
+        """An activity has completed, with this payload in the journal."""
+        compensation = payload.get("compensation")
+        if compensation is not None:
+            arguments = dict(compensation["arguments"])
+            if compensation["takes_result"]:
+                arguments["result"] = payload["result"]
+            self._undos.append(Undo(activity_id, compensation["name"], arguments))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing that could be undone."""
+        return not self._undos
+
+    @property
+    def uncompensated(self) -> list[str]:
+        """Activities whose compensation failed for good."""
+        return [undo.activity_id for undo in self._undos if undo.operation_id in self._failed]
+
+    async def compensate(self, actor: Actor) -> None:
+        """Undo what has completed, the last first. One that fails for good is recorded, and the others still run."""
+        attempts = actor.replay.failed_attempts
+        for undo in reversed(self._undos):
+            counted = [record for record in attempts.get(undo.operation_id, []) if record.seq > self._counts_from]
+            attempts[undo.operation_id] = counted
+            if undo.operation_id not in self._done | self._failed:
+                kind = await _compensate(actor, undo)
+                (self._done if kind is Kind.COMPENSATION_COMPLETED else self._failed).add(undo.operation_id)
+
+
+async def _compensate(actor: Actor, undo: Undo) -> Kind:
+    operation = Operation(undo.operation_id, "compensation", _COMPENSATION, task=trio.lowlevel.current_task())
+    actor.replay.add(operation)
+    try:
+        with trio.CancelScope(shield=True) as operation.scope:
+            try:
+                step = _step(actor, undo)
+            except RomancyError as error:
+                failed = describe(error, verdict="terminal").as_payload()
+                result = Result(Kind.COMPENSATION_FAILED, failed)
+                actor.append(operation.id, result.kind, result.payload)
+            else:
+                result = await actor.carry_out(operation, step)
+            if result.kind is Kind.COMPENSATION_FAILED:
+                _logger.error("%s of %s failed for good", operation.id, actor.instance_id)
+            return result.kind
+    finally:
+        actor.end(operation)
+    raise Dropped  # nobody else cancels the scope
+
+
+def _step(actor: Actor, undo: Undo) -> Step:
+    compensation = find_compensation(undo.name)
+    if compensation is None:
+        raise RomancyError(
+            f"instance {actor.instance_id!r}: there is no compensation named {undo.name!r} in this process, which "
+            f"{undo.activity_id!r} needs; deploy code that defines it, then resume the instance"
+        )
+    kwargs = {name: codec.decode(undo.arguments[name]) for name, codec in compensation.codecs.items()}
+    return Step(
+        function=compensation.function,
+        is_async=compensation.is_async,
+        args=(),
+        kwargs=kwargs,
+        retry=compensation.retry or actor.settings.retry,
+        timeout=compensation.timeout,
+        codec=codec(Any),
+        completed=Kind.COMPENSATION_COMPLETED,
+        failed=Kind.COMPENSATION_FAILED,
+        keeps_result=False,
+    )
+
+
+def undo_text(activity: Activity[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """How to undo this call of an activity, as the JSON text that goes behind the result in its payload.
+
+    Raises:
+      InvalidDataError: if an argument that the compensation needs cannot be stored.
+    """
+    compensation = activity.compensation
+    if compensation is None:
+        return "}"
+    bound = activity.signature.bind(*args, **kwargs)
+    bound.apply_defaults()
+    texts = []
+    for name, codec in compensation.codecs.items():
+        if name == "result" and name not in activity.signature.parameters:
+            continue
+        try:
+            texts.append(f"{dumps(name)}:{codec.encode(bound.arguments[name])[0]}")
+        except InvalidDataError as error:
+            what = f"argument {name!r} of activity {activity.name!r}, which its compensation needs,"
+            raise InvalidDataError(f"{what} cannot be stored", error.problems) from None
+    takes_result = "result" in compensation.codecs and "result" not in activity.signature.parameters
+    return (
+        f',"compensation":{{"name":{dumps(compensation.name)},"takes_result":{dumps(takes_result)},'
+        f'"arguments":{{{",".join(texts)}}}}}}}'
+    )

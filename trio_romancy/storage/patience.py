@@ -1,0 +1,38 @@
+"""An outage is a pause: trying again until the database is back."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import ParamSpec, TypeVar
+
+import trio
+
+from .database import Database
+from .dialects import is_transient
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_logger = logging.getLogger("trio_romancy.database")
+
+_FIRST_RETRY = 0.02
+_LONGEST_RETRY = 1.0
+
+
+async def patiently(database: Database, fn: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Await ``fn(...)``, again and again while the database is away, busy or full.
+
+    ``fn`` may have been carried out although its answer was lost: it must be harmless to repeat.
+    """
+    delay = _FIRST_RETRY
+    while True:
+        try:
+            return await fn(*args, **kwargs)
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            _logger.warning("%s is away, trying again in %.2f s: %s", database.name, delay, error)
+        await trio.sleep(delay * random.uniform(0.5, 1.0))
+        delay = min(delay * 2, _LONGEST_RETRY)

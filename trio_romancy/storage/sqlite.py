@@ -1,0 +1,186 @@
+"""SQLite: a file, written and read in threads; or ``:memory:``, run directly in the trio thread."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
+from typing import Any, ParamSpec, TypeVar
+
+import sqlalchemy
+import trio
+from attrs import define, field
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.pool import StaticPool
+
+from ..errors import DatabaseError
+from .database import Database, SQLFunction, Transaction
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+BUSY_TIMEOUT = 5.0
+"""Seconds that SQLite itself waits for a lock held by another process, before the caller decides."""
+
+
+@define(eq=False)
+class _Transaction:
+    """An open transaction on the connection that writes."""
+
+    _connection: Connection
+    _call: Callable[..., Any]
+    """Awaitable: runs a plain function where this database's connection lives."""
+
+    async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        result: R = await self._call(lambda: fn(self._connection, *args, **kwargs))
+        return result
+
+    async def commit(self) -> None:
+        await self._call(self._connection.commit)
+
+
+@define(eq=False)
+class InlineDatabase:
+    """SQLite in memory, run in the trio thread itself.
+
+    Fast and deterministic, and there is no thread that a :class:`trio.testing.MockClock` could overtake. Its one
+    connection is for one transaction at a time, whether it writes or reads.
+    """
+
+    _connection: Connection
+    _turn: trio.Lock = field(factory=trio.Lock)
+    name = "the SQLite database in memory"
+    is_exclusive = True
+    has_one_writer = True
+
+    async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        async with self._turn:
+            with self._connection.begin():
+                return fn(self._connection, *args, **kwargs)
+
+    read = run
+
+    @asynccontextmanager
+    async def open_transaction(self) -> AsyncIterator[Transaction]:
+        async with self._turn:
+            try:
+                yield _Transaction(self._connection, _call_inline)
+            finally:
+                self._connection.rollback()
+
+
+async def _call_inline(fn: Callable[[], R]) -> R:
+    await trio.lowlevel.checkpoint()
+    return fn()
+
+
+@define(eq=False)
+class ThreadedDatabase:
+    """A SQLite file in WAL mode: one connection that writes, and readers that never wait for it."""
+
+    name: str
+    _engine: Engine
+    _writer: Connection
+    _turn: trio.Lock = field(factory=trio.Lock)
+    """Who may use the connection that writes. Waiting here is fair; waiting for SQLite's own lock is not."""
+    is_exclusive = False
+    has_one_writer = True
+
+    async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        def transaction() -> R:
+            with self._writer.begin():
+                return fn(self._writer, *args, **kwargs)
+
+        async with self._turn:
+            return await trio.to_thread.run_sync(transaction)
+
+    async def read(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        def transaction() -> R:
+            with self._engine.connect() as connection:
+                return fn(connection.execution_options(romancy_begin="BEGIN"), *args, **kwargs)
+
+        return await trio.to_thread.run_sync(transaction)
+
+    @asynccontextmanager
+    async def open_transaction(self) -> AsyncIterator[Transaction]:
+        async with self._turn:
+            try:
+                yield _Transaction(self._writer, trio.to_thread.run_sync)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await trio.to_thread.run_sync(self._writer.rollback)
+
+
+@asynccontextmanager
+async def open_inline_database() -> AsyncIterator[Database]:
+    """A new, empty database in memory. It goes when the block ends."""
+    engine = _engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+    try:
+        with engine.connect() as connection:
+            yield InlineDatabase(connection)
+    finally:
+        engine.dispose()
+
+
+@asynccontextmanager
+async def open_threaded_database(path: str) -> AsyncIterator[Database]:
+    """The database in a file, made if there is none.
+
+    Raises:
+      DatabaseError: if the file is a directory, cannot be made or written, or is no SQLite database.
+    """
+    await trio.to_thread.run_sync(_check_file, path)
+    url = sqlalchemy.URL.create("sqlite", database=os.path.abspath(path))
+    # Whoever waits for a lock waits in a thread, and connections move between threads.
+    engine = _engine(url, connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT})
+    try:
+        writer = await trio.to_thread.run_sync(engine.connect)
+        try:
+            yield ThreadedDatabase(path, engine, writer)
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(writer.close)
+    finally:
+        engine.dispose()
+
+
+def _engine(url: str | sqlalchemy.URL, **options: Any) -> Engine:
+    engine = sqlalchemy.create_engine(url, **options)
+
+    # sqlite3 would begin transactions by itself, and too late to take the lock that writing needs:
+    # https://docs.sqlalchemy.org/en/20/dialects/sqlite.html#serializable-isolation-savepoints-transactional-ddl
+    @event.listens_for(engine, "connect")
+    def connected(connection: sqlite3.Connection, _: object) -> None:
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = OFF")
+
+    @event.listens_for(engine, "begin")
+    def begun(connection: Connection) -> None:
+        connection.exec_driver_sql(connection.get_execution_options().get("romancy_begin", "BEGIN IMMEDIATE"))
+
+    return engine
+
+
+def _check_file(path: str) -> None:
+    """Find out now (root may write anything, so it looks at the mode as well), and say in words, what would otherwise show in the middle of some transaction."""
+    directory = os.path.dirname(os.path.abspath(path))
+    if os.path.isdir(path):
+        raise DatabaseError(f"{path} is a directory; name a file in it, such as {os.path.join(path, 'romancy.db')}")
+    if not os.path.isdir(directory):
+        raise DatabaseError(f"{path} cannot be made: there is no directory {directory}; make it first")
+    if os.path.exists(path) and not (os.access(path, os.W_OK) and os.stat(path).st_mode & 0o222):
+        raise DatabaseError(f"{path} cannot be written; give this process write permission on the file")
+    if not os.access(directory, os.W_OK):
+        raise DatabaseError(
+            f"{directory} cannot be written, and SQLite keeps its log beside {path}; "
+            f"give this process write permission on the directory"
+        )
+    try:
+        with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.DatabaseError as error:
+        raise DatabaseError(f"{path} cannot be used as a SQLite database: {error}") from error
