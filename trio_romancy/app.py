@@ -325,18 +325,21 @@ class _Running:
         """Wait until the instance has ended here, or is seen to have ended somewhere else."""
         interval = _FIRST_LOOK
         while ending.status is None:
-            if self.worker is None or not self.worker.is_resident(instance_id):
-                found = await self.read(instances.get_ending, instance_id)
-                if found is None:
-                    raise InstanceNotFoundError(instance_id)
-                if ending.status is None and (found[0].is_final or found[0] is Status.STUCK):
-                    return found  # type: ignore[no-any-return]
-            if self.database.is_exclusive and self.worker is not None:
-                await ending.happened.wait()
-            else:
-                with trio.move_on_after(interval):
-                    await ending.happened.wait()
-                interval = min(interval * 2, _LONGEST_LOOK)
+            if self.worker is not None and self.worker.is_resident(instance_id):
+                await ending.changed()
+                continue
+            found = await self.read(instances.get_ending, instance_id)
+            if found is None:
+                raise InstanceNotFoundError(instance_id)
+            if ending.status is None and (found[0].is_final or found[0] is Status.STUCK):
+                return found  # type: ignore[no-any-return]
+            if self.worker is not None and self.worker.is_resident(instance_id):
+                continue
+            with trio.CancelScope() as scope:
+                if not self.database.is_exclusive or self.worker is None:
+                    scope.deadline = trio.current_time() + interval
+                await ending.changed()
+            interval = min(interval * 2, _LONGEST_LOOK)
         return ending.status, ending.output, ending.error
 
     def refuse_in_open_session(self, what: str) -> None:

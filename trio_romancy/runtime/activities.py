@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
-from attrs import define, field, frozen
+from attrs import define, field
 from outcome import Outcome, acapture
 
 from ..context import ActivityContext, current_execution
@@ -30,7 +30,7 @@ _REPEAT_AFTER = 0.1
 """Seconds before an attempt is repeated whose transaction the database lost."""
 
 
-@frozen(eq=False)
+@define(eq=False)
 class Step:
     """What is to be attempted."""
 
@@ -50,7 +50,7 @@ class Step:
     keeps_result: bool = True
 
 
-@frozen(eq=False)
+@define(eq=False)
 class Result:
     """How it ended."""
 

@@ -28,6 +28,7 @@ from ..storage.workers import fence
 from .activities import Dropped, Result, Step, attempt
 from .failure import Failure, describe
 from .mailbox import Letter, Mailbox
+from .peek import is_innermost
 from .replay import Operation, Replay
 from .saga import Saga, undo_text
 
@@ -113,6 +114,8 @@ class Actor:
         self._is_recording = False
         self._is_draining = False
         self._is_ending = False
+        self._is_shielded = False
+        self._cancel_when_unshielded = False
         self._hurry = False
         self._fast_steps = 0
         self._cancel: Operation | None = None
@@ -155,7 +158,8 @@ class Actor:
                     self.drop()
                 except Exception as error:
                     self.crash(error)
-                self._nursery.cancel_scope.cancel()
+                if self._nursery.child_tasks:
+                    self._nursery.cancel_scope.cancel()
         except BaseExceptionGroup as error:
             raise error.exceptions[0] if len(error.exceptions) == 1 else error from None
         finally:
@@ -218,7 +222,27 @@ class Actor:
         for operation in self.replay.in_flight.values():
             if operation.scope is not None and operation.id not in record.payload["running"]:
                 operation.scope.shield = False  # it has never begun, so it need not go on to an outcome
-        self._workflow_scope.cancel()
+        self._cancel_function()
+
+    def _cancel_function(self) -> None:
+        if self._is_shielded:
+            self._cancel_when_unshielded = True
+        else:
+            self._workflow_scope.cancel()
+
+    @property
+    def shield(self) -> bool:
+        """The shield of an activity that runs alone directly in the workflow function: see :meth:`_shielded`."""
+        return self._is_shielded
+
+    @shield.setter
+    def shield(self, up: bool) -> None:
+        self._is_shielded = up
+        if not up and self._cancel_when_unshielded:
+            self._workflow_scope.cancel()
+
+    def cancel(self) -> None:
+        """Nothing to do: the actor's nursery is being cancelled, and this shield does not keep that away."""
 
     def _unwind(self) -> None:
         for operation in self.replay.in_flight.values():
@@ -489,19 +513,32 @@ class Actor:
         operation = Operation(id, "activity", _ACTIVITY, task=trio.lowlevel.current_task())
         self.replay.add(operation)
         try:
+            if self.replay.is_live and self._has_turn() and is_innermost(self._workflow_scope):
+                # Nobody but this actor can cancel here: no need for a real scope, the actor holds it back itself.
+                operation.scope = self
+                self.shield = not activity.cancellable
+                try:
+                    return await self._activity_outcome(operation, activity, step)
+                finally:
+                    self.shield = False
             with trio.CancelScope(shield=not activity.cancellable) as operation.scope:
-                if not self.replay.is_live and (record := await self._in_replay(operation)) is not None:
-                    return _outcome(activity, record)
-                result = await self.carry_out(operation, step)
-                if result.kind is Kind.ACTIVITY_FAILED:
-                    raise Failure.from_payload(loads(result.payload)).to_error(id)
-                if activity.compensation is not None:
-                    self._saga.completed(id, loads(result.payload))
-                return result.value
+                return await self._activity_outcome(operation, activity, step)
         finally:
             self.end(operation)
         await trio.lowlevel.checkpoint_if_cancelled()
         raise Dropped  # nobody else cancels the scope
+
+    async def _activity_outcome(self, operation: Operation, activity: Activity[..., Any], step: Step) -> Any:
+        if not self.replay.is_live:
+            record = await self._in_replay(operation)
+            if record is not None:
+                return _outcome(activity, record)
+        result = await self.carry_out(operation, step)
+        if result.kind is Kind.ACTIVITY_FAILED:
+            raise Failure.from_payload(loads(result.payload)).to_error(operation.id)
+        if activity.compensation is not None:
+            self._saga.completed(operation.id, loads(result.payload))
+        return result.value
 
     async def sleep(self, duration: Microseconds, id: str | None) -> None:
         """Sleep from the time of the last entry on."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from random import Random
+from typing import Protocol
 
 import trio
 from attrs import define, field
@@ -20,8 +21,18 @@ from ..clock import Microseconds
 from ..errors import NonDeterminismError, OperationIdError
 from ..model import Kind
 from ..storage.instances import Record
+from .peek import is_runnable
 
 MAX_ID = 255
+
+
+class Shield(Protocol):
+    """What keeps cancellation away from a running activity: mostly a :class:`trio.CancelScope`."""
+
+    shield: bool
+
+    def cancel(self) -> None:
+        """Tear the activity down, because its actor is dropped."""
 
 
 @define(eq=False)
@@ -39,8 +50,8 @@ class Operation:
     """The task that waits for it."""
     nurseries: int = 0
     """How many nurseries the task had open when it began; later ones belong to what the operation runs."""
-    scope: trio.CancelScope | None = None
-    """Shields an activity from its siblings' failures while it runs."""
+    scope: Shield | None = None
+    """Shields an activity from cancellation while it runs."""
     is_executing: bool = False
     """Whether an attempt runs now."""
     waits: bool = False
@@ -50,7 +61,7 @@ class Operation:
     is_in_flight: bool = True
     record: Record | None = None
     """Its outcome, once the workflow has been told."""
-    _news: trio.Event = field(factory=trio.Event)
+    _news: trio.Event | None = None
 
     def tell(self, record: Record) -> None:
         """Tell the workflow its outcome."""
@@ -58,16 +69,18 @@ class Operation:
         if self.deliver is not None:
             self.deliver(record)
         else:
-            self._news.set()
+            self.stir()
 
     def stir(self) -> None:
         """Wake the task that awaits it, without an outcome."""
-        self._news.set()
+        if self._news is not None:
+            self._news.set()
 
     async def news(self) -> Record | None:
         """Wait for the outcome. None if there is something to do first: see :meth:`stir`."""
-        await self._news.wait()
         self._news = trio.Event()
+        await self._news.wait()
+        self._news = None
         return self.record
 
 
@@ -77,8 +90,16 @@ class Branch:
 
     prefix: str
     task: trio.lowlevel.Task | None
-    random: Random
+    seed: str
     counters: dict[str, int] = field(factory=dict)
+    _random: Random | None = None
+
+    @property
+    def random(self) -> Random:
+        """Its random generator."""
+        if self._random is None:
+            self._random = Random(self.seed)
+        return self._random
 
 
 current_branch: ContextVar[Branch] = ContextVar("trio_romancy_current_branch")
@@ -109,7 +130,7 @@ class Replay:
         """Say that the workflow function runs now in the current task, whose first nurseries are the actor's own."""
         self._main = trio.lowlevel.current_task()
         self._own_nurseries = own_nurseries
-        self._root = Branch("", self._main, Random(self.instance_id))
+        self._root = Branch("", self._main, self.instance_id)
         current_branch.set(self._root)
 
     # -- operation ids ---------------------------------------------------------------------------------------------
@@ -156,7 +177,7 @@ class Replay:
             problem = "has been opened before; each branch needs its own name" if name else "needs a name"
             raise OperationIdError(f"instance {self.instance_id!r}: the branch {name!r} {problem}")
         self._used.add(prefix)
-        branch = Branch(prefix, trio.lowlevel.current_task(), Random(f"{self.instance_id}/{prefix}"))
+        branch = Branch(prefix, trio.lowlevel.current_task(), f"{self.instance_id}/{prefix}")
         token = current_branch.set(branch)
         try:
             yield
@@ -196,7 +217,7 @@ class Replay:
             if operation.record is not None and operation.task is not None:
                 return False  # told, and the task has not come to hear it
         for task, operation in self._tasks():
-            if operation is None and _is_runnable(task):
+            if operation is None and is_runnable(task):
                 return False
         return True
 
@@ -277,11 +298,3 @@ class Replay:
             f"instance {self.instance_id!r}: the journal goes on with {record.kind} of {record.operation_id!r} "
             f"(entry {record.seq}), but the workflow code {code}; deploy code that fits the journal, then resume it"
         )
-
-
-def _is_runnable(task: trio.lowlevel.Task) -> bool:
-    # trio has no public name for it. While a task waits, it holds how to abort the wait; a test watches over this:
-    # https://github.com/python-trio/trio/blob/v0.27.0/src/trio/_core/_run.py#L1236
-    return task._abort_func is None
-
-

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from weakref import WeakValueDictionary
 
 import trio
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, frozen
 
 from ..clock import Clock, Microseconds
 from ..define import find_workflow
@@ -41,7 +41,19 @@ class Ending:
     output: str | None = None
     """JSON text."""
     error: ErrorInfo | None = None
-    happened: trio.Event = field(factory=trio.Event)
+    _changed: trio.Event | None = None
+
+    def stir(self) -> None:
+        """Wake who waits: the instance has ended, or has left this process's memory."""
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+
+    async def changed(self) -> None:
+        """Wait for :meth:`stir`."""
+        if self._changed is None:
+            self._changed = trio.Event()
+        await self._changed.wait()
 
 
 @frozen
@@ -238,10 +250,12 @@ class Supervisor:
         ending = self._endings.pop(instance_id, None)
         if ending is not None:
             ending.status, ending.output, ending.error = status, output, error
-            ending.happened.set()
+            ending.stir()
 
     def _forget(self, instance_id: str) -> None:
         del self._actors[instance_id]
+        if (ending := self._endings.get(instance_id)) is not None:
+            ending.stir()
         self._cancels.pop(instance_id, None)
         self._clear(instance_id)
         self._on_room()
