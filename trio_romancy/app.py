@@ -196,9 +196,9 @@ class App:
         """
         running = self._now_running()
         if isinstance(workflow, str):
-            workflow, text = _find(workflow, *args, **kwargs)
+            workflow, text, arguments = _find(workflow, *args, **kwargs)
         else:
-            text = workflow.encode_input(args, kwargs)
+            text, arguments = workflow.encode_input(args, kwargs)
         if len(text) > self._settings.max_payload:
             raise PayloadTooLargeError(
                 f"the input of workflow {workflow.name!r} is {len(text)} bytes of JSON, and max_payload is "
@@ -208,7 +208,8 @@ class App:
         instance_id = workflow.id or _new_id()
         ending = running.ending(instance_id)
         if running.worker is not None:
-            await running.worker.start(instance_id, workflow.name, text, id_is_new=workflow.id is None)
+            id_is_new = workflow.id is None
+            await running.worker.start(instance_id, workflow.name, text, arguments, id_is_new=id_is_new)
         else:
             await running.start_elsewhere(instance_id, workflow.name, text)
         return WorkflowHandle(instance_id, self, workflow, ending)
@@ -377,7 +378,7 @@ async def _prepare(database: Database, *, migrate: bool) -> None:
         raise DatabaseError(f"{database.name} cannot be used: {error.orig}") from error
 
 
-def _find(name: str, input: Any = None, *, id: str | None = None) -> tuple[Workflow[..., Any], str]:
+def _find(name: str, input: Any = None, *, id: str | None = None) -> tuple[Workflow[..., Any], str, list[Any]]:
     workflow = find_workflow(name)
     if workflow is None:
         known = ", ".join(sorted(workflow_names())) or "none"
@@ -385,7 +386,7 @@ def _find(name: str, input: Any = None, *, id: str | None = None) -> tuple[Workf
             f"workflow {name!r} cannot be started",
             [Problem("$", f"no workflow of that name is defined in this process (defined: {known})")],
         )
-    return workflow if id is None else workflow.options(id=id), workflow.check_input(input)
+    return workflow if id is None else workflow.options(id=id), *workflow.check_input(input)
 
 
 def _unpack(
@@ -404,5 +405,5 @@ def _unpack(
 
 def _new_id() -> str:
     """A UUID of version 7: new ones sort behind old ones, which keeps the database's indexes compact (RFC 9562)."""
-    number = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(secrets.token_bytes(10), "big")
+    number = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
     return str(UUID(int=number & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62))

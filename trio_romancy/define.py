@@ -132,16 +132,16 @@ class Workflow(Generic[P, R]):
         """
         return evolve(self, id=_checked_id(id))
 
-    def encode_input(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        """The arguments as the JSON text that is stored.
+    def encode_input(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, list[Any]]:
+        """The arguments as the JSON text that is stored, and as they are read back from it.
 
         Raises:
           InvalidInputError: naming every bad field.
         """
-        return self._as_text(self._bind(args, kwargs), lambda codec, value: codec.encode(value)[0])
+        return self._as_text(self._bind(args, kwargs), lambda codec, value: codec.encode(value))
 
-    def check_input(self, raw: Any) -> str:
-        """The input, given as plain JSON data, as the JSON text that is stored.
+    def check_input(self, raw: Any) -> tuple[str, list[Any]]:
+        """The same for an input that is given as plain JSON data.
 
         Raises:
           InvalidInputError: naming every bad field.
@@ -150,7 +150,7 @@ class Workflow(Generic[P, R]):
         if not isinstance(values, dict):
             raise self._invalid([Problem("$", f"expected an object, got {type(raw).__name__}")])
         bound = self._bind((), values)
-        return self._as_text(bound, lambda codec, value: codec.encode(codec.decode(value))[0])
+        return self._as_text(bound, lambda codec, value: codec.encode(codec.decode(value)))
 
     def decode_input(self, text: str) -> list[Any]:
         """The arguments that a stored input stands for.
@@ -177,19 +177,23 @@ class Workflow(Generic[P, R]):
         bound.apply_defaults()
         return bound.arguments
 
-    def _as_text(self, values: dict[str, Any], encode: Callable[[Codec[Any], Any], str]) -> str:
+    def _as_text(
+        self, values: dict[str, Any], encode: Callable[[Codec[Any], Any], tuple[str, Any]]
+    ) -> tuple[str, list[Any]]:
         texts: list[str] = []
+        restored: list[Any] = []
         problems: list[Problem] = []
         for name, codec in self.codecs.items():
-            at = "$" if self.takes_object else f"$.{name}"
             try:
-                text = encode(codec, values[name])
-                texts.append(text if self.takes_object else f"{dumps(name)}:{text}")
+                text, value = encode(codec, values[name])
+                texts.append(text if self.takes_object else f'"{name}":{text}')
+                restored.append(value)
             except InvalidDataError as error:
+                at = "$" if self.takes_object else f"$.{name}"
                 problems += [Problem(at + problem.path[1:], problem.message) for problem in error.problems]
         if problems:
             raise self._invalid(problems)
-        return texts[0] if self.takes_object else "{" + ",".join(texts) + "}"
+        return texts[0] if self.takes_object else "{" + ",".join(texts) + "}", restored
 
     def _checked(self, decode: Callable[[Any], Any], raw: Any) -> Any:
         try:

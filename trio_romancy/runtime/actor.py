@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from random import Random
@@ -31,6 +31,7 @@ from .mailbox import Letter, Mailbox
 from .peek import is_innermost
 from .replay import Operation, Replay
 from .saga import Saga, undo_text
+from .side import SideNursery
 
 _ACTIVITY = frozenset({Kind.ACTIVITY_COMPLETED, Kind.ACTIVITY_FAILED})
 _TIMER = frozenset({Kind.TIMER_FIRED})
@@ -66,6 +67,10 @@ class Home(Protocol):
     idle: int
     """How many actors only wait."""
 
+    def start_soon(self, fn: Callable[[], Awaitable[object]]) -> None:
+        """Run a task in the supervisor's nursery."""
+        ...
+
     def ended(self, actor: Actor, status: Status, output: str | None, error: ErrorInfo | None) -> None:
         """The instance has this status now, durably."""
         ...
@@ -87,7 +92,14 @@ class Actor:
     detour.
     """
 
-    def __init__(self, home: Home, claim: Claim, workflow: Workflow[..., Any], records: list[Record]) -> None:
+    def __init__(
+        self,
+        home: Home,
+        claim: Claim,
+        workflow: Workflow[..., Any],
+        records: list[Record],
+        arguments: list[Any] | None = None,
+    ) -> None:
         self.instance_id = claim.instance_id
         self.workflow_name = workflow.name
         self.settings = home.settings
@@ -100,10 +112,14 @@ class Actor:
         self._journal = home.journal
         self._claim = claim
         self._workflow = workflow
+        self._arguments = arguments
+        """What the input stands for, if nobody has had it in hand yet."""
         self._saga = Saga(records)
         self._mailbox = Mailbox(home.clock)
-        self._nursery: trio.Nursery | None = None
+        self._side: SideNursery | None = None
+        """Where the mailbox is emptied and threads are waited for; opened when there is something to do there."""
         self._workflow_scope = trio.CancelScope()
+        self._rollback_scope = trio.CancelScope()
         self._seq = records[-1].seq if records else 0
         self._time = records[-1].recorded_at if records else claim.created_at
         self._written: Batch | None = None
@@ -148,22 +164,16 @@ class Actor:
           Exception: if the runtime (not the workflow) failed. The instance is unharmed.
         """
         self._cannot_run = cannot_run
-        if self.is_dropped:
-            return
         try:
-            async with trio.open_nursery() as self._nursery:
-                try:
-                    await self._live()
-                except (Dropped, LeaseLostError):
-                    self.drop()
-                except Exception as error:
-                    self.crash(error)
-                if self._nursery.child_tasks:
-                    self._nursery.cancel_scope.cancel()
-        except BaseExceptionGroup as error:
-            raise error.exceptions[0] if len(error.exceptions) == 1 else error from None
+            await self._live()
+        except (Dropped, LeaseLostError):
+            self.drop()
+        except Exception as error:
+            self.crash(error)
         finally:
             self.idle_since = None
+            if self._side is not None:
+                await self._side.aclose()
         if self._crash is not None:
             raise self._crash
         if self._release is not None:
@@ -175,14 +185,15 @@ class Actor:
             function_end = await self._run_function()
         if function_end is not None:
             self._is_ending = True
-            await self._saga.compensate(self)
-            await self._finish(function_end)
+            with self._rollback_scope:
+                await self._saga.compensate(self)
+                await self._finish(function_end)
 
     def drop(self) -> None:
         """Stop at once, recording nothing. User code sees a cancellation, and can do nothing about it."""
         self.is_dropped = True
-        if self._nursery is not None:
-            self._nursery.cancel_scope.cancel()
+        self._workflow_scope.cancel()
+        self._rollback_scope.cancel()
         self._unwind()
 
     def crash(self, error: BaseException) -> None:
@@ -242,7 +253,8 @@ class Actor:
             self._workflow_scope.cancel()
 
     def cancel(self) -> None:
-        """Nothing to do: the actor's nursery is being cancelled, and this shield does not keep that away."""
+        """Take the shield down: the actor is dropped."""
+        self._workflow_scope.cancel()
 
     def _unwind(self) -> None:
         for operation in self.replay.in_flight.values():
@@ -276,16 +288,18 @@ class Actor:
         return self._cancelled_end()
 
     async def _call_function(self) -> tuple[Any, Failure | None]:
-        try:
-            arguments = self._workflow.decode_input(self._claim.input)
-        except RomancyError as error:
-            self._cannot_run = error
-            return None, None
+        arguments = self._arguments
+        if arguments is None:
+            try:
+                arguments = self._workflow.decode_input(self._claim.input)
+            except RomancyError as error:
+                self._cannot_run = error
+                return None, None
         value, failure = None, None
         token = current_execution.set(self)  # type: ignore[arg-type]
         try:
             with self._workflow_scope:
-                self.replay.begin(own_nurseries=1)
+                self.replay.begin()
                 if self._claim.cancel_requested is not None or self.replay.was_cancelled:
                     self.request_cancel(self._claim.cancel_requested or "null")
                 if self._is_draining or self._mailbox:
@@ -464,10 +478,12 @@ class Actor:
         """A transaction for one attempt of an activity."""
         return Session(self._home.database)
 
-    def start_soon(self, fn: Any) -> None:
+    def start_soon(self, fn: Callable[[], Awaitable[object]]) -> None:
         """Run a task beside the workflow function, as long as the actor lives."""
-        assert self._nursery is not None
-        self._nursery.start_soon(fn)
+        if self._side is None:
+            self._side = SideNursery()
+            self._home.start_soon(self._side.run)
+        self._side.start_soon(fn)
 
     def end(self, operation: Operation) -> None:
         """The operation is over."""
@@ -620,9 +636,9 @@ class Actor:
         self._ensure_delivery()
 
     def _ensure_delivery(self) -> None:
-        if not self._is_delivering and not self._is_ending and self._nursery is not None:
+        if not self._is_delivering and not self._is_ending and not self.is_dropped:
             self._is_delivering = True
-            self._nursery.start_soon(self._deliver)
+            self.start_soon(self._deliver)
 
     async def _deliver(self) -> None:
         """Tell the workflow what the journal holds, then what the mailbox receives."""

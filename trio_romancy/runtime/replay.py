@@ -121,15 +121,13 @@ class Replay:
         self._used: set[str] = set()
         self._root: Branch | None = None
         self._main: trio.lowlevel.Task | None = None
-        self._own_nurseries = 0
         for record in records:
             if record.kind is Kind.ATTEMPT_FAILED:
                 self.failed_attempts.setdefault(record.operation_id, []).append(record)
 
-    def begin(self, own_nurseries: int) -> None:
-        """Say that the workflow function runs now in the current task, whose first nurseries are the actor's own."""
+    def begin(self) -> None:
+        """The workflow function runs now, in the current task."""
         self._main = trio.lowlevel.current_task()
-        self._own_nurseries = own_nurseries
         self._root = Branch("", self._main, self.instance_id)
         current_branch.set(self._root)
 
@@ -209,7 +207,7 @@ class Replay:
     def is_alone(self) -> bool:
         """Whether the current task is the only one of the workflow."""
         task = trio.lowlevel.current_task()
-        return task is self._main and len(task.child_nurseries) == self._own_nurseries
+        return task is self._main and not task.child_nurseries
 
     def is_settled(self) -> bool:
         """Whether no task of the workflow can go on by itself: each waits for an operation or for another task."""
@@ -229,10 +227,7 @@ class Replay:
         """All tasks of the workflow function, each with the operation that it awaits."""
         if self._main is None:
             return
-        operation = self._by_task.get(self._main)
-        yield self._main, operation
-        nurseries = self._main.child_nurseries[self._own_nurseries : operation and operation.nurseries]
-        tasks = [task for nursery in nurseries for task in nursery.child_tasks]
+        tasks = [self._main]
         while tasks:
             task = tasks.pop()
             operation = self._by_task.get(task)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 from weakref import WeakValueDictionary
 
 import trio
@@ -131,11 +132,11 @@ class Supervisor:
         """Numbers about the actors."""
         return SupervisorStatistics(self.resident, self.idle, self._restarts)
 
-    def spawn(self, claim: Claim, *, is_new: bool = False) -> None:
+    def spawn(self, claim: Claim, new: list[Any] | None = None) -> None:
         """Run an instance that this worker owns, or tell its actor what the claim says.
 
         Args:
-          is_new: whether its journal is certainly empty.
+          new: the workflow's arguments, if the instance is new, so that its journal is empty.
         """
         if claim.instance_id in self._actors:
             actor = self._actors[claim.instance_id]
@@ -149,7 +150,12 @@ class Supervisor:
         if claim.recoveries > 1:
             self._suspect = claim.instance_id
             self._nursery.start_soon(self._watch, claim.instance_id)
-        self._nursery.start_soon(self._supervise, claim, is_new)
+        self._nursery.start_soon(self._supervise, claim, new)
+
+    def start_soon(self, fn: Callable[[], Awaitable[object]]) -> None:
+        """Run a task in the nursery."""
+        assert self._nursery is not None
+        self._nursery.start_soon(fn)
 
     def drop_all(self) -> None:
         """The lease is lost: stop every actor at once, recording nothing."""
@@ -180,12 +186,12 @@ class Supervisor:
 
     # -- one actor -------------------------------------------------------------------------------------------------
 
-    async def _supervise(self, claim: Claim, is_new: bool) -> None:
+    async def _supervise(self, claim: Claim, new: list[Any] | None) -> None:
         crashes: deque[Microseconds] = deque(maxlen=_CRASHES)
         try:
             while True:
                 try:
-                    await self._run(claim, is_new, _too_often(claim, self._max_recoveries))
+                    await self._run(claim, new)
                     return
                 except LeaseLostError:
                     return
@@ -196,26 +202,26 @@ class Supervisor:
                         await self._park(claim, error)
                         return
                     _logger.exception("instance %s: its actor crashed, restarting it through replay", claim.instance_id)
-                is_new = False
+                new = None
                 self._restarts += 1
                 await trio.sleep(_FIRST_RESTART * 2 ** (len(crashes) - 1) * random.uniform(0.5, 1.0))
                 await self.journal.flush()  # what the crashed actor recorded is part of the journal it left
         finally:
             self._forget(claim.instance_id)
 
-    async def _run(self, claim: Claim, is_new: bool, cannot_run: Exception | None) -> None:
+    async def _run(self, claim: Claim, new: list[Any] | None) -> None:
         workflow = find_workflow(claim.workflow)
         if workflow is None:
             raise RomancyError(f"workflow {claim.workflow!r} is not defined in this process")
-        records = [] if is_new else await self._load(claim.instance_id)
+        records = [] if new is not None else await self._load(claim.instance_id)
         if (reason := self._cancels.get(claim.instance_id)) is not None:
             claim = evolve(claim, cancel_requested=reason)
-        actor = Actor(self, claim, workflow, records)
+        actor = Actor(self, claim, workflow, records, new)
         self._actors[claim.instance_id] = actor
         if self.is_draining:
             actor.drain()
         try:
-            await actor.run(cannot_run)
+            await actor.run(_too_often(claim, self._max_recoveries))
         finally:
             self._actors[claim.instance_id] = None
 

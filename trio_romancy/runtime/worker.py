@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from functools import partial
+from typing import Any
 from weakref import WeakValueDictionary
 
 import trio
@@ -76,8 +77,13 @@ class Worker:
 
     # -- what the app asks for -------------------------------------------------------------------------------------
 
-    async def start(self, instance_id: str, workflow: str, input_text: str, *, id_is_new: bool) -> None:
+    async def start(
+        self, instance_id: str, workflow: str, input_text: str, arguments: list[Any], *, id_is_new: bool
+    ) -> None:
         """Store a new instance and, if there is room, run it here. Durable when it returns.
+
+        Args:
+          arguments: what the input stands for. Nobody else may keep or change it.
 
         Raises:
           InstanceExistsError: if the id is taken by another workflow or input.
@@ -94,7 +100,7 @@ class Worker:
                 on_durable = self.nudge
             else:
                 claim = Claim(instance_id, workflow, Status.RUNNING, input_text, now, 0, None)
-                on_durable = partial(supervisor.spawn, claim, is_new=True)
+                on_durable = partial(supervisor.spawn, claim, new=arguments)
             try:
                 await supervisor.journal.start(row, on_durable, id_is_new=id_is_new)
                 return
