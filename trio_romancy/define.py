@@ -6,13 +6,14 @@ import inspect
 import sys
 import typing
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from attrs import evolve, field, frozen
 
 from .clock import Duration, seconds
 from .context import current_execution
 from .errors import DefinitionError, InvalidDataError, InvalidInputError, Problem
+from .model import Kind
 from .retry import RetryPolicy
 from .serialization import Codec, codec, dumps, is_structured, loads
 
@@ -46,6 +47,11 @@ class Compensation(Generic[P, R]):
     codecs: Mapping[str, Codec[Any]]
     """Of each parameter."""
 
+    codec: ClassVar[Codec[Any] | None] = None
+    cancellable: ClassVar[bool] = False
+    completed_kind: ClassVar[Kind] = Kind.COMPENSATION_COMPLETED
+    failed_kind: ClassVar[Kind] = Kind.COMPENSATION_FAILED
+
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         return self.function(*args, **kwargs)
 
@@ -72,6 +78,9 @@ class Activity(Generic[P, R]):
     signature: inspect.Signature
     id: str | None = None
     """The explicit operation id of the next call; None: the automatic one."""
+
+    completed_kind: ClassVar[Kind] = Kind.ACTIVITY_COMPLETED
+    failed_kind: ClassVar[Kind] = Kind.ACTIVITY_FAILED
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         workflow = current_execution.get()

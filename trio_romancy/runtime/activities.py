@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 from attrs import define, field
@@ -15,8 +15,9 @@ from ..context import ActivityContext, current_execution
 from ..errors import InvalidDataError, PayloadTooLargeError
 from ..model import Kind
 from ..retry import RetryPolicy
-from ..serialization import Codec, dumps
+from ..serialization import Codec
 from ..storage.dialects import is_transient
+from ..storage.instances import Record
 from ..storage.session import Session
 from .failure import Failure, describe
 
@@ -30,24 +31,26 @@ _REPEAT_AFTER = 0.1
 """Seconds before an attempt is repeated whose transaction the database lost."""
 
 
-@define(eq=False)
-class Step:
-    """What is to be attempted."""
+class Attempted(Protocol):
+    """What is attempted: an :class:`~trio_romancy.Activity` or a :class:`~trio_romancy.Compensation`."""
 
-    function: Callable[..., Any]
-    is_async: bool
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    retry: RetryPolicy
-    timeout: float | None
-    codec: Codec[Any]
-    """Of the result."""
-    completed: Kind
-    failed: Kind
-    cancellable: bool = False
-    suffix: str = "}"
-    """What the payload holds after the result, as JSON text."""
-    keeps_result: bool = True
+    @property
+    def function(self) -> Callable[..., Any]: ...
+    @property
+    def is_async(self) -> bool: ...
+    @property
+    def retry(self) -> RetryPolicy | None: ...
+    @property
+    def timeout(self) -> float | None: ...
+    @property
+    def codec(self) -> Codec[Any] | None:
+        """Of the result; None if that is not kept."""
+    @property
+    def cancellable(self) -> bool: ...
+    @property
+    def completed_kind(self) -> Kind: ...
+    @property
+    def failed_kind(self) -> Kind: ...
 
 
 @define(eq=False)
@@ -71,40 +74,43 @@ class _UnstorableResult(Exception):
     """The function did its work, and returned what cannot be journaled. Trying again would repeat the work."""
 
 
-async def attempt(actor: Actor, operation: Operation, step: Step) -> Result:
+async def attempt(
+    actor: Actor, operation: Operation, what: Attempted, args: tuple[Any, ...], kwargs: Mapping[str, Any], suffix: str
+) -> Result:
     """Try until there is an outcome.
 
     The operation's scope shields it while an attempt runs, unless it is cancellable. While it waits for another
     attempt a cancellation is heard, and then giving up is the outcome.
+
+    Args:
+      suffix: what the payload holds after the result, as JSON text.
     """
-    failures = actor.replay.failed_attempts.get(operation.id, [])
+    failures = actor.replay.failed_attempts.get(operation.id, ())
     thread: _Thread | None = None
     while True:
-        if failures:
-            last = Failure.from_payload(failures[-1].payload)
-            delay = step.retry.delay_after(len(failures))
-            if delay is None:
-                return Result(step.failed, last.as_final("exhausted"))
-            due = failures[-1].recorded_at + round(delay * 1_000_000)
-            if await _is_cancelled_before(actor, operation, step, due, thread):
-                return Result(step.failed, last.as_final("gave_up"))
+        if failures and (given_up := await _wait_for_retry(actor, operation, what, failures, thread)) is not None:
+            return given_up
         await actor.before_side_effect(operation)
         number = len(failures) + 1
         context = ActivityContext(actor.instance_id, operation.id, number, actor.open_session)
         token = current_execution.set(context)
         try:
-            if not step.is_async:
-                thread = _Thread(step, actor.thread_limiter)
+            if not what.is_async:
+                thread = _Thread(partial(what.function, *args, **kwargs), what.timeout, actor.thread_limiter)
                 actor.start_soon(thread.run)
-                value = await thread.result(step.timeout)
-            elif step.timeout is None:
-                value = await step.function(*step.args, **step.kwargs)
+                value = await thread.result()
+            elif what.timeout is None:
+                value = await what.function(*args, **kwargs)
             else:
-                with trio.fail_after(step.timeout):
-                    value = await step.function(*step.args, **step.kwargs)
-            payload, value = _encode(actor, operation, step, value)
+                with trio.fail_after(what.timeout):
+                    value = await what.function(*args, **kwargs)
+            payload = "{}"
+            if what.codec is not None:
+                payload, value = _encode(actor, operation, what.codec, value, suffix)
             session = context.used_session
-            return Result(step.completed, payload, value, session if session and session.is_open else None)
+            if session is None or not session.is_open:
+                session = None
+            return Result(what.completed_kind, payload, value, session)
         except (trio.Cancelled, KeyboardInterrupt):
             await _close(context)
             raise
@@ -114,109 +120,113 @@ async def attempt(actor: Actor, operation: Operation, step: Step) -> Result:
             if isinstance(error, BaseExceptionGroup) and error.split(trio.Cancelled)[0]:
                 await trio.lowlevel.checkpoint_if_cancelled()  # torn down: what else it raised is no outcome
             if is_lost:
-                _logger.warning("%s of %s: its transaction is lost, running it again: %s", operation.id, actor.instance_id, error)
+                message = "%s of %s: the database lost its transaction, running it again: %s"
+                _logger.warning(message, operation.id, actor.instance_id, error)
                 await trio.sleep(_REPEAT_AFTER)
                 continue
-            failure = _failure(step, error, number)
+            failure = _failure(actor, what, error, number)
         finally:
             current_execution.reset(token)
         if failure.verdict:
-            return Result(step.failed, failure.as_final(failure.verdict))
+            return Result(what.failed_kind, failure.as_payload())
         _logger.info("%s of %s: attempt %d failed: %s", operation.id, actor.instance_id, number, failure.message)
-        failures.append(actor.append(operation.id, Kind.ATTEMPT_FAILED, failure.as_payload()))
-        actor.replay.failed_attempts[operation.id] = failures
+        failures = [*failures, actor.append(operation.id, Kind.ATTEMPT_FAILED, failure.as_payload())]
 
 
-def _encode(actor: Actor, operation: Operation, step: Step, value: object) -> tuple[str, Any]:
-    if not step.keeps_result:
-        return "{}", None
+def _encode(actor: Actor, operation: Operation, codec: Codec[Any], value: object, suffix: str) -> tuple[str, Any]:
     try:
-        text, value = step.codec.encode(value)
-        payload = f'{{"result":{text}{step.suffix}'
+        text, value = codec.encode(value)
+        payload = f'{{"result":{text}{suffix}'
         actor.check_size(payload, f"the outcome of {operation.id!r}")
     except (InvalidDataError, PayloadTooLargeError) as error:
         raise _UnstorableResult from error
     return payload, value
 
 
-def _failure(step: Step, error: BaseException, number: int) -> Failure:
+def _failure(actor: Actor, what: Attempted, error: BaseException, number: int) -> Failure:
     """What a failed attempt means."""
     if isinstance(error, _UnstorableResult) and error.__cause__ is not None:
         return describe(error.__cause__, attempts=number, verdict="terminal")
-    if isinstance(error, trio.TooSlowError) and step.timeout is not None and not str(error):
-        error = trio.TooSlowError(f"the attempt took longer than {step.timeout:g} s").with_traceback(
+    if isinstance(error, trio.TooSlowError) and what.timeout is not None and not str(error):
+        error = trio.TooSlowError(f"the attempt took longer than {what.timeout:g} s").with_traceback(
             error.__traceback__
         )
+    retry = what.retry or actor.settings.retry
     verdict = ""
-    if step.retry.is_terminal(error):
+    if retry.is_terminal(error):
         verdict = "terminal"
-    elif step.retry.delay_after(number) is None:
+    elif retry.delay_after(number) is None:
         verdict = "exhausted"
     return describe(error, attempts=number, verdict=verdict)
 
 
-async def _is_cancelled_before(
-    actor: Actor, operation: Operation, step: Step, due: int, thread: _Thread | None
-) -> bool:
-    """Wait until then, and until a thread that overran has ended, with the shield down.
+async def _wait_for_retry(
+    actor: Actor, operation: Operation, what: Attempted, failures: Sequence[Record], thread: _Thread | None
+) -> Result | None:
+    """Wait until the next attempt is due, and until a thread that overran has ended, with the shield down.
 
-    Returns whether a cancellation came first. Being dropped, or torn down where the activity allows it, goes on.
+    Returns the outcome if there is to be no other attempt: a cancellation came first. Being dropped, or torn down
+    where the activity allows it, goes on.
     """
     assert operation.scope is not None
+    last = Failure.from_payload(failures[-1].payload)
+    delay = (what.retry or actor.settings.retry).delay_after(len(failures))
+    if delay is None:
+        return Result(what.failed_kind, last.as_final("exhausted"))
+    due = failures[-1].recorded_at + round(delay * 1_000_000)
+    overran = thread is not None and not thread.finished.is_set()
     operation.is_executing = False
     operation.wake_at = due
-    operation.waits = thread is None or thread.finished.is_set()
+    operation.waits = not overran
     operation.scope.shield = False
     try:
         await trio.lowlevel.checkpoint_if_cancelled()
-        if thread is not None and not thread.finished.is_set():
-            _logger.warning(
-                "%s of %s: its thread goes on after its timeout; the next attempt waits for it",
-                operation.id,
-                actor.instance_id,
-            )
+        if thread is not None and overran:
+            message = "%s of %s: its thread goes on after its timeout; the next attempt waits for it"
+            _logger.warning(message, operation.id, actor.instance_id)
             await thread.finished.wait()
         await actor.pause_until(due, operation)
     except trio.Cancelled:
-        if actor.is_dropped or step.cancellable:
+        if actor.is_dropped or what.cancellable:
             raise
-        return True
+        return Result(what.failed_kind, last.as_final("gave_up"))
     finally:
-        operation.scope.shield = not step.cancellable
+        operation.scope.shield = not what.cancellable
         operation.waits = False
         operation.wake_at = None
-    return False
+    return None
 
 
 @define(eq=False)
 class _Thread:
     """One attempt of a plain function, in a worker thread. Nobody can stop it; it can only be waited for."""
 
-    _step: Step
+    _call: Callable[[], Any]
+    _timeout: float | None
     _limiter: trio.CapacityLimiter
-    started: trio.Event = field(factory=trio.Event)
     finished: trio.Event = field(factory=trio.Event)
+    _started: trio.Event = field(factory=trio.Event)
     _outcome: Outcome[Any] | None = None
 
     async def run(self) -> None:
-        call = partial(trio.to_thread.run_sync, self._call, abandon_on_cancel=True, limiter=self._limiter)
+        to_thread = partial(trio.to_thread.run_sync, abandon_on_cancel=True, limiter=self._limiter)
         try:
-            self._outcome = await acapture(call)
+            self._outcome = await acapture(to_thread, self._run)
         finally:
             self.finished.set()
 
-    def _call(self) -> Any:
-        if self._step.timeout is not None:
-            trio.from_thread.run_sync(self.started.set)
-        return self._step.function(*self._step.args, **self._step.kwargs)
+    def _run(self) -> Any:
+        if self._timeout is not None:
+            trio.from_thread.run_sync(self._started.set)
+        return self._call()
 
-    async def result(self, timeout: float | None) -> Any:
+    async def result(self) -> Any:
         """Its result, if it ends in time. The time that it waits for a free thread does not count."""
-        if timeout is None:
+        if self._timeout is None:
             await self.finished.wait()
         else:
-            await self.started.wait()
-            with trio.fail_after(timeout):
+            await self._started.wait()
+            with trio.fail_after(self._timeout):
                 await self.finished.wait()
         assert self._outcome is not None
         return self._outcome.unwrap()

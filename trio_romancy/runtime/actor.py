@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from random import Random
@@ -25,7 +25,7 @@ from ..storage.instances import Claim, Record, closing_row, has_entry, insert_en
 from ..storage.journal import Batch, Journal
 from ..storage.session import Session
 from ..storage.workers import fence
-from .activities import Dropped, Result, Step, attempt
+from .activities import Attempted, Dropped, Result, attempt
 from .failure import Failure, describe
 from .mailbox import Letter, Mailbox
 from .peek import is_innermost
@@ -119,7 +119,7 @@ class Actor:
         self._side: SideNursery | None = None
         """Where the mailbox is emptied and threads are waited for; opened when there is something to do there."""
         self._workflow_scope = trio.CancelScope()
-        self._rollback_scope = trio.CancelScope()
+        self._rollback_scope: trio.CancelScope | None = None
         self._seq = records[-1].seq if records else 0
         self._time = records[-1].recorded_at if records else claim.created_at
         self._written: Batch | None = None
@@ -165,7 +165,14 @@ class Actor:
         """
         self._cannot_run = cannot_run
         try:
-            await self._live()
+            function_end = self._saga.function_end
+            if function_end is None:
+                function_end = await self._run_function()
+            if function_end is not None:
+                self._is_ending = True
+                with trio.CancelScope() as self._rollback_scope:
+                    await self._saga.compensate(self)
+                    await self._finish(function_end)
         except (Dropped, LeaseLostError):
             self.drop()
         except Exception as error:
@@ -179,21 +186,12 @@ class Actor:
         if self._release is not None:
             await self._give_back(*self._release)
 
-    async def _live(self) -> None:
-        function_end = self._saga.function_end
-        if function_end is None:
-            function_end = await self._run_function()
-        if function_end is not None:
-            self._is_ending = True
-            with self._rollback_scope:
-                await self._saga.compensate(self)
-                await self._finish(function_end)
-
     def drop(self) -> None:
         """Stop at once, recording nothing. User code sees a cancellation, and can do nothing about it."""
         self.is_dropped = True
         self._workflow_scope.cancel()
-        self._rollback_scope.cancel()
+        if self._rollback_scope is not None:
+            self._rollback_scope.cancel()
         self._unwind()
 
     def crash(self, error: BaseException) -> None:
@@ -298,8 +296,7 @@ class Actor:
         value, failure = None, None
         token = current_execution.set(self)  # type: ignore[arg-type]
         try:
-            with self._workflow_scope:
-                self.replay.begin()
+            with self._workflow_scope, self.replay.running():
                 if self._claim.cancel_requested is not None or self.replay.was_cancelled:
                     self.request_cancel(self._claim.cancel_requested or "null")
                 if self._is_draining or self._mailbox:
@@ -435,11 +432,13 @@ class Actor:
 
     # -- carrying out an operation ---------------------------------------------------------------------------------
 
-    async def carry_out(self, operation: Operation, step: Step) -> Result:
-        """Attempt a step until it has an outcome, and record that."""
+    async def carry_out(
+        self, operation: Operation, what: Attempted, args: tuple[Any, ...], kwargs: Mapping[str, Any], suffix: str
+    ) -> Result:
+        """Attempt something until it has an outcome, and record that."""
         while True:
-            result = await attempt(self, operation, step)
-            if result.session is None and self._has_turn():
+            result = await attempt(self, operation, what, args, kwargs, suffix)
+            if result.session is None and self._has_turn(trio.lowlevel.current_task()):
                 self._append(operation.id, result.kind, result.payload)
                 self.replay.now = self._time
                 return result
@@ -458,12 +457,11 @@ class Actor:
         operation.is_executing = True
         if self._status is Status.WAITING:
             self._set_status(Status.RUNNING)
-        if self._written is not None and not self._written.durable.is_set():
-            try:
-                await self._journal.durable(self._written)
-            except LeaseLostError:
+        if self._written is not None:
+            await self._written.durable.wait() if not self._written.durable.is_set() else None
+            if self._written.lost is not None:
                 self.drop()
-                raise Dropped from None
+                raise Dropped
 
     async def pause_until(self, when: Microseconds, operation: Operation) -> None:
         """Wait inside an operation. The actor may be dropped meanwhile if the operation only waits."""
@@ -510,50 +508,39 @@ class Actor:
 
     async def call_activity(self, activity: Activity[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
         """Run an activity durably: return or raise what is recorded, or carry it out and record it."""
-        id, record = await self._begin(activity.name, activity.id, _ACTIVITY)
+        task = trio.lowlevel.current_task()
+        id, record = await self._begin(task, activity.name, activity.id, _ACTIVITY)
         if record is not None:
             return _outcome(activity, record)
-        step = Step(
-            function=activity.function,
-            is_async=activity.is_async,
-            args=args,
-            kwargs=kwargs,
-            retry=activity.retry or self.settings.retry,
-            timeout=activity.timeout,
-            codec=activity.codec,
-            completed=Kind.ACTIVITY_COMPLETED,
-            failed=Kind.ACTIVITY_FAILED,
-            cancellable=activity.cancellable,
-            suffix=undo_text(activity, args, kwargs),
-        )
-        operation = Operation(id, "activity", _ACTIVITY, task=trio.lowlevel.current_task())
+        suffix = "}" if activity.compensation is None else undo_text(activity, args, kwargs)
+        operation = Operation(id, "activity", _ACTIVITY, None, task)
         self.replay.add(operation)
         try:
-            if self.replay.is_live and self._has_turn() and is_innermost(self._workflow_scope):
+            if self.replay.is_live and self._has_turn(task) and is_innermost(self._workflow_scope, task):
                 # Nobody but this actor can cancel here: no need for a real scope, the actor holds it back itself.
                 operation.scope = self
-                self.shield = not activity.cancellable
+                self._is_shielded = not activity.cancellable
                 try:
-                    return await self._activity_outcome(operation, activity, step)
+                    result = await self.carry_out(operation, activity, args, kwargs, suffix)
                 finally:
                     self.shield = False
+                return self._hear(activity, id, result)
             with trio.CancelScope(shield=not activity.cancellable) as operation.scope:
-                return await self._activity_outcome(operation, activity, step)
+                if not self.replay.is_live and (record := await self._in_replay(operation)) is not None:
+                    return _outcome(activity, record)
+                result = await self.carry_out(operation, activity, args, kwargs, suffix)
+                return self._hear(activity, id, result)
         finally:
             self.end(operation)
         await trio.lowlevel.checkpoint_if_cancelled()
         raise Dropped  # nobody else cancels the scope
 
-    async def _activity_outcome(self, operation: Operation, activity: Activity[..., Any], step: Step) -> Any:
-        if not self.replay.is_live:
-            record = await self._in_replay(operation)
-            if record is not None:
-                return _outcome(activity, record)
-        result = await self.carry_out(operation, step)
+    def _hear(self, activity: Activity[..., Any], id: str, result: Result) -> Any:
+        """Return or raise what has just been recorded."""
         if result.kind is Kind.ACTIVITY_FAILED:
-            raise Failure.from_payload(loads(result.payload)).to_error(operation.id)
+            raise Failure.from_payload(loads(result.payload)).to_error(id)
         if activity.compensation is not None:
-            self._saga.completed(operation.id, loads(result.payload))
+            self._saga.completed(id, loads(result.payload))
         return result.value
 
     async def sleep(self, duration: Microseconds, id: str | None) -> None:
@@ -565,9 +552,10 @@ class Actor:
         await self._sleep(from_datetime(when), id)
 
     async def _sleep(self, when: Microseconds, id: str | None) -> None:
-        id, record = await self._begin("sleep", id, _TIMER)
+        task = trio.lowlevel.current_task()
+        id, record = await self._begin(task, "sleep", id, _TIMER)
         if record is None:
-            operation = Operation(id, "sleep", _TIMER, task=trio.lowlevel.current_task(), waits=True, wake_at=when)
+            operation = Operation(id, "sleep", _TIMER, None, task, waits=True, wake_at=when)
             self.replay.add(operation)
             try:
                 self._post_at(when, Letter(operation, Kind.TIMER_FIRED, "null"))
@@ -580,7 +568,7 @@ class Actor:
     def open_timeout(self, duration: Microseconds, id: str | None, *, fail: bool) -> Iterator[trio.CancelScope]:
         """A cancel scope whose deadline is an entry."""
         self._refuse_if_dropped()
-        id = self.replay.new_id("timeout", id)
+        id = self.replay.new_id(trio.lowlevel.current_task(), "timeout", id)
         when = self.replay.now + duration
         with trio.CancelScope() as scope:
             operation = Operation(id, "timeout", _TIMEOUT, lambda _: scope.cancel(), wake_at=when)
@@ -593,13 +581,15 @@ class Actor:
         if fail and scope.cancelled_caught:
             raise trio.TooSlowError
 
-    async def _begin(self, name: str, id: str | None, kinds: frozenset[Kind]) -> tuple[str, Record | None]:
+    async def _begin(
+        self, task: trio.lowlevel.Task, name: str, id: str | None, kinds: frozenset[Kind]
+    ) -> tuple[str, Record | None]:
         """An operation begins: its id, and its outcome if the journal says it next and nobody else wants a turn."""
         self._refuse_if_dropped()
         replay = self.replay
-        id = replay.new_id(name, id)
+        id = replay.new_id(task, name, id)
         await trio.lowlevel.checkpoint_if_cancelled()
-        if replay.is_live or not self._has_turn():
+        if replay.is_live or not self._has_turn(task):
             return id, None
         record = replay.take(id, kinds)
         if record is None:
@@ -615,9 +605,9 @@ class Actor:
         if self.is_dropped or self._cannot_run is not None:
             raise Dropped
 
-    def _has_turn(self) -> bool:
-        """Whether the current task may record or hear an outcome right away, as the only one of its workflow."""
-        return not self._mailbox and not self._is_recording and self.replay.is_alone()
+    def _has_turn(self, task: trio.lowlevel.Task) -> bool:
+        """Whether the task may record or hear an outcome right away, as the only one of its workflow."""
+        return not self._mailbox and not self._is_recording and (self._is_ending or self.replay.is_alone(task))
 
     async def _in_replay(self, operation: Operation) -> Record | None:
         """Wait for what the journal says about the operation. None if it says nothing, and is used up."""

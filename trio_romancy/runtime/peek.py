@@ -10,6 +10,6 @@ def is_runnable(task: trio.lowlevel.Task) -> bool:
     return task._abort_func is None
 
 
-def is_innermost(scope: trio.CancelScope) -> bool:
-    """Whether nothing was opened inside the scope by the current task: no other scope, and no nursery."""
-    return trio.lowlevel.current_task()._cancel_status is scope._cancel_status
+def is_innermost(scope: trio.CancelScope, task: trio.lowlevel.Task) -> bool:
+    """Whether the task, which has entered the scope, has entered no other inside it, and no nursery."""
+    return task._cancel_status is scope._cancel_status

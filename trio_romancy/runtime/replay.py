@@ -119,21 +119,25 @@ class Replay:
         self._untold = deque(record for record in records if record.kind.is_delivered)
         self._by_task: dict[trio.lowlevel.Task, Operation] = {}
         self._used: set[str] = set()
-        self._root: Branch | None = None
         self._main: trio.lowlevel.Task | None = None
         for record in records:
             if record.kind is Kind.ATTEMPT_FAILED:
                 self.failed_attempts.setdefault(record.operation_id, []).append(record)
 
-    def begin(self) -> None:
-        """The workflow function runs now, in the current task."""
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Inside the block the workflow function runs, in the current task."""
         self._main = trio.lowlevel.current_task()
-        self._root = Branch("", self._main, self.instance_id)
-        current_branch.set(self._root)
+        token = current_branch.set(Branch("", self._main, self.instance_id))
+        try:
+            yield
+        finally:
+            current_branch.reset(token)  # a task whose context names itself would be left to the garbage collector
+            self._main = None
 
     # -- operation ids ---------------------------------------------------------------------------------------------
 
-    def new_id(self, name: str, explicit: str | None) -> str:
+    def new_id(self, task: trio.lowlevel.Task, name: str, explicit: str | None) -> str:
         """The id of the next operation: the given one, or ``name:n`` counted in the branch that it is in.
 
         Raises:
@@ -146,7 +150,7 @@ class Replay:
                 raise OperationIdError(
                     f"instance {self.instance_id!r}: an operation id is a string of 1 to {MAX_ID} characters, not {id!r}"
                 )
-        elif branch.task is trio.lowlevel.current_task():
+        elif branch.task is task:
             number = branch.counters.get(name, 0) + 1
             branch.counters[name] = number
             id = f"{branch.prefix}{name}:{number}"
@@ -204,9 +208,8 @@ class Replay:
         if operation.task is not None:
             del self._by_task[operation.task]
 
-    def is_alone(self) -> bool:
-        """Whether the current task is the only one of the workflow."""
-        task = trio.lowlevel.current_task()
+    def is_alone(self, task: trio.lowlevel.Task) -> bool:
+        """Whether the task is the only one of the workflow."""
         return task is self._main and not task.child_nurseries
 
     def is_settled(self) -> bool:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import trio
 from attrs import frozen
 
-from ..define import Activity, find_compensation
+from ..define import Activity, Compensation, find_compensation
 from ..errors import InvalidDataError, RomancyError
 from ..model import Kind
-from ..serialization import codec, dumps
+from ..serialization import dumps
 from ..storage.instances import Record
-from .activities import Dropped, Result, Step
+from .activities import Dropped, Result
 from .failure import describe
 from .replay import Operation
 
@@ -106,13 +106,13 @@ async def _compensate(actor: Actor, undo: Undo) -> Kind:
     try:
         with trio.CancelScope(shield=True) as operation.scope:
             try:
-                step = _step(actor, undo)
+                compensation, arguments = _bound(actor, undo)
             except RomancyError as error:
                 failed = describe(error, verdict="terminal").as_payload()
                 result = Result(Kind.COMPENSATION_FAILED, failed)
                 actor.append(operation.id, result.kind, result.payload)
             else:
-                result = await actor.carry_out(operation, step)
+                result = await actor.carry_out(operation, compensation, (), arguments, "")
             if result.kind is Kind.COMPENSATION_FAILED:
                 _logger.error("%s of %s failed for good", operation.id, actor.instance_id)
             return result.kind
@@ -121,26 +121,21 @@ async def _compensate(actor: Actor, undo: Undo) -> Kind:
     raise Dropped  # nobody else cancels the scope
 
 
-def _step(actor: Actor, undo: Undo) -> Step:
+def _bound(actor: Actor, undo: Undo) -> tuple[Compensation[..., Any], dict[str, Any]]:
+    """The compensation and its arguments."""
     compensation = find_compensation(undo.name)
     if compensation is None:
         raise RomancyError(
             f"instance {actor.instance_id!r}: there is no compensation named {undo.name!r} in this process, which "
             f"{undo.activity_id!r} needs; deploy code that defines it, then resume the instance"
         )
-    kwargs = {name: codec.decode(undo.arguments[name]) for name, codec in compensation.codecs.items()}
-    return Step(
-        function=compensation.function,
-        is_async=compensation.is_async,
-        args=(),
-        kwargs=kwargs,
-        retry=compensation.retry or actor.settings.retry,
-        timeout=compensation.timeout,
-        codec=codec(Any),
-        completed=Kind.COMPENSATION_COMPLETED,
-        failed=Kind.COMPENSATION_FAILED,
-        keeps_result=False,
-    )
+    missing = [name for name in compensation.codecs if name not in undo.arguments]
+    if missing:
+        raise RomancyError(
+            f"instance {actor.instance_id!r}: compensation {undo.name!r} takes {missing[0]!r} now, which was not "
+            f"recorded with {undo.activity_id!r}; deploy code that takes what was, then resume the instance"
+        )
+    return compensation, {name: codec.decode(undo.arguments[name]) for name, codec in compensation.codecs.items()}
 
 
 def undo_text(activity: Activity[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ import trio
 from attrs import define, evolve, frozen
 
 from ..clock import Clock, Microseconds
-from ..define import find_workflow
+from ..define import Workflow, find_workflow
 from ..errors import LeaseLostError, RomancyError
 from ..model import ErrorInfo, Status
 from ..storage.database import Database
@@ -187,46 +187,45 @@ class Supervisor:
     # -- one actor -------------------------------------------------------------------------------------------------
 
     async def _supervise(self, claim: Claim, new: list[Any] | None) -> None:
-        crashes: deque[Microseconds] = deque(maxlen=_CRASHES)
+        crashes: deque[Microseconds] | None = None
         try:
             while True:
                 try:
-                    await self._run(claim, new)
+                    actor = Actor(self, claim, *(await self._load(claim) if new is None else (_workflow(claim), [], new)))
+                    self._actors[claim.instance_id] = actor
+                    if self.is_draining:
+                        actor.drain()
+                    await actor.run(_too_often(claim, self._max_recoveries))
                     return
                 except LeaseLostError:
                     return
                 except Exception as error:
-                    crashes.append(self.clock.now())
-                    if len(crashes) == _CRASHES and crashes[-1] - crashes[0] < _WINDOW:
-                        _logger.exception("instance %s: crashed too often, parking it", claim.instance_id)
-                        await self._park(claim, error)
+                    new = None
+                    crashes = crashes or deque(maxlen=_CRASHES)
+                    if not await self._may_restart(claim, crashes, error):
                         return
-                    _logger.exception("instance %s: its actor crashed, restarting it through replay", claim.instance_id)
-                new = None
-                self._restarts += 1
-                await trio.sleep(_FIRST_RESTART * 2 ** (len(crashes) - 1) * random.uniform(0.5, 1.0))
-                await self.journal.flush()  # what the crashed actor recorded is part of the journal it left
+                if (reason := self._cancels.get(claim.instance_id)) is not None:
+                    claim = evolve(claim, cancel_requested=reason)
         finally:
             self._forget(claim.instance_id)
 
-    async def _run(self, claim: Claim, new: list[Any] | None) -> None:
-        workflow = find_workflow(claim.workflow)
-        if workflow is None:
-            raise RomancyError(f"workflow {claim.workflow!r} is not defined in this process")
-        records = [] if new is not None else await self._load(claim.instance_id)
-        if (reason := self._cancels.get(claim.instance_id)) is not None:
-            claim = evolve(claim, cancel_requested=reason)
-        actor = Actor(self, claim, workflow, records, new)
-        self._actors[claim.instance_id] = actor
-        if self.is_draining:
-            actor.drain()
-        try:
-            await actor.run(_too_often(claim, self._max_recoveries))
-        finally:
-            self._actors[claim.instance_id] = None
+    async def _may_restart(self, claim: Claim, crashes: deque[Microseconds], error: Exception) -> bool:
+        """Wait for a while, or park an instance whose actor crashes again and again."""
+        self._actors[claim.instance_id] = None
+        crashes.append(self.clock.now())
+        if len(crashes) == _CRASHES and crashes[-1] - crashes[0] < _WINDOW:
+            _logger.exception("instance %s: its actor crashed too often, parking it", claim.instance_id)
+            await self._park(claim, error)
+            return False
+        _logger.exception("instance %s: its actor crashed, restarting it through replay", claim.instance_id)
+        self._restarts += 1
+        await trio.sleep(_FIRST_RESTART * 2 ** (len(crashes) - 1) * random.uniform(0.5, 1.0))
+        await self.journal.flush()  # what the crashed actor recorded is part of the journal it left
+        return True
 
-    async def _load(self, instance_id: str) -> list[Record]:
-        return await patiently(self.database, self.database.read, load_records, instance_id)
+    async def _load(self, claim: Claim) -> tuple[Workflow[..., Any], list[Record]]:
+        records = await patiently(self.database, self.database.read, load_records, claim.instance_id)
+        return _workflow(claim), records
 
     async def _park(self, claim: Claim, cause: Exception) -> None:
         failure = describe(cause)
@@ -278,6 +277,13 @@ class Supervisor:
         if self._suspect == instance_id:
             self._suspect = None
             self._on_wake(self.clock.now())
+
+
+def _workflow(claim: Claim) -> Workflow[..., Any]:
+    workflow = find_workflow(claim.workflow)
+    if workflow is None:
+        raise RomancyError(f"workflow {claim.workflow!r} is not defined in this process")
+    return workflow
 
 
 def _too_often(claim: Claim, most: int) -> Exception | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from attrs import asdict, frozen
-from sqlalchemy import BigInteger, Boolean, Connection, Row, Text, bindparam, case, func, insert, or_, select, update
+from sqlalchemy import BigInteger, Boolean, Connection, Row, Select, Text, bindparam, case, func, insert, or_, select, update
 
 from ..clock import Microseconds, to_datetime
 from ..errors import InstanceExistsError
@@ -94,6 +94,14 @@ _update = (
     )
 )
 
+_with_id = instances.c.instance_id.in_(bindparam("ids", expanding=True))
+_holders = select(
+    instances.c.instance_id, instances.c.workflow, instances.c.input, instances.c.owner, instances.c.created_at
+).where(_with_id)
+_cancel_requests = select(instances.c.instance_id, instances.c.cancel_requested).where(
+    _with_id, instances.c.cancel_requested.is_not(None)
+)
+
 
 def insert_instances(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
     """Store new instances. Their ids must be new."""
@@ -103,8 +111,7 @@ def insert_instances(connection: Connection, rows: Sequence[dict[str, Any]]) -> 
 def insert_instances_if_absent(connection: Connection, rows: Sequence[dict[str, Any]]) -> dict[str, Row[Any]]:
     """Store new instances, except those whose id is taken. Returns the rows that now hold those ids."""
     connection.execute(_insert_instance_if_absent, rows)
-    columns = [instances.c[name] for name in ("instance_id", "workflow", "input", "owner", "created_at")]
-    return {row.instance_id: row for row in _by_id(connection, columns, [row["instance_id"] for row in rows])}
+    return {row.instance_id: row for row in _by_id(connection, _holders, [row["instance_id"] for row in rows])}
 
 
 def insert_entries(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
@@ -139,8 +146,7 @@ def conflict_with(row: dict[str, Any], found: Row[Any]) -> InstanceExistsError |
 
 def find_cancel_requests(connection: Connection, instance_ids: Sequence[str]) -> dict[str, str]:
     """Those of the instances that have an accepted cancel request, with its reason as JSON text."""
-    rows = _by_id(connection, (instances.c.instance_id, instances.c.cancel_requested), instance_ids)
-    return {row.instance_id: row.cancel_requested for row in rows if row.cancel_requested is not None}
+    return {row.instance_id: row.cancel_requested for row in _by_id(connection, _cancel_requests, instance_ids)}
 
 
 def update_instances(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
@@ -151,11 +157,10 @@ def update_instances(connection: Connection, rows: Sequence[dict[str, Any]]) -> 
     connection.execute(_update, rows)
 
 
-def _by_id(connection: Connection, columns: Iterable[Any], instance_ids: Sequence[str]) -> list[Row[Any]]:
+def _by_id(connection: Connection, query: Select[Any], instance_ids: Sequence[str]) -> list[Row[Any]]:
     found: list[Row[Any]] = []
     for start in range(0, len(instance_ids), _IN):
-        some = instance_ids[start : start + _IN]
-        found += connection.execute(select(*columns).where(instances.c.instance_id.in_(some))).all()
+        found += connection.execute(query, {"ids": instance_ids[start : start + _IN]}).all()
     return found
 
 
