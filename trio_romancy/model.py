@@ -42,6 +42,8 @@ class Kind(StrEnum):
 
     ACTIVITY_COMPLETED = "activity_completed"
     ACTIVITY_FAILED = "activity_failed"
+    ACTIVITY_CANCELLED = "activity_cancelled"
+    """A cancellable activity was torn down."""
     ATTEMPT_FAILED = "attempt_failed"
     """One failed attempt of an activity or a compensation that is tried again."""
     TIMER_FIRED = "timer_fired"
@@ -70,7 +72,14 @@ class Kind(StrEnum):
 
 
 _DELIVERED = frozenset(
-    {Kind.ACTIVITY_COMPLETED, Kind.ACTIVITY_FAILED, Kind.TIMER_FIRED, Kind.TIMEOUT_FIRED, Kind.CANCEL_REQUESTED}
+    {
+        Kind.ACTIVITY_COMPLETED,
+        Kind.ACTIVITY_FAILED,
+        Kind.ACTIVITY_CANCELLED,
+        Kind.TIMER_FIRED,
+        Kind.TIMEOUT_FIRED,
+        Kind.CANCEL_REQUESTED,
+    }
 )
 _ENDS_FUNCTION = frozenset({Kind.WORKFLOW_COMPLETED, Kind.WORKFLOW_FAILED, Kind.WORKFLOW_CANCELLED})
 

@@ -79,12 +79,13 @@ async def attempt(
 ) -> Result:
     """Try until there is an outcome.
 
-    The operation's scope shields it while an attempt runs, unless it is cancellable. While it waits for another
-    attempt a cancellation is heard, and then giving up is the outcome.
+    The operation's scope shields it, except from the attempts of one that is cancellable: being torn down is its
+    outcome then. While it waits for another attempt a cancellation is heard, and then giving up is the outcome.
 
     Args:
       suffix: what the payload holds after the result, as JSON text.
     """
+    assert operation.scope is not None
     failures = actor.replay.failed_attempts.get(operation.id, ())
     thread: _Thread | None = None
     while True:
@@ -94,6 +95,8 @@ async def attempt(
         number = len(failures) + 1
         context = ActivityContext(actor.instance_id, operation.id, number, actor.open_session)
         token = current_execution.set(context)
+        if what.cancellable:
+            operation.scope.shield = False
         try:
             if not what.is_async:
                 thread = _Thread(partial(what.function, *args, **kwargs), what.timeout, actor.thread_limiter)
@@ -111,14 +114,16 @@ async def attempt(
             if session is None or not session.is_open:
                 session = None
             return Result(what.completed_kind, payload, value, session)
-        except (trio.Cancelled, KeyboardInterrupt):
+        except KeyboardInterrupt:
             await _close(context)
             raise
         except BaseException as error:
             is_lost = _lost_its_session(context, error)
             await _close(context)
-            if isinstance(error, BaseExceptionGroup) and error.split(trio.Cancelled)[0]:
-                await trio.lowlevel.checkpoint_if_cancelled()  # torn down: what else it raised is no outcome
+            if _is_cancellation(error):
+                if actor.is_dropped or not what.cancellable:
+                    raise
+                return Result(Kind.ACTIVITY_CANCELLED, "null")
             if is_lost:
                 message = "%s of %s: the database lost its transaction, running it again: %s"
                 _logger.warning(message, operation.id, actor.instance_id, error)
@@ -127,6 +132,8 @@ async def attempt(
             failure = _failure(actor, what, error, number)
         finally:
             current_execution.reset(token)
+            if what.cancellable:
+                operation.scope.shield = True
         if failure.verdict:
             return Result(what.failed_kind, failure.as_payload())
         _logger.info("%s of %s: attempt %d failed: %s", operation.id, actor.instance_id, number, failure.message)
@@ -165,8 +172,7 @@ async def _wait_for_retry(
 ) -> Result | None:
     """Wait until the next attempt is due, and until a thread that overran has ended, with the shield down.
 
-    Returns the outcome if there is to be no other attempt: a cancellation came first. Being dropped, or torn down
-    where the activity allows it, goes on.
+    Returns the outcome if there is to be no other attempt: a cancellation came first.
     """
     assert operation.scope is not None
     last = Failure.from_payload(failures[-1].payload)
@@ -187,11 +193,13 @@ async def _wait_for_retry(
             await thread.finished.wait()
         await actor.pause_until(due, operation)
     except trio.Cancelled:
-        if actor.is_dropped or what.cancellable:
+        if actor.is_dropped:
             raise
+        if what.cancellable:
+            return Result(Kind.ACTIVITY_CANCELLED, "null")
         return Result(what.failed_kind, last.as_final("gave_up"))
     finally:
-        operation.scope.shield = not what.cancellable
+        operation.scope.shield = True
         operation.waits = False
         operation.wake_at = None
     return None
@@ -230,6 +238,13 @@ class _Thread:
                 await self.finished.wait()
         assert self._outcome is not None
         return self._outcome.unwrap()
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    """Whether it was torn down. What else it raised meanwhile is no outcome."""
+    return isinstance(error, trio.Cancelled) or (
+        isinstance(error, BaseExceptionGroup) and error.split(trio.Cancelled)[0] is not None
+    )
 
 
 def _lost_its_session(context: ActivityContext, error: BaseException) -> bool:

@@ -23,6 +23,7 @@ from ..storage.database import Database
 from ..storage.dialects import is_transient
 from ..storage.instances import Claim, Record, closing_row, has_entry, insert_entries, update_row
 from ..storage.journal import Batch, Journal
+from ..storage.patience import patiently
 from ..storage.session import Session
 from ..storage.workers import fence
 from .activities import Attempted, Dropped, Result, attempt
@@ -33,7 +34,7 @@ from .replay import Operation, Replay
 from .saga import Saga, undo_text
 from .side import SideNursery
 
-_ACTIVITY = frozenset({Kind.ACTIVITY_COMPLETED, Kind.ACTIVITY_FAILED})
+_ACTIVITY = frozenset({Kind.ACTIVITY_COMPLETED, Kind.ACTIVITY_FAILED, Kind.ACTIVITY_CANCELLED})
 _TIMER = frozenset({Kind.TIMER_FIRED})
 _TIMEOUT = frozenset({Kind.TIMEOUT_FIRED})
 _CANCEL = frozenset({Kind.CANCEL_REQUESTED})
@@ -230,7 +231,7 @@ class Actor:
         self._cancel_reason = record.payload["reason"]
         for operation in self.replay.in_flight.values():
             if operation.scope is not None and operation.id not in record.payload["running"]:
-                operation.scope.shield = False  # it has never begun, so it need not go on to an outcome
+                operation.scope.cancel()  # it has never begun, so it need not go on to an outcome
         self._cancel_function()
 
     def _cancel_function(self) -> None:
@@ -442,6 +443,10 @@ class Actor:
                 self._append(operation.id, result.kind, result.payload)
                 self.replay.now = self._time
                 return result
+            operation.is_executing = False
+            if self.is_dropped and result.session is not None:
+                await result.session.aclose()
+            self._refuse_if_dropped()
             self._post(Letter(operation, result.kind, result.payload, result.session))
             if await operation.news() is not None:
                 return result
@@ -511,7 +516,7 @@ class Actor:
         task = trio.lowlevel.current_task()
         id, record = await self._begin(task, activity.name, activity.id, _ACTIVITY)
         if record is not None:
-            return _outcome(activity, record)
+            return await _outcome(activity, record)
         suffix = "}" if activity.compensation is None else undo_text(activity, args, kwargs)
         operation = Operation(id, "activity", _ACTIVITY, None, task)
         self.replay.add(operation)
@@ -519,29 +524,30 @@ class Actor:
             if self.replay.is_live and self._has_turn(task) and is_innermost(self._workflow_scope, task):
                 # Nobody but this actor can cancel here: no need for a real scope, the actor holds it back itself.
                 operation.scope = self
-                self._is_shielded = not activity.cancellable
+                self._is_shielded = True
                 try:
                     result = await self.carry_out(operation, activity, args, kwargs, suffix)
                 finally:
                     self.shield = False
-                return self._hear(activity, id, result)
-            with trio.CancelScope(shield=not activity.cancellable) as operation.scope:
-                if not self.replay.is_live and (record := await self._in_replay(operation)) is not None:
-                    return _outcome(activity, record)
-                result = await self.carry_out(operation, activity, args, kwargs, suffix)
-                return self._hear(activity, id, result)
+            else:
+                result = None
+                with trio.CancelScope(shield=True) as operation.scope:
+                    if not self.replay.is_live:
+                        record = await self._in_replay(operation)
+                    if record is None:
+                        result = await self.carry_out(operation, activity, args, kwargs, suffix)
         finally:
             self.end(operation)
+        if record is not None:
+            return await _outcome(activity, record)
+        if result is not None and result.kind is Kind.ACTIVITY_COMPLETED:
+            if activity.compensation is not None:
+                self._saga.completed(id, loads(result.payload))
+            return result.value
+        if result is not None and result.kind is Kind.ACTIVITY_FAILED:
+            raise Failure.from_payload(loads(result.payload)).to_error(id)
         await trio.lowlevel.checkpoint_if_cancelled()
         raise Dropped  # nobody else cancels the scope
-
-    def _hear(self, activity: Activity[..., Any], id: str, result: Result) -> Any:
-        """Return or raise what has just been recorded."""
-        if result.kind is Kind.ACTIVITY_FAILED:
-            raise Failure.from_payload(loads(result.payload)).to_error(id)
-        if activity.compensation is not None:
-            self._saga.completed(id, loads(result.payload))
-        return result.value
 
     async def sleep(self, duration: Microseconds, id: str | None) -> None:
         """Sleep from the time of the last entry on."""
@@ -643,12 +649,12 @@ class Actor:
                     self._is_recording = True
                     await self._record(letter)
                     self._is_recording = False
-                elif letter.session is not None:
-                    await letter.session.aclose()  # torn down while its outcome waited for its turn
         except (Dropped, LeaseLostError):
             self.drop()
         except Exception as error:
             self.crash(error)
+        finally:
+            await self._mailbox.aclose()
 
     async def _tell_journal(self) -> None:
         replay = self.replay
@@ -700,8 +706,6 @@ class Actor:
         if letter.session is None:
             record = self.append(operation.id, letter.kind, payload)
         else:
-            if operation.scope is not None:
-                operation.scope.shield = True  # from here on even a cancellable one has an outcome
             committed = await self._record_in(letter.session, operation, letter.kind, payload)
             if committed is None:
                 operation.stir()
@@ -741,13 +745,13 @@ class Actor:
         return record
 
     async def _is_stored(self, record: Record) -> bool:
-        """Whether a commit without an answer was made."""
-        while not self.is_dropped:
-            try:
-                return await self._journal.call(has_entry, self.instance_id, record.seq)
-            except LeaseLostError:
-                self.drop()
-        raise Dropped
+        """Whether a commit without an answer was made.
+
+        It reads, and does not ask the journal: that may have to wait for the transaction of a sibling, which waits
+        for its turn to be recorded, which is ours now.
+        """
+        database = self._home.database
+        return await patiently(database, database.read, has_entry, self.instance_id, record.seq)
 
     # -- rest ------------------------------------------------------------------------------------------------------
 
@@ -791,8 +795,11 @@ def _info(failure: Failure) -> ErrorInfo:
     return ErrorInfo(failure.error_type, failure.message, failure.traceback)
 
 
-def _outcome(activity: Activity[..., Any], record: Record) -> Any:
+async def _outcome(activity: Activity[..., Any], record: Record) -> Any:
     """Return or raise what an activity's entry says."""
     if record.kind is Kind.ACTIVITY_FAILED:
         raise Failure.from_payload(record.payload).to_error(record.operation_id)
+    if record.kind is Kind.ACTIVITY_CANCELLED:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        raise Dropped
     return activity.codec.decode(record.payload["result"])

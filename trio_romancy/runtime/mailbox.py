@@ -72,6 +72,14 @@ class Mailbox:
             return heapq.heappop(self._timers)[2]
         return None
 
+    async def aclose(self) -> None:
+        """Roll back the transactions of letters that nobody will read."""
+        with trio.CancelScope(shield=True):
+            while self._letters:
+                session = self._letters.popleft().session
+                if session is not None:
+                    await session.aclose()
+
     async def wait(self, until: Microseconds | None) -> None:
         """Wait for a letter, a new or due timer, a poke, or that time. May return early."""
         self._arrived = trio.Event()

@@ -6,8 +6,8 @@ import trio
 
 
 def is_runnable(task: trio.lowlevel.Task) -> bool:
-    """Whether the task will go on by itself. While a task waits, it holds how to abort the wait."""
-    return task._abort_func is None
+    """Whether the task is scheduled to go on: it holds what it will be resumed with."""
+    return task._next_send_fn is not None
 
 
 def is_innermost(scope: trio.CancelScope, task: trio.lowlevel.Task) -> bool:

@@ -218,7 +218,7 @@ class Replay:
             if operation.record is not None and operation.task is not None:
                 return False  # told, and the task has not come to hear it
         for task, operation in self._tasks():
-            if operation is None and is_runnable(task):
+            if (operation is None or not operation.is_executing) and is_runnable(task):
                 return False
         return True
 
@@ -235,7 +235,8 @@ class Replay:
             task = tasks.pop()
             operation = self._by_task.get(task)
             yield task, operation
-            for nursery in task.child_nurseries[: operation and operation.nurseries]:
+            nurseries = task.child_nurseries
+            for nursery in nurseries if operation is None else nurseries[: operation.nurseries]:
                 tasks.extend(nursery.child_tasks)
 
     # -- the journal -----------------------------------------------------------------------------------------------

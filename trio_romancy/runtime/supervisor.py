@@ -184,6 +184,12 @@ class Supervisor:
         if actor := self._actors.get(instance_id):
             actor.crash(error)
 
+    def crash_all(self, error: Exception) -> None:
+        """Make every actor crash."""
+        for actor in self._actors.values():
+            if actor is not None:
+                actor.crash(error)
+
     # -- one actor -------------------------------------------------------------------------------------------------
 
     async def _supervise(self, claim: Claim, new: list[Any] | None) -> None:

@@ -140,6 +140,11 @@ class Worker:
         if self._supervisor is not None:
             self._supervisor.drop_all()
 
+    def crash_actors(self, error: Exception) -> None:
+        """Make every actor crash, as if the runtime had failed."""
+        if self._supervisor is not None:
+            self._supervisor.crash_all(error)
+
     # -- life ------------------------------------------------------------------------------------------------------
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

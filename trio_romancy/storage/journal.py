@@ -160,10 +160,7 @@ class Journal:
         return closing.refused_for
 
     async def call(self, fn: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run ``fn(connection, ...)`` behind the fence, as a part of the next batch, and return its result.
-
-        It may run more than once, if the answer of a commit is lost.
-        """
+        """Run ``fn(connection, ...)`` behind the fence, as a part of the next batch, and return its result."""
         batch = self._next()
         call = _Call(lambda connection: fn(connection, *args, **kwargs))
         batch.calls.append(call)
@@ -254,8 +251,9 @@ class Journal:
 
     def _apply(self, connection: Connection, batch: Batch, number: int) -> None:
         expires_at = self._clock.now() + self._lease_time
-        is_first = fence_batch(connection, self.lease, expires_at, number)
-        if is_first and batch.starts:
+        if not fence_batch(connection, self.lease, expires_at, number):
+            return  # committed before, and only the answer was lost: what the parts were told then is true
+        if batch.starts:
             instances.insert_instances(connection, [start.row for start in batch.starts])
         if batch.named_starts:
             found = instances.insert_instances_if_absent(connection, [start.row for start in batch.named_starts])
@@ -264,19 +262,17 @@ class Journal:
                 start.failure = instances.conflict_with(start.row, holder)
                 start.is_ours = holder.owner == start.row["owner"] and holder.created_at == start.row["created_at"]
         entries = batch.entries
+        if batch.updates:
+            instances.update_instances(connection, batch.updates)  # whatever they say, a closing came after it
         if batch.closings:
             # First the update that a cancel request would block or be blocked by, then the question who won.
-            if is_first:
-                instances.close_instances(connection, [closing.row for closing in batch.closings])
+            instances.close_instances(connection, [closing.row for closing in batch.closings])
             requests = instances.find_cancel_requests(connection, [closing.row["id"] for closing in batch.closings])
             for closing in batch.closings:
                 closing.refused_for = requests.get(closing.row["id"])
-            entries = entries + [c.entry for c in batch.closings if c.refused_for is None]
-        if is_first:
-            if entries:
-                instances.insert_entries(connection, entries)
-            if batch.updates:
-                instances.update_instances(connection, batch.updates)
+            entries = entries + [closing.entry for closing in batch.closings if closing.refused_for is None]
+        if entries:
+            instances.insert_entries(connection, entries)
         for call in batch.calls:
             call.result = call.fn(connection)
 

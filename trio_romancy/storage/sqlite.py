@@ -40,16 +40,21 @@ class _Transaction:
         await self._call(self._connection.commit)
 
 
+def _turn() -> trio.Semaphore:
+    # No trio.Lock: a transaction can be begun by one task and ended by another.
+    return trio.Semaphore(1, max_value=1)
+
+
 @define(eq=False)
 class InlineDatabase:
     """SQLite in memory, run in the trio thread itself.
 
-    Fast and deterministic, and there is no thread that a :class:`trio.testing.MockClock` could overtake. Its one
-    connection is for one transaction at a time, whether it writes or reads.
+    Fast and deterministic, and there is no thread that a :class:`trio.testing.MockClock` could overtake. It has one
+    connection: who reads while a transaction is open sees what that has written so far.
     """
 
     _connection: Connection
-    _turn: trio.Lock = field(factory=trio.Lock)
+    _turn: trio.Semaphore = field(factory=_turn)
     name = "the SQLite database in memory"
     is_exclusive = True
     has_one_writer = True
@@ -59,7 +64,12 @@ class InlineDatabase:
             with self._connection.begin():
                 return fn(self._connection, *args, **kwargs)
 
-    read = run
+    async def read(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        await trio.lowlevel.checkpoint()
+        if self._connection.in_transaction():
+            return fn(self._connection, *args, **kwargs)
+        with self._connection.begin():
+            return fn(self._connection, *args, **kwargs)
 
     @asynccontextmanager
     async def open_transaction(self) -> AsyncIterator[Transaction]:
@@ -82,7 +92,7 @@ class ThreadedDatabase:
     name: str
     _engine: Engine
     _writer: Connection
-    _turn: trio.Lock = field(factory=trio.Lock)
+    _turn: trio.Semaphore = field(factory=_turn)
     """Who may use the connection that writes. Waiting here is fair; waiting for SQLite's own lock is not."""
     is_exclusive = False
     has_one_writer = True

@@ -1,0 +1,133 @@
+"""A database that kills its worker, or an actor, at a chosen commit."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from enum import StrEnum
+from typing import Any, ParamSpec, TypeVar
+
+import trio
+from attrs import define, field, frozen
+
+from ..errors import RomancyError
+from ..runtime.worker import Worker
+from ..storage.database import Database, SQLFunction, Transaction
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class How(StrEnum):
+    """What goes wrong at a commit."""
+
+    ACTOR_BEFORE = "actor crashes before"
+    ACTOR_AFTER = "actor crashes after"
+    WORKER_BEFORE = "worker dies before"
+    WORKER_AFTER = "worker dies after"
+    ANSWER_LOST = "committed, and the answer is lost"
+    DATABASE_AWAY = "the database is away"
+
+
+@frozen
+class Crash:
+    """Something that goes wrong at one commit."""
+
+    commit: int
+    """The number of the commit, from 1."""
+    how: How
+
+    def __str__(self) -> str:
+        return f"commit {self.commit}: {self.how}"
+
+
+class InjectedCrash(RomancyError):
+    """What an actor, or a commit of a dying worker, is made to fail with."""
+
+
+@define(eq=False)
+class CrashingDatabase:
+    """Passes everything on to another database, and makes commits go wrong."""
+
+    _inner: Database
+    _crashes: Mapping[int, How]
+    worker: Worker | None = None
+    """Who is to die. Commits are counted from when it is set."""
+    commits: int = 0
+    reached: set[int] = field(factory=set)
+    """Which of the crashes have happened."""
+
+    @property
+    def name(self) -> str:
+        return self._inner.name
+
+    @property
+    def is_exclusive(self) -> bool:
+        return self._inner.is_exclusive
+
+    @property
+    def has_one_writer(self) -> bool:
+        return self._inner.has_one_writer
+
+    async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self._commit(lambda: self._inner.run(fn, *args, **kwargs))
+
+    async def read(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self._inner.read(fn, *args, **kwargs)
+
+    @asynccontextmanager
+    async def open_transaction(self) -> AsyncIterator[Transaction]:
+        async with self._inner.open_transaction() as transaction:
+            yield _CrashingTransaction(transaction, self)
+
+    async def _commit(self, commit: Callable[[], Awaitable[R]], *, dies_with_worker: bool = False) -> R:
+        if self.worker is None:
+            return await commit()
+        self.commits += 1
+        how = self._crashes.get(self.commits)
+        if how is None:
+            return await commit()
+        self.reached.add(self.commits)
+        if how is How.DATABASE_AWAY:
+            raise _away()
+        if how is How.ACTOR_BEFORE:
+            self.worker.crash_actors(InjectedCrash("an actor crashes"))
+        if how is How.WORKER_BEFORE:
+            await self._kill(dies_with_worker)
+        result = await commit()
+        if how is How.ACTOR_AFTER:
+            self.worker.crash_actors(InjectedCrash("an actor crashes"))
+        if how is How.WORKER_AFTER:
+            await self._kill(dies_with_worker)
+        if how is How.ANSWER_LOST:
+            raise _away()
+        return result
+
+    async def _kill(self, dies_with_worker: bool) -> None:
+        """Kill the worker, and its task that is committing; a client that is committing lives on."""
+        assert self.worker is not None
+        self.worker.abandon()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if dies_with_worker:
+            raise InjectedCrash("the worker dies")
+
+
+@define(eq=False)
+class _CrashingTransaction:
+    """The transaction of an activity."""
+
+    _inner: Transaction
+    _database: CrashingDatabase
+
+    async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self._inner.run(fn, *args, **kwargs)
+
+    async def commit(self) -> None:
+        await self._database._commit(self._inner.commit, dies_with_worker=True)
+
+
+def _away() -> Any:
+    error = sqlite3.OperationalError("injected: disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+    return error

@@ -1,0 +1,77 @@
+"""Which guarantees an instance's journal breaks, if any."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from ..model import Entry, Instance, Kind, Status
+
+_OUTCOMES = {
+    Kind.ACTIVITY_COMPLETED,
+    Kind.ACTIVITY_FAILED,
+    Kind.ACTIVITY_CANCELLED,
+    Kind.TIMER_FIRED,
+    Kind.TIMEOUT_FIRED,
+    Kind.CANCEL_REQUESTED,
+    Kind.COMPENSATION_COMPLETED,
+}
+_END_OF = {
+    Status.COMPLETED: Kind.WORKFLOW_COMPLETED,
+    Status.FAILED: Kind.WORKFLOW_FAILED,
+    Status.CANCELLED: Kind.WORKFLOW_CANCELLED,
+}
+
+
+def broken_guarantees(instance: Instance, history: Sequence[Entry]) -> list[str]:
+    """Check the journal of an instance that has ended. Returns a sentence for each guarantee that it breaks."""
+    return [
+        f"instance {instance.instance_id!r}: {problem}"
+        for check in (_has_ended, _is_recorded_once, _is_in_order, _is_compensated)
+        for problem in check(instance, history)
+    ]
+
+
+def _has_ended(instance: Instance, history: Sequence[Entry]) -> list[str]:
+    if instance.status not in _END_OF:
+        return [f"has not ended, it is {instance.status}"]
+    ends = [entry.kind for entry in history if entry.kind.ends_function]
+    expected = [_END_OF[instance.status]]
+    problems = [] if ends == expected else [f"is {instance.status}, and its journal says {ends}"]
+    if instance.worker_id is not None:
+        problems.append(f"has ended and is still owned by {instance.worker_id!r}")
+    if instance.finished_at is None:
+        problems.append("has ended and has no finished_at")
+    return problems
+
+
+def _is_recorded_once(instance: Instance, history: Sequence[Entry]) -> list[str]:
+    outcomes = Counter(entry.operation_id for entry in history if entry.kind in _OUTCOMES)
+    return [f"operation {id!r} has {count} outcomes" for id, count in outcomes.items() if count > 1]
+
+
+def _is_in_order(instance: Instance, history: Sequence[Entry]) -> list[str]:
+    problems = []
+    for before, after in zip(history, history[1:], strict=False):
+        if after.seq <= before.seq:
+            problems.append(f"entry {after.seq} follows entry {before.seq}")
+        if after.recorded_at < before.recorded_at:
+            problems.append(f"entry {after.seq} was recorded before entry {before.seq}")
+    end = next((entry.seq for entry in history if entry.kind.ends_function), None)
+    late = [entry.seq for entry in history if end is not None and entry.seq > end and entry.kind.is_delivered]
+    return problems + [f"entry {seq} tells a workflow function something that has ended" for seq in late]
+
+
+def _is_compensated(instance: Instance, history: Sequence[Entry]) -> list[str]:
+    to_undo = [
+        f"{entry.operation_id}/compensation"
+        for entry in history
+        if entry.kind is Kind.ACTIVITY_COMPLETED and entry.payload.get("compensation")
+    ]
+    expected = list(reversed(to_undo)) if instance.status in (Status.FAILED, Status.CANCELLED) else []
+    kinds = (Kind.COMPENSATION_COMPLETED, Kind.COMPENSATION_FAILED)
+    undone = [entry.operation_id for entry in history if entry.kind in kinds]
+    resumed = any(entry.kind is Kind.RESUMED for entry in history)
+    if undone == expected or (resumed and set(undone) == set(expected)):
+        return []
+    return [f"is {instance.status}: the compensations should be {expected}, and were {undone}"]
