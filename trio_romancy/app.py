@@ -39,7 +39,7 @@ from .runtime.supervisor import Ending
 from .runtime.worker import Limits, Worker, WorkerStatistics
 from .serialization import loads
 from .storage import instances, migrations
-from .storage.database import Database, open_database
+from .storage.database import Database, SQLFunction, open_database
 from .storage.patience import patiently
 
 P = ParamSpec("P")
@@ -106,7 +106,11 @@ class App:
         for name, value in (("lease", lease), ("shutdown_timeout", shutdown_timeout)):
             if seconds(value) <= 0:
                 raise ValueError(f"{name} is longer than zero seconds, not {value!r}")
-        for name, number in (("max_running", max_running), ("max_resident", max_resident), ("max_payload", max_payload)):
+        for name, number in (
+            ("max_running", max_running),
+            ("max_resident", max_resident),
+            ("max_payload", max_payload),
+        ):
             if number < 1:
                 raise ValueError(f"{name} is at least 1, not {number!r}")
         self._url = database
@@ -307,12 +311,12 @@ class _Running:
     def ending(self, instance_id: str) -> Ending:
         return self.worker.ending(instance_id) if self.worker is not None else Ending()
 
-    async def read(self, fn: Any, *args: Any) -> Any:
-        return await patiently(self.database, self.database.read, fn, *args)
+    async def read(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        return await patiently(self.database, lambda: self.database.read(fn, *args, **kwargs))
 
-    async def write(self, fn: Any, *args: Any) -> Any:
+    async def write(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Write, and let the worker look at what has become due."""
-        answer = await patiently(self.database, self.database.run, fn, *args)
+        answer = await patiently(self.database, lambda: self.database.run(fn, *args, **kwargs))
         if self.worker is not None:
             self.worker.nudge()
         return answer
@@ -332,7 +336,7 @@ class _Running:
             if found is None:
                 raise InstanceNotFoundError(instance_id)
             if ending.status is None and (found[0].is_final or found[0] is Status.STUCK):
-                return found  # type: ignore[no-any-return]
+                return found
             if self.worker is not None and self.worker.is_resident(instance_id):
                 continue
             with trio.CancelScope() as scope:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import trio
 
@@ -22,7 +22,7 @@ Duration = float | timedelta
 VIRTUAL_EPOCH: Microseconds = 1_700_000_000_000_000
 """What a virtual clock shows when trio's clock shows zero."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FARTHEST_SLEEP = 600.0
 """Seconds after which a sleeper looks at the wall clock again, in case the machine was suspended meanwhile."""
 
@@ -55,6 +55,11 @@ class Clock:
         if self._trio_clock is None:
             seconds = min(seconds, _FARTHEST_SLEEP)
         return trio.current_time() + max(seconds, 0.0)
+
+    async def sleep_until(self, when: Microseconds) -> None:
+        """Sleep until that time, however the wall clock is set meanwhile: no one deadline can say when that is."""
+        while self.now() < when:  # noqa: ASYNC110
+            await trio.sleep_until(self.deadline(when))
 
 
 def current_clock() -> Clock:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime
 from random import Random
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
 from attrs import define, field
@@ -51,7 +51,6 @@ class WorkflowContext:
     """
 
     _run: WorkflowRun
-    is_activity: ClassVar[bool] = False
 
     @property
     def instance_id(self) -> str:
@@ -147,7 +146,6 @@ class ActivityContext:
     """The number of this attempt, from 1."""
     _open_session: Callable[[], Session] = field(repr=False)
     _session: Session | None = field(default=None, init=False, repr=False)
-    is_activity: ClassVar[bool] = True
 
     @property
     def idempotency_key(self) -> str:

@@ -11,17 +11,18 @@ from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, TypeVar, over
 from attrs import evolve, field, frozen
 
 from .clock import Duration, seconds
-from .context import current_execution
+from .context import ActivityContext, current_execution
 from .errors import DefinitionError, InvalidDataError, InvalidInputError, Problem
 from .model import Kind
 from .retry import RetryPolicy
-from .serialization import Codec, codec, dumps, is_structured, loads
+from .serialization import Codec, codec, is_structured, loads
 
 if typing.TYPE_CHECKING:
     from .context import WorkflowContext
 
 P = ParamSpec("P")
 R = TypeVar("R")
+D = TypeVar("D", bound="Compensation[..., Any] | Activity[..., Any] | Workflow[..., Any]")
 
 MAX_ID = 255
 """The most characters in the name of a definition and in an id."""
@@ -83,10 +84,10 @@ class Activity(Generic[P, R]):
     failed_kind: ClassVar[Kind] = Kind.ACTIVITY_FAILED
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
-        workflow = current_execution.get()
-        if workflow is None or workflow.is_activity:
+        execution = current_execution.get()
+        if execution is None or isinstance(execution, ActivityContext):
             return self.function(*args, **kwargs)  # type: ignore[no-any-return]
-        return workflow.call_activity(self, args, kwargs)
+        return execution.call_activity(self, args, kwargs)
 
     def options(
         self,
@@ -192,9 +193,9 @@ class Workflow(Generic[P, R]):
         texts: list[str] = []
         restored: list[Any] = []
         problems: list[Problem] = []
-        for name, codec in self.codecs.items():
+        for name, each in self.codecs.items():
             try:
-                text, value = encode(codec, values[name])
+                text, value = encode(each, values[name])
                 texts.append(text if self.takes_object else f'"{name}":{text}')
                 restored.append(value)
             except InvalidDataError as error:
@@ -353,9 +354,10 @@ def workflow(function: Callable[..., Any] | None = None, /, *, name: str | None 
         named = _Function(function, name, "workflow", scope)
         if not named.is_async:
             raise named.error("it must be an async def")
-        context, *parameters = list(named.signature.parameters.values()) or [None]
-        if context is None or context.kind is inspect.Parameter.KEYWORD_ONLY:
+        parameters = list(named.signature.parameters.values())
+        if not parameters or parameters[0].kind is inspect.Parameter.KEYWORD_ONLY:
             raise named.error("its first parameter must take the WorkflowContext")
+        del parameters[0]
         codecs = named.codecs(parameters)
         return _registered(
             Workflow(
@@ -445,21 +447,21 @@ class _Function:
     def check_compensation(self, compensation: Compensation[..., Any]) -> None:
         if not isinstance(compensation, Compensation):
             raise self.error(f"its compensation must be made with @compensation, {compensation!r} is not")
-        for name, codec in compensation.codecs.items():
+        for name, taken in compensation.codecs.items():
             if name not in self.signature.parameters and name != "result":
                 raise self.error(
                     f"its compensation {compensation.name!r} takes {name!r}, which the activity does not; "
                     f"take one of {', '.join([*self.signature.parameters, 'result'])}"
                 )
             given = self._hints.get("return" if name == "result" else name, Any)
-            if Any not in (given, codec.annotation) and given != codec.annotation:
+            if Any not in (given, taken.annotation) and given != taken.annotation:
                 raise self.error(
-                    f"its compensation {compensation.name!r} takes {name!r} as {codec.annotation}, "
+                    f"its compensation {compensation.name!r} takes {name!r} as {taken.annotation}, "
                     f"and the activity gives {given}"
                 )
 
 
-def _registered(definition: Any) -> Any:
+def _registered(definition: D) -> D:
     key = (type(definition), definition.name)
     other = _registry.get(key)
     if other is not None and not _replaces(definition.function, other.function):

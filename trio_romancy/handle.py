@@ -40,7 +40,8 @@ class WorkflowHandle(Generic[R]):
           InstanceNotFoundError: if there is no such instance.
           trio.TooSlowError: if it has not ended in time.
         """
-        return await self._app._result(self.instance_id, self._workflow, self._ending, timeout)
+        result: R = await self._app._result(self.instance_id, self._workflow, self._ending, timeout)
+        return result
 
     async def cancel(self, reason: str | None = None) -> bool:
         """Ask for the instance's cancellation: see :meth:`App.cancel`."""

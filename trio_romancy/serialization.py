@@ -25,7 +25,12 @@ from uuid import UUID
 
 from attrs import fields, has, resolve_types
 from cattrs import BaseValidationError, ClassValidationError, Converter, IterableValidationError
-from cattrs.cols import is_namedtuple, list_structure_factory, namedtuple_structure_factory, namedtuple_unstructure_factory
+from cattrs.cols import (
+    is_namedtuple,
+    list_structure_factory,
+    namedtuple_structure_factory,
+    namedtuple_unstructure_factory,
+)
 from cattrs.errors import ForbiddenExtraKeysError, StructureHandlerNotFoundError
 from cattrs.strategies import configure_union_passthrough
 
@@ -86,7 +91,8 @@ class Codec(Generic[T]):
           InvalidDataError: naming every bad place, if the data does not match the annotation.
         """
         try:
-            return self._structure(raw, self.annotation)
+            value: T = self._structure(raw, self.annotation)
+            return value
         except Exception as error:
             problems = _problems_of(raw, self.annotation) or [_whole(error)]
             raise InvalidDataError("this data does not match its type", problems) from None
@@ -94,9 +100,7 @@ class Codec(Generic[T]):
     def _diagnose(self, value: object) -> list[Problem]:
         """Why encoding failed. Slow: only called once it has."""
         try:
-            raw = self._unstructure(value)
-        except InvalidDataError as error:
-            return error.problems
+            raw = _detailed.unstructure(value, unstructure_as=self.annotation)
         except Exception:
             return [Problem("$", f"expected {_name(self.annotation)}, got {_short(value)}")]
         return _not_json(raw, "$") or _problems_of(raw, self.annotation)
@@ -233,12 +237,13 @@ def _class(cls: Any, converter: Converter) -> Hook:
 
 
 def _list(annotation: Any, converter: Converter) -> Hook:
-    return _shape((list, tuple), list_structure_factory(list[_element(annotation)], converter))
+    array: Any = types.GenericAlias(list, (_element(annotation),))
+    return _shape((list, tuple), list_structure_factory(array, converter))
 
 
 def _made_of_list(make: Callable[[list[Any]], Any]) -> Callable[[Any, Converter], Hook]:
     def factory(annotation: Any, converter: Converter) -> Hook:
-        array: Any = list[_element(annotation)]
+        array: Any = types.GenericAlias(list, (_element(annotation),))
         structure = converter.get_structure_hook(array)
         return _shape((list, tuple), lambda value, _: make(structure(value, array)))
 
@@ -290,7 +295,8 @@ def _converter(*, detailed: bool) -> Converter:
         converter.register_unstructure_hook(iso, lambda value: value.isoformat())
     for text in (Decimal, UUID, Path):
         converter.register_unstructure_hook(text, str)
-    converter.register_unstructure_hook_func(lambda annotation: annotation is Any, _plain)
+    if not detailed:  # the detailed one lets all through, for _not_json to say where what is wrong
+        converter.register_unstructure_hook_func(lambda annotation: annotation is Any, _plain)
     factories: list[tuple[Callable[[Any], bool], Callable[[Any, Converter], Hook]]] = [
         (_is_class, _class),
         (typing.is_typeddict, lambda cls, converter: _shape(dict, converter.gen_structure_typeddict(cls))),

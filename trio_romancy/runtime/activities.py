@@ -45,6 +45,7 @@ class Attempted(Protocol):
     @property
     def codec(self) -> Codec[Any] | None:
         """Of the result; None if that is not kept."""
+
     @property
     def cancellable(self) -> bool: ...
     @property

@@ -295,7 +295,7 @@ class Actor:
                 self._cannot_run = error
                 return None, None
         value, failure = None, None
-        token = current_execution.set(self)  # type: ignore[arg-type]
+        token = current_execution.set(self)
         try:
             with self._workflow_scope, self.replay.running():
                 if self._claim.cancel_requested is not None or self.replay.was_cancelled:
@@ -474,8 +474,7 @@ class Actor:
             self.idle_since = None
             self._ensure_delivery()
             self._mailbox.poke()
-        while self._clock.now() < when:
-            await trio.sleep_until(self._clock.deadline(when))
+        await self._clock.sleep_until(when)
 
     def open_session(self) -> Session:
         """A transaction for one attempt of an activity."""
@@ -495,8 +494,6 @@ class Actor:
             self._mailbox.poke()
 
     # -- what a workflow context asks for --------------------------------------------------------------------------
-
-    is_activity = False
 
     @property
     def is_replaying(self) -> bool:
@@ -665,6 +662,8 @@ class Actor:
                 break
             if replay.asked_for(record) is None and replay.waits_outside():
                 await self._be_patient(record)
+                if self._cannot_run is not None:
+                    return
                 continue
             if replay.asked_for(record) is None:
                 self._give_up(replay.mismatch())
@@ -678,12 +677,11 @@ class Actor:
 
     async def _be_patient(self, record: Record) -> None:
         """Some task waits for something that is no operation: it may yet come to ask for the record."""
-        with trio.move_on_after(_PATIENCE):
+        with trio.move_on_after(_PATIENCE) as scope:
             while self.replay.asked_for(record) is None and self.replay.next_record() is record:
-                await trio.sleep(0.01)
-            return
-        self._give_up(self.replay.mismatch())
-        await trio.sleep_forever()
+                await self.replay.added()
+        if scope.cancelled_caught:
+            self._give_up(self.replay.mismatch())
 
     def _give_up(self, cause: Exception) -> None:
         """Unwind the workflow function, whose code must not go on."""
@@ -716,9 +714,10 @@ class Actor:
 
     def _running(self) -> list[str]:
         """Activities that have begun, or may have begun before a crash: they go on to their outcome."""
-        if not self.replay.is_live and self._claim.status in (Status.PENDING, Status.WAITING):
-            return []
-        return [operation.id for operation in self.replay.in_flight.values() if operation.scope is not None]
+        activities = [operation.id for operation in self.replay.in_flight.values() if operation.scope is not None]
+        if self.replay.is_live or self._claim.status not in (Status.PENDING, Status.WAITING):
+            return activities
+        return [id for id in activities if id in self.replay.failed_attempts]
 
     async def _record_in(self, session: Session, operation: Operation, kind: Kind, payload: str) -> Record | None:
         """Commit the transaction of an activity together with its entry. None if the database lost it."""

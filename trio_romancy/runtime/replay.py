@@ -119,6 +119,7 @@ class Replay:
         self._untold = deque(record for record in records if record.kind.is_delivered)
         self._by_task: dict[trio.lowlevel.Task, Operation] = {}
         self._used: set[str] = set()
+        self._added: trio.Event | None = None
         self._main: trio.lowlevel.Task | None = None
         for record in records:
             if record.kind is Kind.ATTEMPT_FAILED:
@@ -148,14 +149,17 @@ class Replay:
             id = explicit
             if not isinstance(id, str) or not 0 < len(id) <= MAX_ID:
                 raise OperationIdError(
-                    f"instance {self.instance_id!r}: an operation id is a string of 1 to {MAX_ID} characters, not {id!r}"
+                    f"instance {self.instance_id!r}: an operation id is a string of 1 to {MAX_ID} characters, "
+                    f"not {id!r}"
                 )
         elif branch.task is task:
             number = branch.counters.get(name, 0) + 1
             branch.counters[name] = number
             id = f"{branch.prefix}{name}:{number}"
         else:
-            raise self._in_child_task(f"{name!r} is called", f"with .options(id=...) on an activity, or id=... on ctx.{name}")
+            raise self._in_child_task(
+                f"{name!r} is called", f"with .options(id=...) on an activity, or id=... on ctx.{name}"
+            )
         if id in self._used:
             raise OperationIdError(
                 f"instance {self.instance_id!r}: the operation id {id!r} is used a second time; every operation of an "
@@ -197,9 +201,17 @@ class Replay:
     def add(self, operation: Operation) -> None:
         """An operation begins. If a task awaits it, that is the current one."""
         self.in_flight[operation.id] = operation
+        if self._added is not None:
+            self._added.set()
         if operation.task is not None:
             operation.nurseries = len(operation.task.child_nurseries)
             self._by_task[operation.task] = operation
+
+    async def added(self) -> None:
+        """Wait for the next operation to begin."""
+        self._added = trio.Event()
+        await self._added.wait()
+        self._added = None
 
     def remove(self, operation: Operation) -> None:
         """An operation has ended, or is given up."""
@@ -214,9 +226,8 @@ class Replay:
 
     def is_settled(self) -> bool:
         """Whether no task of the workflow can go on by itself: each waits for an operation or for another task."""
-        for operation in self.in_flight.values():
-            if operation.record is not None and operation.task is not None:
-                return False  # told, and the task has not come to hear it
+        if any(told.record is not None and told.task is not None for told in self.in_flight.values()):
+            return False  # and the task has not come to hear it
         for task, operation in self._tasks():
             if (operation is None or not operation.is_executing) and is_runnable(task):
                 return False

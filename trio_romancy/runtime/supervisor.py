@@ -197,7 +197,8 @@ class Supervisor:
         try:
             while True:
                 try:
-                    actor = Actor(self, claim, *(await self._load(claim) if new is None else (_workflow(claim), [], new)))
+                    records = [] if new is not None else await self._load(claim.instance_id)
+                    actor = Actor(self, claim, _workflow(claim), records, new)
                     self._actors[claim.instance_id] = actor
                     if self.is_draining:
                         actor.drain()
@@ -229,9 +230,8 @@ class Supervisor:
         await self.journal.flush()  # what the crashed actor recorded is part of the journal it left
         return True
 
-    async def _load(self, claim: Claim) -> tuple[Workflow[..., Any], list[Record]]:
-        records = await patiently(self.database, self.database.read, load_records, claim.instance_id)
-        return _workflow(claim), records
+    async def _load(self, instance_id: str) -> list[Record]:
+        return await patiently(self.database, self.database.read, load_records, instance_id)
 
     async def _park(self, claim: Claim, cause: Exception) -> None:
         failure = describe(cause)
@@ -296,6 +296,6 @@ def _too_often(claim: Claim, most: int) -> Exception | None:
     if claim.recoveries <= most:
         return None
     return RomancyError(
-        f"instance {claim.instance_id!r}: its worker has died {claim.recoveries} times while it ran, and max_recoveries "
-        f"is {most}; see what it was doing, then resume it"
+        f"instance {claim.instance_id!r}: its worker has died {claim.recoveries} times while it ran, and "
+        f"max_recoveries is {most}; see what it was doing, then resume it"
     )

@@ -56,9 +56,7 @@ class WorkerStatistics:
 class Worker:
     """Holds a lease and runs instances under it. When it loses the lease it drops them and joins again."""
 
-    def __init__(
-        self, database: Database, clock: Clock, worker_id: str, settings: Settings, limits: Limits
-    ) -> None:
+    def __init__(self, database: Database, clock: Clock, worker_id: str, settings: Settings, limits: Limits) -> None:
         self.worker_id = worker_id
         self._database = database
         self._clock = clock
@@ -125,9 +123,7 @@ class Worker:
         if supervisor is None:
             return None
         journal = supervisor.journal
-        return WorkerStatistics(
-            self.worker_id, journal.lease.epoch, journal.statistics(), supervisor.statistics()
-        )
+        return WorkerStatistics(self.worker_id, journal.lease.epoch, journal.statistics(), supervisor.statistics())
 
     def stop(self) -> None:
         """Let running activities finish, give everything back, and end."""
@@ -211,8 +207,8 @@ class Worker:
         begun = self._clock.now()
         while True:
             now = self._clock.now()
-            arguments = (self.worker_id, self._process, now, now + self._settings.lease_time)
-            lease = await patiently(self._database, self._database.run, join, *arguments)
+            until = now + self._settings.lease_time
+            lease = await patiently(self._database, self._database.run, join, self.worker_id, self._process, now, until)
             if lease is not None:
                 await patiently(self._database, self._database.run, end_dead_leases, self.worker_id, now)
                 return lease
@@ -265,9 +261,7 @@ class Worker:
         if self._is_full:
             self._next_wake = None  # somebody says when there is room
             supervisor.passivate_idle(max(supervisor.resident - self._limits.max_resident, 0) + 1)
-        claims = await supervisor.journal.call(
-            claim_due, self.worker_id, now, names, max(room, 0), suspects=suspects
-        )
+        claims = await supervisor.journal.call(claim_due, self.worker_id, now, names, max(room, 0), suspects=suspects)
         for claim in claims:
             supervisor.spawn(claim)
         return bool(claims)

@@ -6,7 +6,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from attrs import asdict, frozen
-from sqlalchemy import BigInteger, Boolean, Connection, Row, Select, Text, bindparam, case, func, insert, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Connection,
+    Row,
+    Select,
+    Text,
+    bindparam,
+    case,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from ..clock import Microseconds, to_datetime
 from ..errors import InstanceExistsError
@@ -396,9 +410,7 @@ def get_instance(connection: Connection, instance_id: str) -> Instance | None:
     return None if row is None else _to_instance(row)
 
 
-def get_ending(
-    connection: Connection, instance_id: str
-) -> tuple[Status, str | None, ErrorInfo | None] | None:
+def get_ending(connection: Connection, instance_id: str) -> tuple[Status, str | None, ErrorInfo | None] | None:
     """Status, output as JSON text, and error; None if there is no such instance."""
     columns = (instances.c.status, instances.c.output, instances.c.error)
     row = connection.execute(select(*columns).where(instances.c.instance_id == instance_id)).one_or_none()

@@ -285,8 +285,14 @@ class Journal:
                 raise
             except Exception as error:
                 _logger.exception("instance %s: the database refuses what it wants to record", instance_id)
-                for waiting in (*part.starts, *part.named_starts, *part.closings, *part.calls):
-                    waiting.failure = error
+                waiting: list[_Start | _Closing | _Call] = [
+                    *part.starts,
+                    *part.named_starts,
+                    *part.closings,
+                    *part.calls,
+                ]
+                for one in waiting:
+                    one.failure = error
                 self.on_refused(instance_id, error)
 
 

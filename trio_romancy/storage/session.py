@@ -65,8 +65,8 @@ class Session:
         """Run a statement. Rows, if it returns any, have all been fetched."""
 
         def execute(session: sqlalchemy.orm.Session) -> Result[Any]:
-            result: Result[Any] = session.execute(statement, parameters)  # type: ignore[arg-type]
-            return result.freeze()() if result.returns_rows else result  # type: ignore[attr-defined]
+            result: Result[Any] = session.execute(statement, parameters)
+            return result.freeze()() if getattr(result, "returns_rows", True) else result
 
         return await self.run_sync(execute)
 

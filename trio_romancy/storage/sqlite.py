@@ -140,8 +140,7 @@ async def open_threaded_database(path: str) -> AsyncIterator[Database]:
     Raises:
       DatabaseError: if the file is a directory, cannot be made or written, or is no SQLite database.
     """
-    await trio.to_thread.run_sync(_check_file, path)
-    url = sqlalchemy.URL.create("sqlite", database=os.path.abspath(path))
+    url = sqlalchemy.URL.create("sqlite", database=await trio.to_thread.run_sync(_check_file, path))
     # Whoever waits for a lock waits in a thread, and connections move between threads.
     engine = _engine(url, connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT})
     try:
@@ -174,13 +173,17 @@ def _engine(url: str | sqlalchemy.URL, **options: Any) -> Engine:
     return engine
 
 
-def _check_file(path: str) -> None:
-    """Find out now (root may write anything, so it looks at the mode as well), and say in words, what would otherwise show in the middle of some transaction."""
+def _check_file(path: str) -> str:
+    """Find out now, and say in words, what would otherwise show in the middle of some transaction.
+
+    Returns the absolute path.
+    """
     directory = os.path.dirname(os.path.abspath(path))
     if os.path.isdir(path):
         raise DatabaseError(f"{path} is a directory; name a file in it, such as {os.path.join(path, 'romancy.db')}")
     if not os.path.isdir(directory):
         raise DatabaseError(f"{path} cannot be made: there is no directory {directory}; make it first")
+    # Root may write anything: what was marked as read-only is left alone all the same.
     if os.path.exists(path) and not (os.access(path, os.W_OK) and os.stat(path).st_mode & 0o222):
         raise DatabaseError(f"{path} cannot be written; give this process write permission on the file")
     if not os.access(directory, os.W_OK):
@@ -194,3 +197,4 @@ def _check_file(path: str) -> None:
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.DatabaseError as error:
         raise DatabaseError(f"{path} cannot be used as a SQLite database: {error}") from error
+    return os.path.abspath(path)

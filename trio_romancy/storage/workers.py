@@ -112,9 +112,7 @@ def join(
     holder = Process(**json.loads(row.process))
     if holder != process and row.expires_at > now and not is_dead(holder):
         return None
-    connection.execute(
-        _join, {"me": worker_id, "expires": expires_at, "now": now, "process_": _process_text(process)}
-    )
+    connection.execute(_join, {"me": worker_id, "expires": expires_at, "now": now, "process_": _process_text(process)})
     _set_free(connection, worker_id, now, died=True)
     return Lease(worker_id, row.epoch + 1)
 

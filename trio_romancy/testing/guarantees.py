@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 
 from ..model import Entry, Instance, Kind, Status
 
@@ -52,7 +53,7 @@ def _is_recorded_once(instance: Instance, history: Sequence[Entry]) -> list[str]
 
 def _is_in_order(instance: Instance, history: Sequence[Entry]) -> list[str]:
     problems = []
-    for before, after in zip(history, history[1:], strict=False):
+    for before, after in pairwise(history):
         if after.seq <= before.seq:
             problems.append(f"entry {after.seq} follows entry {before.seq}")
         if after.recorded_at < before.recorded_at:

@@ -1,5 +1,7 @@
 """Instances, their journals, and the workers that run them."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import mysql
@@ -7,7 +9,7 @@ from sqlalchemy.dialects import mysql
 revision = "0001"
 down_revision = None
 
-_options = {
+_options: dict[str, Any] = {
     "sqlite_with_rowid": False,
     "mysql_engine": "InnoDB",
     "mysql_charset": "utf8mb4",
@@ -16,12 +18,12 @@ _options = {
 }
 
 
-def _name(length: int = 255) -> sa.types.TypeEngine:
+def _name(length: int = 255) -> sa.types.TypeEngine[str]:
     exact = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
     return sa.String(length).with_variant(exact, "mysql", "mariadb")
 
 
-def _json() -> sa.types.TypeEngine:
+def _json() -> sa.types.TypeEngine[str]:
     return sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
 
 
@@ -37,9 +39,7 @@ def upgrade() -> None:
         sa.Column("owner", _name(), comment="the worker that may write its journal"),
         sa.Column("wake_at", sa.BigInteger, comment="from when it wants a worker's attention; NULL: not at all"),
         sa.Column("cancel_requested", _json(), comment="the reason of an accepted cancel request; NULL: none"),
-        sa.Column(
-            "recoveries", sa.Integer, nullable=False, comment="deaths of its worker since it last made progress"
-        ),
+        sa.Column("recoveries", sa.Integer, nullable=False, comment="deaths of its worker since it last made progress"),
         sa.Column("parent_id", _name()),
         sa.Column("continued_from", _name()),
         sa.Column("created_at", sa.BigInteger, nullable=False),
