@@ -1,0 +1,95 @@
+"""What a waiting instance costs in memory: ``memory.py resident|passive COUNT`` prints JSON."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import fresh
+import table
+import trio
+
+from trio_romancy import App, WorkflowContext, workflow
+
+_BEFORE = 1_000
+"""How many instances wait before the first look, so that caches, threads and code are there already."""
+_STARTERS = 100
+
+
+@workflow
+async def waiter(ctx: WorkflowContext) -> None:
+    await ctx.sleep(10**6)
+
+
+def measure(count: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Measure instances that wait in memory, and instances that wait in the database."""
+    results = []
+    for state in ("resident", "passive"):
+        grown = fresh.ask("memory.py", state, count)
+        results.append({"state": state, "instances": count, "bytes_per_instance": grown / count})
+        say(f"{count:,} {state} instances: {grown / 2**20:,.1f} MiB")
+    return results
+
+
+def show(results: Sequence[dict[str, Any]]) -> str:
+    """The result as a table."""
+    rows = [[r["state"], f"{r['instances']:,}", f"{r['bytes_per_instance']:,.0f}"] for r in results]
+    return table.render("Memory: waiting instances", ("state", "instances", "bytes each"), rows)
+
+
+async def _grow(state: str, count: int) -> int:
+    """By how many bytes the process grows while so many instances come to wait."""
+    most = 2 * (count + _BEFORE)
+    idle_timeout = 10**6 if state == "resident" else 0.1
+    async with App("memory.db", idle_timeout=idle_timeout, max_running=most, max_resident=most) as app:
+        await _start(app, _BEFORE)
+        await _come_to_rest(app, _BEFORE if state == "resident" else 0)
+        before = _resident_bytes()
+        await _start(app, count)
+        await _come_to_rest(app, _BEFORE + count if state == "resident" else 0)
+        return _resident_bytes() - before
+
+
+async def _start(app: App, count: int) -> None:
+    left = iter(range(count))
+
+    async def starter() -> None:
+        for _ in left:
+            await app.start(waiter)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(_STARTERS):
+            nursery.start_soon(starter)
+
+
+async def _come_to_rest(app: App, resident: int) -> None:
+    """Wait until that many instances are in memory, all of them idle, with nothing left to write."""
+    while True:
+        await trio.sleep(0.2)
+        worker = app.statistics().worker
+        assert worker is not None
+        supervisor = worker.supervisor
+        if supervisor.resident == supervisor.idle == resident and worker.journal.waiting == 0:
+            return
+
+
+def _resident_bytes() -> int:
+    """Memory that the process occupies. Where the system does not say, the most that it ever occupied."""
+    gc.collect()
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass  # not Linux
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+if __name__ == "__main__":
+    fresh.answer(lambda: trio.run(_grow, sys.argv[1], int(sys.argv[2])))

@@ -1,0 +1,154 @@
+"""Dropping an actor has no effect that user code can see or cause."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import trio
+
+from trio_romancy import App, Kind, Status, WorkflowContext, activity, workflow
+
+from .test_replay import worker_of
+
+ran: list[str] = []
+caught: list[str] = []
+
+
+@activity
+async def note(what: str) -> str:
+    ran.append(what)
+    return what
+
+
+@activity
+async def long_note(what: str) -> str:
+    await trio.sleep(3600)
+    ran.append(what)
+    return what
+
+
+@workflow
+async def guarded(ctx: WorkflowContext, waits: bool) -> str:
+    try:
+        await note("begun")
+        if waits:
+            await ctx.sleep(1000)
+        else:
+            await long_note("worked")
+    except Exception as error:
+        caught.append(repr(error))
+    finally:
+        with trio.CancelScope(shield=True):
+            await note("finally")
+    return "done"
+
+
+@pytest.fixture(autouse=True)
+def forget() -> None:
+    ran.clear()
+    caught.clear()
+
+
+@pytest.mark.parametrize("waits", [True, False])
+@pytest.mark.parametrize("drop", ["passivate", "abandon", "crash"])
+async def test_dropping_runs_nothing_of_the_user_and_the_workflow_goes_on(drop: str, waits: bool) -> None:
+    drops: dict[str, Callable[[Any], None]] = {
+        "passivate": lambda worker: worker._supervisor.passivate_idle(1),
+        "abandon": lambda worker: worker.abandon(),
+        "crash": lambda worker: worker.crash_actors(RuntimeError("a bug in the runtime")),
+    }
+    async with App(":memory:", idle_timeout=10**6) as app:
+        handle = await app.start(guarded, waits)
+        await trio.sleep(10)
+        drops[drop](worker_of(app))
+        await trio.sleep(5)
+        assert ran == ["begun"]
+        assert await handle.result() == "done"
+    assert not caught
+    assert ran == (["begun", "finally"] if waits else ["begun", "worked", "finally"])
+
+
+async def test_shutdown_hands_a_waiting_instance_back_without_running_anything() -> None:
+    async with App(":memory:") as app:
+        await app.start(guarded, True)
+        await trio.sleep(1)
+    assert ran == ["begun"]
+    assert not caught
+
+
+async def test_an_idle_instance_leaves_memory_and_wakes_at_its_time() -> None:
+    async with App(":memory:", idle_timeout=10) as app:
+        handle = await app.start(guarded, True)
+        await trio.sleep(5)
+        assert worker_of(app).statistics().supervisor.resident == 1
+        await trio.sleep(10)
+        instance = await app.get_instance(handle.instance_id)
+        assert instance is not None
+        assert (instance.status, instance.worker_id) == (Status.WAITING, None)
+        assert worker_of(app).statistics().supervisor.resident == 0
+        await handle.result()
+        begun, fired, *_ = await app.history(handle.instance_id)
+    assert (fired.recorded_at - begun.recorded_at).total_seconds() == pytest.approx(1000, abs=0.1)
+
+
+async def test_a_month_of_sleep_takes_no_time() -> None:
+    @workflow
+    async def month(ctx: WorkflowContext) -> int:
+        begun = ctx.now()
+        for _ in range(30):
+            await ctx.sleep(24 * 3600)
+        return (ctx.now() - begun).days
+
+    async with App(":memory:") as app:
+        assert await (await app.start(month)).result() == 30
+
+
+async def test_more_than_max_resident_instances_are_passive_in_turn() -> None:
+    async with App(":memory:", max_resident=5, idle_timeout=10**6) as app:
+        handles = [await app.start(guarded, True) for _ in range(20)]
+        await trio.sleep(100)
+        assert worker_of(app).statistics().supervisor.resident <= 5
+        assert [await handle.result() for handle in handles] == ["done"] * 20
+
+
+async def test_no_more_than_max_running_run_at_once_and_all_run_in_the_end() -> None:
+    running = most = 0
+
+    @activity
+    async def counted() -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await trio.sleep(1)
+        running -= 1
+
+    @workflow
+    async def flow(ctx: WorkflowContext) -> None:
+        await counted()
+
+    async with App(":memory:", max_running=3) as app:
+        handles = [await app.start(flow) for _ in range(12)]
+        for handle in handles:
+            await handle.result()
+    assert most == 3
+
+
+async def test_a_crashed_actor_is_restarted_and_one_that_always_crashes_is_parked() -> None:
+    async with App(":memory:") as app:
+        handle = await app.start(guarded, True)
+        await trio.sleep(1)
+        for _ in range(10):
+            worker_of(app).crash_actors(RuntimeError("a bug in the runtime"))
+            await trio.sleep(2)
+        instance = await app.get_instance(handle.instance_id)
+        assert instance is not None
+        assert instance.status is Status.STUCK
+        assert instance.error is not None
+        assert instance.error.message == "a bug in the runtime"
+        assert await app.resume(handle.instance_id)
+        assert await handle.result() == "done"
+        kinds = [entry.kind for entry in await app.history(handle.instance_id)]
+    assert kinds.count(Kind.RESUMED) == 1
+    assert ran == ["begun", "finally"]

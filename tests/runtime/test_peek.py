@@ -1,0 +1,66 @@
+"""The private parts of trio that we look at still mean what we think."""
+
+from __future__ import annotations
+
+import trio
+import trio.testing
+
+from trio_romancy.runtime.peek import is_innermost, is_runnable
+
+
+async def test_a_task_is_runnable_if_and_only_if_it_goes_on_by_itself() -> None:
+    tasks: dict[str, trio.lowlevel.Task] = {}
+
+    async def wait(name: str, event: trio.Event) -> None:
+        tasks[name] = trio.lowlevel.current_task()
+        await event.wait()
+
+    async def hold(name: str, event: trio.Event) -> None:
+        tasks[name] = trio.lowlevel.current_task()
+        async with trio.open_nursery() as inner:
+            inner.start_soon(wait, f"child of {name}", event)
+
+    event = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait, "waiter", event)
+        nursery.start_soon(hold, "holder", event)
+        await trio.testing.wait_all_tasks_blocked()
+        assert [is_runnable(task) for task in tasks.values()] == [False] * 3
+        event.set()
+        assert is_runnable(tasks["waiter"])
+        assert not is_runnable(tasks["holder"])
+
+
+async def test_a_parent_that_heard_of_a_cancellation_but_waits_for_its_children_is_not_runnable() -> None:
+    release = trio.Event()
+    tasks: list[trio.lowlevel.Task] = []
+
+    async def stubborn() -> None:
+        with trio.CancelScope(shield=True):
+            await release.wait()
+
+    async def parent() -> None:
+        tasks.append(trio.lowlevel.current_task())
+        async with trio.open_nursery() as inner:
+            inner.start_soon(stubborn)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(parent)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            await trio.testing.wait_all_tasks_blocked()
+            assert not is_runnable(tasks[0])
+            release.set()
+            await trio.lowlevel.checkpoint()
+
+
+async def test_a_scope_is_innermost_until_another_or_a_nursery_is_opened() -> None:
+    task = trio.lowlevel.current_task()
+    with trio.CancelScope() as scope:
+        assert is_innermost(scope, task)
+        with trio.CancelScope():
+            assert not is_innermost(scope, task)
+        async with trio.open_nursery():
+            assert not is_innermost(scope, task)
+        assert is_innermost(scope, task)

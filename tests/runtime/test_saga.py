@@ -1,0 +1,186 @@
+"""Ordered compensation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+from attrs import define
+
+from trio_romancy import (
+    App,
+    Kind,
+    RetryPolicy,
+    Status,
+    TerminalError,
+    WorkflowCancelledError,
+    WorkflowContext,
+    WorkflowFailedError,
+    activity,
+    compensation,
+    current_activity,
+    workflow,
+)
+
+undone: list[Any] = []
+broken: set[str] = set()
+
+
+@define
+class Booking:
+    code: str
+
+
+@compensation(retry=RetryPolicy.fixed(2, 1))
+async def unbook(result: Booking, place: str, seats: int) -> None:
+    if place in broken:
+        raise ConnectionError(f"{place} does not answer")
+    undone.append((place, seats, result, current_activity().attempt))
+
+
+@activity(compensation=unbook)
+async def book(place: str, seats: int = 2, *, note: str = "") -> Booking:
+    return Booking(f"{place}-{seats}")
+
+
+@activity
+async def fail(message: str) -> None:
+    raise TerminalError(message)
+
+
+@workflow
+async def trip(ctx: WorkflowContext, fails: bool) -> str:
+    await book("hotel")
+    await book(seats=3, place="train", note="window")
+
+    async def slow(place: str, seconds: float) -> None:
+        with ctx.branch(place):
+            await ctx.sleep(seconds)
+            await book(place)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(slow, "zoo", 1)
+        nursery.start_soon(slow, "opera", 2)
+        nursery.start_soon(slow, "bar", 3)
+    if fails:
+        await fail("no money")
+    await ctx.sleep(1000)
+    return "travelled"
+
+
+@pytest.fixture(autouse=True)
+def forget() -> None:
+    undone.clear()
+    broken.clear()
+
+
+PLACES = ["bar", "opera", "zoo", "train", "hotel"]
+
+
+async def test_what_completed_is_compensated_in_reverse_order_with_the_arguments_of_its_activity() -> None:
+    async with App(":memory:") as app:
+        handle = await app.start(trip, True)
+        with pytest.raises(WorkflowFailedError, match="no money") as caught:
+            await handle.result()
+        assert caught.value.uncompensated == []
+        instance = await app.get_instance(handle.instance_id)
+        entries = await app.history(handle.instance_id)
+    assert [place for place, *_ in undone] == PLACES
+    assert undone[3] == ("train", 3, Booking("train-3"), 1)
+    assert undone[4] == ("hotel", 2, Booking("hotel-2"), 1)
+    assert instance is not None
+    assert instance.status is Status.FAILED
+    done = [entry.operation_id for entry in entries if entry.kind is Kind.COMPENSATION_COMPLETED]
+    assert done == [
+        f"{id}/compensation" for id in ("bar/book:1", "opera/book:1", "zoo/book:1", "book:2", "book:1")
+    ]
+
+
+async def test_a_cancelled_workflow_is_compensated_as_well() -> None:
+    async with App(":memory:", idle_timeout=1) as app:
+        handle = await app.start(trip, False)
+        await trio.sleep(100)
+        assert await handle.cancel("rain")
+        with pytest.raises(WorkflowCancelledError) as caught:
+            await handle.result()
+    assert caught.value.reason == "rain"
+    assert [place for place, *_ in undone] == PLACES
+
+
+async def test_a_compensation_that_fails_for_good_is_reported_the_others_run_and_resume_tries_it_again() -> None:
+    broken.update({"opera", "hotel"})
+    async with App(":memory:") as app:
+        handle = await app.start(trip, True)
+        with pytest.raises(WorkflowFailedError, match="not compensated: book:1, opera/book:1") as caught:
+            await handle.result()
+        assert caught.value.uncompensated == ["book:1", "opera/book:1"]
+        assert [place for place, *_ in undone] == ["bar", "zoo", "train"]
+        broken.remove("hotel")
+        assert await app.resume(handle.instance_id)
+        with pytest.raises(WorkflowFailedError) as caught:
+            await app.handle(handle.instance_id).result()
+        assert caught.value.uncompensated == ["opera/book:1"]
+        broken.clear()
+        assert await app.resume(handle.instance_id)
+        with pytest.raises(WorkflowFailedError) as caught:
+            await app.handle(handle.instance_id).result()
+        assert caught.value.uncompensated == []
+        assert not await app.resume(handle.instance_id)
+    assert [place for place, *_ in undone] == ["bar", "zoo", "train", "hotel", "opera"]
+
+
+async def test_an_argument_the_compensation_needs_must_be_storable_before_the_activity_runs() -> None:
+    ran: list[int] = []
+
+    @compensation
+    async def undo(amount: float) -> None: ...
+
+    @activity(compensation=undo)
+    async def do(amount: float) -> None:
+        ran.append(1)
+
+    @workflow
+    async def flow(ctx: WorkflowContext) -> None:
+        await do(float("nan"))
+
+    async with App(":memory:") as app:
+        with pytest.raises(WorkflowFailedError, match="argument 'amount' of activity 'do'.*JSON has no nan"):
+            await (await app.start(flow)).result()
+    assert not ran
+
+
+async def test_a_workflow_that_catches_the_failure_is_not_compensated() -> None:
+    @workflow
+    async def flow(ctx: WorkflowContext) -> str:
+        await book("hotel")
+        try:
+            await fail("x")
+        except Exception:
+            return "went on"
+        return "?"
+
+    async with App(":memory:") as app:
+        assert await (await app.start(flow)).result() == "went on"
+    assert not undone
+
+
+async def test_an_activity_that_runs_when_its_sibling_fails_is_compensated_too() -> None:
+    @compensation
+    async def undo_slow() -> None:
+        undone.append("slow")
+
+    @activity(compensation=undo_slow)
+    async def slow() -> None:
+        await trio.sleep(50)
+
+    @workflow
+    async def flow(ctx: WorkflowContext) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(slow.options(id="slow"))
+            nursery.start_soon(fail.options(id="fail"), "x")
+
+    async with App(":memory:") as app:
+        with pytest.raises(WorkflowFailedError, match=r"'fail' failed"):
+            await (await app.start(flow)).result()
+    assert undone == ["slow"]

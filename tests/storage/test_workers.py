@@ -1,0 +1,276 @@
+"""Leases: at most one worker may write for a worker id, and the instances of a dead one are free."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import attrs
+import pytest
+from sqlalchemy import Connection, insert, select
+
+from trio_romancy.errors import LeaseLostError
+from trio_romancy.storage import instances as instance_sql
+from trio_romancy.storage import schema
+from trio_romancy.storage.workers import (
+    Lease,
+    Process,
+    end_dead_leases,
+    fence,
+    fence_batch,
+    is_dead,
+    join,
+    leave,
+    this_process,
+)
+
+HERE = this_process()
+OTHER = attrs.evolve(HERE, token="another worker in this process")
+ELSEWHERE = Process("another machine", 1, "", "token")
+
+Row = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def dead() -> Process:
+    """A process of this machine that has ended."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    return attrs.evolve(HERE, pid=process.pid)
+
+
+def own(connection: Connection, instance_id: str, owner: str | None, **values: object) -> None:
+    """Store an instance that this worker owns."""
+    row = instance_sql.new_row(instance_id, "w", "{}", 1, owner=owner)
+    connection.execute(insert(schema.instances).values(**row | values))
+
+
+def owned(connection: Connection) -> dict[str, tuple[str | None, int | None, int]]:
+    """Owner, wake-up and recoveries of every instance."""
+    columns = (schema.instances.c.owner, schema.instances.c.wake_at, schema.instances.c.recoveries)
+    rows = connection.execute(select(schema.instances.c.instance_id, *columns))
+    return {row.instance_id: (row.owner, row.wake_at, row.recoveries) for row in rows}
+
+
+def leases(connection: Connection) -> dict[str, Row]:
+    rows = connection.execute(select(schema.workers)).mappings()
+    return {row["worker_id"]: dict(row) for row in rows}
+
+
+def joined(connection: Connection, worker_id: str, process: Process, now: int, expires_at: int) -> Lease:
+    lease = join(connection, worker_id, process, now, expires_at)
+    assert lease is not None
+    return lease
+
+
+# -- joining -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_worker_gets_a_lease_and_takes_nothing_from_others(connection: Connection) -> None:
+    joined(connection, "other", ELSEWHERE, 5, 100)
+    own(connection, "theirs", "other")
+    lease = joined(connection, "me", HERE, 10, 50)
+    row = leases(connection)["me"]
+    assert (row["epoch"], row["batch"], row["expires_at"], row["joined_at"]) == (lease.epoch, 0, 50, 10)
+    assert lease.worker_id == "me"
+    assert owned(connection) == {"theirs": ("other", None, 0)}
+
+
+@pytest.mark.parametrize("holder", [OTHER, ELSEWHERE], ids=["in this process", "on another machine"])
+def test_a_worker_id_that_a_live_process_holds_is_not_taken(connection: Connection, holder: Process) -> None:
+    lease = joined(connection, "me", holder, 10, 50)
+    own(connection, "theirs", "me")
+    before = leases(connection)
+    assert join(connection, "me", HERE, 49, 90) is None
+    assert leases(connection) == before
+    assert owned(connection) == {"theirs": ("me", None, 0)}
+    fence(connection, lease, 60)
+
+
+def test_an_expired_lease_is_taken_under_a_higher_epoch(connection: Connection) -> None:
+    old = joined(connection, "me", ELSEWHERE, 10, 50)
+    new = joined(connection, "me", HERE, 50, 90)
+    assert new.epoch > old.epoch
+    assert leases(connection)["me"]["expires_at"] == 90
+    with pytest.raises(LeaseLostError):
+        fence(connection, old, 100)
+    fence(connection, new, 100)
+
+
+def test_the_lease_of_a_dead_process_is_taken_at_once(connection: Connection, dead: Process) -> None:
+    old = joined(connection, "me", dead, 10, 50)
+    new = joined(connection, "me", HERE, 11, 51)
+    assert new.epoch > old.epoch
+
+
+def test_a_worker_that_joins_again_takes_its_own_lease_at_once(connection: Connection) -> None:
+    old = joined(connection, "me", HERE, 10, 50)
+    new = joined(connection, "me", HERE, 11, 51)
+    assert new.epoch > old.epoch
+
+
+def test_taking_a_lease_sets_free_what_it_owned_and_counts_the_death(connection: Connection) -> None:
+    joined(connection, "me", ELSEWHERE, 10, 50)
+    joined(connection, "other", ELSEWHERE, 10, 90)
+    own(connection, "a", "me", wake_at=1_000)
+    own(connection, "b", "me", recoveries=2)
+    own(connection, "c", "other")
+    own(connection, "d", None, wake_at=7)
+    joined(connection, "me", HERE, 60, 90)
+    assert owned(connection) == {
+        "a": (None, 60, 1),
+        "b": (None, 60, 3),
+        "c": ("other", None, 0),
+        "d": (None, 7, 0),
+    }
+
+
+def test_a_lease_begins_with_no_batch_committed(connection: Connection) -> None:
+    old = joined(connection, "me", HERE, 10, 50)
+    assert fence_batch(connection, old, 50, 7)
+    new = joined(connection, "me", HERE, 20, 60)
+    assert fence_batch(connection, new, 60, 1)
+
+
+def test_an_epoch_is_never_used_again_after_a_lease_has_ended(connection: Connection) -> None:
+    epochs = []
+    for now in (10, 20, 30):
+        epochs.append(joined(connection, "me", HERE, now, now + 5).epoch)
+        epochs.append(joined(connection, "me", HERE, now + 1, now + 6).epoch)
+        assert end_dead_leases(connection, "other", now + 6) == ["me"]
+    assert epochs == sorted(set(epochs))
+
+
+# -- who is dead -------------------------------------------------------------------------------------------------------
+
+
+def test_this_process_lives_and_each_of_its_workers_has_its_own_token() -> None:
+    assert not is_dead(HERE)
+    assert this_process().token != HERE.token
+
+
+def test_a_process_that_has_ended_is_dead(dead: Process) -> None:
+    assert is_dead(dead)
+
+
+@pytest.mark.skipif(not HERE.started, reason="the system does not say when a process started")
+def test_a_process_whose_id_is_used_again_is_dead() -> None:
+    assert is_dead(attrs.evolve(HERE, started="long ago"))
+
+
+def test_a_process_of_another_machine_or_of_an_earlier_boot_is_not_known_to_be_dead(dead: Process) -> None:
+    assert not is_dead(attrs.evolve(dead, host="another machine"))
+
+
+# -- the fence ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_fence_prolongs_a_lease_that_is_held(connection: Connection) -> None:
+    lease = joined(connection, "me", HERE, 10, 50)
+    fence(connection, lease, 70)
+    assert leases(connection)["me"]["expires_at"] == 70
+
+
+def test_a_lease_that_has_expired_but_was_not_ended_is_still_held(connection: Connection) -> None:
+    """Nobody else has written in between, so its worker may go on."""
+    lease = joined(connection, "me", HERE, 10, 50)
+    fence(connection, lease, 1_000)
+    assert leases(connection)["me"]["expires_at"] == 1_000
+
+
+@pytest.mark.parametrize("how", ["ended", "taken", "left", "never had"])
+@pytest.mark.parametrize("is_batch", [False, True], ids=["fence", "batch"])
+def test_nothing_passes_the_fence_without_the_lease(connection: Connection, how: str, is_batch: bool) -> None:
+    lease = Lease("me", 10)
+    if how != "never had":
+        lease = joined(connection, "me", ELSEWHERE, 10, 50)
+    if how == "ended":
+        assert end_dead_leases(connection, "other", 60) == ["me"]
+    elif how == "taken":
+        joined(connection, "me", HERE, 60, 90)
+    elif how == "left":
+        leave(connection, lease, 20)
+    before = leases(connection)
+    with pytest.raises(LeaseLostError, match=rf"worker 'me' lost its lease \(epoch {lease.epoch}\)"):
+        if is_batch:
+            fence_batch(connection, lease, 999, 1)
+        else:
+            fence(connection, lease, 999)
+    assert leases(connection) == before
+
+
+def test_the_fence_of_one_worker_leaves_the_leases_of_others_alone(connection: Connection) -> None:
+    joined(connection, "other", ELSEWHERE, 10, 50)
+    before = leases(connection)["other"]
+    fence(connection, joined(connection, "me", HERE, 10, 50), 70)
+    assert leases(connection)["other"] == before
+
+
+def test_each_batch_passes_the_fence_once(connection: Connection) -> None:
+    lease = joined(connection, "me", HERE, 10, 50)
+    passed = [fence_batch(connection, lease, 60, number) for number in (1, 1, 2, 1, 2, 5, 4, 6)]
+    assert passed == [True, False, True, False, False, True, False, True]
+    assert leases(connection)["me"]["batch"] == 6
+
+
+def test_a_batch_is_a_heartbeat(connection: Connection) -> None:
+    lease = joined(connection, "me", HERE, 10, 50)
+    fence_batch(connection, lease, 70, 1)
+    assert leases(connection)["me"]["expires_at"] == 70
+
+
+# -- ending leases -----------------------------------------------------------------------------------------------------
+
+
+def test_leases_end_that_have_expired_or_whose_process_is_gone(connection: Connection, dead: Process) -> None:
+    joined(connection, "me", HERE, 10, 20)
+    joined(connection, "live", ELSEWHERE, 10, 51)
+    joined(connection, "expired", ELSEWHERE, 10, 50)
+    joined(connection, "dead", dead, 10, 1_000)
+    for worker_id in ("me", "live", "expired", "dead"):
+        own(connection, f"of {worker_id}", worker_id)
+    assert sorted(end_dead_leases(connection, "me", 50)) == ["dead", "expired"]
+    assert sorted(leases(connection)) == ["live", "me"]
+    assert owned(connection) == {
+        "of me": ("me", None, 0),
+        "of live": ("live", None, 0),
+        "of expired": (None, 50, 1),
+        "of dead": (None, 50, 1),
+    }
+
+
+def test_dead_leases_are_ended_once(connection: Connection) -> None:
+    joined(connection, "expired", ELSEWHERE, 10, 50)
+    own(connection, "a", "expired")
+    assert end_dead_leases(connection, "me", 60) == ["expired"]
+    assert end_dead_leases(connection, "me", 70) == []
+    assert owned(connection) == {"a": (None, 60, 1)}
+
+
+# -- leaving -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_leaves_hands_back_what_it_owns_and_that_is_no_death(connection: Connection) -> None:
+    lease = joined(connection, "me", HERE, 10, 50)
+    joined(connection, "other", ELSEWHERE, 10, 90)
+    own(connection, "mine", "me", recoveries=1)
+    own(connection, "theirs", "other")
+    leave(connection, lease, 30)
+    assert sorted(leases(connection)) == ["other"]
+    assert owned(connection) == {"mine": (None, 30, 1), "theirs": ("other", None, 0)}
+
+
+def test_leaving_with_a_lease_that_was_lost_changes_nothing(connection: Connection) -> None:
+    old = joined(connection, "me", ELSEWHERE, 10, 50)
+    joined(connection, "me", HERE, 60, 90)
+    own(connection, "mine", "me")
+    before = leases(connection)
+    leave(connection, old, 70)
+    assert leases(connection) == before
+    assert owned(connection) == {"mine": ("me", None, 0)}
+
+
+def test_a_worker_that_has_left_can_join_again(connection: Connection) -> None:
+    leave(connection, joined(connection, "me", HERE, 10, 50), 20)
+    fence(connection, joined(connection, "me", OTHER, 30, 60), 70)

@@ -1,0 +1,161 @@
+"""Wall time that follows trio's clock, durations, and points in time."""
+
+from __future__ import annotations
+
+import math
+import time
+from datetime import datetime, timedelta, timezone
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trio_romancy.clock import (
+    VIRTUAL_EPOCH,
+    Clock,
+    current_clock,
+    from_datetime,
+    microseconds,
+    seconds,
+    to_datetime,
+)
+
+# -- durations ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("duration", "expected"),
+    [
+        (0, 0),
+        (1, 1_000_000),
+        (0.1, 100_000),
+        (1e-7, 0),
+        (-2.5, -2_500_000),
+        (3600 * 24 * 365 * 100.0, 3_153_600_000_000_000),
+        (timedelta(days=1, microseconds=1), 86_400_000_001),
+        (timedelta(microseconds=-1), -1),
+        (timedelta.max, 86_399_999_999_999_999_999),
+    ],
+)
+def test_a_duration_is_seconds_or_a_timedelta(duration: float | timedelta, expected: int) -> None:
+    assert microseconds(duration) == expected
+    assert seconds(duration) == expected / 1_000_000
+
+
+@pytest.mark.parametrize("duration", [math.nan, math.inf, -math.inf, "10", None], ids=str)
+def test_what_is_no_finite_duration_is_refused(duration: Any) -> None:
+    for convert in (microseconds, seconds):
+        with pytest.raises(ValueError, match="a duration is a finite number of seconds or a timedelta") as caught:
+            convert(duration)
+        assert repr(duration) in str(caught.value)
+
+
+@given(st.timedeltas())
+def test_a_timedelta_is_exact_to_the_microsecond(duration: timedelta) -> None:
+    assert timedelta(microseconds=microseconds(duration)) == duration
+
+
+# -- points in time ----------------------------------------------------------------------------------------------------
+
+
+@given(st.datetimes(timezones=st.just(timezone.utc)))
+def test_a_point_in_time_is_exact_to_the_microsecond(when: datetime) -> None:
+    back = to_datetime(from_datetime(when))
+    assert (back, back.tzinfo) == (when, timezone.utc)
+
+
+@pytest.mark.parametrize(
+    ("when", "expected"),
+    [
+        (datetime(1970, 1, 1, tzinfo=timezone.utc), 0),
+        (datetime(1969, 12, 31, 23, 59, 59, 999999, tzinfo=timezone.utc), -1),
+        (datetime(2023, 11, 14, 22, 13, 20, tzinfo=timezone.utc), VIRTUAL_EPOCH),
+        (datetime(1970, 1, 1, 2, tzinfo=timezone(timedelta(hours=2))), 0),
+        (datetime(2026, 10, 25, 2, 30, fold=0, tzinfo=ZoneInfo("Europe/Berlin")), 1_792_888_200_000_000),
+        (datetime(2026, 10, 25, 2, 30, fold=1, tzinfo=ZoneInfo("Europe/Berlin")), 1_792_891_800_000_000),
+    ],
+)
+def test_an_aware_datetime_is_the_moment_that_it_means(when: datetime, expected: int) -> None:
+    assert from_datetime(when) == expected
+
+
+def test_a_naive_datetime_is_refused_because_it_could_mean_any_moment() -> None:
+    with pytest.raises(ValueError, match=r"2026, 1, 1.* has no time zone; give an aware datetime"):
+        from_datetime(datetime(2026, 1, 1))
+
+
+# -- the virtual clock -------------------------------------------------------------------------------------------------
+
+
+async def test_under_a_mock_clock_wall_time_is_virtual_and_moves_with_it() -> None:
+    clock = current_clock()
+    assert clock.is_virtual
+    assert clock.now() == VIRTUAL_EPOCH
+    await trio.sleep(30 * 24 * 3600)
+    assert clock.now() == VIRTUAL_EPOCH + 30 * 24 * 3600 * 1_000_000
+
+
+async def test_a_virtual_deadline_comes_exactly_when_it_is_due() -> None:
+    clock = current_clock()
+    due = clock.now() + 3600 * 24 * 1_000_000 + 1
+    await trio.sleep_until(clock.deadline(due))
+    assert clock.now() == due
+
+
+async def test_a_virtual_deadline_in_the_past_is_now() -> None:
+    clock = current_clock()
+    await trio.sleep(10)
+    assert clock.deadline(VIRTUAL_EPOCH) == clock.deadline(clock.now()) == trio.current_time()
+
+
+# -- the real clock ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.real_clock
+async def test_on_the_real_clock_wall_time_is_the_system_s() -> None:
+    clock = current_clock()
+    assert not clock.is_virtual
+    before = time.time_ns() // 1000
+    assert before <= clock.now() <= time.time_ns() // 1000
+
+
+class SetClock:
+    """A system clock that stands at one time until it is set."""
+
+    def __init__(self, now: int) -> None:
+        self.now = now
+
+    def time_ns(self) -> int:
+        return self.now * 1000
+
+
+@pytest.mark.real_clock
+async def test_a_near_deadline_is_due_after_the_time_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trio_romancy.clock.time", SetClock(1_000_000))
+    clock = Clock(None)
+    before = trio.current_time()
+    assert before + 2.5 <= clock.deadline(3_500_000) <= trio.current_time() + 2.5
+    assert before <= clock.deadline(0) <= trio.current_time()
+
+
+@pytest.mark.real_clock
+async def test_after_a_suspension_a_deadline_is_as_much_nearer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """trio's clock stands still while the machine is suspended, the system's goes on."""
+    system = SetClock(1_000_000)
+    monkeypatch.setattr("trio_romancy.clock.time", system)
+    clock = Clock(None)
+    due = system.now + 100_000_000
+    assert clock.deadline(due) - trio.current_time() == pytest.approx(100, abs=1)
+    system.now += 90_000_000
+    assert clock.deadline(due) - trio.current_time() == pytest.approx(10, abs=1)
+
+
+@pytest.mark.real_clock
+async def test_a_sleeper_looks_at_the_clock_again_long_before_a_far_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    system = SetClock(0)
+    monkeypatch.setattr("trio_romancy.clock.time", system)
+    month = 30 * 24 * 3600 * 1_000_000
+    assert Clock(None).deadline(month) - trio.current_time() <= 600

@@ -1,0 +1,206 @@
+"""Every example prints what it promises, in a fresh directory and again in the same one."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import sqlalchemy as sa
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+INSTANCE_ID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
+
+
+def run(directory: Path, name: str, *options: str, exit_code: int = 0) -> str:
+    """Run an example in a directory, and return what it printed, with every generated id as ``<id>``."""
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / f"{name}.py", *options],
+        cwd=directory,
+        env=os.environ | {"PYTHONUTF8": "1"},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (exit_code, "")
+    return INSTANCE_ID.sub("<id>", done.stdout)
+
+
+def text(block: str) -> str:
+    return dedent(block).removeprefix("\n")
+
+
+def count(database: Path, table: str) -> int:
+    engine = sa.create_engine(f"sqlite:///{database}")
+    try:
+        with engine.connect() as connection:
+            return connection.scalar(sa.select(sa.func.count()).select_from(sa.table(table))) or 0
+    finally:
+        engine.dispose()
+
+
+def test_every_example_is_tested_here() -> None:
+    tested = {name.removeprefix("test_").split("__")[0] for name in globals() if name.startswith("test_")}
+    assert {example.stem for example in EXAMPLES.glob("*.py")} <= tested
+
+
+def test_order_processing(tmp_path: Path) -> None:
+    for _ in range(2):
+        assert run(tmp_path, "order_processing") == text("""
+            Starting order processing workflow...
+
+            📦 Reserving inventory for ORD-12345: $109.97
+            💳 Processing payment for ORD-12345: $109.97
+            🚚 Shipping ORD-12345 to Shibuya, Japan
+
+            ✅ Workflow started: <id>
+            📊 Order completed:
+               - Order ID: ORD-12345
+               - Total: $109.97
+               - Tracking: TRACK-ORD-12345
+            """)
+    assert count(tmp_path / "orders.db", "romancy_instances") == 2
+
+
+def test_order_processing__rolls_back_in_reverse_order_when_shipping_fails(tmp_path: Path) -> None:
+    for _ in range(2):
+        assert run(tmp_path, "order_processing", "--fail-shipping", exit_code=1) == text("""
+            Starting order processing workflow...
+
+            📦 Reserving inventory for ORD-12345: $109.97
+            💳 Processing payment for ORD-12345: $109.97
+            🚚 Shipping ORD-12345 to Shibuya, Japan
+            💥 Error: shipping service unavailable
+
+            ❌ Refunding payment for ORD-12345: $109.97
+            ❌ Cancelling inventory reservation for ORD-12345
+
+            Error: instance '<id>' failed: trio_romancy.ActivityTerminalError: activity 'ship_order:1' failed \
+and must not be retried: trio_romancy.TerminalError: shipping service unavailable
+            """)
+
+
+def test_crash_recovery(tmp_path: Path) -> None:
+    for _ in range(2):
+        assert run(tmp_path, "crash_recovery") == text("""
+            The first process takes the order, and the carrier does not answer:
+                charging $109.97 for ORD-12345
+                asking the carrier to ship ORD-12345
+            It is killed. The payment is recorded, the shipment is not.
+
+            The second process finds the order unfinished, and goes on where it stopped:
+                asking the carrier to ship ORD-12345
+                paid with TXN-ORD-12345, shipped with TRACK-ORD-12345
+
+            Payments that happened, over both processes: 1
+            """)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_concurrent_activities(tmp_path: Path) -> None:
+    for _ in range(2):
+        lines = run(tmp_path, "concurrent_activities").splitlines()
+        # What runs side by side is recorded in any order.
+        fetched, shipped = lines[4:6], lines[11:15]
+        del lines[11:15], lines[4:6]
+        assert lines == [
+            "results, in the order of the input:",
+            "  <page of slow.example.org>",
+            "  <page of fast.example.org>",
+            "journal, in the order in which they came:",
+            "  the workflow",
+            "results, in the order of the input:",
+            "  1.5 kg to eu",
+            "  1.5 kg to us",
+            "journal, in the order in which they came:",
+            "  the workflow",
+        ]
+        assert sorted(fetched) == ["  fetch:fast.example.org", "  fetch:slow.example.org"]
+        for region in ("eu", "us"):
+            steps = [f"  {region}/pack:1", f"  {region}/ship:1"]
+            assert [step for step in shipped if step in steps] == steps
+
+
+def test_retry_policies(tmp_path: Path) -> None:
+    for _ in range(2):
+        assert run(tmp_path, "retry_policies") == text("""
+            Activities that recover:
+              fixed:1, attempt 1
+              fixed:1, attempt 2
+              fixed:1, attempt 3
+              exponential:1, attempt 1
+              exponential:1, attempt 2
+              exponential:1, attempt 3
+              exponential:1, attempt 4
+              by_default:1, attempt 1
+              by_default:1, attempt 2
+              as_the_app_says:1, attempt 1
+              as_the_app_says:1, attempt 2
+              as_the_app_says:2, attempt 1
+              as_the_app_says:2, attempt 2
+              as_the_app_says:2, attempt 3
+              as_the_app_says:2, attempt 4
+            Activities that do not:
+              fixed:1, attempt 1
+              fixed:1, attempt 2
+              fixed:1, attempt 3
+              only_once:1, attempt 1
+              as_the_app_says:1, attempt 1
+              as_the_app_says:1, attempt 2
+              validate_order:1, attempt 1
+              read_account:1, attempt 1
+            What the workflow saw of them:
+              RetryExhaustedError: activity 'fixed:1' failed 3 times, its retry policy allows no more: \
+ConnectionError: the service is down
+              RetryExhaustedError: activity 'only_once:1' failed once, its retry policy allows no more: \
+ConnectionError: the service is down
+              RetryExhaustedError: activity 'as_the_app_says:1' failed 2 times, its retry policy allows no more: \
+ConnectionError: the service is down
+              ActivityTerminalError: activity 'validate_order:1' failed and must not be retried: \
+trio_romancy.TerminalError: order ORD-1 not found
+              ActivityTerminalError: activity 'read_account:1' failed and must not be retried: \
+PermissionError: account ACC-1 is closed
+            """)
+
+
+def test_user_registration(tmp_path: Path) -> None:
+    for _ in range(2):
+        assert run(tmp_path, "user_registration") == text("""
+            Creating user user_123 in database
+            Sending welcome email to user@example.com
+            Creating profile for ACC-user_123
+            Workflow started: <id>
+            user_123 has account ACC-user_123: completed
+            The journal:
+              create_database_record:1  activity_completed
+              send_welcome_email:1      activity_completed
+              create_user_profile:1     activity_completed
+              the workflow              workflow_completed
+            """)
+    assert count(tmp_path / "users.db", "romancy_instances") == 2
+
+
+def test_own_tables(tmp_path: Path) -> None:
+    for runs in (1, 2):
+        assert run(tmp_path, "own_tables") == text("""
+            attempt 1 of create_order:1: rows before: 0, after: 1
+            attempt 2 of create_order:1: rows before: 0, after: 1
+            PROD-1 is in the order already
+
+            the journal:
+              create_order:1  attempt_failed
+              create_order:1  activity_completed
+              add_lines:1     activity_completed
+              the workflow    workflow_completed
+
+            your tables:
+              orders       complete
+              order_lines  PROD-1
+              order_lines  PROD-2
+            """)
+        assert count(tmp_path / "shop.db", "orders") == runs
+        assert count(tmp_path / "shop.db", "order_lines") == 2 * runs

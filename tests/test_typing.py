@@ -1,0 +1,50 @@
+"""What users write is checked by their type checker: mypy accepts the right calls and refuses each wrong one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import mypy.api
+import pytest
+
+CASES = Path(__file__).parent / "typing_cases"
+_ERROR = re.compile(r"(?P<file>[^:]+):(?P<line>\d+): error: (?P<message>.*)")
+
+Errors = Mapping[str, Mapping[int, list[str]]]
+
+
+@pytest.fixture(scope="module")
+def errors(request: pytest.FixtureRequest) -> Errors:
+    """What mypy has against each file, by line."""
+    names = [str(path) for path in sorted(CASES.glob("*.py"))]
+    options = ["--strict", "--follow-imports=silent", "--hide-error-context", "--no-pretty", "--no-color-output"]
+    cache = request.config.cache
+    assert cache is not None
+    places = [f"--cache-dir={cache.mkdir('mypy')}", "--config-file="]
+    output, complaints, _ = mypy.api.run([*options, *places, *names])
+    assert not complaints, complaints
+    found: dict[str, dict[int, list[str]]] = {Path(name).name: {} for name in names}
+    for match in _ERROR.finditer(output):
+        found[Path(match["file"]).name].setdefault(int(match["line"]), []).append(match["message"])
+    return found
+
+
+def _expected(name: str) -> dict[int, str]:
+    lines = (CASES / name).read_text().splitlines()
+    return {number: line.partition("# E: ")[2] for number, line in enumerate(lines, 1) if "# E: " in line}
+
+
+def test_right_calls_have_no_type_errors(errors: Errors) -> None:
+    assert errors["right.py"] == {}
+
+
+def test_wrong_calls_are_the_only_lines_with_errors(errors: Errors) -> None:
+    assert sorted(errors["wrong.py"]) == sorted(_expected("wrong.py"))
+
+
+@pytest.mark.parametrize("line", _expected("wrong.py"), ids=lambda line: f"line {line}")
+def test_a_wrong_call_gets_the_one_error_that_it_deserves(errors: Errors, line: int) -> None:
+    (message,) = errors["wrong.py"].get(line, ["no error"])
+    assert _expected("wrong.py")[line] in message
