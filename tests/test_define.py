@@ -475,7 +475,7 @@ def _() -> None:
     activity(Item)
 
 
-@wrong("activity of an activity", "@activity is for functions, not for Activity(")
+@wrong("activity of an activity", "@activity is for functions, not for <activity")
 def _() -> None:
     activity(bare_activity)
 

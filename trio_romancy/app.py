@@ -143,7 +143,13 @@ class App:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
         assert self._block is not None
-        return await self._block.__aexit__(exc_type, exc, traceback)
+        try:
+            return await self._block.__aexit__(exc_type, exc, traceback)
+        except BaseExceptionGroup as group:
+            # The nurseries inside are no business of the caller, whose own exception comes out as it went in.
+            if exc is not None and all(leaf is exc for leaf in _leaves(group)):
+                return False
+            raise
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[_Running]:
@@ -357,6 +363,12 @@ class _Running:
                 f"is open, because {self.database.name} has one writer; do it before the first statement, or in "
                 f"another activity"
             )
+
+
+def _leaves(group: BaseException) -> list[BaseException]:
+    if not isinstance(group, BaseExceptionGroup):
+        return [group]
+    return [leaf for part in group.exceptions for leaf in _leaves(part)]
 
 
 @asynccontextmanager

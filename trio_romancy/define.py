@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 import typing
@@ -11,17 +12,15 @@ from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, TypeVar, over
 from attrs import evolve, field, frozen
 
 from .clock import Duration, seconds
-from .context import ActivityContext, current_execution
+from .context import ActivityContext, WorkflowContext, current_execution
 from .errors import DefinitionError, InvalidDataError, InvalidInputError, Problem
 from .model import Kind
 from .retry import RetryPolicy
 from .serialization import Codec, codec, is_structured, loads
 
-if typing.TYPE_CHECKING:
-    from .context import WorkflowContext
-
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 D = TypeVar("D", bound="Compensation[..., Any] | Activity[..., Any] | Workflow[..., Any]")
 
 MAX_ID = 255
@@ -31,8 +30,23 @@ _registry: dict[tuple[type, str], Any] = {}
 """Every definition of the process by its class and name, so that a journal can be resumed by name."""
 
 
-@frozen(eq=False)
-class Compensation(Generic[P, R]):
+class _Definition:
+    """Looks like the function that it was made of: to ``help()``, to Sphinx, and in the names of trio's tasks."""
+
+    name: str
+    function: Callable[..., Any]
+
+    def __attrs_post_init__(self) -> None:
+        for attribute in functools.WRAPPER_ASSIGNMENTS:
+            if hasattr(self.function, attribute):
+                self.__dict__[attribute] = getattr(self.function, attribute)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__.lower()} {self.name!r}>"
+
+
+@frozen(eq=False, repr=False, slots=False)
+class Compensation(_Definition, Generic[P, R]):
     """A function that undoes one completed activity. Made by :func:`compensation`.
 
     Calling it runs the plain function.
@@ -57,8 +71,8 @@ class Compensation(Generic[P, R]):
         return self.function(*args, **kwargs)
 
 
-@frozen(eq=False)
-class Activity(Generic[P, R]):
+@frozen(eq=False, repr=False, slots=False)
+class Activity(_Definition, Generic[P, R]):
     """A function with side effects, whose outcome is journaled. Made by :func:`activity`.
 
     Called by a running workflow, it is run durably: once its outcome is recorded, it is never run again. Called
@@ -111,8 +125,8 @@ class Activity(Generic[P, R]):
         )
 
 
-@frozen(eq=False)
-class Workflow(Generic[P, R]):
+@frozen(eq=False, repr=False, slots=False)
+class Workflow(_Definition, Generic[P, R]):
     """A function that orchestrates activities. Made by :func:`workflow`; run with :meth:`App.start`.
 
     Calling it runs the plain function with the context that is given.
@@ -148,19 +162,18 @@ class Workflow(Generic[P, R]):
         Raises:
           InvalidInputError: naming every bad field.
         """
-        return self._as_text(self._bind(args, kwargs), lambda codec, value: codec.encode(value))
+        if not kwargs and len(args) == len(self.codecs):
+            return self._as_text(dict(zip(self.codecs, args, strict=True)), Codec.encode)
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise self._invalid([Problem("$", str(error))]) from None
+        bound.apply_defaults()
+        return self._as_text(bound.arguments, Codec.encode)
 
     def check_input(self, raw: Any) -> tuple[str, list[Any]]:
-        """The same for an input that is given as plain JSON data.
-
-        Raises:
-          InvalidInputError: naming every bad field.
-        """
-        values = {next(iter(self.codecs)): raw} if self.takes_object else raw
-        if not isinstance(values, dict):
-            raise self._invalid([Problem("$", f"expected an object, got {type(raw).__name__}")])
-        bound = self._bind((), values)
-        return self._as_text(bound, lambda codec, value: codec.encode(codec.decode(value)))
+        """The same for an input that is given as plain JSON data."""
+        return self._as_text(self._by_name(raw), lambda codec, value: codec.encode(codec.decode(value)))
 
     def decode_input(self, text: str) -> list[Any]:
         """The arguments that a stored input stands for.
@@ -168,48 +181,54 @@ class Workflow(Generic[P, R]):
         Raises:
           InvalidInputError: if the input was stored by code that took something else.
         """
-        raw = loads(text)
-        if self.takes_object:
-            (only,) = self.codecs.values()
-            return [self._checked(only.decode, raw)]
-        missing = [Problem(f"$.{name}", "missing") for name in self.codecs if name not in raw]
-        if missing:
-            raise self._invalid(missing)
-        return [self._checked(codec.decode, raw[name]) for name, codec in self.codecs.items()]
+        values = self._by_name(loads(text))
+        return self._each(values, Codec.decode)
 
-    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        if not kwargs and len(args) == len(self.codecs):
-            return dict(zip(self.codecs, args, strict=True))
-        try:
-            bound = self.signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise self._invalid([Problem("$", str(error))]) from None
-        bound.apply_defaults()
-        return bound.arguments
+    def _by_name(self, raw: Any) -> dict[str, Any]:
+        """An input as plain JSON data, by parameter; what is not given has its default."""
+        if self.takes_object:
+            return dict.fromkeys(self.codecs, raw)
+        if not isinstance(raw, dict):
+            raise self._invalid([Problem("$", f"expected an object, got {type(raw).__name__}")])
+        parameters = self.signature.parameters
+        defaults = {name: each.default for name, each in parameters.items() if each.default is not each.empty}
+        unknown = [Problem(f"$.{name}", "unknown field") for name in raw if name not in self.codecs]
+        if unknown or any(name not in raw and name not in defaults for name in self.codecs):
+            wrong: list[Problem] = []
+            for name in self.codecs:
+                if name in raw:
+                    wrong += self._problems_with(name, raw[name], Codec.decode)
+                elif name not in defaults:
+                    wrong.append(Problem(f"$.{name}", "missing"))
+            raise self._invalid(wrong + unknown)
+        encoded = {name: loads(self.codecs[name].encode(defaults[name])[0]) for name in self.codecs if name not in raw}
+        return {name: raw[name] if name in raw else encoded[name] for name in self.codecs}
 
     def _as_text(
         self, values: dict[str, Any], encode: Callable[[Codec[Any], Any], tuple[str, Any]]
     ) -> tuple[str, list[Any]]:
-        texts: list[str] = []
-        restored: list[Any] = []
-        problems: list[Problem] = []
-        for name, each in self.codecs.items():
-            try:
-                text, value = encode(each, values[name])
-                texts.append(text if self.takes_object else f'"{name}":{text}')
-                restored.append(value)
-            except InvalidDataError as error:
-                at = "$" if self.takes_object else f"$.{name}"
-                problems += [Problem(at + problem.path[1:], problem.message) for problem in error.problems]
-        if problems:
-            raise self._invalid(problems)
-        return texts[0] if self.takes_object else "{" + ",".join(texts) + "}", restored
+        encoded = self._each(values, encode)
+        restored = [value for _, value in encoded]
+        if self.takes_object:
+            return encoded[0][0], restored
+        texts = [f'"{name}":{text}' for name, (text, _) in zip(self.codecs, encoded, strict=True)]
+        return "{" + ",".join(texts) + "}", restored
 
-    def _checked(self, decode: Callable[[Any], Any], raw: Any) -> Any:
+    def _each(self, values: dict[str, Any], apply: Callable[[Codec[Any], Any], T]) -> list[T]:
+        """Apply something to each value and its codec, collecting what is wrong with any of them."""
         try:
-            return decode(raw)
+            return [apply(self.codecs[name], value) for name, value in values.items()]
+        except InvalidDataError:
+            problems = [p for name, value in values.items() for p in self._problems_with(name, value, apply)]
+            raise self._invalid(problems) from None
+
+    def _problems_with(self, name: str, value: Any, apply: Callable[[Codec[Any], Any], object]) -> list[Problem]:
+        try:
+            apply(self.codecs[name], value)
         except InvalidDataError as error:
-            raise self._invalid(error.problems) from None
+            at = "$" if self.takes_object else f"$.{name}"
+            return [Problem(at + problem.path[1:], problem.message) for problem in error.problems]
+        return []
 
     def _invalid(self, problems: list[Problem]) -> InvalidInputError:
         return InvalidInputError(f"workflow {self.name!r} does not take this input", problems)
@@ -249,6 +268,7 @@ def compensation(
 
     def decorate(function: Callable[..., Any]) -> Compensation[..., Any]:
         named = _Function(function, name, "compensation", scope)
+        named.check_retry(retry)
         return _registered(
             Compensation(
                 name=named.name,
@@ -304,6 +324,7 @@ def activity(
 
     def decorate(function: Callable[..., Any]) -> Activity[..., Any]:
         named = _Function(function, name, "activity", scope)
+        named.check_retry(retry)
         if compensation is not None:
             named.check_compensation(compensation)
         return _registered(
@@ -357,7 +378,7 @@ def workflow(function: Callable[..., Any] | None = None, /, *, name: str | None 
         parameters = list(named.signature.parameters.values())
         if not parameters or parameters[0].kind is inspect.Parameter.KEYWORD_ONLY:
             raise named.error("its first parameter must take the WorkflowContext")
-        del parameters[0]
+        named.check_context(parameters.pop(0).name)
         codecs = named.codecs(parameters)
         return _registered(
             Workflow(
@@ -444,6 +465,14 @@ class _Function:
                 raise self.error(f"its parameter {parameter.name!r} must be accepted by position and by name")
         return {parameter.name: self.codec(parameter.name) for parameter in parameters}
 
+    def check_context(self, parameter: str) -> None:
+        if self._hints.get(parameter, Any) not in (Any, WorkflowContext):
+            raise self.error(f"its first parameter must take the WorkflowContext, {parameter!r} is annotated otherwise")
+
+    def check_retry(self, retry: RetryPolicy | None) -> None:
+        if retry is not None and not isinstance(retry, RetryPolicy):
+            raise self.error(f"its retry must be a RetryPolicy, {retry!r} is not")
+
     def check_compensation(self, compensation: Compensation[..., Any]) -> None:
         if not isinstance(compensation, Compensation):
             raise self.error(f"its compensation must be made with @compensation, {compensation!r} is not")
@@ -494,7 +523,10 @@ def _checked_id(id: str) -> str:
 def _checked_timeout(timeout: Duration | None, name: str) -> float | None:
     if timeout is None:
         return None
-    allowed = seconds(timeout)
+    try:
+        allowed = seconds(timeout)
+    except (TypeError, ValueError):
+        allowed = 0.0
     if allowed <= 0:
         raise DefinitionError(f"{name!r}: a timeout is longer than zero seconds, not {timeout!r}")
     return allowed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from attrs import field, frozen
 
 from .clock import Duration, seconds
@@ -11,6 +13,10 @@ from .errors import TerminalError
 def _not_negative(instance: object, attribute: object, value: float) -> None:
     if value < 0:
         raise ValueError(f"a retry policy takes no negative number, got {value!r}")
+
+
+def _to_tuple(classes: Iterable[type[BaseException]]) -> tuple[type[BaseException], ...]:
+    return tuple(classes)
 
 
 @frozen
@@ -31,7 +37,7 @@ class RetryPolicy:
     """By how much each wait is longer than the one before."""
     max_interval: float = field(default=60.0, converter=seconds, validator=_not_negative)
     """The longest wait, in seconds (or a timedelta)."""
-    non_retryable: tuple[type[BaseException], ...] = field(default=(), converter=tuple)
+    non_retryable: tuple[type[BaseException], ...] = field(default=(), converter=_to_tuple)
     """Exception classes that fail the activity at once, like :class:`~trio_romancy.TerminalError`."""
 
     @classmethod

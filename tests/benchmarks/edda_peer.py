@@ -38,12 +38,12 @@ async def order(ctx: WorkflowContext, order_id: str, amount: float) -> str:
 async def run(database: str, concurrency: int, total: int) -> tuple[float, list[float]]:
     """Seconds for the whole, and for each workflow that completed from start to result."""
     app = EddaApp(service_name="benchmark", db_url=f"sqlite:///{database}")
-    # Its pool_size (5) is for servers only: SQLite gets up to 15 connections. They fight for the one write lock, and
-    # while a new instance waits between being stored and being locked, the app's own recovery task takes it up as
-    # well, whereupon both executions fail. With 5 that is rare, and the throughput is up to twice as high.
-    engine = create_async_engine(
-        f"sqlite+aiosqlite:///{database}", pool_size=5, max_overflow=0, pool_timeout=600, connect_args={"timeout": 30}
-    )
+    # On SQLite its pool cannot be configured: up to 15 connections, which fight for the one write lock. And while a new
+    # instance waits for a connection between being stored and being locked, the app's own recovery task may take it up
+    # too; then an activity of the two executions collides, and is retried for 15 seconds before it fails. One
+    # connection avoids both: it is up to twice as fast, at the price that clients do not come to it in turn.
+    url = f"sqlite+aiosqlite:///{database}"
+    engine = create_async_engine(url, pool_size=1, max_overflow=0, pool_timeout=600, connect_args={"timeout": 30})
     app.storage = SQLAlchemyStorage(engine)
     await app.initialize()
     latencies: list[float] = []

@@ -14,9 +14,8 @@ import trio
 
 from trio_romancy import App, WorkflowContext, workflow
 
-_BEFORE = 1_000
-"""How many instances wait before the first look, so that caches, threads and code are there already."""
 _STARTERS = 100
+"""How many tasks start instances."""
 
 
 @workflow
@@ -41,15 +40,18 @@ def show(results: Sequence[dict[str, Any]]) -> str:
 
 
 async def _grow(state: str, count: int) -> int:
-    """By how many bytes the process grows while so many instances come to wait."""
-    most = 2 * (count + _BEFORE)
-    idle_timeout = 10**6 if state == "resident" else 0.1
-    async with App("memory.db", idle_timeout=idle_timeout, max_running=most, max_resident=most) as app:
-        await _start(app, _BEFORE)
-        await _come_to_rest(app, _BEFORE if state == "resident" else 0)
+    """By how many bytes the process grows while so many instances come to wait.
+
+    As many have come to wait before the first look, so that everything is there that instances do not add to: code,
+    threads, the caches of SQLite, and the room that the allocator needs while they start.
+    """
+    idle_timeout, kept = (10**6, count) if state == "resident" else (0.1, 0)
+    async with App("memory.db", idle_timeout=idle_timeout, max_running=2 * count, max_resident=2 * count) as app:
+        await _start(app, count)
+        await _come_to_rest(app, kept)
         before = _resident_bytes()
         await _start(app, count)
-        await _come_to_rest(app, _BEFORE + count if state == "resident" else 0)
+        await _come_to_rest(app, 2 * kept)
         return _resident_bytes() - before
 
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
+import sqlalchemy
 import sqlalchemy.orm
 import trio
 from sqlalchemy import Connection, Executable
@@ -65,8 +66,10 @@ class Session:
         """Run a statement. Rows, if it returns any, have all been fetched."""
 
         def execute(session: sqlalchemy.orm.Session) -> Result[Any]:
-            result: Result[Any] = session.execute(statement, parameters)
-            return result.freeze()() if getattr(result, "returns_rows", True) else result
+            result = session.execute(statement, parameters, execution_options={"prebuffer_rows": True})
+            if isinstance(result, sqlalchemy.CursorResult) and result.returns_rows:
+                return result.freeze()()  # a cursor belongs to the thread that made it
+            return result
 
         return await self.run_sync(execute)
 

@@ -1,0 +1,289 @@
+"""What the app promises its callers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from trio_romancy import (
+    App,
+    InstanceExistsError,
+    InstanceNotFoundError,
+    Kind,
+    RomancyError,
+    Status,
+    WorkflowCancelledError,
+    WorkflowContext,
+    WorkflowFailedError,
+    activity,
+    compensation,
+    current_activity,
+    workflow,
+)
+from trio_romancy.errors import LeaseLostError
+
+from .test_replay import worker_of
+
+ran: list[str] = []
+
+
+@compensation
+async def undo(name: str) -> None:
+    ran.append(f"undo {name}")
+
+
+@activity(compensation=undo)
+async def do(name: str, seconds: float = 0.0) -> str:
+    ran.append(f"begin {name}")
+    await trio.sleep(seconds)
+    ran.append(f"end {name}")
+    return name
+
+
+@workflow
+async def two_steps(ctx: WorkflowContext, seconds: float) -> str:
+    await do("one", seconds)
+    return await do("two", seconds)
+
+
+@pytest.fixture(autouse=True)
+def forget() -> None:
+    ran.clear()
+
+
+async def test_the_same_id_and_input_is_the_same_instance_and_another_input_is_an_error() -> None:
+    async with App(":memory:") as app:
+        first = await app.start(two_steps.options(id="mine"), 5.0)
+        second = await app.start(two_steps.options(id="mine"), 5.0)
+        assert first.instance_id == second.instance_id == "mine"
+        assert [await first.result(), await second.result()] == ["two", "two"]
+        third = await app.start(two_steps.options(id="mine"), 5)
+        assert await third.result() == "two"
+        with pytest.raises(InstanceExistsError, match="'mine' exists already with another input"):
+            await app.start(two_steps.options(id="mine"), 6.0)
+
+        @workflow
+        async def another(ctx: WorkflowContext, seconds: float) -> None: ...
+
+        with pytest.raises(InstanceExistsError, match="workflow 'two_steps', not 'another'"):
+            await app.start(another.options(id="mine"), 5.0)
+    assert ran == ["begin one", "end one", "begin two", "end two"]
+
+
+async def test_result_can_be_awaited_later_by_id_and_times_out() -> None:
+    async with App(":memory:") as app:
+        handle = await app.start(two_steps, 5.0)
+        with pytest.raises(trio.TooSlowError):
+            await handle.result(timeout=1)
+        assert await app.handle(handle.instance_id).result() == "two"
+        assert await app.handle(handle.instance_id).result() == "two"
+        with pytest.raises(InstanceNotFoundError, match="'nobody'"):
+            await app.handle("nobody").result()
+        with pytest.raises(InstanceNotFoundError):
+            await app.history("nobody")
+        assert await app.get_instance("nobody") is None
+
+
+async def test_cancel_wins_before_the_function_ends_and_says_so_truthfully_after() -> None:
+    async with App(":memory:") as app:
+        handle = await app.start(two_steps, 5.0)
+        await trio.sleep(2)
+        assert await handle.cancel("stop")
+        assert await handle.cancel("again")
+        with pytest.raises(WorkflowCancelledError, match="stop"):
+            await handle.result()
+        assert await handle.cancel()
+        done = await app.start(two_steps, 0.0)
+        await done.result()
+        assert not await done.cancel()
+        with pytest.raises(InstanceNotFoundError):
+            await app.cancel("nobody")
+    assert ran[:3] == ["begin one", "end one", "undo one"]
+
+
+@pytest.mark.parametrize("moment", range(14))
+async def test_cancel_at_any_moment_either_wins_or_says_that_it_did_not(moment: int) -> None:
+    async with App(":memory:") as app:
+        handle = await app.start(two_steps, 0.0)
+        for _ in range(moment):
+            await trio.lowlevel.checkpoint()
+        won = await handle.cancel()
+        try:
+            assert await handle.result() == "two"
+            assert not won
+        except WorkflowCancelledError:
+            assert won
+            assert sum(what.startswith("undo") for what in ran) == sum(what.startswith("end") for what in ran)
+
+
+async def test_a_request_that_came_with_the_last_commit_wins_over_completion() -> None:
+    @workflow
+    async def quick(ctx: WorkflowContext) -> str:
+        await do("one")
+        # Between the last activity and the durable end: a request from another process.
+        database = app._now_running().database
+        from trio_romancy.storage.instances import request_cancel
+
+        assert (await database.run(request_cancel, ctx.instance_id, "late", 0)).accepted  # type: ignore[union-attr]
+        return "completed"
+
+    async with App(":memory:") as app:
+        handle = await app.start(quick)
+        with pytest.raises(WorkflowCancelledError, match="late"):
+            await handle.result()
+        kinds = [entry.kind for entry in await app.history(handle.instance_id)]
+    assert kinds[1:3] == [Kind.CANCEL_REQUESTED, Kind.WORKFLOW_CANCELLED]
+    assert ran[-1] == "undo one"
+
+
+async def test_an_instance_cancelled_before_it_ever_ran_runs_nothing() -> None:
+    async with App(":memory:", max_running=1) as app:
+        await app.start(two_steps, 10.0)
+        waiting = await app.start(do_other, 0.0)
+        instance = await app.get_instance(waiting.instance_id)
+        assert instance is not None
+        assert instance.status is Status.PENDING
+        assert await waiting.cancel()
+        with pytest.raises(WorkflowCancelledError):
+            await waiting.result()
+    assert "begin other" not in ran
+
+
+@workflow
+async def do_other(ctx: WorkflowContext, seconds: float) -> None:
+    await do("other", seconds)
+
+
+async def test_shutdown_lets_running_activities_finish_and_records_them_and_the_next_worker_goes_on() -> None:
+    async with App(":memory:") as app:
+        handle = await app.start(two_steps, 5.0)
+        await trio.sleep(1)
+        worker = worker_of(app)
+        database = app._now_running().database
+        worker.stop()
+        await trio.sleep(10)
+        from trio_romancy.storage.instances import get_instance, load_history
+
+        instance = await database.read(get_instance, handle.instance_id)
+        history = await database.read(load_history, handle.instance_id)
+    assert ran == ["begin one", "end one"]
+    assert [entry.operation_id for entry in history] == ["do:1"]
+    assert instance is not None
+    assert (instance.status, instance.worker_id) == (Status.PENDING, None)
+
+
+@pytest.mark.real_clock
+async def test_what_does_not_finish_in_time_is_handed_back_and_done_by_the_next_app(tmp_path: Path) -> None:
+    path = str(tmp_path / "romancy.db")
+    hang = True
+
+    @activity
+    async def hangs() -> str:
+        ran.append("begin")
+        if hang:
+            await trio.sleep_forever()
+        return "done"
+
+    @workflow
+    async def flow(ctx: WorkflowContext) -> str:
+        return await hangs()
+
+    async with App(path, shutdown_timeout=0.2) as app:
+        handle = await app.start(flow)
+        while not ran:
+            await trio.sleep(0.01)
+    hang = False
+    async with App(path) as app:
+        assert await app.handle(handle.instance_id).result(timeout=10) == "done"
+        instance = await app.get_instance(handle.instance_id)
+        assert instance is not None
+    assert ran == ["begin", "begin"]
+
+
+@pytest.mark.real_clock
+async def test_a_client_starts_awaits_and_cancels_what_a_worker_runs(tmp_path: Path) -> None:
+    path = str(tmp_path / "romancy.db")
+    async with App(path, worker=False) as client:
+        handle = await client.start(two_steps, 0.0)
+        instance = await handle._app.get_instance(handle.instance_id)
+        assert instance is not None
+        assert instance.status is Status.PENDING
+        async with App(path):
+            assert await handle.result(timeout=10) == "two"
+            slow = await client.start(two_steps, 0.3)
+            while "begin one" not in ran[4:]:
+                await trio.sleep(0.01)
+            assert await slow.cancel("not needed")
+            with pytest.raises(WorkflowCancelledError):
+                await slow.result(timeout=10)
+
+
+@pytest.mark.real_clock
+async def test_two_workers_on_one_file_share_the_work(tmp_path: Path) -> None:
+    path = str(tmp_path / "romancy.db")
+    async with App(path, worker=False) as client, App(path), App(path):
+        handles = [await client.start(two_steps, 0.01) for _ in range(30)]
+        for handle in handles:
+            assert await handle.result(timeout=20) == "two"
+    assert len(ran) == 30 * 4
+
+
+async def test_a_worker_that_lost_its_lease_drops_everything_writes_nothing_and_joins_again() -> None:
+    async with App(":memory:") as app:
+        handle = await app.start(two_steps, 5.0)
+        await trio.sleep(2)
+        old = worker_of(app)._supervisor.journal
+        from trio_romancy.storage.workers import Lease, _end, _set_free
+
+        def take_over(connection: Any) -> None:
+            assert _end(connection, Lease(old.lease.worker_id, old.lease.epoch))
+            _set_free(connection, old.lease.worker_id, 0, died=True)
+
+        await app._now_running().database.run(take_over)
+        assert await handle.result() == "two"
+        with pytest.raises(LeaseLostError):
+            old.append_entry({})
+        assert worker_of(app)._supervisor.journal.lease != old.lease
+    assert ran.count("end two") == 1
+
+
+async def test_an_error_of_the_block_comes_out_as_it_went_in() -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with App(":memory:"):
+            raise ZeroDivisionError
+
+
+async def test_starting_from_an_open_session_is_refused_instead_of_waiting_for_itself() -> None:
+    import sqlalchemy as sa
+
+    @activity
+    async def starts() -> str:
+        await current_activity().session.execute(sa.text("SELECT 1"))
+        try:
+            await app.start(two_steps, 0.0)
+        except RomancyError as error:
+            return str(error)
+        return "?"
+
+    @workflow
+    async def flow(ctx: WorkflowContext) -> str:
+        return await starts()
+
+    async with App(":memory:") as app:
+        assert "cannot start an instance while its session is open" in await (await app.start(flow)).result()
+
+
+async def test_a_group_of_one_failure_is_reported_as_that_failure() -> None:
+    @workflow
+    async def flow(ctx: WorkflowContext) -> None:
+        async with trio.open_nursery():
+            raise LookupError("inside")
+
+    async with App(":memory:") as app:
+        with pytest.raises(WorkflowFailedError) as caught:
+            await (await app.start(flow)).result()
+    assert (caught.value.error_type, caught.value.message) == ("LookupError", "inside")
+    assert "LookupError: inside" in caught.value.traceback
