@@ -168,7 +168,7 @@ REFUSED: list[Any] = [
     ),
     pytest.param(
         lambda app: app.start("bad_input_missing", {}),
-        "workflow 'bad_input_missing' cannot be started: $: no workflow of that name is defined in this process (defined: ",
+        "workflow 'bad_input_missing' cannot be started: $: no workflow of that name is defined in this process (",
         id="unknown workflow name",
     ),
     pytest.param(
@@ -197,7 +197,9 @@ async def test_a_client_refuses_what_a_worker_refuses(database: str) -> None:
         assert await stored(app) == NOTHING
 
 
-@pytest.mark.parametrize("not_a_workflow", [bad_input_repeat, print, None, 3], ids=["activity", "function", "none", "int"])
+@pytest.mark.parametrize(
+    "not_a_workflow", [bad_input_repeat, print, None, 3], ids=["activity", "function", "none", "int"]
+)
 async def test_what_is_no_workflow_cannot_be_started(not_a_workflow: Any) -> None:
     async with App(":memory:") as app:
         with pytest.raises(TypeError, match="workflow") as caught:
@@ -227,7 +229,9 @@ async def test_the_longest_id_and_any_character_in_it_are_fine(database: str) ->
         assert [row["instance_id"] for row in (await stored(app))["romancy_instances"]] == [id]
 
 
-async def test_an_id_that_is_taken_by_another_input_or_workflow_is_refused_and_its_holder_unharmed(database: str) -> None:
+async def test_an_id_that_is_taken_by_another_input_or_workflow_is_refused_and_its_holder_unharmed(
+    database: str,
+) -> None:
     async with App(database) as app:
         await (await app.start(bad_input_order.options(id="a"), Order("1", []))).result()
         before = await stored(app)
@@ -245,7 +249,9 @@ async def test_an_id_that_is_taken_by_another_input_or_workflow_is_refused_and_i
 async def test_an_input_that_is_too_large_is_refused_and_nothing_is_stored(database: str, by_name: bool) -> None:
     order_id = "x" * 1000
     async with App(database, max_payload=1000) as app:
-        with pytest.raises(PayloadTooLargeError, match=r"input of workflow 'bad_input_order' is \d+ bytes.*max_payload is 1000"):
+        with pytest.raises(
+            PayloadTooLargeError, match=r"input of workflow 'bad_input_order' is \d+ bytes.*max_payload is 1000"
+        ):
             if by_name:
                 await app.start("bad_input_order", {"order_id": order_id, "items": []})
             else:
@@ -423,6 +429,40 @@ def test_an_argument_out_of_range_is_refused_by_name(argument: str, value: Any) 
 # -- the database ------------------------------------------------------------------------------------------------------
 
 
+def files(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir()}
+
+
+@pytest.fixture
+def read_only_file(tmp_path: Path) -> Path:
+    path = tmp_path / "orders.db"
+    path.write_bytes(b"")
+    path.chmod(0o444)
+    return path
+
+
+@pytest.fixture
+def read_only_directory(tmp_path: Path) -> Path:
+    tmp_path.chmod(0o555)
+    return tmp_path
+
+
+@pytest.fixture
+def letter(tmp_path: Path) -> Path:
+    path = tmp_path / "letter.txt"
+    path.write_text(LETTER)
+    return path
+
+
+LETTER = "Dear Sir or Madam, " * 1000
+
+
+def damage(path: Path, keep: int) -> None:
+    """Overwrite all but the first bytes."""
+    whole = path.read_bytes()
+    path.write_bytes(whole[:keep] + b"\xa5" * (len(whole) - keep))
+
+
 async def refusal(database: Any) -> str:
     """What the app says when it is opened on the database."""
     error: BaseException | None = None
@@ -437,7 +477,9 @@ async def refusal(database: Any) -> str:
     return str(error)
 
 
-async def test_a_database_that_cannot_be_used_is_an_error_that_a_caller_can_catch_and_not_a_group(tmp_path: Path) -> None:
+async def test_a_database_that_cannot_be_used_is_an_error_that_a_caller_can_catch_and_not_a_group(
+    tmp_path: Path,
+) -> None:
     for worker in (True, False):
         with pytest.raises(DatabaseError, match="redis://host/0"):
             async with App("redis://host/0", worker=worker):
@@ -469,7 +511,9 @@ async def test_a_database_that_is_not_supported_is_refused_without_showing_the_p
     assert "secret" not in message
 
 
-@pytest.mark.parametrize("url", ["://", "my sql://user:secret@host/x", "mysql://user:secret@host:port/x", "://user:secret@host"])
+@pytest.mark.parametrize(
+    "url", ["://", "my sql://user:secret@host/x", "mysql://user:secret@host:port/x", "://user:secret@host"]
+)
 async def test_a_url_that_cannot_be_parsed_is_refused_without_showing_it(url: str) -> None:
     message = await refusal(url)
     assert message == "the database URL cannot be parsed; it looks like sqlite:///orders.db"
@@ -492,7 +536,7 @@ async def test_a_sqlite_url_with_more_than_a_file_is_refused(
     message = await refusal(url)
     assert message.endswith("a SQLite URL is sqlite:///file, with three slashes and no options")
     assert "secret" not in message
-    assert list(tmp_path.iterdir()) == []
+    assert files(tmp_path) == set()
 
 
 @real_clock
@@ -501,58 +545,61 @@ async def test_a_sqlite_url_names_the_file_that_it_means(tmp_path: Path, monkeyp
     for url in (f"sqlite:///{tmp_path}/absolute.db", "sqlite:///relative.db", "plain.db"):
         async with App(url, worker=False):
             pass
-    assert {"absolute.db", "relative.db", "plain.db"} <= {path.name for path in tmp_path.iterdir()}
+    assert {"absolute.db", "relative.db", "plain.db"} <= files(tmp_path)
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:"])
-async def test_a_sqlite_url_without_a_file_is_in_memory(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_sqlite_url_without_a_file_is_in_memory(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     async with App(url) as app:
         assert await (await app.start(bad_input_order, Order("1", []))).result() == "1"
-    assert list(tmp_path.iterdir()) == []
+    assert files(tmp_path) == set()
 
 
 @real_clock
 async def test_a_directory_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
-    assert await refusal(str(tmp_path)) == f"{tmp_path} is a directory; name a file in it, such as {tmp_path / 'romancy.db'}"
-    assert list(tmp_path.iterdir()) == []
+    assert (
+        await refusal(str(tmp_path))
+        == f"{tmp_path} is a directory; name a file in it, such as {tmp_path / 'romancy.db'}"
+    )
+    assert files(tmp_path) == set()
 
 
 @real_clock
 async def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
     path = tmp_path / "no" / "orders.db"
     assert await refusal(str(path)) == f"{path} cannot be made: there is no directory {path.parent}; make it first"
-    assert list(tmp_path.iterdir()) == []
+    assert files(tmp_path) == set()
 
 
 @real_clock
 async def test_a_file_name_that_no_file_can_have_is_refused(tmp_path: Path) -> None:
     await refusal(f"{tmp_path}/a\0b")
-    assert list(tmp_path.iterdir()) == []
+    assert files(tmp_path) == set()
 
 
 @real_clock
-async def test_a_read_only_file_is_refused_and_unharmed(tmp_path: Path) -> None:
-    path = tmp_path / "orders.db"
-    path.write_bytes(b"")
-    path.chmod(0o444)
-    assert await refusal(str(path)) == f"{path} cannot be written; give this process write permission on the file"
-    assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"", 0o444)
+async def test_a_read_only_file_is_refused_and_unharmed(read_only_file: Path) -> None:
+    message = f"{read_only_file} cannot be written; give this process write permission on the file"
+    assert await refusal(str(read_only_file)) == message
+    state = os.stat(read_only_file)
+    assert (state.st_size, stat.S_IMODE(state.st_mode)) == (0, 0o444)
+    assert files(read_only_file.parent) == {"orders.db"}
 
 
 @real_clock
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only for root")
-async def test_a_read_only_directory_is_refused(tmp_path: Path) -> None:
-    tmp_path.chmod(0o555)
-    assert (await refusal(str(tmp_path / "orders.db"))).startswith(f"{tmp_path} cannot be written")
+async def test_a_read_only_directory_is_refused(read_only_directory: Path) -> None:
+    message = await refusal(str(read_only_directory / "orders.db"))
+    assert message.startswith(f"{read_only_directory} cannot be written")
 
 
 @real_clock
-async def test_a_file_that_is_no_database_is_refused_and_unharmed(tmp_path: Path) -> None:
-    path = tmp_path / "letter.txt"
-    path.write_text("Dear Sir or Madam, " * 1000)
-    assert await refusal(str(path)) == f"{path} cannot be used as a SQLite database: file is not a database"
-    assert path.read_text() == "Dear Sir or Madam, " * 1000
+async def test_a_file_that_is_no_database_is_refused_and_unharmed(letter: Path) -> None:
+    assert await refusal(str(letter)) == f"{letter} cannot be used as a SQLite database: file is not a database"
+    assert await trio.Path(letter).read_text() == LETTER
 
 
 @real_clock
@@ -561,8 +608,7 @@ async def test_a_corrupt_database_is_refused_in_words(tmp_path: Path, keep: int)
     path = tmp_path / "orders.db"
     async with App(str(path)) as app:
         await (await app.start(bad_input_order, Order("1", []))).result()
-    whole = path.read_bytes()
-    path.write_bytes(whole[:keep] + b"\xa5" * (len(whole) - keep))
+    damage(path, keep)
     message = await refusal(str(path))
     assert message.startswith(f"{path} cannot be used")
     assert "malformed" in message

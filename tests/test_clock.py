@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -61,18 +61,18 @@ def test_a_timedelta_is_exact_to_the_microsecond(duration: timedelta) -> None:
 # -- points in time ----------------------------------------------------------------------------------------------------
 
 
-@given(st.datetimes(timezones=st.just(timezone.utc)))
+@given(st.datetimes(timezones=st.just(UTC)))
 def test_a_point_in_time_is_exact_to_the_microsecond(when: datetime) -> None:
     back = to_datetime(from_datetime(when))
-    assert (back, back.tzinfo) == (when, timezone.utc)
+    assert (back, back.tzinfo) == (when, UTC)
 
 
 @pytest.mark.parametrize(
     ("when", "expected"),
     [
-        (datetime(1970, 1, 1, tzinfo=timezone.utc), 0),
-        (datetime(1969, 12, 31, 23, 59, 59, 999999, tzinfo=timezone.utc), -1),
-        (datetime(2023, 11, 14, 22, 13, 20, tzinfo=timezone.utc), VIRTUAL_EPOCH),
+        (datetime(1970, 1, 1, tzinfo=UTC), 0),
+        (datetime(1969, 12, 31, 23, 59, 59, 999999, tzinfo=UTC), -1),
+        (datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC), VIRTUAL_EPOCH),
         (datetime(1970, 1, 1, 2, tzinfo=timezone(timedelta(hours=2))), 0),
         (datetime(2026, 10, 25, 2, 30, fold=0, tzinfo=ZoneInfo("Europe/Berlin")), 1_792_888_200_000_000),
         (datetime(2026, 10, 25, 2, 30, fold=1, tzinfo=ZoneInfo("Europe/Berlin")), 1_792_891_800_000_000),

@@ -120,9 +120,10 @@ async def workflow_with_options(ctx: WorkflowContext, order: Order) -> int:
     ],
     ids=lambda part: part if isinstance(part, str) else "",
 )
-def test_a_definition_has_the_name_of_its_function_or_the_one_it_is_given(definition: Any, kind: type, name: str) -> None:
-    assert isinstance(definition, kind)
-    assert definition.name == name
+def test_a_definition_has_the_name_of_its_function_or_the_one_it_is_given(
+    definition: Any, kind: type, name: str
+) -> None:
+    assert (type(definition), definition.name) == (kind, name)
 
 
 def test_a_bare_definition_leaves_everything_to_the_app() -> None:
@@ -281,7 +282,9 @@ def wrong(case: str, message: str) -> Callable[[Define], Define]:
     return add
 
 
-@wrong("parameter of a compensation of an unsupported type", "compensation refund: its parameter 'amount': complex cannot")
+@wrong(
+    "parameter of a compensation of an unsupported type", "compensation refund: its parameter 'amount': complex cannot"
+)
 def _() -> None:
     @compensation
     async def refund(order_id: str, amount: complex) -> None: ...
@@ -315,8 +318,8 @@ def _() -> None:
 
 @wrong(
     "compensation takes what the activity does not",
-    "activity charge: its compensation 'refund' takes 'card', which the activity does not; take one of order_id, amount, "
-    "result",
+    "activity charge: its compensation 'refund' takes 'card', which the activity does not; take one of order_id, "
+    "amount, result",
 )
 def _() -> None:
     @compensation
@@ -335,7 +338,9 @@ def _() -> None:
     async def charge(amount: float) -> None: ...
 
 
-@wrong("compensation takes another result", "activity charge: its compensation 'refund' takes 'result' as <class 'str'>")
+@wrong(
+    "compensation takes another result", "activity charge: its compensation 'refund' takes 'result' as <class 'str'>"
+)
 def _() -> None:
     @compensation
     async def refund(result: str) -> None: ...
@@ -391,11 +396,13 @@ def _() -> None:
 
 @wrong("workflow with **kwargs", "workflow order: its parameter '**items: 'str'' has no name that could be stored")
 def _() -> None:
-    @workflow
+    @workflow  # type: ignore[arg-type]
     async def order(ctx: WorkflowContext, **items: str) -> None: ...
 
 
-@wrong("workflow with a parameter by position only", "workflow order: its parameter 'item' must be accepted by position")
+@wrong(
+    "workflow with a parameter by position only", "workflow order: its parameter 'item' must be accepted by position"
+)
 def _() -> None:
     @workflow
     async def order(ctx: WorkflowContext, item: str, /) -> None: ...
@@ -449,7 +456,7 @@ def _() -> None:
 @wrong("annotation that cannot be evaluated", "activity charge: its annotations cannot be evaluated")
 def _() -> None:
     @activity
-    async def charge(amount: int["x"]) -> None: ...  # type: ignore[type-arg, name-defined]  # noqa: F821
+    async def charge(amount: int[3]) -> None: ...  # type: ignore[type-arg, valid-type]
 
 
 @wrong("empty name", "activity charge: its name must be a string of 1 to 255 characters, not ''")
@@ -543,7 +550,7 @@ def test_a_compensation_without_annotations_takes_anything() -> None:
     async def undo(a, result):  # type: ignore[no-untyped-def]
         pass
 
-    @activity(compensation=undo)  # type: ignore[arg-type]
+    @activity(compensation=undo)
     async def do(a: int) -> str:
         return ""
 
@@ -568,12 +575,14 @@ async def reloaded_orders(ctx: WorkflowContext) -> int:
 """
 
 
-async def test_a_module_can_be_reloaded_and_the_new_code_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_module_can_be_reloaded_and_the_new_code_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     path = tmp_path / "reloaded_definitions.py"
     path.write_text(MODULE.format(number=1))
-    module = importlib.import_module("reloaded_definitions")
+    module: Any = importlib.import_module("reloaded_definitions")
     path.write_text(MODULE.format(number=22))
     importlib.reload(module)
     assert find_workflow("reloaded_orders") is module.reloaded_orders
@@ -594,7 +603,7 @@ def test_the_same_name_in_another_module_is_refused(tmp_path: Path, monkeypatch:
     for name in ("one_with_definitions", "other_with_definitions"):
         (tmp_path / f"{name}.py").write_text(MODULE.format(number=1).replace("reloaded", "double"))
     importlib.import_module("one_with_definitions")
-    with pytest.raises(DefinitionError, match="'double_undo' is taken by one_with_definitions.double_undo"):
+    with pytest.raises(DefinitionError, match=r"'double_undo' is taken by one_with_definitions\.double_undo"):
         importlib.import_module("other_with_definitions")
 
 
@@ -677,7 +686,9 @@ async def takes_nothing(ctx: WorkflowContext) -> None: ...
 NOON = datetime(2026, 1, 1, 12)
 
 INPUTS: list[Any] = [
-    pytest.param(takes_order, (Order("1", [Item("a")]),), {}, {"order_id": "1", "items": [{"sku": "a", "quantity": 1}]}),
+    pytest.param(
+        takes_order, (Order("1", [Item("a")]),), {}, {"order_id": "1", "items": [{"sku": "a", "quantity": 1}]}
+    ),
     pytest.param(takes_order, (), {"order": Order("1")}, {"order_id": "1", "items": []}),
     pytest.param(takes_address, (Address("a"),), {}, {"street": "a"}),
     pytest.param(takes_row, ({"key": "a"},), {}, {"key": "a"}),
@@ -811,7 +822,12 @@ def test_arguments_that_do_not_fit_are_refused_with_every_bad_place(
         (
             takes_many,
             {"order": {}, "color": "red", "urgent": 1},
-            ["$.order.order_id: missing", "$.when: missing", "$.urgent: expected bool, got 1", "$.color: unknown field"],
+            [
+                "$.order.order_id: missing",
+                "$.when: missing",
+                "$.urgent: expected bool, got 1",
+                "$.color: unknown field",
+            ],
         ),
     ],
     ids=lambda part: getattr(part, "name", ""),
@@ -819,7 +835,7 @@ def test_arguments_that_do_not_fit_are_refused_with_every_bad_place(
 def test_plain_json_that_does_not_fit_is_refused_with_every_bad_place(
     taker: Workflow[..., None], raw: object, problems: list[str]
 ) -> None:
-    assert problems_of(lambda: taker.check_input(raw)) == problems
+    assert sorted(problems_of(lambda: taker.check_input(raw))) == sorted(problems)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,9 @@ def delays(policy: RetryPolicy, most: int = 20) -> list[float | None]:
         pytest.param(RetryPolicy.fixed(5, 2.0), [2.0, 2.0, 2.0, 2.0, None], id="fixed"),
         pytest.param(RetryPolicy.fixed(3, timedelta(minutes=2)), [120.0, 120.0, None], id="fixed, longer than the cap"),
         pytest.param(
-            RetryPolicy.exponential(10, 0.1, 30.0), [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, None], id="exponential"
+            RetryPolicy.exponential(10, 0.1, 30.0),
+            [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, None],
+            id="exponential",
         ),
         pytest.param(
             RetryPolicy.exponential(6, timedelta(seconds=1), timedelta(seconds=5)),
@@ -47,7 +49,9 @@ def delays(policy: RetryPolicy, most: int = 20) -> list[float | None]:
         ),
         pytest.param(RetryPolicy(3, initial_interval=0), [0.0, 0.0, None], id="at once"),
         pytest.param(RetryPolicy(4, multiplier=0.5), [1.0, 0.5, 0.25, None], id="ever shorter"),
-        pytest.param(RetryPolicy(3, initial_interval=10, max_interval=4), [4.0, 4.0, None], id="cap below the first wait"),
+        pytest.param(
+            RetryPolicy(3, initial_interval=10, max_interval=4), [4.0, 4.0, None], id="cap below the first wait"
+        ),
     ],
 )
 def test_the_waits_between_attempts_follow_the_policy(policy: RetryPolicy, expected: list[float | None]) -> None:
@@ -105,7 +109,9 @@ def test_numbers_that_no_wait_can_be_made_from_are_refused(field: str, value: An
         RetryPolicy(**{field: value})
 
 
-@pytest.mark.parametrize("classes", [["ValueError"], [ValueError("x")], [int]], ids=["name", "instance", "no exception"])
+@pytest.mark.parametrize(
+    "classes", [["ValueError"], [ValueError("x")], [int]], ids=["name", "instance", "no exception"]
+)
 def test_what_is_no_exception_class_is_refused_as_non_retryable(classes: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="exception"):
         RetryPolicy(non_retryable=classes)
@@ -132,16 +138,24 @@ class Refused(TerminalError):
         pytest.param(ExceptionGroup("g", [ValueError("x"), OSError("y")]), False, id="group of any errors"),
         pytest.param(ExceptionGroup("g", [ValueError("x"), TerminalError("y")]), True, id="group with a terminal one"),
         pytest.param(
-            ExceptionGroup("g", [OSError("x"), ExceptionGroup("h", [ValueError("y"), ExceptionGroup("i", [Refused("z")])])]),
+            ExceptionGroup(
+                "g", [OSError("x"), ExceptionGroup("h", [ValueError("y"), ExceptionGroup("i", [Refused("z")])])]
+            ),
             True,
             id="nested groups with a terminal one",
         ),
         pytest.param(
-            ExceptionGroup("g", [OSError("x"), ExceptionGroup("h", [KeyError("y")])]), True, id="nested groups with one named"
+            ExceptionGroup("g", [OSError("x"), ExceptionGroup("h", [KeyError("y")])]),
+            True,
+            id="nested groups with one named",
         ),
-        pytest.param(BaseExceptionGroup("g", [KeyboardInterrupt(), Refused("x")]), True, id="base group with a terminal one"),
         pytest.param(
-            ExceptionGroup("g", [OSError("x"), ExceptionGroup("h", [ValueError("y")])]), False, id="nested groups without"
+            BaseExceptionGroup("g", [KeyboardInterrupt(), Refused("x")]), True, id="base group with a terminal one"
+        ),
+        pytest.param(
+            ExceptionGroup("g", [OSError("x"), ExceptionGroup("h", [ValueError("y")])]),
+            False,
+            id="nested groups without",
         ),
     ],
 )
@@ -156,6 +170,6 @@ def test_a_cause_that_is_terminal_does_not_make_its_effect_terminal() -> None:
 
 
 def test_non_retryable_classes_can_be_given_as_any_iterable() -> None:
-    policy = RetryPolicy(non_retryable=[ValueError])  # type: ignore[arg-type]
+    policy = RetryPolicy(non_retryable=[ValueError])
     assert policy.non_retryable == (ValueError,)
     assert policy.is_terminal(ValueError())

@@ -8,11 +8,24 @@ import collections
 import dataclasses
 import enum
 import math
+import operator
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, NotRequired, Optional, TypedDict, TypeVar, Union
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    Literal,
+    NamedTuple,
+    NewType,
+    NotRequired,
+    Optional,
+    TypedDict,
+    TypeVar,
+    Union,
+)
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -145,9 +158,9 @@ class Row(TypedDict):
     value: NotRequired[list[int]]
 
 
-PostponedPoint = NamedTuple("PostponedPoint", [("x", "int"), ("items", "list[Item]")])
-PostponedRow = TypedDict("PostponedRow", {"key": "str", "items": "list[Item]"})
-PostponedOptionalRow = TypedDict("PostponedOptionalRow", {"key": "str", "value": "NotRequired[int]"})
+PostponedPoint = NamedTuple("PostponedPoint", [("x", "int"), ("items", "list[Item]")])  # noqa: UP014
+PostponedRow = TypedDict("PostponedRow", {"key": "str", "items": "list[Item]"})  # noqa: UP013
+PostponedOptionalRow = TypedDict("PostponedOptionalRow", {"key": "str", "value": "NotRequired[int]"})  # noqa: UP013
 
 UserId = NewType("UserId", int)
 
@@ -175,8 +188,8 @@ def assert_same(one: object, other: object) -> None:
     elif isinstance(one, (set, frozenset)) and isinstance(other, (set, frozenset)):
         assert_same(sorted(one, key=repr), sorted(other, key=repr))
     elif attrs.has(type(one)) or dataclasses.is_dataclass(one):
-        names = [f.name for f in (attrs.fields if attrs.has(type(one)) else dataclasses.fields)(type(one))]  # type: ignore[operator, arg-type]
-        for name in names:
+        fields: Any = attrs.fields if attrs.has(type(one)) else dataclasses.fields
+        for name in [field.name for field in fields(type(one))]:
             assert_same(getattr(one, name), getattr(other, name))
     else:
         assert one == other
@@ -224,8 +237,11 @@ SURVIVORS: dict[str, tuple[Any, object]] = {
     "none": (type(None), None),
     "plain JSON": (Any, {"a": [1, 2.5, None, True, "x", {}], "b": {"c": []}}),
     "datetime, naive": (datetime, datetime(2026, 3, 1, 12, 30, 15, 123456)),
-    "datetime, UTC": (datetime, datetime(2026, 3, 1, 12, 30, tzinfo=timezone.utc)),
-    "datetime, odd offset": (datetime, datetime(2026, 3, 1, tzinfo=timezone(timedelta(hours=5, minutes=53, seconds=28)))),
+    "datetime, UTC": (datetime, datetime(2026, 3, 1, 12, 30, tzinfo=UTC)),
+    "datetime, odd offset": (
+        datetime,
+        datetime(2026, 3, 1, tzinfo=timezone(timedelta(hours=5, minutes=53, seconds=28))),
+    ),
     "datetime, first": (datetime, datetime.min),
     "datetime, last": (datetime, datetime.max),
     "date": (date, date(2026, 2, 28)),
@@ -272,12 +288,12 @@ SURVIVORS: dict[str, tuple[Any, object]] = {
     "NamedTuple": (Point, Point(1, 2)),
     "NamedTuple in a list": (list[Point], [Point(1), Point(2, 3)]),
     "NamedTuple, postponed": (PostponedPoint, PostponedPoint(1, [Item("a")])),
-    "optional": (Optional[Item], Item("a")),
+    "optional": (Optional[Item], Item("a")),  # noqa: UP045
     "optional, none": (Item | None, None),
     "optional of what is text": (datetime | None, datetime(2026, 1, 1)),
     "union of scalars": (list[int | str | float | bool | None], [1, "1", 1.0, True, None]),
     "union of classes": (list[Card | Cash], [Card("4711"), Cash(Decimal(1))]),
-    "union of classes and none": (Union[Card, Cash, None], None),
+    "union of classes and none": (Union[Card, Cash, None], None),  # noqa: UP007
     "union of class and scalar": (list[Card | int], [Card("4711"), 4]),
     "union of list and scalar": (list[list[int] | int], [[1], 2]),
     "list": (list[int], [1, 2]),
@@ -315,7 +331,7 @@ def test_a_value_comes_back_the_same(name: str) -> None:
     ("annotation", "value", "text"),
     [
         (str, "caf\N{LATIN SMALL LETTER E WITH ACUTE}\0", '"caf\\u00e9\\u0000"'),
-        (datetime, datetime(2026, 3, 1, 12, tzinfo=timezone.utc), '"2026-03-01T12:00:00+00:00"'),
+        (datetime, datetime(2026, 3, 1, 12, tzinfo=UTC), '"2026-03-01T12:00:00+00:00"'),
         (date, date(2026, 3, 1), '"2026-03-01"'),
         (time, time(12, 30), '"12:30:00"'),
         (timedelta, timedelta(seconds=1.5), "1500000"),
@@ -326,7 +342,11 @@ def test_a_value_comes_back_the_same(name: str) -> None:
         (Colour, Colour.RED, '"red"'),
         (Point, Point(1, 2), "[1,2]"),
         (frozenset[int], frozenset({1}), "[1]"),
-        (Order, Order("1", [Item("a")]), '{"order_id":"1","items":[{"sku":"a","quantity":1}],"placed":null,"extra":null}'),
+        (
+            Order,
+            Order("1", [Item("a")]),
+            '{"order_id":"1","items":[{"sku":"a","quantity":1}],"placed":null,"extra":null}',
+        ),
         (Row, {"key": "a"}, '{"key":"a"}'),
     ],
     ids=lambda part: None if isinstance(part, str) else getattr(part, "__name__", None),
@@ -346,7 +366,7 @@ def test_a_datetime_in_the_hour_that_comes_twice_can_be_stored(fold: int) -> Non
     """Python calls such a datetime unequal to any in another zone, whatever moment it means."""
     twice = datetime(2026, 10, 25, 2, 30, fold=fold, tzinfo=BERLIN)
     _, restored = codec(datetime).encode(twice)
-    assert restored.astimezone(timezone.utc) == twice.astimezone(timezone.utc)
+    assert restored.astimezone(UTC) == twice.astimezone(UTC)
     assert restored.utcoffset() == timedelta(hours=2 - fold)
 
 
@@ -448,7 +468,11 @@ UNEXPECTED: dict[str, tuple[Any, object, list[str]]] = {
     ),
     "set in plain JSON": (Any, {"a": [{1}]}, ["$.a[0]: JSON has no set; annotate its type, got {1}"]),
     "tuple in plain JSON": (Any, {"a": (1, 2)}, ["$.a: JSON has no tuple; annotate its type, got (1, 2)"]),
-    "tuple in a plain field": (Order, Order("1", [], extra=(1,)), ["$.extra: JSON has no tuple; annotate its type, got (1,)"]),
+    "tuple in a plain field": (
+        Order,
+        Order("1", [], extra=(1,)),
+        ["$.extra: JSON has no tuple; annotate its type, got (1,)"],
+    ),
     "tuple deep in a plain field": (
         Order,
         Order("1", [], extra={"a": [(1,)]}),
@@ -456,7 +480,11 @@ UNEXPECTED: dict[str, tuple[Any, object, list[str]]] = {
     ),
     "tuple in a plain dict": (dict[str, Any], {"a": (1,)}, ["$.a: JSON has no tuple; annotate its type, got (1,)"]),
     "tuple in a plain list": (list[Any], [1, (1,)], ["$[1]: JSON has no tuple; annotate its type, got (1,)"]),
-    "class in plain JSON": (Any, [Item("a")], ["$[0]: JSON has no Item; annotate its type, got Item(sku='a', quantity=1)"]),
+    "class in plain JSON": (
+        Any,
+        [Item("a")],
+        ["$[0]: JSON has no Item; annotate its type, got Item(sku='a', quantity=1)"],
+    ),
     "enum in plain JSON": (Any, Size.SMALL, ["$: JSON has no Size; annotate its type, got <Size.SMALL: 'small'>"]),
     "bytes in plain JSON": (Any, [b"x"], ["$[0]: JSON has no bytes; annotate its type, got b'x'"]),
     "list that contains itself": (Any, contains_itself(), ["$: it contains itself"]),
@@ -564,9 +592,17 @@ UNREADABLE: dict[str, tuple[Any, object, list[str]]] = {
         ],
     ),
     "dataclass": (Address, {"street": 1, "parent": {}}, ["$.street: expected str, got 1", "$.parent.street: missing"]),
-    "TypedDict": (Row, {"value": [1, "2"], "x": 1}, ["$.key: missing", "$.value[1]: expected int, got '2'", "$.x: unknown field"]),
+    "TypedDict": (
+        Row,
+        {"value": [1, "2"], "x": 1},
+        ["$.key: missing", "$.value[1]: expected int, got '2'", "$.x: unknown field"],
+    ),
     "NamedTuple": (Point, ["1", 2], ["$[0]: expected int, got '1'"]),
-    "dict": (dict[str, int], {"a": "1", "b c": None}, ["$.a: expected int, got '1'", "$['b c']: expected int, got None"]),
+    "dict": (
+        dict[str, int],
+        {"a": "1", "b c": None},
+        ["$.a: expected int, got '1'", "$['b c']: expected int, got None"],
+    ),
     "list": (list[int], {"a": 1}, ["$: expected list[int], got {'a': 1}"]),
     "set": (set[int], [1, "2"], ["$[1]: expected int, got '2'"]),
     "datetime": (datetime, "2026-13-01", ["$: expected datetime, got '2026-13-01'"]),
@@ -639,7 +675,7 @@ def test_classes_that_their_fields_do_not_tell_apart_are_refused() -> None:
     class Other:
         number: int
 
-    with pytest.raises(TypeError, match="One.*Other"):
+    with pytest.raises(TypeError, match=r"One.*Other"):
         codec(One | Other)
 
 
@@ -717,14 +753,17 @@ leaves: list[Values] = [
 
 
 def extended(inner: st.SearchStrategy[Values]) -> st.SearchStrategy[Values]:
-    return (
-        inner.map(lambda v: (list[v[0]], st.lists(v[1], max_size=3)))  # type: ignore[misc, name-defined]
-        | inner.map(lambda v: (dict[str, v[0]], st.dictionaries(texts, v[1], max_size=3)))  # type: ignore[misc, name-defined]
-        | inner.map(lambda v: (tuple[v[0], ...], st.lists(v[1], max_size=3).map(tuple)))  # type: ignore[misc, name-defined]
-        | inner.map(lambda v: (Box[v[0]], st.builds(Box, v[1])))  # type: ignore[misc, name-defined]
-        | st.tuples(inner, inner).map(lambda v: (tuple[v[0][0], v[1][0]], st.tuples(v[0][1], v[1][1])))  # type: ignore[misc]
-        | st.sampled_from(hashable).map(lambda v: (set[v[0]], st.sets(v[1], max_size=3)))  # type: ignore[misc, name-defined]
-        | st.sampled_from(hashable).map(lambda v: (frozenset[v[0]], st.frozensets(v[1], max_size=3)))  # type: ignore[misc, name-defined]
+    generic: Any = operator.getitem
+    few: Any = {"max_size": 3}
+    any_hashable = st.sampled_from(hashable)
+    return st.one_of(
+        inner.map(lambda of: (generic(list, of[0]), st.lists(of[1], **few))),
+        inner.map(lambda of: (generic(dict, (str, of[0])), st.dictionaries(texts, of[1], **few))),
+        inner.map(lambda of: (generic(tuple, (of[0], ...)), st.lists(of[1], **few).map(tuple))),
+        inner.map(lambda of: (generic(Box, of[0]), st.builds(Box, of[1]))),
+        st.tuples(inner, inner).map(lambda of: (generic(tuple, (of[0][0], of[1][0])), st.tuples(of[0][1], of[1][1]))),
+        any_hashable.map(lambda of: (generic(set, of[0]), st.sets(of[1], **few))),
+        any_hashable.map(lambda of: (generic(frozenset, of[0]), st.frozensets(of[1], **few))),
     )
 
 

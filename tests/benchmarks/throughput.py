@@ -45,7 +45,7 @@ def measure(seconds: float, repetitions: int, say: Callable[[str], None]) -> dic
                     continue
                 runs.setdefault((concurrency, name), []).append(run)
                 rate = f"{run['workflows_per_second']:,.0f} workflows/s"
-                say(f"{repetition + 1}/{repetitions} {name}, {concurrency} clients: {rate}")
+                say(f"{repetition + 1}/{repetitions} {name}, {_clients(concurrency)}: {rate}")
     measured = [_summary(*key, found) for key, found in sorted(runs.items(), key=_order) if key[1] not in skipped]
     _compare(measured)
     return {"measured": measured, "skipped": skipped}
@@ -92,12 +92,16 @@ def show(result: dict[str, Any]) -> str:
     for each in result["measured"]:
         if each["failed"]:
             tried = each["failed"] + sum(run["completed"] for run in each["runs"])
-            notes.append(f"{each['system']}, {each['clients']} clients: {each['failed']} of {tried} workflows failed")
+            notes.append(f"{each['system']}, {_clients(each['clients'])}: {each['failed']} of {tried} workflows failed")
     modes = {(run["journal_mode"], run["synchronous"]) for each in result["measured"] for run in each["runs"]}
     notes += [f"journal_mode={mode}, synchronous={level} on every connection" for mode, level in sorted(modes)]
     title = "Throughput: workflows of three activities, SQLite"
     return "\n".join([table.render(title, _HEADS, rows), "", *notes])
 
 
+def _clients(concurrency: int) -> str:
+    return "1 client" if concurrency == 1 else f"{concurrency} clients"
+
+
 def _ratio(ratio: float | None) -> str:
-    return "-" if ratio is None else f"{ratio:.2f}"
+    return "-" if ratio is None else f"{ratio:,.3g}"

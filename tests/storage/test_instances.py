@@ -52,7 +52,10 @@ def stored(connection: Connection, instance_id: str) -> Row:
 
 def store(connection: Connection, instance_id: str, *, owner: str | None = None, **values: object) -> None:
     """Store an instance: by default one that is pending and due since 100."""
-    values = {"status": Status.PENDING if owner is None else Status.RUNNING, "wake_at": 100 if owner is None else None} | values
+    values = {
+        "status": Status.PENDING if owner is None else Status.RUNNING,
+        "wake_at": 100 if owner is None else None,
+    } | values
     workflow = values.pop("workflow", "w")
     insert_instances(connection, [new_row(instance_id, str(workflow), '{"a":1}', 100, owner=owner)])
     connection.execute(schema.instances.update().where(schema.instances.c.instance_id == instance_id).values(**values))
@@ -127,7 +130,9 @@ def test_an_entry_cannot_take_the_place_of_another(connection: Connection) -> No
 # -- claiming ----------------------------------------------------------------------------------------------------------
 
 
-def claim(connection: Connection, now: int = 100, limit: int = 10, *, suspects: bool = True, of: Sequence[str] = ("w",)) -> list[str]:
+def claim(
+    connection: Connection, now: int = 100, limit: int = 10, *, suspects: bool = True, of: Sequence[str] = ("w",)
+) -> list[str]:
     return [claim.instance_id for claim in claim_due(connection, "me", now, of, limit, suspects=suspects)]
 
 
@@ -287,7 +292,9 @@ def test_a_cancel_request_that_came_first_refuses_the_end_of_the_workflow_functi
     )
     assert stored(connection, "b") == before
     assert [stored(connection, id)["status"] for id in "ac"] == ["completed", "completed"]
-    assert {id: loads(text) for id, text in find_cancel_requests(connection, ["a", "b", "c"]).items()} == {"b": "enough"}
+    assert {id: loads(text) for id, text in find_cancel_requests(connection, ["a", "b", "c"]).items()} == {
+        "b": "enough"
+    }
 
 
 # -- changing the status -----------------------------------------------------------------------------------------------
@@ -338,7 +345,10 @@ def test_an_error_stays_until_another_takes_its_place(connection: Connection) ->
 def test_many_updates_each_change_their_own_instance(connection: Connection) -> None:
     store(connection, "a", owner="me", wake_at=10)
     store(connection, "b", owner="me")
-    rows = [update_row("a", Status.WAITING, 200, owner=None), update_row("b", Status.WAITING, 200, owner=None, wake_at=5)]
+    rows = [
+        update_row("a", Status.WAITING, 200, owner=None),
+        update_row("b", Status.WAITING, 200, owner=None, wake_at=5),
+    ]
     update_instances(connection, rows)
     assert (stored(connection, "a")["wake_at"], stored(connection, "b")["wake_at"]) == (10, 5)
 
@@ -374,7 +384,9 @@ def test_a_cancel_request_is_accepted_until_the_workflow_function_has_ended(
     "status",
     [Status.PENDING, Status.RUNNING, Status.WAITING, Status.STUCK, Status.COMPENSATING, Status.CANCELLED],
 )
-def test_once_accepted_a_cancel_request_stays_accepted_with_its_first_reason(connection: Connection, status: Status) -> None:
+def test_once_accepted_a_cancel_request_stays_accepted_with_its_first_reason(
+    connection: Connection, status: Status
+) -> None:
     store(connection, "a", cancel_requested='"first"', status=status)
     before = stored(connection, "a")
     assert request_cancel(connection, "a", "second", 200) == Cancelled(True, status)

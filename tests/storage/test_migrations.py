@@ -122,7 +122,9 @@ def test_a_database_without_our_tables_does_not_pass_the_check(empty: Connection
 def test_a_database_with_older_tables_does_not_pass_the_check(empty: Connection) -> None:
     migrations.migrate(empty)
     set_revision(empty, "0000")
-    with pytest.raises(SchemaError, match=f"revision 0000, this version works with {schema.REVISION}; start one app with auto"):
+    with pytest.raises(
+        SchemaError, match=f"revision 0000, this version works with {schema.REVISION}; start one app with auto"
+    ):
         migrations.check(empty)
 
 
@@ -131,7 +133,9 @@ def test_tables_of_a_newer_version_are_refused_and_unharmed(empty: Connection, p
     migrations.migrate(empty)
     set_revision(empty, "9999")
     before = definitions(empty)
-    with pytest.raises(SchemaError, match=f"revision 9999 .* knows up to {schema.REVISION}: a newer version has migrated it"):
+    with pytest.raises(
+        SchemaError, match=f"revision 9999 .* knows up to {schema.REVISION}: a newer version has migrated it"
+    ):
         prepare(empty)  # type: ignore[operator]
     assert definitions(empty) == before
     assert revision(empty) == "9999"

@@ -86,7 +86,7 @@ async def with_session() -> None:
     session = current_activity().session
     await session.execute("SELECT 1")  # E: Argument 1 to "execute" of "Session" has incompatible type "str"
     await session.commit()  # E: "Session" has no attribute "commit"
-    number: str = current_activity().attempt  # E: expression has type "int", variable has type "str"
+    current_activity().idempotency_key + 1  # E: Unsupported operand types for + ("str" and "int")
 
 
 async def main() -> None:
