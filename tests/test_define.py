@@ -585,8 +585,9 @@ async def test_a_module_can_be_reloaded_and_the_new_code_counts(
     module: Any = importlib.import_module("reloaded_definitions")
     path.write_text(MODULE.format(number=22))
     importlib.reload(module)
-    assert find_workflow("reloaded_orders") is module.reloaded_orders
-    assert await module.reloaded_orders(NO_CONTEXT) == 22
+    reloaded = module.reloaded_orders
+    assert await reloaded(NO_CONTEXT) == 22
+    assert find_workflow("reloaded_orders") is reloaded
 
 
 def test_a_script_can_be_imported_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
