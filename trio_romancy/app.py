@@ -136,7 +136,13 @@ class App:
         if self._block is not None:
             raise RomancyError("this app has been used; make a new App for each block")
         self._block = self._open()
-        self._running = await self._block.__aenter__()
+        try:
+            self._running = await self._block.__aenter__()
+        except BaseExceptionGroup as group:
+            (first, *others) = _leaves(group)
+            if others:
+                raise
+            raise first from first.__cause__  # without the nurseries that it came through
         return self
 
     async def __aexit__(

@@ -10,6 +10,7 @@ import trio
 
 from trio_romancy import (
     App,
+    DatabaseError,
     InstanceExistsError,
     InstanceNotFoundError,
     Kind,
@@ -18,6 +19,7 @@ from trio_romancy import (
     WorkflowCancelledError,
     WorkflowContext,
     WorkflowFailedError,
+    WorkflowStuckError,
     activity,
     compensation,
     current_activity,
@@ -287,3 +289,36 @@ async def test_a_group_of_one_failure_is_reported_as_that_failure() -> None:
             await (await app.start(flow)).result()
     assert (caught.value.error_type, caught.value.message) == ("LookupError", "inside")
     assert "LookupError: inside" in caught.value.traceback
+
+
+async def test_an_error_on_entering_comes_out_plainly(tmp_path: Path) -> None:
+    with pytest.raises(DatabaseError, match="there is no directory"):
+        async with App(str(tmp_path / "nowhere" / "x.db")):
+            raise AssertionError
+
+
+async def test_a_recorded_result_that_no_longer_fits_the_code_parks_the_instance() -> None:
+    def flow_of(annotation: Any) -> Any:
+        async def measure() -> Any:
+            return 1
+
+        measure.__annotations__["return"] = annotation
+        measured = activity(measure)
+
+        @workflow
+        async def flow(ctx: WorkflowContext) -> str:
+            value = await measured()
+            await ctx.sleep(100)
+            return str(value)
+
+        return flow
+
+    async with App(":memory:", idle_timeout=1) as app:
+        handle = await app.start(flow_of(int))
+        await trio.sleep(50)
+        flow_of(str)
+        with pytest.raises(WorkflowStuckError, match="'measure:1' does not fit the code"):
+            await handle.result()
+        flow_of(int)
+        assert await app.resume(handle.instance_id)
+        assert await handle.result() == "1"

@@ -51,7 +51,7 @@ async def in_session(value: int) -> int:
     return value
 
 
-@activity
+@activity(name="fail_as_asked")
 async def fail() -> None:
     raise TerminalError("as asked")
 

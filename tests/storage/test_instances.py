@@ -21,6 +21,7 @@ from trio_romancy.storage.instances import (
     close_instances,
     closing_row,
     entry_row,
+    error_text,
     find_cancel_requests,
     get_ending,
     get_instance,
@@ -216,6 +217,12 @@ def test_no_suspect_is_claimed_while_another_is_watched_or_there_is_no_room(conn
     assert claim(connection, suspects=False) == []
     assert claim(connection, limit=0) == []
     assert claim(connection, limit=1) == ["suspect"]
+
+
+def test_own_instances_take_no_room_away_from_a_suspect(connection: Connection) -> None:
+    store(connection, "mine", owner="me", wake_at=50)
+    store(connection, "suspect", recoveries=2)
+    assert claim(connection, limit=1) == ["mine", "suspect"]
 
 
 def test_an_own_suspect_is_told_what_it_wants_to_know(connection: Connection) -> None:
@@ -428,14 +435,13 @@ def test_only_what_is_stuck_or_was_not_compensated_is_resumed(
         assert (stored(connection, "a"), load_records(connection, "a")) == before
 
 
-def test_a_stuck_instance_runs_on_and_its_error_is_forgotten(connection: Connection) -> None:
-    store(connection, "a", recoveries=4)
+def test_a_stuck_instance_runs_on_and_its_error_and_deaths_are_forgotten(connection: Connection) -> None:
+    store(connection, "a", status=Status.STUCK, error=error_text(ERROR), recoveries=4)
     record(connection, "a", 3, Kind.ACTIVITY_COMPLETED, 1)
-    update_instances(connection, [update_row("a", Status.STUCK, 150, owner=None, error=ERROR)])
     assert resume(connection, "a", 200)
     assert get_ending(connection, "a") == (Status.RUNNING, None, None)
     assert load_records(connection, "a")[1:] == [Record(4, "", Kind.RESUMED, None, 200)]
-    assert claim(connection, now=200) == ["a"]
+    assert claim(connection, now=200, suspects=False) == ["a"]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in Kind if kind.ends_function])

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from random import Random
 from typing import Protocol
 
@@ -114,10 +114,11 @@ class Replay:
         """Time of the entry last told to the workflow."""
         self.in_flight: dict[str, Operation] = {}
         self.failed_attempts: dict[str, list[Record]] = {}
+        self.taken = 0
+        """How many records the workflow has been told."""
         self.is_live = False
         """Whether the journal is used up, so that operations are really carried out."""
         self._untold = deque(record for record in records if record.kind.is_delivered)
-        self._by_task: dict[trio.lowlevel.Task, Operation] = {}
         self._used: set[str] = set()
         self._added: trio.Event | None = None
         self._main: trio.lowlevel.Task | None = None
@@ -125,16 +126,15 @@ class Replay:
             if record.kind is Kind.ATTEMPT_FAILED:
                 self.failed_attempts.setdefault(record.operation_id, []).append(record)
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Inside the block the workflow function runs, in the current task."""
+    def begin(self) -> Token[Branch]:
+        """The workflow function begins, in the current task. Returns what :meth:`end` takes."""
         self._main = trio.lowlevel.current_task()
-        token = current_branch.set(Branch("", self._main, self.instance_id))
-        try:
-            yield
-        finally:
-            current_branch.reset(token)  # a task whose context names itself would be left to the garbage collector
-            self._main = None
+        return current_branch.set(Branch("", self._main, self.instance_id))
+
+    def end(self, branch: Token[Branch]) -> None:
+        """The workflow function has ended."""
+        current_branch.reset(branch)  # a task whose context names itself would be left to the garbage collector
+        self._main = None
 
     # -- operation ids ---------------------------------------------------------------------------------------------
 
@@ -205,7 +205,6 @@ class Replay:
             self._added.set()
         if operation.task is not None:
             operation.nurseries = len(operation.task.child_nurseries)
-            self._by_task[operation.task] = operation
 
     async def added(self) -> None:
         """Wait for the next operation to begin."""
@@ -217,8 +216,6 @@ class Replay:
         """An operation has ended, or is given up."""
         operation.is_in_flight = False
         del self.in_flight[operation.id]
-        if operation.task is not None:
-            del self._by_task[operation.task]
 
     def is_alone(self, task: trio.lowlevel.Task) -> bool:
         """Whether the task is the only one of the workflow."""
@@ -241,10 +238,11 @@ class Replay:
         """All tasks of the workflow function, each with the operation that it awaits."""
         if self._main is None:
             return
+        awaiting = {operation.task: operation for operation in self.in_flight.values()}
         tasks = [self._main]
         while tasks:
             task = tasks.pop()
-            operation = self._by_task.get(task)
+            operation = awaiting.get(task)
             yield task, operation
             nurseries = task.child_nurseries
             for nursery in nurseries if operation is None else nurseries[: operation.nurseries]:
@@ -266,6 +264,7 @@ class Replay:
 
     def _advance(self, record: Record) -> None:
         self._untold.popleft()
+        self.taken += 1
         self.now = record.recorded_at
 
     def tell_next(self) -> None:
@@ -307,4 +306,11 @@ class Replay:
         return NonDeterminismError(
             f"instance {self.instance_id!r}: the journal goes on with {record.kind} of {record.operation_id!r} "
             f"(entry {record.seq}), but the workflow code {code}; deploy code that fits the journal, then resume it"
+        )
+
+    def mismatch_of(self, operation_id: str, journal_says: str, code: str) -> NonDeterminismError:
+        """The journal says something of an operation that cannot be in the code as it is."""
+        return NonDeterminismError(
+            f"instance {self.instance_id!r}: the journal says that {operation_id!r} {journal_says}, but the workflow "
+            f"code {code}; deploy code that fits the journal, then resume it"
         )

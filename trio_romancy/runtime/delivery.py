@@ -1,0 +1,210 @@
+"""Tells a workflow what its journal holds and what its mailbox receives: one thing at a time, in a recorded order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+from sqlalchemy import Connection
+
+from ..clock import Microseconds
+from ..errors import LeaseLostError
+from ..model import Kind, Status
+from ..serialization import dumps, loads
+from ..storage.dialects import is_transient
+from ..storage.instances import Record, has_entry, insert_entries
+from ..storage.patience import patiently
+from ..storage.session import Session
+from ..storage.workers import fence
+from .activities import Dropped
+from .mailbox import Letter, Mailbox
+from .replay import Operation
+
+if TYPE_CHECKING:
+    from .actor import Actor
+
+_PATIENCE = 5.0
+"""Seconds that a replay waits for code that is busy with something else than an operation."""
+_GRACE: Microseconds = 50_000
+"""How long an instance must have waited before its status says so."""
+
+
+class Delivery:
+    """The one who empties an actor's mailbox.
+
+    Only when every task of the workflow has come to rest is the next letter recorded and told. A replay tells the
+    same from the journal, under the same rule, and so leads through the same states.
+    """
+
+    def __init__(self, actor: Actor) -> None:
+        self.is_hurried = False
+        """Whether to give the instance back as soon as it only waits."""
+        self._actor = actor
+        self._mailbox = Mailbox(actor.clock)
+        self._is_recording = False
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether nothing waits to be recorded, and nothing is being recorded."""
+        return not self._mailbox and not self._is_recording
+
+    def post(self, letter: Letter) -> None:
+        """Have it recorded and told when its turn comes."""
+        self._mailbox.post(letter)
+
+    def post_at(self, when: Microseconds, letter: Letter) -> None:
+        """The same, not before that time."""
+        self._actor.idle_since = None
+        self._mailbox.post_at(when, letter)
+
+    def poke(self) -> None:
+        """Look at the state of the actor again."""
+        self._mailbox.poke()
+
+    async def run(self) -> None:
+        """Tell the journal, then the mailbox, until the workflow function has ended."""
+        actor = self._actor
+        try:
+            await self._tell_journal()
+            while not actor.is_ending and not actor.is_dropped:
+                await self._settled()
+                letter = self._mailbox.receive_nowait()
+                if letter is None:
+                    await self._rest()
+                elif letter.operation.is_in_flight:
+                    self._is_recording = True
+                    await self._record(letter)
+                    self._is_recording = False
+        except (Dropped, LeaseLostError):
+            actor.drop()
+        except Exception as error:
+            actor.crash(error)
+        finally:
+            await self._mailbox.aclose()
+
+    async def _settled(self) -> None:
+        """Wait until no task of the workflow can go on by itself."""
+        while not self._actor.replay.is_settled():
+            await trio.lowlevel.checkpoint()
+
+    # -- the journal -----------------------------------------------------------------------------------------------
+
+    async def _tell_journal(self) -> None:
+        actor, replay = self._actor, self._actor.replay
+        while not actor.is_ending:
+            await self._settled()
+            record = replay.next_record()
+            if record is None or actor.is_ending:
+                break
+            if replay.asked_for(record) is None and not (replay.waits_outside() and await self._comes_to_ask(record)):
+                actor.give_up(replay.mismatch())
+                return
+            replay.tell_next()
+        if not replay.is_live and not actor.is_ending:
+            if self._mailbox and (letter := self._mailbox.receive_nowait()) is not None:
+                await self._record(letter)  # a cancel request: what has not begun will not begin any more
+                await self._settled()
+            replay.go_live()
+
+    async def _comes_to_ask(self, record: Record) -> bool:
+        """Some task waits for something that is no operation: it may yet come to ask for the record."""
+        replay = self._actor.replay
+        with trio.move_on_after(_PATIENCE):
+            while replay.asked_for(record) is None:
+                await replay.added()
+            await self._settled()
+            return replay.next_record() is record and replay.asked_for(record) is not None
+        return False
+
+    # -- the mailbox -----------------------------------------------------------------------------------------------
+
+    async def _record(self, letter: Letter) -> None:
+        """Record what a letter says, and tell the workflow."""
+        actor, operation, payload = self._actor, letter.operation, letter.payload
+        actor.idle_since = None
+        if letter.kind is Kind.CANCEL_REQUESTED:
+            payload = dumps({"reason": loads(payload), "running": self._running()})
+        if letter.session is None:
+            record = actor.append(operation.id, letter.kind, payload)
+        else:
+            committed = await self._record_in(letter.session, operation, letter.kind, payload)
+            if committed is None:
+                operation.stir()
+                return
+            record = committed
+        actor.replay.now = record.recorded_at
+        operation.tell(record)
+
+    def _running(self) -> list[str]:
+        """Activities that have begun, or may have begun before a crash: they go on to their outcome."""
+        replay = self._actor.replay
+        activities = [operation.id for operation in replay.in_flight.values() if operation.scope is not None]
+        if replay.is_live or self._actor.claim.status not in (Status.PENDING, Status.WAITING):
+            return activities
+        return [id for id in activities if id in replay.failed_attempts]
+
+    async def _record_in(self, session: Session, operation: Operation, kind: Kind, payload: str) -> Record | None:
+        """Commit the transaction of an activity together with its entry. None if the database lost it."""
+        actor = self._actor
+        entry = actor.entry(operation.id, kind, payload)
+        record = Record(entry["seq"], operation.id, kind, loads(payload), entry["recorded_at"])
+
+        def write(connection: Connection) -> None:
+            insert_entries(connection, [entry])
+            fence(connection, actor.journal.lease, actor.clock.now() + actor.settings.lease_time)
+
+        # Once it has begun, nothing but its own answer ends it: a torn commit has an unknown fate.
+        with trio.CancelScope(shield=True):
+            try:
+                try:
+                    await session.commit_with(write)
+                finally:
+                    await session.aclose()
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                return record if await self._is_stored(record) else None
+        if actor.is_unproven:
+            actor.prove()
+        return record
+
+    async def _is_stored(self, record: Record) -> bool:
+        """Whether a commit without an answer was made.
+
+        It reads, and does not ask the journal: that may have to wait for the transaction of a sibling, which waits
+        for its turn to be recorded, which is ours now.
+        """
+        database = self._actor.home.database
+        return await patiently(database, database.read, has_entry, self._actor.instance_id, record.seq)
+
+    # -- rest ------------------------------------------------------------------------------------------------------
+
+    async def _rest(self) -> None:
+        """Nothing is to be done: wait for the next letter, or give the instance back if that is far away."""
+        actor = self._actor
+        if actor.is_draining and not any(operation.is_executing for operation in actor.replay.in_flight.values()):
+            actor.let_go(Status.WAITING if self._is_idle() else Status.PENDING)
+            return
+        if not self._is_idle():
+            actor.idle_since = None
+            await self._mailbox.wait(None)
+            return
+        now = actor.clock.now()
+        if actor.idle_since is None:
+            actor.idle_since = now
+        if actor.is_unproven:
+            actor.prove()
+        until = actor.idle_since + actor.settings.idle_timeout
+        if self.is_hurried or now >= until:
+            actor.let_go(Status.WAITING)
+            return
+        if actor.status is not Status.WAITING:
+            if now >= actor.idle_since + _GRACE:
+                actor.set_status(Status.WAITING)
+            else:
+                until = min(until, actor.idle_since + _GRACE)
+        await self._mailbox.wait(until)
+
+    def _is_idle(self) -> bool:
+        awaited = [operation for operation in self._actor.replay.in_flight.values() if operation.task is not None]
+        return bool(awaited) and all(operation.waits for operation in awaited)

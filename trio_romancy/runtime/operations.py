@@ -1,0 +1,144 @@
+"""The durable steps that workflow code asks for: activities, sleeps, timeouts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from ..clock import Microseconds
+from ..define import Activity
+from ..errors import InvalidDataError
+from ..model import Kind
+from ..serialization import loads
+from ..storage.instances import Record
+from .activities import Dropped
+from .failure import Failure
+from .mailbox import Letter
+from .peek import is_innermost
+from .replay import Operation
+from .saga import undo_text
+
+if TYPE_CHECKING:
+    from .actor import Actor
+
+_ACTIVITY = frozenset({Kind.ACTIVITY_COMPLETED, Kind.ACTIVITY_FAILED, Kind.ACTIVITY_CANCELLED})
+_TIMER = frozenset({Kind.TIMER_FIRED})
+_TIMEOUT = frozenset({Kind.TIMEOUT_FIRED})
+
+_BREATHER = 100
+"""After so many operations, a workflow that is alone with its journal makes a checkpoint."""
+
+
+async def call_activity(
+    actor: Actor, activity: Activity[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Run an activity durably: return or raise what is recorded, or carry it out and record it.
+
+    It is a cancellation point before it begins. Then it is shielded, up to its outcome.
+    """
+    task = trio.lowlevel.current_task()
+    id, record = await _begin(actor, task, activity.name, activity.id, _ACTIVITY)
+    if record is not None:
+        return await _hear(actor, activity, id, record.kind, record.payload)
+    suffix = "}" if activity.compensation is None else undo_text(activity, args, kwargs)
+    operation = Operation(id, "activity", _ACTIVITY, None, task)
+    result = None
+    actor.replay.add(operation)
+    try:
+        if actor.replay.is_live and actor.has_turn(task) and is_innermost(actor.workflow_scope, task):
+            # Nobody but the actor can cancel here: no need for a real scope, it holds its cancellation back itself.
+            operation.scope = actor
+            actor.is_shielded = True
+            try:
+                result = await actor.carry_out(operation, activity, args, kwargs, suffix)
+            finally:
+                actor.shield = False
+        else:
+            with trio.CancelScope(shield=True) as operation.scope:
+                if not actor.replay.is_live:
+                    actor.deliver()
+                    record = await operation.news()
+                if record is None:
+                    result = await actor.carry_out(operation, activity, args, kwargs, suffix)
+    finally:
+        actor.end(operation)
+    if record is not None:
+        return await _hear(actor, activity, id, record.kind, record.payload)
+    if result is None:
+        await trio.lowlevel.checkpoint_if_cancelled()  # it had never begun when a cancel request came
+        raise Dropped
+    if result.kind is not Kind.ACTIVITY_COMPLETED:
+        return await _hear(actor, activity, id, result.kind, loads(result.payload))
+    if activity.compensation is not None:
+        actor.saga.completed(id, loads(result.payload))
+    return result.value
+
+
+async def _hear(actor: Actor, activity: Activity[..., Any], id: str, kind: Kind, payload: Any) -> Any:
+    """Return or raise what an activity's entry says."""
+    if kind is Kind.ACTIVITY_COMPLETED:
+        try:
+            return activity.codec.decode(payload["result"])
+        except InvalidDataError as error:
+            actor.give_up(InvalidDataError(f"the recorded result of {id!r} does not fit the code", error.problems))
+            raise Dropped from None
+    if kind is Kind.ACTIVITY_FAILED:
+        raise Failure.from_payload(payload).to_error(id)
+    await trio.lowlevel.checkpoint_if_cancelled()
+    actor.give_up(actor.replay.mismatch_of(id, "was torn down by a cancellation", "does not cancel it"))
+    raise Dropped
+
+
+async def sleep_until(actor: Actor, when: Microseconds, id: str | None) -> None:
+    """Sleep until that time, across restarts."""
+    task = trio.lowlevel.current_task()
+    id, record = await _begin(actor, task, "sleep", id, _TIMER)
+    if record is None:
+        operation = Operation(id, "sleep", _TIMER, None, task, waits=True, wake_at=when)
+        actor.replay.add(operation)
+        try:
+            actor.deliver().post_at(when, Letter(operation, Kind.TIMER_FIRED, "null"))
+            while await operation.news() is None:
+                pass
+        finally:
+            actor.end(operation)
+
+
+@contextmanager
+def open_timeout(actor: Actor, duration: Microseconds, id: str | None, *, fail: bool) -> Iterator[trio.CancelScope]:
+    """A cancel scope whose deadline is an entry."""
+    actor.refuse_if_dropped()
+    id = actor.replay.new_id(trio.lowlevel.current_task(), "timeout", id)
+    when = actor.replay.now + duration
+    with trio.CancelScope() as scope:
+        operation = Operation(id, "timeout", _TIMEOUT, lambda _: scope.cancel(), wake_at=when)
+        actor.replay.add(operation)
+        actor.deliver().post_at(when, Letter(operation, Kind.TIMEOUT_FIRED, "null"))
+        try:
+            yield scope
+        finally:
+            actor.end(operation)
+    if fail and scope.cancelled_caught:
+        raise trio.TooSlowError
+
+
+async def _begin(
+    actor: Actor, task: trio.lowlevel.Task, name: str, id: str | None, kinds: frozenset[Kind]
+) -> tuple[str, Record | None]:
+    """An operation begins: its id, and its outcome if the journal says it next and nobody else wants a turn."""
+    actor.refuse_if_dropped()
+    replay = actor.replay
+    id = replay.new_id(task, name, id)
+    await trio.lowlevel.checkpoint_if_cancelled()
+    if replay.is_live or not actor.has_turn(task):
+        return id, None
+    record = replay.take(id, kinds)
+    if record is None:
+        if replay.next_record() is None and not actor.is_being_cancelled:
+            replay.go_live()
+    elif replay.taken % _BREATHER == 0:
+        await trio.lowlevel.cancel_shielded_checkpoint()
+    return id, record
