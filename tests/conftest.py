@@ -9,6 +9,8 @@ import pytest
 import trio
 import trio.testing
 
+from trio_romancy import define
+
 LONGEST_TEST = 60.0
 """Seconds on the real clock after which a test hangs."""
 
@@ -31,3 +33,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
     trio.run(test, clock=None if is_real else trio.testing.MockClock(autojump_threshold=0))
     return True
+
+
+@pytest.fixture(autouse=True)
+def only_own_definitions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test sees the definitions of its own module only, as if no other had been imported."""
+    own = {key: made for key, made in define._registry.items() if made.function.__module__ == request.module.__name__}
+    monkeypatch.setattr(define, "_registry", own)

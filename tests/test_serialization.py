@@ -611,6 +611,7 @@ UNREADABLE: dict[str, tuple[Any, object, list[str]]] = {
     "time": (time, "25:00", ["$: expected time, got '25:00'"]),
     "timedelta": (timedelta, 1.5, ["$: expected timedelta (as microseconds), got 1.5"]),
     "bytes": (bytes, "AP8", ["$: expected bytes, got 'AP8'"]),
+    "bytes with something in between": (bytes, "AP!8=", ["$: expected bytes, got 'AP!8='"]),
     "bytes that are no ASCII": (bytes, "\N{PILE OF POO}", ["$: expected bytes, got '\N{PILE OF POO}'"]),
     "Decimal": (Decimal, 1.5, ["$: expected Decimal, got 1.5"]),
     "Decimal as words": (Decimal, "much", ["$: expected Decimal, got 'much'"]),

@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import secrets
-import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, overload
-from uuid import UUID
 
 import trio
 import trio_asyncio
@@ -32,6 +30,7 @@ from .errors import (
     WorkflowStuckError,
 )
 from .handle import WorkflowHandle
+from .ids import checked_id, is_id, new_id
 from .model import Entry, ErrorInfo, Instance, Status
 from .retry import RetryPolicy
 from .runtime.actor import Settings
@@ -39,7 +38,7 @@ from .runtime.supervisor import Ending
 from .runtime.worker import Limits, Worker, WorkerStatistics
 from .serialization import loads
 from .storage import instances, migrations
-from .storage.database import Database, SQLFunction, open_database
+from .storage.database import Database, SQLFunction, open_database, shown_url
 from .storage.patience import patiently
 
 P = ParamSpec("P")
@@ -101,29 +100,25 @@ class App:
         shutdown_timeout: Duration = 30.0,
         auto_migrate: bool = True,
     ) -> None:
-        if worker_id is not None and not (isinstance(worker_id, str) and 0 < len(worker_id) <= 255):
-            raise ValueError(f"a worker id is a string of 1 to 255 characters, not {worker_id!r}")
-        for name, value in (("lease", lease), ("shutdown_timeout", shutdown_timeout)):
-            if seconds(value) <= 0:
-                raise ValueError(f"{name} is longer than zero seconds, not {value!r}")
-        for name, number in (
-            ("max_running", max_running),
-            ("max_resident", max_resident),
-            ("max_payload", max_payload),
-        ):
-            if number < 1:
-                raise ValueError(f"{name} is at least 1, not {number!r}")
+        if worker_id is not None:
+            checked_id(worker_id, "a worker id")
+        if retry is not None and not isinstance(retry, RetryPolicy):
+            raise TypeError(f"retry is a RetryPolicy, not {retry!r}")
+        _check_numbers(max_running=max_running, max_resident=max_resident, max_payload=max_payload)
+        _check_numbers(least=0, max_recoveries=max_recoveries)
         self._url = database
+        self._shown = shown_url(database)
         self._worker_id = worker_id or f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._runs_workflows = worker
         self._auto_migrate = auto_migrate
         self._settings = Settings(
             retry=retry or RetryPolicy.default(),
             max_payload=max_payload,
-            idle_timeout=microseconds(idle_timeout),
-            lease_time=microseconds(lease),
+            idle_timeout=_checked_duration("idle_timeout", idle_timeout, least=0),
+            lease_time=_checked_duration("lease", lease, least=1),
         )
-        self._limits = Limits(max_running, max_resident, max_recoveries, seconds(shutdown_timeout))
+        shutdown_time = _checked_duration("shutdown_timeout", shutdown_timeout, least=1)
+        self._limits = Limits(max_running, max_resident, max_recoveries, shutdown_time / 1_000_000)
         self._running: _Running | None = None
         self._block: AbstractAsyncContextManager[_Running] | None = None
 
@@ -138,8 +133,10 @@ class App:
         self._block = self._open()
         try:
             self._running = await self._block.__aenter__()
-        except BaseExceptionGroup as group:
-            (first, *others) = _leaves(group)
+        except (BaseExceptionGroup, DBAPIError) as error:
+            first, *others = _leaves(error)
+            if isinstance(first, DBAPIError):
+                raise DatabaseError(f"{self._shown} cannot be used: {first.orig}") from first
             if others:
                 raise
             raise first from first.__cause__  # without the nurseries that it came through
@@ -213,6 +210,8 @@ class App:
         running = self._now_running()
         if isinstance(workflow, str):
             workflow, text, arguments = _find(workflow, *args, **kwargs)
+        elif not isinstance(workflow, Workflow):
+            raise TypeError(f"app.start takes a workflow made with @workflow, or its name, not {workflow!r}")
         else:
             text, arguments = workflow.encode_input(args, kwargs)
         if len(text) > self._settings.max_payload:
@@ -221,7 +220,7 @@ class App:
                 f"{self._settings.max_payload}; store it elsewhere and pass a reference"
             )
         running.refuse_in_open_session("start an instance")
-        instance_id = workflow.id or _new_id()
+        instance_id = workflow.id or new_id()
         ending = running.ending(instance_id)
         if running.worker is not None:
             id_is_new = workflow.id is None
@@ -243,6 +242,7 @@ class App:
     ) -> Any:
         running = self._now_running()
         running.refuse_in_open_session("await an instance")
+        _refuse_what_is_no_id(instance_id)
         if ending is None or ending.status is Status.STUCK:
             ending = running.ending(instance_id)
         if timeout is None:
@@ -254,7 +254,8 @@ class App:
 
     async def get_instance(self, instance_id: str) -> Instance | None:
         """The instance as the database shows it now; None if there is none."""
-        return await self._now_running().read(instances.get_instance, instance_id)
+        running = self._now_running()
+        return await running.read(instances.get_instance, instance_id) if is_id(instance_id) else None
 
     async def history(self, instance_id: str) -> list[Entry]:
         """The journal of an instance, in order.
@@ -263,6 +264,7 @@ class App:
           InstanceNotFoundError: if there is no such instance.
         """
         running = self._now_running()
+        _refuse_what_is_no_id(instance_id)
         entries = await running.read(instances.load_history, instance_id)
         if not entries and await running.read(instances.get_instance, instance_id) is None:
             raise InstanceNotFoundError(instance_id)
@@ -290,6 +292,9 @@ class App:
         """
         running = self._now_running()
         running.refuse_in_open_session("cancel an instance")
+        _refuse_what_is_no_id(instance_id)
+        if reason is not None and not isinstance(reason, str):
+            raise TypeError(f"the reason of a cancellation is text, not {reason!r}")
         answer = await running.write(instances.request_cancel, instance_id, reason, running.clock.now())
         if answer is None:
             raise InstanceNotFoundError(instance_id)
@@ -306,6 +311,7 @@ class App:
         """
         running = self._now_running()
         running.refuse_in_open_session("resume an instance")
+        _refuse_what_is_no_id(instance_id)
         resumed = await running.write(instances.resume, instance_id, running.clock.now())
         if resumed is None:
             raise InstanceNotFoundError(instance_id)
@@ -371,6 +377,12 @@ class _Running:
             )
 
 
+def _refuse_what_is_no_id(instance_id: str) -> None:
+    """What could not be stored is not there; and some databases would not even be asked for it."""
+    if not is_id(instance_id):
+        raise InstanceNotFoundError(instance_id)
+
+
 def _leaves(group: BaseException) -> list[BaseException]:
     if not isinstance(group, BaseExceptionGroup):
         return [group]
@@ -393,10 +405,7 @@ async def _run_shielded(scope: trio.CancelScope, worker: Worker, task_status: tr
 
 
 async def _prepare(database: Database, *, migrate: bool) -> None:
-    try:
-        await patiently(database, database.run, migrations.migrate if migrate else migrations.check)
-    except DBAPIError as error:
-        raise DatabaseError(f"{database.name} cannot be used: {error.orig}") from error
+    await patiently(database, database.run, migrations.migrate if migrate else migrations.check)
 
 
 def _find(name: str, input: Any = None, *, id: str | None = None) -> tuple[Workflow[..., Any], str, list[Any]]:
@@ -424,7 +433,19 @@ def _unpack(
     raise WorkflowFailedError(instance_id, error.error_type, error.message, error.traceback, error.uncompensated)
 
 
-def _new_id() -> str:
-    """A UUID of version 7: new ones sort behind old ones, which keeps the database's indexes compact (RFC 9562)."""
-    number = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
-    return str(UUID(int=number & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62))
+def _checked_duration(name: str, value: Duration, *, least: int) -> int:
+    """A duration in microseconds."""
+    try:
+        duration = microseconds(value)
+    except (TypeError, ValueError):
+        duration = -1
+    if duration < least:
+        than = "longer than" if least else "at least"
+        raise ValueError(f"{name} is a number of seconds (or a timedelta) {than} zero, not {value!r}")
+    return duration
+
+
+def _check_numbers(*, least: int = 1, **numbers: int) -> None:
+    for name, number in numbers.items():
+        if not isinstance(number, int) or number < least:
+            raise ValueError(f"{name} is a whole number, at least {least}, not {number!r}")

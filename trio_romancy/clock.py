@@ -80,7 +80,7 @@ def microseconds(duration: Duration) -> int:
         return duration // timedelta(microseconds=1)
     try:
         return round(duration * 1_000_000)
-    except (OverflowError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         raise ValueError(f"a duration is a finite number of seconds or a timedelta, not {duration!r}") from None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime
 from random import Random
@@ -14,12 +13,13 @@ from attrs import define, field
 
 from .clock import Duration, microseconds
 from .errors import RomancyError
+from .storage.session import Session
 
 if TYPE_CHECKING:
     import trio
 
     from .define import Activity
-    from .storage.session import Session
+    from .storage.database import Database
 
 
 class WorkflowRun(Protocol):
@@ -144,7 +144,7 @@ class ActivityContext:
     """Its operation id, such as ``"process_payment:1"``."""
     attempt: int
     """The number of this attempt, from 1."""
-    _open_session: Callable[[], Session] = field(repr=False)
+    _database: Database = field(repr=False)
     _session: Session | None = field(default=None, init=False, repr=False)
 
     @property
@@ -163,7 +163,7 @@ class ActivityContext:
         if the attempt fails.
         """
         if self._session is None:
-            self._session = self._open_session()
+            self._session = Session(self._database)
         return self._session
 
     @property

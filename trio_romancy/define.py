@@ -14,6 +14,7 @@ from attrs import evolve, field, frozen
 from .clock import Duration, seconds
 from .context import ActivityContext, WorkflowContext, current_execution
 from .errors import DefinitionError, InvalidDataError, InvalidInputError, Problem
+from .ids import MAX_ID, checked_id, is_id
 from .model import Kind
 from .retry import RetryPolicy
 from .serialization import Codec, codec, is_structured, loads
@@ -22,9 +23,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 D = TypeVar("D", bound="Compensation[..., Any] | Activity[..., Any] | Workflow[..., Any]")
-
-MAX_ID = 255
-"""The most characters in the name of a definition and in an id."""
 
 _registry: dict[tuple[type, str], Any] = {}
 """Every definition of the process by its class and name, so that a journal can be resumed by name."""
@@ -119,7 +117,7 @@ class Activity(_Definition, Generic[P, R]):
         """
         return evolve(
             self,
-            id=self.id if id is None else _checked_id(id),
+            id=self.id if id is None else checked_id(id),
             retry=self.retry if retry is None else retry,
             timeout=self.timeout if timeout is None else _checked_timeout(timeout, self.name),
         )
@@ -154,7 +152,7 @@ class Workflow(_Definition, Generic[P, R]):
 
         The same id with the same input is the same instance, however often it is started.
         """
-        return evolve(self, id=_checked_id(id))
+        return evolve(self, id=checked_id(id))
 
     def encode_input(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, list[Any]]:
         """The arguments as the JSON text that is stored, and as they are read back from it.
@@ -431,7 +429,7 @@ class _Function:
             raise DefinitionError(f"@{self.what} is for functions, not for {self.function!r}")
         set_once = object.__setattr__
         set_once(self, "name", self.function.__name__ if self._name is None else self._name)
-        if not isinstance(self.name, str) or not 0 < len(self.name) <= MAX_ID:
+        if not is_id(self.name):
             raise self.error(f"its name must be a string of 1 to {MAX_ID} characters, not {self._name!r}")
         if inspect.isasyncgenfunction(self.function) or inspect.isgeneratorfunction(self.function):
             raise self.error("a generator cannot be run durably; return a list instead")
@@ -509,15 +507,9 @@ def _replaces(new: Callable[..., Any], old: Callable[..., Any]) -> bool:
 
     A function defined inside another is defined anew on each call: the last one counts.
     """
-    if "<locals>" in new.__qualname__ or "<locals>" in old.__qualname__:
+    if "<locals>" in new.__qualname__ and "<locals>" in old.__qualname__:
         return True
     return new.__code__.co_filename == old.__code__.co_filename and new.__qualname__ == old.__qualname__
-
-
-def _checked_id(id: str) -> str:
-    if not isinstance(id, str) or not 0 < len(id) <= MAX_ID:
-        raise ValueError(f"an id is a string of 1 to {MAX_ID} characters, not {id!r}")
-    return id
 
 
 def _checked_timeout(timeout: Duration | None, name: str) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from attrs import field, frozen
@@ -11,12 +12,16 @@ from .errors import TerminalError
 
 
 def _not_negative(instance: object, attribute: object, value: float) -> None:
-    if value < 0:
-        raise ValueError(f"a retry policy takes no negative number, got {value!r}")
+    if not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ValueError(f"a retry policy takes finite numbers from zero on, not {value!r}")
 
 
-def _to_tuple(classes: Iterable[type[BaseException]]) -> tuple[type[BaseException], ...]:
-    return tuple(classes)
+def _to_classes(classes: Iterable[type[BaseException]]) -> tuple[type[BaseException], ...]:
+    checked = tuple(classes)
+    for each in checked:
+        if not isinstance(each, type) or not issubclass(each, BaseException):
+            raise TypeError(f"non_retryable takes exception classes, not {each!r}")
+    return checked
 
 
 @frozen
@@ -37,7 +42,7 @@ class RetryPolicy:
     """By how much each wait is longer than the one before."""
     max_interval: float = field(default=60.0, converter=seconds, validator=_not_negative)
     """The longest wait, in seconds (or a timedelta)."""
-    non_retryable: tuple[type[BaseException], ...] = field(default=(), converter=_to_tuple)
+    non_retryable: tuple[type[BaseException], ...] = field(default=(), converter=_to_classes)
     """Exception classes that fail the activity at once, like :class:`~trio_romancy.TerminalError`."""
 
     @classmethod

@@ -9,37 +9,51 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import dataclasses
+import enum
 import json
-import math
 import types
 import typing
-from collections import abc
+from collections import abc, deque
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar, Union
 from uuid import UUID
 
-from attrs import fields, has, resolve_types
-from cattrs import BaseValidationError, ClassValidationError, Converter, IterableValidationError
-from cattrs.cols import (
-    is_namedtuple,
-    list_structure_factory,
-    namedtuple_structure_factory,
-    namedtuple_unstructure_factory,
-)
-from cattrs.errors import ForbiddenExtraKeysError, StructureHandlerNotFoundError
-from cattrs.strategies import configure_union_passthrough
+from attrs import has, resolve_types
+from cattrs import Converter
+from cattrs.cols import list_structure_factory
+from cattrs.errors import StructureHandlerNotFoundError
+from cattrs.gen import make_hetero_tuple_unstructure_fn
 
+from .diagnosis import (
+    SCALARS,
+    element,
+    expected,
+    fault_of_scalar,
+    field_names,
+    field_types,
+    is_class,
+    is_namedtuple,
+    is_union,
+    kind_of,
+    members,
+    name_of,
+    not_json,
+    problems_of_error,
+    problems_of_value,
+    required_keys,
+    short,
+    without_required,
+)
 from .errors import InvalidDataError, Problem
 
 T = TypeVar("T")
 
-_SCALARS = (str, int, float, bool, type(None))
 _MICROSECOND = timedelta(microseconds=1)
+_CONTAINS_ITSELF = Problem("$", "it contains itself")
 
 # ASCII only: no database's character set, collation or treatment of NUL can change what is stored.
 _json = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
@@ -70,19 +84,22 @@ class Codec(Generic[T]):
         Raises:
           InvalidDataError: if it does not match the annotation, or would not survive being stored.
         """
-        if type(value) is self._scalar:
-            return _json.encode(value), value
         try:
+            if type(value) is self._scalar:
+                text = _json.encode(value)
+                if "\\ud" not in text:  # JSON joins two surrogates to one character
+                    return text, value
             text = _json.encode(self._unstructure(value))
             restored = self._structure(loads(text), self.annotation)
+            if restored == value or _same(restored, value):
+                return text, restored
         except RecursionError:
-            raise InvalidDataError("this value cannot be stored", [Problem("$", "it contains itself")]) from None
+            raise InvalidDataError("this value cannot be stored", [_CONTAINS_ITSELF]) from None
         except Exception as error:
-            raise InvalidDataError("this value cannot be stored", self._diagnose(value) or [_whole(error)]) from None
-        if restored != value and not _same(restored, value):
-            problem = Problem("$", f"{_short(value)} would be read back as {_short(restored)}; give its exact type")
-            raise InvalidDataError("this value would not survive being stored", self._diagnose(value) or [problem])
-        return text, restored
+            problems = self._problems(value) or [_whole(error)]
+            raise InvalidDataError("this value cannot be stored", problems) from None
+        problems = self._problems(value) or [Problem("$", _altered(value, restored))]
+        raise InvalidDataError("this value would not survive being stored", problems)
 
     def decode(self, raw: object) -> T:
         """The value that this plain JSON data stands for.
@@ -94,16 +111,29 @@ class Codec(Generic[T]):
             value: T = self._structure(raw, self.annotation)
             return value
         except Exception as error:
-            problems = _problems_of(raw, self.annotation) or [_whole(error)]
+            problems = _problems_of_data(raw, self.annotation) or [_whole(error)]
             raise InvalidDataError("this data does not match its type", problems) from None
 
-    def _diagnose(self, value: object) -> list[Problem]:
+    def fault(self, value: object) -> str | None:
+        """Why the value cannot be stored, in words for the whole of it; None if it can."""
+        raw = None
+        try:
+            raw = self._unstructure(value)
+            restored = self._structure(loads(_json.encode(raw)), self.annotation)
+            if restored == value or _same(restored, value):
+                return None
+        except _AlteredError as error:
+            return str(error)
+        except Exception:
+            return fault_of_scalar(raw) or expected(self.annotation, value)
+        return fault_of_scalar(raw) or _altered(value, restored, self.annotation)
+
+    def _problems(self, value: object) -> list[Problem]:
         """Why encoding failed. Slow: only called once it has."""
         try:
-            raw = _detailed.unstructure(value, unstructure_as=self.annotation)
-        except Exception:
-            return [Problem("$", f"expected {_name(self.annotation)}, got {_short(value)}")]
-        return _not_json(raw, "$") or _problems_of(raw, self.annotation)
+            return problems_of_value(value, self.annotation, _fault)
+        except RecursionError:
+            return [_CONTAINS_ITSELF]
 
 
 @lru_cache(maxsize=4096)
@@ -118,13 +148,15 @@ def codec(annotation: Any) -> Codec[Any]:
       TypeError: if the annotation contains a type that cannot be stored as JSON.
     """
     try:
-        try:
-            return _cached_codec(annotation)
-        except TypeError:  # unhashable, such as Annotated[int, []]
-            return Codec(annotation)
+        return _cached_codec(_hashable(annotation))
     except StructureHandlerNotFoundError as error:
         unsupported = getattr(error, "type_", annotation)
-        raise TypeError(f"{_name(unsupported)} cannot be stored as JSON") from None
+        raise TypeError(f"{name_of(unsupported)} cannot be stored as JSON") from None
+    except TypeError as error:  # members of a union that nothing tells apart, or no hash
+        raise TypeError(f"{name_of(annotation)} cannot be stored as JSON: {error}") from None
+    except RecursionError:
+        what = "only attrs classes, dataclasses and what is in lists or dicts may contain themselves"
+        raise TypeError(f"{name_of(annotation)} cannot be stored as JSON: {what}") from None
 
 
 def is_structured(annotation: Any) -> bool:
@@ -132,78 +164,95 @@ def is_structured(annotation: Any) -> bool:
     origin = typing.get_origin(annotation) or annotation
     if typing.is_typeddict(origin):
         return True
-    return isinstance(origin, type) and (_is_class(origin) or issubclass(origin, Mapping))
+    return isinstance(origin, type) and (is_class(origin) or issubclass(origin, Mapping))
+
+
+def _hashable(annotation: Any) -> Any:
+    """The annotation itself, or without any ``Annotated`` in it if that holds something like a list."""
+    try:
+        hash(annotation)
+        return annotation
+    except TypeError:
+        holder = types.SimpleNamespace(__annotations__={"it": annotation})
+        return typing.get_type_hints(holder)["it"]
+
+
+def _fault(value: object, annotation: Any) -> str | None:
+    try:
+        inner = codec(annotation)
+    except (TypeError, NameError):  # the part of a type that only the whole can make sense of
+        return None
+    return inner.fault(value)
 
 
 # -- the rules ---------------------------------------------------------------------------------------------------------
 
-
-def _expect(kind: type, value: object) -> TypeError:
-    return TypeError(f"expected {kind.__name__}, got {_short(value)}")
+Hook = Callable[[Any, Any], Any]
 
 
-def _to_str(value: object, _: object) -> str:
-    if type(value) is str:
-        return value
-    raise _expect(str, value)
+class _AlteredError(Exception):
+    """A value would be read back as something else; the text says it to a person."""
+
+
+def _altered(value: object, restored: object, annotation: Any = object) -> str:
+    kind = kind_of(annotation)
+    if isinstance(kind, type) and not isinstance(value, kind):
+        return expected(annotation, value)
+    return f"{short(value)} would be read back as {short(restored)}; give its exact type"
+
+
+def _of_kind(annotation: Any, kind: type, parsed: Any, value: object) -> Any:
+    """What was parsed, as the class that is asked for where that is made of ``kind``: an ``IntEnum`` of int."""
+    if annotation is kind or not isinstance(annotation, type):  # such as Annotated[int, ...]
+        return parsed
+    try:
+        made = annotation(parsed)
+    except Exception:
+        raise TypeError(expected(annotation, value)) from None
+    if isinstance(made, enum.Enum) and type(made.value) is not type(parsed):  # Python takes 2.0 and True for ints
+        raise TypeError(expected(annotation, value))
+    return made
+
+
+def _to_str(value: object, annotation: Any) -> Any:
+    if type(value) is not str:
+        raise TypeError(expected(annotation, value))
+    return value if annotation is str else _of_kind(annotation, str, value, value)
 
 
 def _to_bool(value: object, _: object) -> bool:
     if type(value) is bool:
         return value
-    raise _expect(bool, value)
+    raise TypeError(expected(bool, value))
 
 
-def _to_int(value: object, _: object) -> int:
-    if type(value) is int:
-        return value
-    raise _expect(int, value)
+def _to_int(value: object, annotation: Any) -> Any:
+    if type(value) is not int:
+        raise TypeError(expected(annotation, value))
+    return value if annotation is int else _of_kind(annotation, int, value, value)
 
 
-def _to_float(value: object, _: object) -> float:
-    if type(value) is float or type(value) is int:
-        return float(value)
-    raise _expect(float, value)
+def _to_float(value: object, annotation: Any) -> Any:
+    if type(value) is not float and type(value) is not int:
+        raise TypeError(expected(annotation, value))
+    number = float(value)
+    return number if annotation is float else _of_kind(annotation, float, number, value)
 
 
 def _to_none(value: object, _: object) -> None:
     if value is not None:
-        raise TypeError(f"expected nothing, got {_short(value)}")
+        raise TypeError(expected(type(None), value))
 
 
-def _plain(value: Any) -> Any:
-    """Let a value without a declared type through, if JSON keeps it as it is."""
-    if type(value) in _SCALARS and type(value) is not float:
-        return value
-    if problems := _not_json(value, "$"):
-        raise InvalidDataError("this value cannot be stored", problems)
-    return value
-
-
-def _not_json(value: object, path: str) -> list[Problem]:
-    """Every place in a value that JSON would change or refuse."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return [Problem(path, f"JSON has no {value!r}")]
-    if type(value) is dict:
-        found = [
-            Problem(path, f"expected str as a key, got {_short(key)}") for key in value if not isinstance(key, str)
-        ]
-        return found + [p for key, item in value.items() for p in _not_json(item, _key(path, key))]
-    if type(value) is list:
-        return [p for index, item in enumerate(value) for p in _not_json(item, f"{path}[{index}]")]
-    if type(value) in _SCALARS:
-        return []
-    return [Problem(path, f"JSON has no {type(value).__name__}; annotate its type, got {_short(value)}")]
-
-
-def _exactly(kind: type[T], parse: Callable[[str], T]) -> Callable[[Any, Any], T]:
-    def structure(value: object, _: object) -> T:
+def _parsed(kind: type, parse: Callable[[str], Any]) -> Hook:
+    def structure(value: object, annotation: Any) -> Any:
         if type(value) is not str:
-            raise _expect(kind, value)
+            raise TypeError(expected(annotation, value))
         try:
-            return parse(value)
+            parsed = parse(value)
         except (ValueError, ArithmeticError):
-            raise _expect(kind, value) from None
+            raise TypeError(expected(annotation, value)) from None
+        return _of_kind(annotation, kind, parsed, value)
 
     return structure
 
@@ -211,10 +260,38 @@ def _exactly(kind: type[T], parse: Callable[[str], T]) -> Callable[[Any, Any], T
 def _to_timedelta(value: object, _: object) -> timedelta:
     if type(value) is int:
         return timedelta(microseconds=value)
-    raise TypeError(f"expected timedelta (as microseconds), got {_short(value)}")
+    raise TypeError(f"expected timedelta (as microseconds), got {short(value)}")
 
 
-Hook = Callable[[Any, Any], Any]
+def _to_decimal(text: str) -> Decimal:
+    number = Decimal(text)
+    if number.is_nan():
+        raise ValueError("NaN is not equal to itself")
+    return number
+
+
+def _from_decimal(value: Decimal) -> str:
+    if value.is_nan():
+        raise _AlteredError(f"{value!r} cannot be stored, it is not equal to itself")
+    return str(value)
+
+
+def _text_of(kind: type) -> Callable[[Any], str]:
+    def unstructure(value: object) -> str:
+        if isinstance(value, kind):
+            return str(value)
+        raise TypeError(expected(kind, value))  # anything has a str()
+
+    return unstructure
+
+
+def _plain(value: Any) -> Any:
+    """Let a value without a declared type through, if JSON keeps it as it is."""
+    if type(value) in SCALARS and type(value) is not float:
+        return value
+    if problems := not_json(value, "$"):
+        raise InvalidDataError("this value cannot be stored", problems)
+    return value
 
 
 def _shape(kind: type | tuple[type, ...], structure: Hook) -> Hook:
@@ -222,7 +299,7 @@ def _shape(kind: type | tuple[type, ...], structure: Hook) -> Hook:
 
     def structure_shape(value: object, annotation: Any) -> Any:
         if not isinstance(value, kind):
-            raise TypeError(f"expected {_name(annotation)}, got {_short(value)}")
+            raise TypeError(expected(annotation, value))
         return structure(value, annotation)
 
     return structure_shape
@@ -237,21 +314,137 @@ def _class(cls: Any, converter: Converter) -> Hook:
 
 
 def _list(annotation: Any, converter: Converter) -> Hook:
-    array: Any = types.GenericAlias(list, (_element(annotation),))
+    array: Any = types.GenericAlias(list, (element(annotation),))
     return _shape((list, tuple), list_structure_factory(array, converter))
 
 
 def _made_of_list(make: Callable[[list[Any]], Any]) -> Callable[[Any, Converter], Hook]:
     def factory(annotation: Any, converter: Converter) -> Hook:
-        array: Any = types.GenericAlias(list, (_element(annotation),))
+        array: Any = types.GenericAlias(list, (element(annotation),))
         structure = converter.get_structure_hook(array)
         return _shape((list, tuple), lambda value, _: make(structure(value, array)))
 
     return factory
 
 
-def _element(annotation: Any) -> Any:
-    return (typing.get_args(annotation) or (Any,))[0]
+def _named_tuple(cls: Any, converter: Converter) -> Hook:
+    row: Any = types.GenericAlias(tuple, _types_in(cls))
+    structure = _hook_of(row, converter)
+    return _shape((list, tuple), lambda value, _: cls(*structure(value, row)))
+
+
+def _from_named_tuple(cls: Any, converter: Converter) -> Callable[[Any], Any]:
+    return make_hetero_tuple_unstructure_fn(cls, converter, unstructure_to=list, type_args=_types_in(cls))
+
+
+def _types_in(named_tuple: Any) -> tuple[Any, ...]:
+    hints = field_types(named_tuple)
+    return tuple(hints.get(name, Any) for name in named_tuple._fields)
+
+
+def _typed_dict(cls: Any, converter: Converter) -> Hook:
+    return _shape(dict, converter.gen_structure_typeddict(_told_what_is_required(cls)))
+
+
+def _from_typed_dict(cls: Any, converter: Converter) -> Callable[[Any], Any]:
+    return converter.gen_unstructure_typeddict(_told_what_is_required(cls))
+
+
+@lru_cache(maxsize=1024)
+def _told_what_is_required(cls: Any) -> Any:
+    """A TypedDict whose annotations were postponed does not see the ``NotRequired`` in them."""
+    origin = typing.get_origin(cls) or cls
+    if required_keys(origin) == origin.__required_keys__:
+        return cls
+    needed = required_keys(origin)
+    hints = {
+        name: (typing.Required if name in needed else typing.NotRequired)[without_required(hint)]
+        for name, hint in field_types(cls).items()
+    }
+    make: Any = typing.TypedDict
+    return make(origin.__name__, hints)
+
+
+def _hook_of(annotation: Any, converter: Converter) -> Hook:
+    try:
+        return converter.get_structure_hook(annotation)
+    except RecursionError:  # a type that contains itself: looked up at first use
+        return converter.structure
+
+
+def _union(annotation: Any, converter: Converter) -> Hook:
+    """Scalars and literals are told by their type (for Python, True is the literal 1), the rest by cattrs."""
+    found = members(annotation)
+    if Any in found:
+        return converter.get_structure_hook(Any)
+    rest = [member for member in found if member not in SCALARS and typing.get_origin(member) is not Literal]
+    if len(found) == 2 and type(None) in found:
+        rest = [member for member in found if member is not type(None)]  # its own hook says best what it expects
+        found = [type(None)]
+    scalars = {member for member in found if member in SCALARS}
+    literals = {}
+    for literal in (it for member in found if typing.get_origin(member) is Literal for it in typing.get_args(member)):
+        raw = literal.value if isinstance(literal, enum.Enum) else literal
+        literals[type(raw), raw] = literal
+    other: Any = Union[tuple(rest)] if rest else None  # noqa: UP007
+    structure = _hook_of(other, converter) if rest else None
+
+    def structure_union(value: Any, _: object) -> Any:
+        kind = type(value)
+        if kind in scalars:
+            return value
+        if kind in SCALARS and (kind, value) in literals:
+            return literals[kind, value]
+        if structure is None:
+            raise TypeError(expected(annotation, value))
+        return structure(value, other)
+
+    return structure_union
+
+
+def _from_union(union: Any, converter: Converter) -> Callable[[Any], Any]:
+    found = members(union)
+    if Any in found:
+        return converter.get_unstructure_hook(Any)
+    scalars = tuple(member for member in found if member in SCALARS)
+    hooks = {
+        kind_of(member): converter.get_unstructure_hook(member)
+        for member in found
+        if member not in scalars and typing.get_origin(member) is not Literal
+    }
+
+    def unstructure_union(value: Any) -> Any:
+        kind = type(value)
+        if kind in scalars:
+            return value
+        if kind in hooks and isinstance(value, scalars):  # a StrEnum, in a union with str
+            plain = next(scalar for scalar in scalars if isinstance(value, scalar))
+            raise _AlteredError(f"{short(value)} would be read back as {name_of(plain)}; that is in the union, too")
+        of_base = (hook for base, hook in hooks.items() if isinstance(value, base))
+        return (hooks.get(kind) or next(of_base, converter.unstructure))(value)
+
+    return unstructure_union
+
+
+def _is_told_by_type(annotation: Any) -> bool:
+    if typing.get_origin(annotation) is Literal:
+        return True
+    return is_union(annotation) and any(
+        member is Any or member in SCALARS or typing.get_origin(member) is Literal for member in members(annotation)
+    )
+
+
+def _is_enum_of_plain(annotation: Any) -> bool:
+    """An enum whose values are not declared to need a conversion."""
+    return (
+        isinstance(annotation, type)
+        and issubclass(annotation, enum.Enum)
+        and "_value_" not in annotation.__annotations__
+    )
+
+
+def _is_optional(union: Any) -> bool:
+    return len(typing.get_args(union)) == 2 and type(None) in typing.get_args(union)
 
 
 def _origin_in(*origins: Any) -> Callable[[Any], bool]:
@@ -260,11 +453,7 @@ def _origin_in(*origins: Any) -> Callable[[Any], bool]:
 
 def _is_plain_tuple(annotation: Any) -> bool:
     arguments = typing.get_args(annotation)
-    return _origin_in(tuple)(annotation) and (not arguments or arguments[-1] is Ellipsis)
-
-
-def _is_class(annotation: Any) -> bool:
-    return has(typing.get_origin(annotation) or annotation) or dataclasses.is_dataclass(annotation)
+    return annotation in (tuple, typing.Tuple) or (_origin_in(tuple)(annotation) and arguments[-1:] == (...,))
 
 
 def _converter(*, detailed: bool) -> Converter:
@@ -280,26 +469,27 @@ def _converter(*, detailed: bool) -> Converter:
         (float, _to_float),
         (type(None), _to_none),
         (timedelta, _to_timedelta),
-        (bytes, _exactly(bytes, lambda text: base64.b64decode(text, validate=True))),
-        (datetime, _exactly(datetime, datetime.fromisoformat)),
-        (date, _exactly(date, date.fromisoformat)),
-        (time, _exactly(time, time.fromisoformat)),
-        (Decimal, _exactly(Decimal, Decimal)),
-        (UUID, _exactly(UUID, UUID)),
-        (Path, _exactly(Path, Path)),
+        (bytes, _parsed(bytes, lambda text: base64.b64decode(text, validate=True))),
+        (datetime, _parsed(datetime, datetime.fromisoformat)),
+        (date, _parsed(date, date.fromisoformat)),
+        (time, _parsed(time, time.fromisoformat)),
+        (Decimal, _parsed(Decimal, _to_decimal)),
+        (UUID, _parsed(UUID, UUID)),
+        (Path, _parsed(Path, Path)),
     ):
         converter.register_structure_hook(kind, structure)
     converter.register_unstructure_hook(timedelta, lambda value: value // _MICROSECOND)
     converter.register_unstructure_hook(bytes, lambda value: base64.b64encode(value).decode("ascii"))
     for iso in (datetime, date, time):
         converter.register_unstructure_hook(iso, lambda value: value.isoformat())
-    for text in (Decimal, UUID, Path):
-        converter.register_unstructure_hook(text, str)
-    if not detailed:  # the detailed one lets all through, for _not_json to say where what is wrong
-        converter.register_unstructure_hook_func(lambda annotation: annotation is Any, _plain)
+    for text in (UUID, Path):
+        converter.register_unstructure_hook(text, _text_of(text))
+    converter.register_unstructure_hook(Decimal, _from_decimal)
+    converter.register_unstructure_hook(enum.StrEnum, lambda member: member.value)
+    converter.register_unstructure_hook_func(lambda annotation: annotation is Any, _plain)
     factories: list[tuple[Callable[[Any], bool], Callable[[Any, Converter], Hook]]] = [
-        (_is_class, _class),
-        (typing.is_typeddict, lambda cls, converter: _shape(dict, converter.gen_structure_typeddict(cls))),
+        (is_class, _class),
+        (typing.is_typeddict, _typed_dict),
         (
             _origin_in(dict, abc.Mapping, abc.MutableMapping),
             lambda cls, converter: _shape(dict, converter.gen_structure_mapping(cls)),
@@ -309,15 +499,15 @@ def _converter(*, detailed: bool) -> Converter:
         (_origin_in(frozenset), _made_of_list(frozenset)),
         (_origin_in(tuple), lambda cls, converter: _shape((list, tuple), converter.gen_structure_hetero_tuple(cls))),
         (_is_plain_tuple, _made_of_list(tuple)),
-        (
-            is_namedtuple,
-            lambda cls, converter: _shape((list, tuple), namedtuple_structure_factory(cls, converter)),
-        ),
+        (is_namedtuple, _named_tuple),
+        (_is_told_by_type, _union),
+        (_is_enum_of_plain, lambda cls, _: lambda value, _: _of_kind(cls, enum.Enum, value, value)),
     ]
     for predicate, factory in factories:
         converter.register_structure_hook_factory(predicate, factory)
-    converter.register_unstructure_hook_factory(is_namedtuple, namedtuple_unstructure_factory)
-    configure_union_passthrough(str | bool | int | float | None, converter, accept_ints_as_floats=False)
+    converter.register_unstructure_hook_factory(is_namedtuple, _from_named_tuple)
+    converter.register_unstructure_hook_factory(typing.is_typeddict, _from_typed_dict)
+    converter.register_unstructure_hook_factory(lambda it: is_union(it) and not _is_optional(it), _from_union)
     return converter
 
 
@@ -325,83 +515,31 @@ _fast = _converter(detailed=False)
 _detailed = _converter(detailed=True)
 
 
-def _same(one: object, other: object) -> bool:
-    """Equality that also sees through classes without ``__eq__``."""
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_same(item, other[key]) for key, item in one.items())
-    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
-        return len(one) == len(other) and all(map(_same, one, other))
-    if _is_class(type(one)):
-        return all(_same(getattr(one, name), getattr(other, name)) for name in _field_names(type(one)))
-    return one == other
-
-
-def _field_names(cls: Any) -> list[str]:
-    return [a.name for a in fields(cls)] if has(cls) else [f.name for f in dataclasses.fields(cls)]
-
-
-# -- what is wrong, and where ------------------------------------------------------------------------------------------
-
-
-def _problems_of(raw: object, annotation: Any) -> list[Problem]:
+def _problems_of_data(raw: object, annotation: Any) -> list[Problem]:
     try:
         _detailed.structure(raw, annotation)
     except Exception as error:
-        return _problems(error, "$", raw)
+        return problems_of_error(error, raw)
     return []
-
-
-def _problems(error: BaseException, path: str, raw: object) -> list[Problem]:
-    """Flatten the tree of errors that cattrs raises, each with its path."""
-    if isinstance(error, ClassValidationError):
-        with_notes, without = error.group_exceptions()
-        found = []
-        for inner, note in with_notes:
-            if isinstance(inner, KeyError) and isinstance(raw, dict) and note.name not in raw:
-                found.append(Problem(_key(path, note.name), "missing"))
-            else:
-                found += _problems(inner, _key(path, note.name), _item(raw, note.name))
-        return found + [p for inner in without for p in _problems(inner, path, raw)]
-    if isinstance(error, IterableValidationError):
-        with_index, without = error.group_exceptions()
-        found = []
-        for inner, place in with_index:
-            inside = f"{path}[{place.index}]" if isinstance(place.index, int) else _key(path, place.index)
-            found += _problems(inner, inside, _item(raw, place.index))
-        return found + [p for inner in without for p in _problems(inner, path, raw)]
-    if isinstance(error, BaseValidationError):
-        return [p for inner in error.exceptions for p in _problems(inner, path, raw)]
-    if isinstance(error, ForbiddenExtraKeysError):
-        return [Problem(_key(path, name), "unknown field") for name in sorted(error.extra_fields)]
-    return [Problem(path, str(error) or type(error).__name__)]
-
-
-def _item(raw: object, key: Any) -> object:
-    try:
-        return raw[key]  # type: ignore[index]
-    except (LookupError, TypeError):
-        return raw
 
 
 def _whole(error: Exception) -> Problem:
     return Problem("$", str(error) or type(error).__name__)
 
 
-def _key(path: str, key: object) -> str:
-    return f"{path}.{key}" if isinstance(key, str) and key.isidentifier() else f"{path}[{key!r}]"
-
-
-def _short(value: object) -> str:
-    try:
-        text = repr(value)
-    except Exception as error:
-        text = f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _name(annotation: Any) -> str:
-    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
-        return annotation.__name__
-    return str(annotation).removeprefix("typing.")
+def _same(one: object, other: object) -> bool:
+    """Equality that also sees through classes without ``__eq__``, and through an hour that comes twice."""
+    if one == other:
+        return True
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(item, other[key]) for key, item in one.items())
+    if isinstance(one, (list, tuple, deque)) and isinstance(other, (list, tuple, deque)):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, datetime) and isinstance(other, datetime):  # Python calls these unequal, whatever they mean
+        moments = [(it.replace(tzinfo=None, fold=0), it.utcoffset()) for it in (one, other)]
+        return moments[0] == moments[1]
+    if is_class(type(one)):
+        return all(_same(getattr(one, name), getattr(other, name)) for name in field_names(type(one)))
+    return False

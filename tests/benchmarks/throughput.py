@@ -95,6 +95,12 @@ def show(result: dict[str, Any]) -> str:
             notes.append(f"{each['system']}, {_clients(each['clients'])}: {each['failed']} of {tried} workflows failed")
     modes = {(run["journal_mode"], run["synchronous"]) for each in result["measured"] for run in each["runs"]}
     notes += [f"journal_mode={mode}, synchronous={level} on every connection" for mode, level in sorted(modes)]
+    syncs = [sync for each in result["measured"] for run in each["runs"] for sync in run["disk_sync_ms"]]
+    if max(syncs) > 3 * min(syncs):
+        notes.append(
+            f"a page took {min(syncs):.2f} ms at one time and {max(syncs):.2f} ms at another to be on disk: "
+            f"the machine was not idle, and the slower numbers say more about that than about the systems"
+        )
     title = "Throughput: workflows of three activities, SQLite"
     return "\n".join([table.render(title, _HEADS, rows), "", *notes])
 

@@ -40,7 +40,7 @@ def pay() -> None:
 
 @activity
 async def ship() -> str:
-    effect("ship")  # noqa: ASYNC230
+    effect("ship")
     print("shipping", flush=True)
     if what == "order":
         await trio.sleep_forever()

@@ -32,12 +32,12 @@ from .test_replay import worker_of
 ran: list[str] = []
 
 
-@compensation
+@compensation(name="app_undo")
 async def undo(name: str) -> None:
     ran.append(f"undo {name}")
 
 
-@activity(compensation=undo)
+@activity(name="do", compensation=undo)
 async def do(name: str, seconds: float = 0.0) -> str:
     ran.append(f"begin {name}")
     await trio.sleep(seconds)

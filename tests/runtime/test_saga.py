@@ -134,18 +134,18 @@ async def test_an_argument_the_compensation_needs_must_be_storable_before_the_ac
     ran: list[int] = []
 
     @compensation
-    async def undo(amount: float) -> None: ...
+    async def undo_payment(amount: float) -> None: ...
 
-    @activity(compensation=undo)
-    async def do(amount: float) -> None:
+    @activity(compensation=undo_payment)
+    async def do_pay(amount: float) -> None:
         ran.append(1)
 
     @workflow
     async def flow(ctx: WorkflowContext) -> None:
-        await do(float("nan"))
+        await do_pay(float("nan"))
 
     async with App(":memory:") as app:
-        with pytest.raises(WorkflowFailedError, match="argument 'amount' of activity 'do'.*JSON has no nan"):
+        with pytest.raises(WorkflowFailedError, match="argument 'amount' of activity 'do_pay'.*JSON has no nan"):
             await (await app.start(flow)).result()
     assert not ran
 

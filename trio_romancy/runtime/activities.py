@@ -94,7 +94,7 @@ async def attempt(
             return given_up
         await actor.before_side_effect(operation)
         number = len(failures) + 1
-        context = ActivityContext(actor.instance_id, operation.id, number, actor.open_session)
+        context = ActivityContext(actor.instance_id, operation.id, number, actor.home.database)
         token = current_execution.set(context)
         if what.cancellable:
             operation.scope.shield = False

@@ -21,7 +21,6 @@ from ..serialization import dumps, loads
 from ..storage.database import Database
 from ..storage.instances import Claim, Record, closing_row, update_row
 from ..storage.journal import Batch, Journal
-from ..storage.session import Session
 from . import operations
 from .activities import Attempted, Dropped, Result, attempt
 from .delivery import Delivery
@@ -484,10 +483,6 @@ class Actor:
             self.idle_since = None
             self.deliver().poke()
         await self.clock.sleep_until(when)
-
-    def open_session(self) -> Session:
-        """A transaction for one attempt of an activity."""
-        return Session(self.home.database)
 
     def start_soon(self, fn: Callable[[], Awaitable[object]]) -> None:
         """Run a task beside the workflow function, as long as the actor lives."""

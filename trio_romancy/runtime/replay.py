@@ -19,11 +19,10 @@ from attrs import define, field
 
 from ..clock import Microseconds
 from ..errors import NonDeterminismError, OperationIdError
+from ..ids import checked_id
 from ..model import Kind
 from ..storage.instances import Record
 from .peek import is_runnable
-
-MAX_ID = 255
 
 
 class Shield(Protocol):
@@ -147,11 +146,10 @@ class Replay:
         branch = current_branch.get()
         if explicit is not None:
             id = explicit
-            if not isinstance(id, str) or not 0 < len(id) <= MAX_ID:
-                raise OperationIdError(
-                    f"instance {self.instance_id!r}: an operation id is a string of 1 to {MAX_ID} characters, "
-                    f"not {id!r}"
-                )
+            try:
+                checked_id(id, "an operation id")
+            except ValueError as error:
+                raise OperationIdError(f"instance {self.instance_id!r}: {error}") from None
         elif branch.task is task:
             number = branch.counters.get(name, 0) + 1
             branch.counters[name] = number

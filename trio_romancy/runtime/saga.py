@@ -53,8 +53,8 @@ class Saga:
         self.function_end: Record | None = None
         """The entry with which the workflow function ended."""
         self._undos: list[Undo] = []
-        self._done: set[str] = set()
-        self._failed: set[str] = set()
+        self._done: frozenset[str] = frozenset()
+        self._failed: frozenset[str] = frozenset()
         self._counts_from = 0
         """Failed attempts of compensations before this entry do not count: somebody resumed the instance then."""
         for record in records:
@@ -63,11 +63,11 @@ class Saga:
             elif record.kind.ends_function:
                 self.function_end = record
             elif record.kind is Kind.COMPENSATION_COMPLETED:
-                self._done.add(record.operation_id)
+                self._done |= {record.operation_id}
             elif record.kind is Kind.COMPENSATION_FAILED:
-                self._failed.add(record.operation_id)
+                self._failed |= {record.operation_id}
             elif record.kind is Kind.RESUMED:
-                self._failed.clear()
+                self._failed = frozenset()
                 self._counts_from = record.seq
 
     def completed(self, activity_id: str, payload: Mapping[str, Any]) -> None:
@@ -97,7 +97,10 @@ class Saga:
             attempts[undo.operation_id] = counted
             if undo.operation_id not in self._done | self._failed:
                 kind = await _compensate(actor, undo)
-                (self._done if kind is Kind.COMPENSATION_COMPLETED else self._failed).add(undo.operation_id)
+                if kind is Kind.COMPENSATION_COMPLETED:
+                    self._done |= {undo.operation_id}
+                else:
+                    self._failed |= {undo.operation_id}
 
 
 async def _compensate(actor: Actor, undo: Undo) -> Kind:

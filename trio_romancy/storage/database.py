@@ -65,6 +65,16 @@ class Database(Protocol):
         ...
 
 
+def shown_url(url: str) -> str:
+    """The URL as it may be shown: without its password."""
+    if "://" not in str(url):
+        return str(url)
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except (ArgumentError, ValueError):
+        return "the database URL"
+
+
 def open_database(url: str) -> AbstractAsyncContextManager[Database]:
     """The database that a URL or a file name means.
 
@@ -85,9 +95,9 @@ def open_database(url: str) -> AbstractAsyncContextManager[Database]:
         return open_threaded_database(url)
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise DatabaseError("the database URL cannot be parsed; it looks like sqlite:///orders.db") from None
-    shown = parsed.render_as_string(hide_password=True)
+    shown = shown_url(url)
     if parsed.get_backend_name() != "sqlite":
         raise DatabaseError(
             f"{shown}: this version works with SQLite only: give a file name, ':memory:' or sqlite:///file"

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy
-import sqlalchemy.orm
 import trio
 from sqlalchemy import Connection, Executable
 from sqlalchemy.engine import Result, ScalarResult
 
 from .database import Database, Transaction
+
+if TYPE_CHECKING:
+    import sqlalchemy.orm
 
 E = TypeVar("E")
 R = TypeVar("R")
@@ -56,6 +58,8 @@ class Session:
 
     def _with_session(self, connection: Connection, fn: Callable[[sqlalchemy.orm.Session], R]) -> R:
         if self._session is None:
+            import sqlalchemy.orm  # only now: who uses no session is spared thousands of objects in memory
+
             # The transaction is ours to commit; the session only ever flushes into it.
             self._session = sqlalchemy.orm.Session(
                 bind=connection, expire_on_commit=False, join_transaction_mode="rollback_only"

@@ -178,6 +178,8 @@ def _check_file(path: str) -> str:
 
     Returns the absolute path.
     """
+    if "\0" in path:
+        raise DatabaseError(f"{path!r} is no file name: it contains a NUL character")
     directory = os.path.dirname(os.path.abspath(path))
     if os.path.isdir(path):
         raise DatabaseError(f"{path} is a directory; name a file in it, such as {os.path.join(path, 'romancy.db')}")
