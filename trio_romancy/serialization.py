@@ -453,7 +453,8 @@ def _origin_in(*origins: Any) -> Callable[[Any], bool]:
 
 def _is_plain_tuple(annotation: Any) -> bool:
     arguments = typing.get_args(annotation)
-    return annotation in (tuple, typing.Tuple) or (_origin_in(tuple)(annotation) and arguments[-1:] == (...,))
+    is_bare = annotation in (tuple, typing.Tuple)  # noqa: UP006
+    return is_bare or (_origin_in(tuple)(annotation) and arguments[-1:] == (...,))
 
 
 def _converter(*, detailed: bool) -> Converter:

@@ -183,7 +183,7 @@ async def test_a_thread_that_overruns_never_overlaps_its_next_attempt_and_its_la
 
     async with App(":memory:") as app:
         handle = await app.start(flow)
-        while not await app.history(handle.instance_id):
+        while not await app.history(handle.instance_id):  # noqa: ASYNC110
             await trio.sleep(0.01)  # until the failed attempt is recorded, while its thread goes on
         await trio.sleep(0.1)
         release.set()

@@ -181,10 +181,12 @@ async def test_shutdown_lets_running_activities_finish_and_records_them_and_the_
 async def test_what_does_not_finish_in_time_is_handed_back_and_done_by_the_next_app(tmp_path: Path) -> None:
     path = str(tmp_path / "romancy.db")
     hang = True
+    begun = trio.Event()
 
     @activity
     async def hangs() -> str:
         ran.append("begin")
+        begun.set()
         if hang:
             await trio.sleep_forever()
         return "done"
@@ -195,8 +197,7 @@ async def test_what_does_not_finish_in_time_is_handed_back_and_done_by_the_next_
 
     async with App(path, shutdown_timeout=0.2) as app:
         handle = await app.start(flow)
-        while not ran:
-            await trio.sleep(0.01)
+        await begun.wait()
     hang = False
     async with App(path) as app:
         assert await app.handle(handle.instance_id).result(timeout=10) == "done"
@@ -216,8 +217,6 @@ async def test_a_client_starts_awaits_and_cancels_what_a_worker_runs(tmp_path: P
         async with App(path):
             assert await handle.result(timeout=10) == "two"
             slow = await client.start(two_steps, 0.3)
-            while "begin one" not in ran[4:]:
-                await trio.sleep(0.01)
             assert await slow.cancel("not needed")
             with pytest.raises(WorkflowCancelledError):
                 await slow.result(timeout=10)

@@ -59,7 +59,7 @@ async def test_a_scope_is_innermost_until_another_or_a_nursery_is_opened() -> No
     task = trio.lowlevel.current_task()
     with trio.CancelScope() as scope:
         assert is_innermost(scope, task)
-        with trio.CancelScope():
+        with trio.CancelScope():  # noqa: ASYNC100
             assert not is_innermost(scope, task)
         async with trio.open_nursery():
             assert not is_innermost(scope, task)

@@ -85,7 +85,7 @@ async def test_a_child_task_without_id_or_branch_is_told_which_to_add(use: str) 
 async def test_the_same_id_or_branch_twice_is_an_error(twice: str) -> None:
     @workflow
     async def flow(ctx: WorkflowContext) -> str:
-        with pytest.raises(OperationIdError, match="second time|before"):
+        with pytest.raises(OperationIdError, match=r"second time|before"):
             for _ in range(2):
                 if twice == "id":
                     await echo.options(id="same")("x")

@@ -145,7 +145,7 @@ async def test_an_argument_the_compensation_needs_must_be_storable_before_the_ac
         await do_pay(float("nan"))
 
     async with App(":memory:") as app:
-        with pytest.raises(WorkflowFailedError, match="argument 'amount' of activity 'do_pay'.*JSON has no nan"):
+        with pytest.raises(WorkflowFailedError, match=r"argument 'amount' of activity 'do_pay'.*JSON has no nan"):
             await (await app.start(flow)).result()
     assert not ran
 

@@ -230,7 +230,7 @@ def test_many_processes_that_open_a_new_file_at_once_all_find_the_same_tables(tm
         processes = [
             stack.enter_context(
                 subprocess.Popen(
-                    [sys.executable, "-W", "error", "-c", STARTER, str(path), f"worker-{number}"],
+                    [sys.executable, "-c", STARTER, str(path), f"worker-{number}"],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
