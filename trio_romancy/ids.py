@@ -15,7 +15,7 @@ def is_id(id: Any) -> bool:
     """Whether every database can hold it: 1 to 255 characters of text, without NUL or lone surrogates."""
     if not isinstance(id, str) or not 0 < len(id) <= MAX_ID or "\0" in id:
         return False
-    return not any("\ud800" <= character <= "\udfff" for character in id)
+    return id.isascii() or not any("\ud800" <= character <= "\udfff" for character in id)
 
 
 def checked_id(id: Any, what: str = "an id") -> str:
