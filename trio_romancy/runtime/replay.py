@@ -221,8 +221,6 @@ class Replay:
 
     def is_settled(self) -> bool:
         """Whether no task of the workflow can go on by itself: each waits for an operation or for another task."""
-        if any(told.record is not None and told.task is not None for told in self.in_flight.values()):
-            return False  # and the task has not come to hear it
         for task, operation in self._tasks():
             if (operation is None or not operation.is_executing) and is_runnable(task):
                 return False
