@@ -487,8 +487,8 @@ UNEXPECTED: dict[str, tuple[Any, object, list[str]]] = {
     ),
     "enum in plain JSON": (Any, Size.SMALL, ["$: JSON has no Size; annotate its type, got <Size.SMALL: 'small'>"]),
     "bytes in plain JSON": (Any, [b"x"], ["$[0]: JSON has no bytes; annotate its type, got b'x'"]),
-    "list that contains itself": (Any, contains_itself(), ["$: it contains itself"]),
-    "class that contains itself": (Node, node_contains_itself(), ["$: it contains itself"]),
+    "list that contains itself": (Any, contains_itself(), ["$: it contains itself, or is nested too deeply"]),
+    "class that contains itself": (Node, node_contains_itself(), ["$: it contains itself, or is nested too deeply"]),
     "object without repr in plain JSON": (
         Any,
         [UnsupportedWithoutRepr()],

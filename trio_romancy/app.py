@@ -209,6 +209,10 @@ class App:
         """
         running = self._now_running()
         if isinstance(workflow, str):
+            if len(args) != 1 or kwargs.keys() - {"id"}:
+                raise TypeError(
+                    "by name, a workflow is started with app.start(name, input) or app.start(name, input, id=...)"
+                )
             workflow, text, arguments = _find(workflow, *args, **kwargs)
         elif not isinstance(workflow, Workflow):
             raise TypeError(f"app.start takes a workflow made with @workflow, or its name, not {workflow!r}")
@@ -408,7 +412,7 @@ async def _prepare(database: Database, *, migrate: bool) -> None:
     await patiently(database, database.run, migrations.migrate if migrate else migrations.check)
 
 
-def _find(name: str, input: Any = None, *, id: str | None = None) -> tuple[Workflow[..., Any], str, list[Any]]:
+def _find(name: str, input: Any, *, id: str | None = None) -> tuple[Workflow[..., Any], str, list[Any]]:
     workflow = find_workflow(name)
     if workflow is None:
         known = ", ".join(sorted(workflow_names())) or "none"

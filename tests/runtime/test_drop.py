@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 
-from trio_romancy import App, Kind, Status, WorkflowContext, activity, workflow
+from trio_romancy import App, Kind, Status, WorkflowContext, WorkflowStuckError, activity, workflow
 
 from .test_replay import worker_of
 
@@ -152,3 +152,44 @@ async def test_a_crashed_actor_is_restarted_and_one_that_always_crashes_is_parke
         kinds = [entry.kind for entry in await app.history(handle.instance_id)]
     assert kinds.count(Kind.RESUMED) == 1
     assert ran == ["begun", "finally"]
+
+
+async def test_only_deaths_without_progress_in_between_count_towards_parking() -> None:
+    deaths = 0
+
+    @activity
+    async def fatal_once(number: int) -> int:
+        nonlocal deaths
+        if deaths <= number:
+            deaths += 1
+            worker_of(app).abandon()  # as if the process died now
+            await trio.sleep_forever()
+        return number
+
+    @workflow
+    async def flow(ctx: WorkflowContext) -> int:
+        return sum([await fatal_once(number) for number in range(8)])
+
+    async with App(":memory:", max_recoveries=1) as app:
+        assert await (await app.start(flow)).result() == sum(range(8))
+    assert deaths == 8
+
+
+async def test_deaths_without_progress_park_an_instance_after_max_recoveries() -> None:
+    deaths = 0
+
+    @activity
+    async def fatal() -> None:
+        nonlocal deaths
+        deaths += 1
+        worker_of(app).abandon()
+        await trio.sleep_forever()
+
+    @workflow
+    async def flow(ctx: WorkflowContext) -> None:
+        await fatal()
+
+    async with App(":memory:", max_recoveries=2) as app:
+        with pytest.raises(WorkflowStuckError, match="has died 3 times while it ran, and max_recoveries is 2"):
+            await (await app.start(flow)).result()
+    assert deaths == 3

@@ -19,9 +19,7 @@ WORKER = Path(__file__).parent / "recovery_worker.py"
 
 
 def run(directory: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(WORKER), *arguments], cwd=directory, stdout=subprocess.PIPE, text=True
-    )
+    return subprocess.Popen([sys.executable, str(WORKER), *arguments], cwd=directory, stdout=subprocess.PIPE, text=True)
 
 
 def read_line(process: subprocess.Popen[str]) -> str:

@@ -92,9 +92,7 @@ async def test_what_completed_is_compensated_in_reverse_order_with_the_arguments
     assert instance is not None
     assert instance.status is Status.FAILED
     done = [entry.operation_id for entry in entries if entry.kind is Kind.COMPENSATION_COMPLETED]
-    assert done == [
-        f"{id}/compensation" for id in ("bar/book:1", "opera/book:1", "zoo/book:1", "book:2", "book:1")
-    ]
+    assert done == [f"{id}/compensation" for id in ("bar/book:1", "opera/book:1", "zoo/book:1", "book:2", "book:1")]
 
 
 async def test_a_cancelled_workflow_is_compensated_as_well() -> None:
