@@ -321,3 +321,48 @@ async def test_a_recorded_result_that_no_longer_fits_the_code_parks_the_instance
         flow_of(int)
         assert await app.resume(handle.instance_id)
         assert await handle.result() == "1"
+
+
+async def test_an_activity_that_had_begun_when_its_actor_crashed_goes_on_to_its_outcome_though_cancelled() -> None:
+    async with App(":memory:", max_running=1) as app:
+        first = await app.start(two_steps, 1.0)
+        pending = await app.start(do_other, 10.0)
+        await first.result()
+        await trio.sleep(5)
+        assert ran[-1] == "begin other"
+        worker_of(app).crash_actors(RuntimeError("a bug in the runtime"))
+        assert await pending.cancel()
+        with pytest.raises(WorkflowCancelledError):
+            await pending.result()
+    assert ran[-3:] == ["begin other", "end other", "undo other"]
+
+
+async def test_a_cancel_request_that_comes_while_the_journal_is_loaded_is_heard() -> None:
+    async with App(":memory:", idle_timeout=1) as app:
+        handle = await app.start(naps)
+        await trio.sleep(50)
+        database = app._now_running().database
+        read = type(database).read
+        loading, loaded = trio.Event(), trio.Event()
+
+        async def slow_read(self: Any, fn: Any, *args: Any, **kwargs: Any) -> Any:
+            if fn.__name__ == "load_records":
+                loading.set()
+                await loaded.wait()
+            return await read(self, fn, *args, **kwargs)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(database), "read", slow_read)
+            await loading.wait()
+            assert await handle.cancel("while loading")
+            await trio.sleep(0.01)
+            loaded.set()
+            with pytest.raises(WorkflowCancelledError, match="while loading"):
+                await handle.result()
+    assert "begin after" not in ran
+
+
+@workflow
+async def naps(ctx: WorkflowContext) -> None:
+    await ctx.sleep(100)
+    await do("after")

@@ -198,6 +198,8 @@ class Supervisor:
             while True:
                 try:
                     records = [] if new is not None else await self._load(claim.instance_id)
+                    if (reason := self._cancels.get(claim.instance_id)) is not None:
+                        claim = evolve(claim, cancel_requested=reason)
                     actor = Actor(self, claim, _workflow(claim), records, new)
                     self._actors[claim.instance_id] = actor
                     if self.is_draining:
@@ -211,8 +213,7 @@ class Supervisor:
                     crashes = crashes or deque(maxlen=_CRASHES)
                     if not await self._may_restart(claim, crashes, error):
                         return
-                if (reason := self._cancels.get(claim.instance_id)) is not None:
-                    claim = evolve(claim, cancel_requested=reason)
+                claim = evolve(claim, status=Status.RUNNING)  # whatever it was before, something may have begun since
         finally:
             self._forget(claim.instance_id)
 
