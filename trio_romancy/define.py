@@ -312,8 +312,8 @@ def activity(
       retry: when it is tried again after a failure, by default as the app says.
       timeout: the most seconds (or a timedelta) that one attempt may take. A plain ``def`` runs in a thread, which
         nobody can stop: its attempt counts as failed then, and the next one begins when the thread has ended.
-      cancellable: whether it may be torn down, with no outcome recorded, when its workflow is cancelled or a sibling
-        fails. By default it runs to its outcome first.
+      cancellable: whether it may be torn down when its workflow is cancelled or a sibling fails; that is recorded, and
+        nothing is compensated. By default it runs to its outcome first.
 
     Raises:
       DefinitionError: if it cannot be used so, naming function and parameter.
