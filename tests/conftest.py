@@ -1,22 +1,43 @@
-"""Runs ``async def`` tests with trio."""
+"""Runs ``async def`` tests with trio, and gives tests their databases."""
 
 from __future__ import annotations
 
 import inspect
 import math
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 import trio
 import trio.testing
+from attrs import define, field
 
-from trio_romancy import define
+from trio_romancy import define as definitions
+
+from .servers import PRODUCTS, ServerMissingError, execute, open_new_database, open_server
 
 LONGEST_TEST = 60.0
 """Seconds on the real clock after which a test hangs."""
 
+KINDS = ("sqlite", *PRODUCTS)
+
+missing: dict[str, str] = {}
+"""What could not be tested on, and why."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "real_clock: the time of this async test is real; by default it is virtual")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that databases are dropped even then
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if missing:
+        terminalreporter.section("NOT TESTED", red=True, bold=True)
+        for kind, why in missing.items():
+            terminalreporter.line(f"{kind}: {why}", red=True)
+        terminalreporter.line("All databases: apt-get install mariadb-server postgresql", red=True)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -38,5 +59,78 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 @pytest.fixture(autouse=True)
 def only_own_definitions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test sees the definitions of its own module only, as if no other had been imported."""
-    own = {key: made for key, made in define._registry.items() if made.function.__module__ == request.module.__name__}
-    monkeypatch.setattr(define, "_registry", own)
+    registry = definitions._registry
+    own = {key: made for key, made in registry.items() if made.function.__module__ == request.module.__name__}
+    monkeypatch.setattr(definitions, "_registry", own)
+
+
+# -- databases ---------------------------------------------------------------------------------------------------------
+
+
+@define
+class Databases:
+    """One database on each server, emptied for each test; and new ones."""
+
+    _exits: ExitStack
+    _servers: dict[str, str] = field(factory=dict)
+    _urls: dict[str, str] = field(factory=dict)
+
+    def server(self, kind: str) -> str:
+        """The URL of a server of that kind, without a database. The test is skipped if there is none."""
+        if kind not in self._servers and kind not in missing:
+            try:
+                self._servers[kind] = self._exits.enter_context(open_server(kind))
+            except ServerMissingError as error:
+                missing[kind] = str(error)
+        if kind in missing:
+            if os.environ.get("CI") == "true":
+                pytest.fail(missing[kind])
+            pytest.skip(missing[kind])
+        return self._servers[kind]
+
+    def new(self, kind: str) -> str:
+        """The URL of a database that nobody has used. It is dropped when all tests have ended."""
+        if kind == "sqlite":
+            return ":memory:"
+        return self._exits.enter_context(open_new_database(self.server(kind)))
+
+    def empty(self, kind: str) -> str:
+        """The URL of a database without instances, which other tests may have used before."""
+        if kind == "sqlite":
+            return ":memory:"
+        if kind not in self._urls:
+            self._urls[kind] = self.new(kind)
+            return self._urls[kind]
+        url = self._urls[kind]
+        schema = "current_schema()" if kind == "postgresql" else "DATABASE()"
+        found = execute(url, f"SELECT table_name FROM information_schema.tables WHERE table_schema = {schema}")
+        tables = [name for (name,) in found]
+        kept = [name for name in tables if name.startswith("romancy_") and not name.endswith("alembic_version")]
+        dropped = [name for name in tables if not name.startswith("romancy_")]
+        execute(url, *[f"DELETE FROM {name}" for name in kept], *[f"DROP TABLE {name}" for name in dropped])
+        return url
+
+
+@pytest.fixture(scope="session")
+def databases() -> Iterator[Databases]:
+    with ExitStack() as exits:
+        yield Databases(exits)
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """A test that uses this, or one of the next two, runs on every kind of database."""
+    chosen: str = request.param
+    return chosen
+
+
+@pytest.fixture
+def database(kind: str, databases: Databases) -> str:
+    """The URL of a database without instances."""
+    return databases.empty(kind)
+
+
+@pytest.fixture
+def new_database(kind: str, databases: Databases) -> Callable[[], str]:
+    """Gives the URL of a database without instances, and each time it is called again, after emptying it."""
+    return lambda: databases.empty(kind)

@@ -38,8 +38,8 @@ from .runtime.supervisor import Ending
 from .runtime.worker import Limits, Worker, WorkerStatistics
 from .serialization import loads
 from .storage import instances, migrations
-from .storage.database import Database, SQLFunction, open_database, shown_url
-from .storage.patience import patiently
+from .storage.database import POOL_SIZE, Database, SQLFunction, open_database, shown_url
+from .storage.patience import patiently, patiently_for
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -61,7 +61,8 @@ class App:
     """Durable workflows in one database: runs them, and is their client. Used as ``async with App(...) as app``.
 
     Args:
-      database: a file name, ``":memory:"``, or ``sqlite:///file``.
+      database: a file name, ``":memory:"``, ``sqlite:///file``, or the URL of a server: ``mysql://``, ``mariadb://``,
+        ``postgres://`` or ``postgresql://``, with user, password, host and database.
       worker_id: the name of this worker, unique among those alive on the database. A process that starts under the id
         of one that died takes its instances over at once. By default a name made of host, process and chance; its
         instances are taken over by the next process on the same machine, or by any worker after the lease.
@@ -71,9 +72,13 @@ class App:
       idle_timeout: seconds (or a timedelta) that an instance must have waited before it is dropped from memory.
       max_running: the most instances in memory that do not just wait. More are stored, and taken up in turn.
       max_resident: the most instances in memory.
+      pool_size: the most connections to a database server, at least 2; the journal has one more of its own. One of
+        them is kept free of the sessions of activities.
       max_payload: the most bytes that one input, result or message may have as JSON.
       max_recoveries: the most deaths of its worker that an instance may outlive without making progress in between.
         One more, and it is parked as stuck: it probably takes the process down.
+      start_timeout: seconds (or a timedelta) that the database may be away when the block is entered. Later on there is
+        no limit to that.
       shutdown_timeout: seconds (or a timedelta) that running activities are given to finish when the block ends.
       auto_migrate: whether to create or upgrade the tables. If not, they must be there.
 
@@ -95,8 +100,10 @@ class App:
         idle_timeout: Duration = 10.0,
         max_running: int = 1_000,
         max_resident: int = 10_000,
+        pool_size: int = POOL_SIZE,
         max_payload: int = 4 * 1024 * 1024,
         max_recoveries: int = 3,
+        start_timeout: Duration = 30.0,
         shutdown_timeout: Duration = 30.0,
         auto_migrate: bool = True,
     ) -> None:
@@ -106,8 +113,10 @@ class App:
             raise TypeError(f"retry is a RetryPolicy, not {retry!r}")
         _check_numbers(max_running=max_running, max_resident=max_resident, max_payload=max_payload)
         _check_numbers(least=0, max_recoveries=max_recoveries)
+        _check_numbers(least=2, pool_size=pool_size)
         self._url = database
         self._shown = shown_url(database)
+        self._pool_size = pool_size
         self._worker_id = worker_id or f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._runs_workflows = worker
         self._auto_migrate = auto_migrate
@@ -117,6 +126,7 @@ class App:
             idle_timeout=_checked_duration("idle_timeout", idle_timeout, least=0),
             lease_time=_checked_duration("lease", lease, least=1),
         )
+        self._start_patience = _checked_duration("start_timeout", start_timeout, least=0) / 1_000_000
         shutdown_time = _checked_duration("shutdown_timeout", shutdown_timeout, least=1)
         self._limits = Limits(max_running, max_resident, max_recoveries, shutdown_time / 1_000_000)
         self._running: _Running | None = None
@@ -158,7 +168,7 @@ class App:
     async def _open(self) -> AsyncIterator[_Running]:
         clock = current_clock()
         async with _asyncio_loop(), self._open_database() as database:
-            await _prepare(database, migrate=self._auto_migrate)
+            await _prepare(database, self._start_patience, migrate=self._auto_migrate)
             if not self._runs_workflows:
                 try:
                     yield _Running(database, clock, None)
@@ -177,7 +187,7 @@ class App:
                     worker.stop()
 
     def _open_database(self) -> AbstractAsyncContextManager[Database]:
-        return open_database(self._url)
+        return open_database(self._url, pool_size=self._pool_size)
 
     def _now_running(self) -> _Running:
         if self._running is None:
@@ -408,8 +418,8 @@ async def _run_shielded(scope: trio.CancelScope, worker: Worker, task_status: tr
         await worker.run(task_status=task_status)
 
 
-async def _prepare(database: Database, *, migrate: bool) -> None:
-    await patiently(database, database.run, migrations.migrate if migrate else migrations.check)
+async def _prepare(database: Database, patience: float, *, migrate: bool) -> None:
+    await patiently_for(patience, database, database.run, migrations.migrate if migrate else migrations.check)
 
 
 def _find(name: str, input: Any, *, id: str | None = None) -> tuple[Workflow[..., Any], str, list[Any]]:

@@ -7,9 +7,13 @@ suspended (a monotonic clock stands still then) or the clock was set.
 
 from __future__ import annotations
 
+import math
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import trio
 
@@ -64,10 +68,40 @@ class Clock:
 
 def current_clock() -> Clock:
     """The clock of the trio run that we are in."""
+    return Clock(_mock_clock())
+
+
+def _mock_clock() -> Any:
     clock = trio.lowlevel.current_clock()
     # Whoever made a MockClock has imported trio.testing; nobody else should pay for importing it.
     testing = sys.modules.get("trio.testing")
-    return Clock(clock if testing is not None and isinstance(clock, testing.MockClock) else None)
+    return clock if testing is not None and isinstance(clock, testing.MockClock) else None
+
+
+_held: trio.lowlevel.RunVar[int] = trio.lowlevel.RunVar("trio_romancy_held", default=0)
+_threshold: trio.lowlevel.RunVar[float] = trio.lowlevel.RunVar("trio_romancy_threshold")
+
+
+@contextmanager
+def hold_virtual_time() -> Iterator[None]:
+    """Let a virtual clock stand still while something outside of trio works: a thread, a database server.
+
+    It would jump to the next deadline as soon as all tasks wait, as if that something took for ever.
+    """
+    clock = _mock_clock()
+    if clock is None:
+        yield
+        return
+    if _held.get() == 0:
+        _threshold.set(clock.autojump_threshold)
+        clock.autojump_threshold = math.inf
+    _held.set(_held.get() + 1)
+    try:
+        yield
+    finally:
+        _held.set(_held.get() - 1)
+        if _held.get() == 0:
+            clock.autojump_threshold = _threshold.get()
 
 
 def microseconds(duration: Duration) -> int:

@@ -207,6 +207,10 @@ class DatabaseError(RomancyError):
     """The database cannot be used: a bad URL, a missing driver, a file that is no database, a server away."""
 
 
+class DatabaseAwayError(DatabaseError):
+    """The database cannot be reached now. Inside an app nobody sees it: an outage is a pause."""
+
+
 class SchemaError(DatabaseError):
     """The tables in the database are not those that this version of trio_romancy works with."""
 

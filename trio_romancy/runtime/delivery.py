@@ -171,11 +171,18 @@ class Delivery:
     async def _is_stored(self, record: Record) -> bool:
         """Whether a commit without an answer was made.
 
-        It reads, and does not ask the journal: that may have to wait for the transaction of a sibling, which waits
-        for its turn to be recorded, which is ours now.
+        The fence waits for it, should the server still be at it. Where there is one writer the commit has ended, and
+        waiting would be for the transaction of a sibling, which waits for its turn to be recorded, which is ours now.
         """
-        database = self._actor.home.database
-        return await patiently(database, database.read, has_entry, self._actor.instance_id, record.seq)
+        actor, database = self._actor, self._actor.home.database
+        if database.has_one_writer:
+            return await patiently(database, database.read, has_entry, actor.instance_id, record.seq)
+
+        def has_entry_for_certain(connection: Connection) -> bool:
+            fence(connection, actor.journal.lease, actor.clock.now() + actor.settings.lease_time)
+            return has_entry(connection, actor.instance_id, record.seq)
+
+        return await patiently(database, database.run, has_entry_for_certain)
 
     # -- rest ------------------------------------------------------------------------------------------------------
 

@@ -11,9 +11,13 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from ..errors import DatabaseError
+from .urls import parse_server
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+POOL_SIZE = 10
+"""Connections to a server, if nothing else is said."""
 
 SQLFunction = Callable[Concatenate[Connection, P], R]
 """A plain function over a SQLAlchemy connection. All SQL of this package is written as such functions."""
@@ -28,6 +32,14 @@ class Transaction(Protocol):
 
     async def commit(self) -> None:
         """Commit. When it raises, the fate of the transaction is unknown unless the database said otherwise."""
+        ...
+
+
+class Writer(Protocol):
+    """A connection that is held by one task which writes all the time."""
+
+    async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run ``fn(connection, ...)`` in a transaction of its own, commit, and return its result."""
         ...
 
 
@@ -60,6 +72,10 @@ class Database(Protocol):
         """Like :meth:`run` for a function that only reads: it does not wait for writers."""
         ...
 
+    def open_writer(self) -> AbstractAsyncContextManager[Writer]:
+        """A connection apart, which waits for nobody who uses the others."""
+        ...
+
     def open_transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """Begin a transaction that lasts until the block ends."""
         ...
@@ -75,11 +91,13 @@ def shown_url(url: str) -> str:
         return "the database URL"
 
 
-def open_database(url: str) -> AbstractAsyncContextManager[Database]:
+def open_database(url: str, *, pool_size: int = POOL_SIZE) -> AbstractAsyncContextManager[Database]:
     """The database that a URL or a file name means.
 
     Args:
-      url: ``":memory:"``, a file name, or ``sqlite:///file``.
+      url: ``":memory:"``, a file name, ``sqlite:///file``, or the URL of a server:
+        ``mysql://``, ``mariadb://``, ``postgres://`` or ``postgresql://`` with user, password, host and database.
+      pool_size: the most connections to a server, beside one that only writes the journal.
 
     Raises:
       DatabaseError: naming the URL (without its password) and what to do, if it cannot be used. Most causes show
@@ -96,12 +114,14 @@ def open_database(url: str) -> AbstractAsyncContextManager[Database]:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        raise DatabaseError("the database URL cannot be parsed; it looks like sqlite:///orders.db") from None
+        raise DatabaseError(
+            "the database URL cannot be parsed; it looks like sqlite:///orders.db or mysql://user@host/database"
+        ) from None
     shown = shown_url(url)
     if parsed.get_backend_name() != "sqlite":
-        raise DatabaseError(
-            f"{shown}: this version works with SQLite only: give a file name, ':memory:' or sqlite:///file"
-        )
+        from .aio import open_aio_database
+
+        return open_aio_database(parse_server(parsed, shown), pool_size)
     if parsed.host or parsed.query or parsed.get_driver_name() not in ("pysqlite", "sqlite"):
         raise DatabaseError(f"{shown}: a SQLite URL is sqlite:///file, with three slashes and no options")
     if parsed.database in (None, "", ":memory:"):

@@ -3,16 +3,190 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
-from sqlalchemy import Insert, Table
-from sqlalchemy.dialects import sqlite
+from sqlalchemy import Connection, Insert, String, Table, Text, text
+from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.compiler import compiles
+
+from ..errors import DatabaseAwayError, DatabaseError
+
+LOCK_TIMEOUT = 5
+"""Seconds that a statement waits for a lock before its transaction is tried again."""
+
+_MYSQL = ("mysql", "mariadb")
+
+# -- types -------------------------------------------------------------------------------------------------------------
+
+
+class ExactString(String):
+    """Text that is compared byte by byte: case, accents and spaces at the end count."""
+
+    inherit_cache = True
+
+
+@compiles(ExactString)
+def _(type_: ExactString, compiler: Any, **options: Any) -> str:
+    return f"VARCHAR({type_.length})"  # SQLite compares bytes anyway
+
+
+@compiles(ExactString, "postgresql")
+def _(type_: ExactString, compiler: Any, **options: Any) -> str:
+    return f'VARCHAR({type_.length}) COLLATE "C"'
+
+
+@compiles(ExactString, *_MYSQL)
+def _(type_: ExactString, compiler: Any, **options: Any) -> str:
+    # utf8mb4_bin would take "a" and "a " for the same: https://mariadb.com/kb/en/supported-character-sets-and-collations
+    collation = "utf8mb4_nopad_bin" if compiler.dialect.is_mariadb else "utf8mb4_0900_bin"
+    return f"VARCHAR({type_.length}) CHARACTER SET utf8mb4 COLLATE {collation}"
+
+
+def long_text() -> Text:
+    """Text of any length."""
+    return Text().with_variant(mysql.LONGTEXT(), *_MYSQL)
+
+
+# -- statements --------------------------------------------------------------------------------------------------------
+
+
+class InsertIfAbsent(Insert):
+    """An INSERT that leaves a row with the same primary key as it is."""
+
+    inherit_cache = True
+
+
+@compiles(InsertIfAbsent)
+def _(insert: InsertIfAbsent, compiler: Any, **options: Any) -> str:
+    return f"{compiler.visit_insert(insert, **options)} ON CONFLICT DO NOTHING"
+
+
+@compiles(InsertIfAbsent, *_MYSQL)
+def _(insert: InsertIfAbsent, compiler: Any, **options: Any) -> str:
+    # INSERT IGNORE would also store what does not fit, cut.
+    key = compiler.preparer.format_column(next(iter(insert.table.primary_key)))
+    return f"{compiler.visit_insert(insert, **options)} ON DUPLICATE KEY UPDATE {key} = {key}"
 
 
 def insert_if_absent(table: Table) -> Insert:
     """An INSERT that leaves a row with the same primary key as it is."""
-    return sqlite.insert(table).on_conflict_do_nothing()
+    return InsertIfAbsent(table)
 
+
+def ddl_commits(connection: Connection) -> bool:
+    """Whether a statement that makes a table commits by itself, so that a migration can stop half way."""
+    return connection.dialect.name in _MYSQL
+
+
+@contextmanager
+def only_migrator(connection: Connection) -> Iterator[None]:
+    """Keep other processes from migrating the same database meanwhile.
+
+    Raises:
+      DatabaseAwayError: if another one has not finished after a while.
+    """
+    name = "trio_romancy migration"
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": name})
+        yield
+    elif connection.dialect.name in _MYSQL:
+        # Its DDL commits by itself, so only a lock of the session keeps others away. The names are the server's.
+        lock = {"name": f"{name} {connection.engine.url.database}"[:64], "seconds": LOCK_TIMEOUT}
+        if not connection.execute(text("SELECT GET_LOCK(:name, :seconds)"), lock).scalar():
+            raise DatabaseAwayError("another process is migrating the database")
+        try:
+            yield
+        finally:
+            connection.execute(text("SELECT RELEASE_LOCK(:name)"), lock)
+    else:
+        yield  # SQLite has one writer
+
+
+# -- connections -------------------------------------------------------------------------------------------------------
+
+
+def prepare_connection(connection: Any, *, encrypted: bool) -> None:
+    """Make a new connection to a server behave the same everywhere.
+
+    Its time zone is UTC, whatever the server says; nothing that does not fit is cut; nobody waits for a lock longer
+    than :data:`LOCK_TIMEOUT`; and the server finds out when we are gone.
+
+    Args:
+      connection: a connection of aiomysql or asyncpg as SQLAlchemy adapts it.
+      encrypted: whether it is of no use without TLS.
+
+    Raises:
+      DatabaseError: if the server is too old, or does not encrypt.
+    """
+    driver = connection.driver_connection
+    if hasattr(driver, "get_server_pid"):
+        _set_up_postgresql(connection)
+    else:
+        # aiomysql goes on without TLS if the server has none.
+        if encrypted and driver._writer.get_extra_info("ssl_object") is None:
+            raise DatabaseError("the server does not encrypt connections, and the URL asks for it")
+        _set_up_mysql(connection, driver.get_server_info())
+    connection.commit()
+
+
+def _set_up_postgresql(connection: Any) -> None:
+    settings = {
+        "TimeZone": "UTC",
+        "lock_timeout": f"{LOCK_TIMEOUT}s",
+        "tcp_keepalives_idle": "10",
+        "tcp_keepalives_interval": "5",
+        "tcp_keepalives_count": "3",
+    }
+    calls = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in settings.items())
+    _execute(connection, f"SELECT {calls}")
+
+
+def _set_up_mysql(connection: Any, version: str) -> None:
+    is_mariadb = "mariadb" in version.lower()
+    name, needed = ("MariaDB", (10, 6)) if is_mariadb else ("MySQL", (8, 0))
+    if _numbers(version.removeprefix("5.5.5-")) < needed:  # what some versions of MariaDB call themselves
+        least = ".".join(map(str, needed))
+        raise DatabaseError(f"the server is {name} {version}; trio_romancy needs {name} {least} or newer")
+    settings = {
+        "time_zone": "'+00:00'",
+        "sql_mode": "CONCAT(@@sql_mode, ',STRICT_TRANS_TABLES')",
+        "innodb_lock_wait_timeout": str(LOCK_TIMEOUT),
+    }
+    _execute(connection, "SET SESSION " + ", ".join(f"{name} = {value}" for name, value in settings.items()))
+
+
+def _numbers(version: str) -> tuple[int, int]:
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)
+
+
+def _execute(connection: Any, statement: str) -> None:
+    cursor = connection.cursor()
+    cursor.execute(statement)
+    cursor.close()
+
+
+def connection_id(connection: Any) -> int:
+    """What the server calls a connection, as SQLAlchemy adapts it."""
+    driver = connection.driver_connection
+    return int(driver.get_server_pid() if hasattr(driver, "get_server_pid") else driver.thread_id())
+
+
+def end_connection(connection: Connection, id: int) -> None:
+    """Make the server end another connection of ours, with its transaction."""
+    if connection.dialect.name == "postgresql":
+        ours = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = :id AND usename = current_user"
+        connection.execute(text(f"{ours} AND datname = current_database()"), {"id": id})
+    else:
+        ours = "SELECT id FROM information_schema.processlist WHERE id = :id AND db = DATABASE()"
+        if connection.execute(text(f"{ours} AND user = SUBSTRING_INDEX(USER(), '@', 1)"), {"id": id}).scalar():
+            connection.execute(text("KILL :id"), {"id": id})
+
+
+# -- errors ------------------------------------------------------------------------------------------------------------
 
 _SQLITE_AWAY = frozenset(
     {
@@ -28,11 +202,67 @@ _SQLITE_AWAY = frozenset(
     }
 )
 
+# https://mariadb.com/kb/en/mariadb-error-code-reference, https://dev.mysql.com/doc/mysql-errors/8.0/en
+_MYSQL_AWAY = frozenset(
+    {
+        1020,  # ER_CHECKREAD: the row has changed since the snapshot
+        1021,  # ER_DISK_FULL
+        1037,  # ER_OUTOFMEMORY
+        1038,  # ER_OUT_OF_SORTMEMORY
+        1040,  # ER_CON_COUNT_ERROR
+        1041,  # ER_OUT_OF_RESOURCES
+        1047,  # ER_UNKNOWN_COM_ERROR: a node of a cluster that is not ready
+        1053,  # ER_SERVER_SHUTDOWN
+        1114,  # ER_RECORD_FILE_FULL
+        1135,  # ER_CANT_CREATE_THREAD
+        1152,  # ER_ABORTING_CONNECTION
+        1158,  # ER_NET_READ_ERROR
+        1159,  # ER_NET_READ_INTERRUPTED
+        1160,  # ER_NET_ERROR_ON_WRITE
+        1161,  # ER_NET_WRITE_INTERRUPTED
+        1203,  # ER_TOO_MANY_USER_CONNECTIONS
+        1205,  # ER_LOCK_WAIT_TIMEOUT
+        1206,  # ER_LOCK_TABLE_FULL
+        1213,  # ER_LOCK_DEADLOCK
+        1226,  # ER_USER_LIMIT_REACHED
+        1290,  # ER_OPTION_PREVENTS_STATEMENT: --read-only, during a failover
+        1792,  # ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION
+        1836,  # ER_READ_ONLY_MODE
+        1927,  # ER_CONNECTION_KILLED
+        2002,  # CR_CONNECTION_ERROR
+        2003,  # CR_CONN_HOST_ERROR
+        2006,  # CR_SERVER_GONE_ERROR
+        2013,  # CR_SERVER_LOST
+        2055,  # CR_SERVER_LOST_EXTENDED
+        3572,  # ER_LOCK_NOWAIT
+        4031,  # ER_CLIENT_INTERACTION_TIMEOUT
+    }
+)
+
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+_POSTGRESQL_AWAY = (
+    "08",  # connection exception
+    "25006",  # read only transaction: during a failover
+    "40",  # transaction rollback: deadlock, serialization failure
+    "53",  # insufficient resources: too many connections, disk full
+    "55P03",  # lock not available
+    "57P",  # operator intervention: shutdown, starting up
+    "58030",  # I/O error
+)
+
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same transaction can succeed later: the database is away, busy or full."""
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    if not isinstance(cause, sqlite3.Error):
-        return False
-    # The low byte is the primary code: https://www.sqlite.org/rescode.html
-    return getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in _SQLITE_AWAY
+    """Whether the same transaction can succeed later: the database is away, busy or full, or lost a race."""
+    if isinstance(error, DatabaseAwayError):
+        return True
+    if isinstance(error, DBAPIError):
+        if error.connection_invalidated:
+            return True
+        error = error.orig or error
+    if isinstance(error, sqlite3.Error):
+        # The low byte is the primary code: https://www.sqlite.org/rescode.html
+        return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in _SQLITE_AWAY
+    state = getattr(error, "sqlstate", None)
+    if isinstance(state, str):
+        return state.startswith(_POSTGRESQL_AWAY)
+    return type(error).__module__.startswith("pymysql") and bool(_MYSQL_AWAY.intersection(error.args[:1]))

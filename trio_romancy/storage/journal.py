@@ -21,7 +21,7 @@ from sqlalchemy import Connection
 from ..clock import Clock, Microseconds
 from ..errors import LeaseLostError
 from . import instances
-from .database import Database
+from .database import Database, Writer
 from .patience import patiently
 from .workers import Lease, fence_batch
 
@@ -100,6 +100,7 @@ class Journal:
         self.on_refused: Callable[[str, Exception], None] = lambda _, __: None
         """Told of an instance whose writes the database refuses."""
         self._database = database
+        self._writer: Writer | None = None
         self._clock = clock
         self._lease_time = lease_time
         self._gathering = Batch()
@@ -203,12 +204,13 @@ class Journal:
         lost = LeaseLostError(f"worker {self.lease.worker_id!r} has stopped")
         batch = self._gathering
         try:
-            while True:
-                if not self._gathering.size:
-                    await self._wait_for_work()
-                batch, self._gathering = self._gathering, Batch()
-                self._arrived = trio.Event()
-                await self._write(batch)
+            async with self._database.open_writer() as self._writer:
+                while True:
+                    if not self._gathering.size:
+                        await self._wait_for_work()
+                    batch, self._gathering = self._gathering, Batch()
+                    self._arrived = trio.Event()
+                    await self._write(batch)
         except LeaseLostError as error:
             lost = error
             raise
@@ -247,7 +249,8 @@ class Journal:
     async def _commit(self, batch: Batch) -> None:
         """Commit the batch exactly once, however often that takes."""
         self._number += 1
-        await patiently(self._database, self._database.run, self._apply, batch, self._number)
+        assert self._writer is not None
+        await patiently(self._database, self._writer.run, self._apply, batch, self._number)
 
     def _apply(self, connection: Connection, batch: Batch, number: int) -> None:
         expires_at = self._clock.now() + self._lease_time

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
@@ -26,12 +27,20 @@ async def patiently(database: Database, fn: Callable[P, Awaitable[R]], *args: P.
 
     ``fn`` may have been carried out although its answer was lost: it must be harmless to repeat.
     """
+    return await patiently_for(math.inf, database, fn, *args, **kwargs)
+
+
+async def patiently_for(
+    seconds: float, database: Database, fn: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs
+) -> R:
+    """Like :func:`patiently`; what fails when the time is over is raised."""
     delay = _FIRST_RETRY
+    over = trio.current_time() + seconds
     while True:
         try:
             return await fn(*args, **kwargs)
         except Exception as error:
-            if not is_transient(error):
+            if not is_transient(error) or trio.current_time() >= over:
                 raise
             _logger.warning("%s is away, trying again in %.2f s: %s", database.name, delay, error)
         await trio.sleep(delay * random.uniform(0.5, 1.0))

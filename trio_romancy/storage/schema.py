@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
-from sqlalchemy.dialects import mysql
+from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table
+
+from .dialects import ExactString, long_text
 
 REVISION = "0001"
 """The migration that brings a database to what this module says."""
@@ -17,16 +18,13 @@ REVISION = "0001"
 metadata = MetaData()
 
 
-def _name(length: int = 255) -> String:
-    """Ids and names: exact in case and trailing spaces, on every database."""
-    exact = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
-    return String(length).with_variant(exact, "mysql", "mariadb")
+def _name(length: int = 255) -> ExactString:
+    """Ids and names."""
+    return ExactString(length)
 
 
-def _json() -> Text:
-    """JSON as ASCII text, kept as it is written."""
-    return Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
-
+_json = long_text
+"""JSON as ASCII text, kept as it is written."""
 
 _options: dict[str, Any] = {
     "sqlite_with_rowid": False,

@@ -14,8 +14,9 @@ from attrs import define, field
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.pool import StaticPool
 
+from ..clock import hold_virtual_time
 from ..errors import DatabaseError
-from .database import Database, SQLFunction, Transaction
+from .database import Database, SQLFunction, Transaction, Writer
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -80,6 +81,10 @@ class InlineDatabase:
             return fn(self._connection, *args, **kwargs)
 
     @asynccontextmanager
+    async def open_writer(self) -> AsyncIterator[Writer]:
+        yield self
+
+    @asynccontextmanager
     async def open_transaction(self) -> AsyncIterator[Transaction]:
         async with self._turn:
             try:
@@ -112,7 +117,7 @@ class ThreadedDatabase:
 
         await _take(self._turn)
         try:
-            return await trio.to_thread.run_sync(transaction)
+            return await _in_thread(transaction)
         finally:
             self._turn.release()
 
@@ -121,16 +126,25 @@ class ThreadedDatabase:
             with self._engine.connect() as connection:
                 return fn(connection.execution_options(romancy_begin="BEGIN"), *args, **kwargs)
 
-        return await trio.to_thread.run_sync(transaction)
+        return await _in_thread(transaction)
+
+    @asynccontextmanager
+    async def open_writer(self) -> AsyncIterator[Writer]:
+        yield self
 
     @asynccontextmanager
     async def open_transaction(self) -> AsyncIterator[Transaction]:
         async with self._turn:
             try:
-                yield _Transaction(self._writer, trio.to_thread.run_sync)
+                yield _Transaction(self._writer, _in_thread)
             finally:
                 with trio.CancelScope(shield=True):
-                    await trio.to_thread.run_sync(self._writer.rollback)
+                    await _in_thread(self._writer.rollback)
+
+
+async def _in_thread(fn: Callable[[], R]) -> R:
+    with hold_virtual_time():
+        return await trio.to_thread.run_sync(fn)
 
 
 @asynccontextmanager

@@ -13,10 +13,11 @@ import secrets
 from pathlib import Path
 
 from attrs import asdict, frozen
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, select, update
 
 from ..clock import Microseconds
 from ..errors import LeaseLostError
+from .dialects import insert_if_absent
 from .schema import instances, workers
 
 
@@ -103,12 +104,15 @@ def join(
 
     Returns None, and does nothing, while another live process holds it.
     """
-    row = connection.execute(select(workers).where(workers.c.worker_id == worker_id).with_for_update()).one_or_none()
+    locked = select(workers).where(workers.c.worker_id == worker_id).with_for_update()
+    row = connection.execute(locked).one_or_none()
     if row is None:
         # An epoch that no ended lease of this worker id has had: it grows with time.
         new = {"worker_id": worker_id, "epoch": now, "batch": 0, "expires_at": expires_at, "joined_at": now}
-        connection.execute(insert(workers).values(**new, process=_process_text(process)))
-        return Lease(worker_id, now)
+        connection.execute(insert_if_absent(workers), new | {"process": _process_text(process)})
+        row = connection.execute(locked).one()
+        if Process(**json.loads(row.process)) == process:
+            return Lease(worker_id, now)
     holder = Process(**json.loads(row.process))
     if holder != process and row.expires_at > now and not is_dead(holder):
         return None

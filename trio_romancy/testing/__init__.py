@@ -1,7 +1,7 @@
 """Tools to test workflows with: virtual time, and crash exploration. This project tests itself with them.
 
-An ``App(":memory:")`` keeps its database in the trio thread. Under :func:`run` time is virtual as well: a month of
-sleeping takes milliseconds, and the same test does the same on every machine.
+Under :func:`run` time is virtual: a month of sleeping takes milliseconds. With ``App(":memory:")``, which keeps its
+database in the trio thread, the same test also does the same on every machine.
 """
 
 from .crashes import Crash, How

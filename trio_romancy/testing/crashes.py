@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from enum import StrEnum
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import trio
 from attrs import define, field, frozen
 
-from ..errors import RomancyError
+from ..errors import DatabaseAwayError, RomancyError
 from ..runtime.worker import Worker
-from ..storage.database import Database, SQLFunction, Transaction
+from ..storage.database import Database, SQLFunction, Transaction, Writer
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -77,6 +76,11 @@ class CrashingDatabase:
         return await self._inner.read(fn, *args, **kwargs)
 
     @asynccontextmanager
+    async def open_writer(self) -> AsyncIterator[Writer]:
+        async with self._inner.open_writer() as writer:
+            yield _CrashingWriter(writer, self)
+
+    @asynccontextmanager
     async def open_transaction(self) -> AsyncIterator[Transaction]:
         async with self._inner.open_transaction() as transaction:
             yield _CrashingTransaction(transaction, self)
@@ -114,6 +118,17 @@ class CrashingDatabase:
 
 
 @define(eq=False)
+class _CrashingWriter:
+    """What the journal writes with."""
+
+    _inner: Writer
+    _database: CrashingDatabase
+
+    async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self._database._commit(lambda: self._inner.run(fn, *args, **kwargs))
+
+
+@define(eq=False)
 class _CrashingTransaction:
     """The transaction of an activity."""
 
@@ -127,7 +142,5 @@ class _CrashingTransaction:
         await self._database._commit(self._inner.commit, dies_with_worker=True)
 
 
-def _away() -> Any:
-    error = sqlite3.OperationalError("injected: disk I/O error")
-    error.sqlite_errorcode = sqlite3.SQLITE_IOERR
-    return error
+def _away() -> DatabaseAwayError:
+    return DatabaseAwayError("injected: the database is away")

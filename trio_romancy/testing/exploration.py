@@ -13,7 +13,7 @@ from sqlalchemy import Connection, select
 
 from ..app import App
 from ..model import Entry, Instance, Kind
-from ..storage.database import Database, open_database
+from ..storage.database import Database
 from ..storage.instances import get_instance, load_history
 from ..storage.schema import instances
 from .crashes import Crash, CrashingDatabase, How
@@ -82,16 +82,33 @@ class Exploration:
     """The undisturbed run."""
 
 
-def run_with_crashes(scenario: Scenario, crashes: Iterable[Crash] = (), **app_options: Any) -> Run:
-    """Run a scenario on a new app in memory, under virtual time, with these crashes.
+def _in_memory() -> str:
+    return ":memory:"
+
+
+def run_with_crashes(
+    scenario: Scenario,
+    crashes: Iterable[Crash] = (),
+    *,
+    new_database: Callable[[], str] = _in_memory,
+    **app_options: Any,
+) -> Run:
+    """Run a scenario on a new app, under virtual time, with these crashes.
 
     Args:
+      new_database: gives the URL of a database without instances; by default one in memory.
       app_options: for the :class:`~trio_romancy.App`.
     """
-    return run(_run, scenario, {crash.commit: crash.how for crash in crashes}, app_options)
+    return run(_run, scenario, new_database(), {crash.commit: crash.how for crash in crashes}, app_options)
 
 
-def explore_crashes(scenario: Scenario, *, hows: Sequence[How] = tuple(How), **app_options: Any) -> Exploration:
+def explore_crashes(
+    scenario: Scenario,
+    *,
+    hows: Sequence[How] = tuple(How),
+    new_database: Callable[[], str] = _in_memory,
+    **app_options: Any,
+) -> Exploration:
     """Run a scenario undisturbed, then once for each of its commits and each thing that can go wrong there.
 
     Every run must return the same, end every instance with the same status and the same outcomes, and keep every
@@ -99,12 +116,13 @@ def explore_crashes(scenario: Scenario, *, hows: Sequence[How] = tuple(How), **a
 
     Args:
       hows: what to let go wrong.
+      new_database: gives the URL of a database without instances for each run; by default one in memory.
       app_options: for the :class:`~trio_romancy.App`.
 
     Raises:
       AssertionError: naming every crash after which a run did not converge, and how it differs.
     """
-    reference = run_with_crashes(scenario, **app_options)
+    reference = run_with_crashes(scenario, new_database=new_database, **app_options)
     failures = [f"undisturbed: {problem}" for problem in reference.broken_guarantees]
     points = 0
     for how in hows:
@@ -112,7 +130,7 @@ def explore_crashes(scenario: Scenario, *, hows: Sequence[How] = tuple(How), **a
         # A crash can make a run longer than the undisturbed one; go on until one is never reached.
         while True:
             crash = Crash(commit, how)
-            attempt = run_with_crashes(scenario, [crash], **app_options)
+            attempt = run_with_crashes(scenario, [crash], new_database=new_database, **app_options)
             if commit not in attempt.reached:
                 break
             points += 1
@@ -125,8 +143,8 @@ def explore_crashes(scenario: Scenario, *, hows: Sequence[How] = tuple(How), **a
     return Exploration(reference.commits, points, reference)
 
 
-async def _run(scenario: Scenario, crashes: dict[int, How], app_options: dict[str, Any]) -> Run:
-    app = _CrashingApp(crashes, app_options)
+async def _run(scenario: Scenario, database_url: str, crashes: dict[int, How], app_options: dict[str, Any]) -> Run:
+    app = _CrashingApp(database_url, crashes, app_options)
     async with app:
         database = app.database
         assert database is not None
@@ -138,8 +156,8 @@ async def _run(scenario: Scenario, crashes: dict[int, How], app_options: dict[st
 
 
 class _CrashingApp(App):
-    def __init__(self, crashes: dict[int, How], options: dict[str, Any]) -> None:
-        super().__init__(":memory:", **options)
+    def __init__(self, database_url: str, crashes: dict[int, How], options: dict[str, Any]) -> None:
+        super().__init__(database_url, **options)
         self._crashes = crashes
         self.database: CrashingDatabase | None = None
 
@@ -148,7 +166,7 @@ class _CrashingApp(App):
 
     @asynccontextmanager
     async def _open_crashing_database(self) -> AsyncIterator[Database]:
-        async with open_database(":memory:") as inner:
+        async with super()._open_database() as inner:
             self.database = CrashingDatabase(inner, self._crashes)
             yield self.database
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Column, Connection, MetaData, String, Table, inspect, select
 
 from ...errors import SchemaError
+from ..dialects import only_migrator
 from ..schema import REVISION
 
 VERSION_TABLE = "romancy_alembic_version"
@@ -21,6 +22,12 @@ def migrate(connection: Connection) -> None:
     """
     if _revision(connection) == REVISION:
         return
+    with only_migrator(connection):
+        if _revision(connection) != REVISION:
+            _upgrade(connection)
+
+
+def _upgrade(connection: Connection) -> None:
     # Imported late: alembic takes longer to import than all the rest, and is not needed once the tables are there.
     from alembic import command
     from alembic.config import Config

@@ -1,0 +1,230 @@
+"""A TCP proxy that fails on command, to stand between the library and a database server.
+
+It uses real sockets, so its tests run on the real clock.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import trio
+from attrs import define, field
+from sqlalchemy import make_url
+
+CHUNK = 65_536
+"""Bytes that are read at once."""
+
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+"""For SO_LINGER: closing sends RST, not FIN."""
+
+POSTGRESQL_WANTS_TLS = bytes.fromhex("0000000804d2162f")
+"""The first bytes of a client that will speak TLS if the server does; b"N" says that it does not."""
+
+
+@asynccontextmanager
+async def open_proxy(host: str, port: int) -> AsyncIterator[Proxy]:
+    """A proxy for a server, on a loopback port of its own. When the block ends, its connections are cut."""
+    async with trio.open_nursery() as nursery:
+        proxy = Proxy(host, port, nursery)
+        proxy.accept()
+        try:
+            yield proxy
+        finally:
+            proxy.refuse()
+            proxy.cut()
+            nursery.cancel_scope.cancel()
+
+
+@define(eq=False)
+class Proxy:
+    """Forwards bytes between clients and a server until told otherwise.
+
+    All its commands take effect before they return. If the server cannot be reached, or resets a connection, its client
+    sees a reset. To PostgreSQL's clients it says that there is no TLS, because :meth:`lose_next_answer` must read.
+    """
+
+    _host: str
+    _server_port: int
+    _nursery: trio.Nursery
+    _listener: trio.socket.SocketType = field(factory=lambda: _reserve(0), init=False)
+    _accepting: trio.CancelScope | None = field(default=None, init=False)
+    _links: set[_Link] = field(factory=set, init=False)
+    _flow: trio.Event = field(init=False)
+    _losses: list[_Loss] = field(factory=list, init=False)
+    accepted: int = field(default=0, init=False)
+    """How many connections clients have made so far."""
+
+    def __attrs_post_init__(self) -> None:
+        self._flow = trio.Event()
+        self._flow.set()
+
+    @property
+    def port(self) -> int:
+        """On 127.0.0.1. It stays the same, and stays ours, while connections are refused."""
+        port: int = self._listener.getsockname()[1]
+        return port
+
+    @property
+    def open_connections(self) -> int:
+        """How many connections of clients are open now."""
+        return len(self._links)
+
+    def url(self, url: str) -> str:
+        """The same database URL, led through this proxy."""
+        return make_url(url).set(host="127.0.0.1", port=self.port).render_as_string(hide_password=False)
+
+    def accept(self) -> None:
+        """Accept connections (again)."""
+        if self._accepting is None:
+            self._accepting = trio.CancelScope()
+            self._listener.listen()
+            self._nursery.start_soon(self._serve, self._listener, self._accepting)
+
+    def refuse(self) -> None:
+        """Refuse new connections. Those that are open stay so."""
+        if self._accepting is not None:
+            self._accepting.cancel()
+            self._accepting = None
+            port = self.port
+            self._listener.close()
+            self._listener = _reserve(port)
+
+    def cut(self) -> None:
+        """Reset all open connections, on both sides. New ones are accepted."""
+        for link in list(self._links):
+            link.cut()
+
+    def stall(self) -> None:
+        """Let no more bytes flow, either way, on any connection. New ones are accepted, and stall too."""
+        if self._flow.is_set():
+            self._flow = trio.Event()
+
+    def resume(self) -> None:
+        """Let them flow again. None was lost."""
+        self._flow.set()
+
+    def half_close(self) -> None:
+        """End the stream to each client, and drop what it still sends. The server does not notice."""
+        for link in self._links:
+            link.half_close()
+
+    def lose_next_answer(self, trigger: bytes) -> trio.Event:
+        """Lose the answer to the next bytes from a client that hold the word ``trigger`` (``b"COMMIT"``).
+
+        ``AUTOCOMMIT`` is another word. The bytes reach the server. What it next sends on that connection is thrown
+        away, and the connection is reset. Then the event that this returns is set.
+        """
+        loss = _Loss(trigger)
+        self._losses.append(loss)
+        return loss.happened
+
+    async def _serve(self, listener: trio.socket.SocketType, scope: trio.CancelScope) -> None:
+        with scope:
+            while True:
+                client, _ = await listener.accept()
+                link = _Link(trio.SocketStream(client))
+                self._links.add(link)
+                self.accepted += 1
+                self._nursery.start_soon(self._connect, link)
+
+    async def _connect(self, link: _Link) -> None:
+        try:
+            with link.scope:
+                link.server = await trio.open_tcp_stream(self._host, self._server_port)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._forward_requests, link, link.server)
+                    nursery.start_soon(self._forward_answers, link, link.server)
+        except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            link.cut()
+        finally:
+            self._links.remove(link)
+            link.close()
+            if link.loss is not None:
+                link.loss.happened.set()
+
+    async def _forward_requests(self, link: _Link, server: trio.SocketStream) -> None:
+        while chunk := await link.client.receive_some(CHUNK):
+            await self._flow.wait()
+            if link.is_half_closed:
+                continue
+            if chunk == POSTGRESQL_WANTS_TLS:
+                await link.client.send_all(b"N")
+                continue
+            loss = next((loss for loss in self._losses if loss.is_due(chunk)), None)
+            if loss is not None:
+                self._losses.remove(loss)
+                link.loss = loss
+            await server.send_all(chunk)
+        await self._flow.wait()
+        await server.send_eof()
+
+    async def _forward_answers(self, link: _Link, server: trio.SocketStream) -> None:
+        while True:
+            chunk = await server.receive_some(CHUNK)
+            if link.loss is not None:
+                link.cut()
+            await self._flow.wait()
+            if link.is_half_closed:
+                if not chunk:
+                    return
+                continue
+            if not chunk:
+                await link.client.send_eof()
+                return
+            await link.client.send_all(chunk)
+
+
+@define(eq=False)
+class _Loss:
+    trigger: bytes
+    happened: trio.Event = field(factory=trio.Event, init=False)
+
+    def is_due(self, chunk: bytes) -> bool:
+        return re.search(rb"(?<!\w)" + re.escape(self.trigger) + rb"(?!\w)", chunk) is not None
+
+
+@define(eq=False)
+class _Link:
+    """One client's connection and the one to the server that goes with it."""
+
+    client: trio.SocketStream
+    server: trio.SocketStream | None = field(default=None, init=False)
+    scope: trio.CancelScope = field(factory=trio.CancelScope, init=False)
+    loss: _Loss | None = field(default=None, init=False)
+    is_half_closed: bool = field(default=False, init=False)
+
+    def half_close(self) -> None:
+        if not self.is_half_closed:
+            self.is_half_closed = True
+            with suppress(OSError):  # the client may have reset it just now
+                self.client.socket.shutdown(socket.SHUT_WR)
+
+    def cut(self) -> None:
+        for stream in self._streams():
+            if stream.socket.fileno() != -1:
+                stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+        self.close()
+        self.scope.cancel()
+
+    def close(self) -> None:
+        for stream in self._streams():
+            stream.socket.close()
+
+    def _streams(self) -> list[trio.SocketStream]:
+        return [self.client] if self.server is None else [self.client, self.server]
+
+
+def _reserve(port: int) -> trio.socket.SocketType:
+    """A socket bound to a port, or to any free one if it is 0.
+
+    While it does not listen, connections are refused, and yet nobody else can take the port.
+    """
+    reserved = socket.socket()
+    # The port may still have connections.
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind(("127.0.0.1", port))
+    return trio.socket.from_stdlib_socket(reserved)

@@ -1,0 +1,234 @@
+"""MariaDB, MySQL and PostgreSQL: SQLAlchemy's asyncio engine on trio-asyncio.
+
+A transaction crosses from trio to asyncio once, however many statements it has. Nothing that happens to the trio
+task tears it: a cancellation is delivered when it has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Any, ParamSpec, TypeVar
+
+import trio
+import trio_asyncio
+from attrs import define, field
+from sqlalchemy import Connection, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from ..clock import hold_virtual_time
+from ..errors import DatabaseAwayError, DatabaseError, RomancyError
+from . import dialects
+from .database import Database, SQLFunction, Transaction, Writer
+from .urls import Server
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+ANSWER_TIMEOUT = 10.0
+"""Seconds in which a transaction of the engine itself must have ended. All of them are short: one that takes longer
+talks to a server that is not there any more."""
+_GRACE = 5.0
+"""Seconds that a statement of an activity's session may go on after the activity was cancelled."""
+_RECYCLE = 1800
+"""Seconds after which a pooled connection is replaced, before some firewall forgets it."""
+
+
+@define(eq=False)
+class AioDatabase:
+    """A database server, through a pool of connections.
+
+    The sessions of activities leave one connection of the pool to the rest, so that the status of an instance can be
+    asked for however many activities wait for a connection.
+    """
+
+    name: str
+    _engine: AsyncEngine
+    _loop: asyncio.AbstractEventLoop
+    _turns: trio.Semaphore
+    _session_turns: trio.Semaphore
+    _abandoned: set[int] = field(factory=set)
+    """Connections, by the server's ids, that may still hold locks: the server may not know that we left them."""
+    is_exclusive = False
+    has_one_writer = False
+
+    async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        async with self._turns:
+            return await self._cross(self._run, lambda connection: fn(connection, *args, **kwargs))
+
+    async def read(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self.run(fn, *args, **kwargs)
+
+    @asynccontextmanager
+    async def open_writer(self) -> AsyncIterator[Writer]:
+        writer = _Writer(self)
+        try:
+            yield writer
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._cross(writer.close)
+
+    @asynccontextmanager
+    async def open_transaction(self) -> AsyncIterator[Transaction]:
+        async with self._session_turns, self._turns:
+            transaction = _Transaction(self, await self._cross(self._connect))
+            try:
+                yield transaction
+            finally:
+                with trio.CancelScope(shield=True):
+                    await self._cross(transaction.close)
+
+    # -- in asyncio ------------------------------------------------------------------------------------------------
+
+    async def _connect(self) -> AsyncConnection:
+        try:
+            connection = await self._engine.connect()
+        except (RomancyError, asyncio.CancelledError):
+            raise
+        except Exception as error:  # of SQLAlchemy, or of the driver as it is
+            away = isinstance(error, OSError) or dialects.is_transient(error)
+            kind = DatabaseAwayError if away else DatabaseError
+            raise kind(f"{self.name} cannot be used: {getattr(error, 'orig', None) or error}") from error
+        while self._abandoned:
+            with suppress(DBAPIError):  # it has ended, or we may not end it
+                await connection.run_sync(_in_transaction, dialects.end_connection, self._abandoned.pop())
+        return connection
+
+    async def _run(self, fn: Callable[[Connection], R]) -> R:
+        connection = await self._connect()
+        try:
+            return await connection.run_sync(_in_transaction, fn)
+        finally:
+            await connection.close()
+
+    # -- from trio to asyncio --------------------------------------------------------------------------------------
+
+    async def _cross(self, fn: Callable[..., Coroutine[Any, Any, R]], *args: Any) -> R:
+        """Run a coroutine function in asyncio, which must end in time."""
+
+        async def bounded() -> R:
+            try:
+                async with asyncio.timeout(ANSWER_TIMEOUT):
+                    return await fn(*args)
+            except TimeoutError:
+                raise DatabaseAwayError(f"{self.name} has not answered for {ANSWER_TIMEOUT:g} s") from None
+
+        return await self._cross_unbounded(bounded)
+
+    async def _cross_unbounded(
+        self, fn: Callable[..., Coroutine[Any, Any, R]], *args: Any, grace: float | None = None
+    ) -> R:
+        """Run a coroutine function in asyncio. A cancellation is delivered when it has ended.
+
+        Args:
+          grace: seconds after a cancellation at which the coroutine is cancelled too.
+        """
+        waiting = trio.lowlevel.current_task()
+
+        def cancelled(_: object) -> trio.lowlevel.Abort:
+            if grace is not None:
+                self._loop.call_later(grace, crossing.cancel)
+            return trio.lowlevel.Abort.FAILED
+
+        with hold_virtual_time():
+            crossing = self._loop.create_task(fn(*args))
+            crossing.add_done_callback(lambda _: trio.lowlevel.reschedule(waiting))
+            await trio.lowlevel.wait_task_rescheduled(cancelled)
+        if crossing.cancelled():
+            await trio.lowlevel.checkpoint_if_cancelled()
+        return crossing.result()
+
+
+@define(eq=False)
+class _Transaction:
+    """An open transaction of an activity."""
+
+    _database: AioDatabase
+    _connection: AsyncConnection
+
+    async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self._database._cross_unbounded(self._connection.run_sync, fn, *args, grace=_GRACE)
+
+    async def commit(self) -> None:
+        await self._database._cross(self._connection.commit)
+
+    async def close(self) -> None:
+        """Roll back what was not committed, and give the connection back."""
+        try:
+            await self._connection.rollback()
+        except DBAPIError:
+            pass  # the connection is lost, and the transaction with it
+        finally:
+            await self._connection.close()
+
+
+@define(eq=False)
+class _Writer:
+    """Holds a connection for as long as it works."""
+
+    _database: AioDatabase
+    _connection: AsyncConnection | None = None
+
+    async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self._database._cross(self._run, lambda connection: fn(connection, *args, **kwargs))
+
+    async def _run(self, fn: Callable[[Connection], R]) -> R:
+        if self._connection is None:
+            self._connection = await self._database._connect()
+        try:
+            return await self._connection.run_sync(_in_transaction, fn)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+
+def _in_transaction(connection: Connection, fn: Callable[..., R], *args: Any) -> R:
+    with connection.begin():
+        return fn(connection, *args)
+
+
+@asynccontextmanager
+async def open_aio_database(server: Server, pool_size: int) -> AsyncIterator[Database]:
+    """The database on a server, which may be away.
+
+    Args:
+      pool_size: the most connections, beside the one of the writer.
+
+    Raises:
+      DatabaseError: on the first connection, if the server is too old.
+    """
+    engine = create_async_engine(
+        server.url,
+        connect_args=server.connect_args,
+        isolation_level="READ COMMITTED",
+        pool_size=pool_size + 1,
+        max_overflow=0,
+        pool_recycle=_RECYCLE,
+        pool_reset_on_return=None,  # nothing is given back that was not committed or rolled back
+        hide_parameters=True,  # they are the users' data, and errors go to logs
+    )
+    database = AioDatabase(
+        server.name, engine, trio_asyncio.current_loop.get(), trio.Semaphore(pool_size), trio.Semaphore(pool_size - 1)
+    )
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def connected(connection: Any, _: object) -> None:
+        dialects.prepare_connection(connection, encrypted=server.must_encrypt)
+
+    @event.listens_for(engine.sync_engine.pool, "invalidate")
+    def invalidated(connection: Any, _: object, error: BaseException | None) -> None:
+        if isinstance(error, asyncio.CancelledError):
+            database._abandoned.add(dialects.connection_id(connection))
+
+    try:
+        yield database
+    finally:
+        with trio.CancelScope(shield=True):
+            await database._cross(engine.dispose)
