@@ -87,9 +87,9 @@ async def attempt(
       suffix: what the payload holds after the result, as JSON text.
     """
     assert operation.scope is not None
-    failures = actor.replay.failed_attempts.get(operation.id, ())
     thread: _Thread | None = None
     while True:
+        failures = actor.replay.failed_attempts.get(operation.id, ())
         if failures and (given_up := await _wait_for_retry(actor, operation, what, failures, thread)) is not None:
             return given_up
         await actor.before_side_effect(operation)
@@ -112,14 +112,16 @@ async def attempt(
             if what.codec is not None:
                 payload, value = _encode(actor, operation, what.codec, value, suffix)
             session = context.used_session
-            if session is None or not session.is_open:
-                session = None
+            if session is not None:
+                await session.flush_all()
+                if not session.is_open:
+                    session = None
             return Result(what.completed_kind, payload, value, session)
         except KeyboardInterrupt:
             await _close(context)
             raise
         except BaseException as error:
-            is_lost = _lost_its_session(context, error)
+            is_lost = _lost_its_session(actor, what, context, error)
             await _close(context)
             if _is_cancellation(error):
                 if actor.is_dropped or not what.cancellable:
@@ -130,15 +132,25 @@ async def attempt(
                 _logger.warning(message, operation.id, actor.instance_id, error)
                 await trio.sleep(_REPEAT_AFTER)
                 continue
-            failure = _failure(actor, what, error, number)
+            outcome = record_failure(actor, operation, what, error)
+            if outcome is not None:
+                return outcome
         finally:
             current_execution.reset(token)
             if what.cancellable:
                 operation.scope.shield = True
-        if failure.verdict:
-            return Result(what.failed_kind, failure.as_payload())
-        _logger.info("%s of %s: attempt %d failed: %s", operation.id, actor.instance_id, number, failure.message)
-        failures = [*failures, actor.append(operation.id, Kind.ATTEMPT_FAILED, failure.as_payload())]
+
+
+def record_failure(actor: Actor, operation: Operation, what: Attempted, error: BaseException) -> Result | None:
+    """Record that an attempt has failed. Returns the outcome if there is to be no other attempt."""
+    failures = actor.replay.failed_attempts.setdefault(operation.id, [])
+    failure = _failure(actor, what, error, len(failures) + 1)
+    if failure.verdict:
+        return Result(what.failed_kind, failure.as_payload())
+    number = len(failures) + 1
+    _logger.info("%s of %s: attempt %d failed: %s", operation.id, actor.instance_id, number, failure.message)
+    failures.append(actor.append(operation.id, Kind.ATTEMPT_FAILED, failure.as_payload()))
+    return None
 
 
 def _encode(actor: Actor, operation: Operation, codec: Codec[Any], value: object, suffix: str) -> tuple[str, Any]:
@@ -248,13 +260,14 @@ def _is_cancellation(error: BaseException) -> bool:
     )
 
 
-def _lost_its_session(context: ActivityContext, error: BaseException) -> bool:
+def _lost_its_session(actor: Actor, what: Attempted, context: ActivityContext, error: BaseException) -> bool:
     """Whether the attempt failed because the database is away: an outage is a pause, and no failed attempt."""
-    if context.used_session is None:
+    session = context.used_session
+    if session is None or (what.retry or actor.settings.retry).is_terminal(error):
         return False
     if isinstance(error, BaseExceptionGroup):
-        return all(_lost_its_session(context, part) for part in error.exceptions)
-    return is_transient(error)
+        return all(_lost_its_session(actor, what, context, part) for part in error.exceptions)
+    return session.lost is not None or is_transient(error)
 
 
 async def _close(context: ActivityContext) -> None:

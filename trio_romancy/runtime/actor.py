@@ -22,7 +22,7 @@ from ..storage.database import Database
 from ..storage.instances import Claim, Record, closing_row, update_row
 from ..storage.journal import Batch, Journal
 from . import operations
-from .activities import Attempted, Dropped, Result, attempt
+from .activities import Attempted, Dropped, Result, attempt, record_failure
 from .delivery import Delivery
 from .failure import Failure, describe
 from .mailbox import Letter
@@ -454,11 +454,17 @@ class Actor:
             if self.is_dropped and result.session is not None:
                 await result.session.aclose()
             self.refuse_if_dropped()
-            self.deliver().post(Letter(operation, result.kind, result.payload, result.session))
+            letter = Letter(operation, result.kind, result.payload, result.session)
+            self.deliver().post(letter)
             if await operation.news() is not None:
                 return result
-            # The database lost the transaction, and with it all that this attempt did through it.
-            await trio.sleep(_REPEAT_AFTER)
+            # The database lost the transaction, or refused it, and with it all that this attempt did through it.
+            if letter.refusal is None:
+                await trio.sleep(_REPEAT_AFTER)
+            elif (failed := record_failure(self, operation, what, letter.refusal)) is not None:
+                self.deliver().post(Letter(operation, failed.kind, failed.payload))
+                await operation.news()
+                return failed
 
     async def before_side_effect(self, operation: Operation) -> None:
         """Wait until everything before is durable."""

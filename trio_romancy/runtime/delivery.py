@@ -127,7 +127,7 @@ class Delivery:
         if letter.session is None:
             record = actor.append(operation.id, letter.kind, payload)
         else:
-            committed = await self._record_in(letter.session, operation, letter.kind, payload)
+            committed = await self._record_in(letter.session, letter, payload)
             if committed is None:
                 operation.stir()
                 return
@@ -143,11 +143,11 @@ class Delivery:
             return activities
         return [id for id in activities if id in replay.failed_attempts]
 
-    async def _record_in(self, session: Session, operation: Operation, kind: Kind, payload: str) -> Record | None:
-        """Commit the transaction of an activity together with its entry. None if the database lost it."""
+    async def _record_in(self, session: Session, letter: Letter, payload: str) -> Record | None:
+        """Commit the transaction of an activity together with its entry. None if the database lost or refused it."""
         actor = self._actor
-        entry = actor.entry(operation.id, kind, payload)
-        record = Record(entry["seq"], operation.id, kind, loads(payload), entry["recorded_at"])
+        entry = actor.entry(letter.operation.id, letter.kind, payload)
+        record = Record(entry["seq"], letter.operation.id, letter.kind, loads(payload), entry["recorded_at"])
 
         def write(connection: Connection) -> None:
             insert_entries(connection, [entry])
@@ -160,10 +160,13 @@ class Delivery:
                     await session.commit_with(write)
                 finally:
                     await session.aclose()
+            except LeaseLostError:
+                raise
             except Exception as error:
-                if not is_transient(error):
-                    raise
-                return record if await self._is_stored(record) else None
+                if is_transient(error) and await self._is_stored(record):
+                    return record
+                letter.refusal = None if is_transient(error) else error
+                return None
         if actor.is_unproven:
             actor.prove()
         return record

@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 import trio
-from attrs import define, field, frozen
+from attrs import define, field
 
 from ..clock import Clock, Microseconds
 from ..model import Kind
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .replay import Operation
 
 
-@frozen(eq=False)
+@define(eq=False)
 class Letter:
     """Something that has happened to an operation, and is to be recorded and told to the workflow, in its turn."""
 
@@ -27,6 +27,8 @@ class Letter:
     """JSON text."""
     session: Session | None = None
     """The transaction that it must be recorded in; None: the journal."""
+    refusal: Exception | None = None
+    """Why the database refuses to commit that transaction."""
 
 
 @define(eq=False)

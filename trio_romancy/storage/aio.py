@@ -22,6 +22,7 @@ from ..clock import hold_virtual_time
 from ..errors import DatabaseAwayError, DatabaseError, RomancyError
 from . import dialects
 from .database import Database, SQLFunction, Transaction, Writer
+from .session import tell_sessions
 from .urls import Server
 
 P = ParamSpec("P")
@@ -217,6 +218,8 @@ async def open_aio_database(server: Server, pool_size: int) -> AsyncIterator[Dat
     database = AioDatabase(
         server.name, engine, trio_asyncio.current_loop.get(), trio.Semaphore(pool_size), trio.Semaphore(pool_size - 1)
     )
+
+    tell_sessions(engine.sync_engine)
 
     @event.listens_for(engine.sync_engine, "connect")
     def connected(connection: Any, _: object) -> None:

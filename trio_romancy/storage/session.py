@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy
 import trio
-from sqlalchemy import Connection, Executable
-from sqlalchemy.engine import Result, ScalarResult
+from sqlalchemy import Connection, Engine, Executable, event
+from sqlalchemy.engine import ExceptionContext, Result, ScalarResult
 
 from .database import Database, Transaction
+from .dialects import is_transient
 
 if TYPE_CHECKING:
     import sqlalchemy.orm
@@ -41,6 +42,13 @@ class Session:
         self._exits = AsyncExitStack()
         self._transaction: Transaction | None = None
         self._session: sqlalchemy.orm.Session | None = None
+        self._errors: list[Exception] = []
+        """What the database has raised that ended the transaction, whoever caught it."""
+
+    @property
+    def lost(self) -> Exception | None:
+        """Why the database has lost the transaction; None if it has not."""
+        return self._errors[0] if self._errors else None
 
     @property
     def is_open(self) -> bool:
@@ -57,7 +65,11 @@ class Session:
         return await self._transaction.run(self._with_session, fn)
 
     def _with_session(self, connection: Connection, fn: Callable[[sqlalchemy.orm.Session], R]) -> R:
+        if self._errors:
+            # Some databases would silently begin another transaction, and commit half of what was done.
+            raise self._errors[0]
         if self._session is None:
+            connection.execution_options(romancy_errors=self._errors)
             import sqlalchemy.orm  # only now: who uses no session is spared thousands of objects in memory
 
             # The transaction is ours to commit; the session only ever flushes into it.
@@ -118,9 +130,16 @@ class Session:
         except BaseException:
             # Shielded: a timeout inside the activity must not let half a savepoint through.
             with trio.CancelScope(shield=True):
-                await self.run_sync(lambda _: savepoint.rollback())
+                if not self._errors:
+                    await self.run_sync(lambda _: savepoint.rollback())
             raise
         await self.run_sync(lambda _: savepoint.commit())
+
+    async def flush_all(self) -> None:
+        """Flush if there is anything to flush. For the runtime."""
+        session = self._session
+        if session is not None and (session.new or session.dirty or session.deleted):
+            await self.flush()
 
     async def commit_with(self, record: Callable[[Connection], None]) -> None:
         """Commit, with what ``record`` writes. For the runtime."""
@@ -136,3 +155,15 @@ class Session:
     async def aclose(self) -> None:
         """Roll back what was not committed, and give the connection back. For the runtime."""
         await self._exits.aclose()
+
+
+def tell_sessions(engine: Engine) -> None:
+    """Tell the session whose transaction an error of the database has ended."""
+
+    @event.listens_for(engine, "handle_error")
+    def failed(context: ExceptionContext) -> None:
+        error = context.sqlalchemy_exception or context.original_exception
+        if context.connection is None or not isinstance(error, Exception):
+            return
+        if context.is_disconnect or is_transient(error):
+            context.connection.get_execution_options().get("romancy_errors", []).append(error)

@@ -17,6 +17,7 @@ from sqlalchemy.pool import StaticPool
 from ..clock import hold_virtual_time
 from ..errors import DatabaseError
 from .database import Database, SQLFunction, Transaction, Writer
+from .session import tell_sessions
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -180,7 +181,8 @@ async def open_threaded_database(path: str) -> AsyncIterator[Database]:
 
 
 def _engine(url: str | sqlalchemy.URL, **options: Any) -> Engine:
-    engine = sqlalchemy.create_engine(url, **options)
+    engine = sqlalchemy.create_engine(url, hide_parameters=True, **options)
+    tell_sessions(engine)
 
     # sqlite3 would begin transactions by itself, and too late to take the lock that writing needs:
     # https://docs.sqlalchemy.org/en/20/dialects/sqlite.html#serializable-isolation-savepoints-transactional-ddl
