@@ -89,7 +89,7 @@ async def attempt(
     assert operation.scope is not None
     thread: _Thread | None = None
     while True:
-        failures = actor.replay.failed_attempts.get(operation.id, ())
+        failures = actor.replay.failures_of(operation.id)
         if failures and (given_up := await _wait_for_retry(actor, operation, what, failures, thread)) is not None:
             return given_up
         await actor.before_side_effect(operation)
@@ -143,13 +143,12 @@ async def attempt(
 
 def record_failure(actor: Actor, operation: Operation, what: Attempted, error: BaseException) -> Result | None:
     """Record that an attempt has failed. Returns the outcome if there is to be no other attempt."""
-    failures = actor.replay.failed_attempts.setdefault(operation.id, [])
-    failure = _failure(actor, what, error, len(failures) + 1)
+    number = len(actor.replay.failures_of(operation.id)) + 1
+    failure = _failure(actor, what, error, number)
     if failure.verdict:
         return Result(what.failed_kind, failure.as_payload())
-    number = len(failures) + 1
     _logger.info("%s of %s: attempt %d failed: %s", operation.id, actor.instance_id, number, failure.message)
-    failures.append(actor.append(operation.id, Kind.ATTEMPT_FAILED, failure.as_payload()))
+    actor.replay.add_failure(actor.append(operation.id, Kind.ATTEMPT_FAILED, failure.as_payload()))
     return None
 
 

@@ -9,7 +9,7 @@ from random import Random
 from typing import Any, Protocol
 
 import trio
-from attrs import evolve, frozen
+from attrs import define, evolve, frozen
 
 from ..clock import Clock, Microseconds, from_datetime, to_datetime
 from ..context import WorkflowContext, current_execution
@@ -74,6 +74,7 @@ class Home(Protocol):
         ...
 
 
+@define(eq=False, init=False)
 class Actor:
     """Runs one instance. Made anew for each take-up.
 
@@ -81,6 +82,44 @@ class Actor:
     at a time, each recorded first; only a workflow that is a single task records its outcomes itself, without the
     detour.
     """
+
+    home: Home
+    clock: Clock
+    journal: Journal
+    settings: Settings
+    thread_limiter: trio.CapacityLimiter
+    claim: Claim
+    instance_id: str
+    workflow_name: str
+    _workflow: Workflow[..., Any]
+    _arguments: list[Any] | None
+    """What the input stands for, if nobody has had it in hand yet."""
+    replay: Replay
+    saga: Saga
+    _delivery: Delivery | None
+    _side: SideNursery | None
+    """Where the mailbox is emptied and threads are waited for; opened when there is something to do there."""
+    workflow_scope: trio.CancelScope
+    _rollback_scope: trio.CancelScope | None
+    _seq: int
+    _time: Microseconds
+    _written: Batch | None
+    """The batch that the last entry is in."""
+    status: Status
+    _idle_since: Microseconds | None
+    is_unproven: bool
+    is_draining: bool
+    is_dropped: bool
+    is_ending: bool
+    """Whether the workflow function has ended."""
+    is_shielded: bool
+    _cancel_when_unshielded: bool
+    _cancel: Operation | None
+    _cancel_reason: str | None
+    _was_told_to_cancel: bool
+    cannot_run: Exception | None
+    _release: tuple[Status, Microseconds | None] | None
+    _crash: BaseException | None
 
     def __init__(
         self,
@@ -90,43 +129,39 @@ class Actor:
         records: list[Record],
         arguments: list[Any] | None = None,
     ) -> None:
-        self.instance_id = claim.instance_id
-        self.workflow_name = workflow.name
-        self.settings = home.settings
-        self.thread_limiter = home.thread_limiter
-        self.replay = Replay(claim.instance_id, claim.created_at, records)
-        self.is_dropped = False
-        self._idle_since: Microseconds | None = None
         self.home = home
         self.clock = home.clock
         self.journal = home.journal
+        self.settings = home.settings
+        self.thread_limiter = home.thread_limiter
         self.claim = claim
+        self.instance_id = claim.instance_id
+        self.workflow_name = workflow.name
         self._workflow = workflow
         self._arguments = arguments
-        """What the input stands for, if nobody has had it in hand yet."""
+        self.replay = Replay(claim.instance_id, claim.created_at, records)
         self.saga = Saga(records)
-        self._delivery: Delivery | None = None
-        self._side: SideNursery | None = None
-        """Where the mailbox is emptied and threads are waited for; opened when there is something to do there."""
+        self._delivery = None
+        self._side = None
         self.workflow_scope = trio.CancelScope()
-        self._rollback_scope: trio.CancelScope | None = None
+        self._rollback_scope = None
         self._seq = records[-1].seq if records else 0
         self._time = records[-1].recorded_at if records else claim.created_at
-        self._written: Batch | None = None
-        """The batch that the last entry is in."""
+        self._written = None
         self.status = Status.RUNNING
+        self._idle_since = None
         self.is_unproven = claim.recoveries > 0
         self.is_draining = False
+        self.is_dropped = False
         self.is_ending = False
-        """Whether the workflow function has ended."""
         self.is_shielded = False
         self._cancel_when_unshielded = False
-        self._cancel: Operation | None = None
-        self._cancel_reason: str | None = None
+        self._cancel = None
+        self._cancel_reason = None
         self._was_told_to_cancel = False
-        self.cannot_run: Exception | None = None
-        self._release: tuple[Status, Microseconds | None] | None = None
-        self._crash: BaseException | None = None
+        self.cannot_run = None
+        self._release = None
+        self._crash = None
 
     @property
     def idle_since(self) -> Microseconds | None:

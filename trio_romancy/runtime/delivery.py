@@ -18,7 +18,6 @@ from ..storage.session import Session
 from ..storage.workers import fence
 from .activities import Dropped
 from .mailbox import Letter, Mailbox
-from .replay import Operation
 
 if TYPE_CHECKING:
     from .actor import Actor
@@ -141,7 +140,7 @@ class Delivery:
         activities = [operation.id for operation in replay.in_flight.values() if operation.scope is not None]
         if replay.is_live or self._actor.claim.status not in (Status.PENDING, Status.WAITING):
             return activities
-        return [id for id in activities if id in replay.failed_attempts]
+        return [id for id in activities if replay.failures_of(id)]
 
     async def _record_in(self, session: Session, letter: Letter, payload: str) -> Record | None:
         """Commit the transaction of an activity together with its entry. None if the database lost or refused it."""

@@ -8,7 +8,7 @@ did: code that depends on which of two activities ended first sees it again.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from random import Random
@@ -112,18 +112,19 @@ class Replay:
         self.now = created_at
         """Time of the entry last told to the workflow."""
         self.in_flight: dict[str, Operation] = {}
-        self.failed_attempts: dict[str, list[Record]] = {}
         self.taken = 0
         """How many records the workflow has been told."""
         self.is_live = False
         """Whether the journal is used up, so that operations are really carried out."""
-        self._untold = deque(record for record in records if record.kind.is_delivered)
+        self._untold = deque(record for record in records if record.kind.is_delivered) if records else None
+        self._failures: dict[str, list[Record]] | None = None
+        """Failed attempts, by operation id."""
         self._used: set[str] = set()
         self._added: trio.Event | None = None
         self._main: trio.lowlevel.Task | None = None
         for record in records:
             if record.kind is Kind.ATTEMPT_FAILED:
-                self.failed_attempts.setdefault(record.operation_id, []).append(record)
+                self.add_failure(record)
 
     def begin(self) -> Token[Branch]:
         """The workflow function begins, in the current task. Returns what :meth:`end` takes."""
@@ -134,6 +135,24 @@ class Replay:
         """The workflow function has ended."""
         current_branch.reset(branch)  # a task whose context names itself would be left to the garbage collector
         self._main = None
+
+    # -- failed attempts -------------------------------------------------------------------------------------------
+
+    def failures_of(self, operation_id: str) -> Sequence[Record]:
+        """The failed attempts of an operation, in order."""
+        return () if self._failures is None else self._failures.get(operation_id, ())
+
+    def add_failure(self, record: Record) -> None:
+        """An attempt has failed."""
+        if self._failures is None:
+            self._failures = {}
+        self._failures.setdefault(record.operation_id, []).append(record)
+
+    def forget_failures(self, operation_id: str, until: int) -> None:
+        """Attempts up to that entry do not count any more."""
+        if self._failures is not None and operation_id in self._failures:
+            kept = [record for record in self._failures[operation_id] if record.seq > until]
+            self._failures[operation_id] = kept
 
     # -- operation ids ---------------------------------------------------------------------------------------------
 
@@ -259,6 +278,7 @@ class Replay:
         return record
 
     def _advance(self, record: Record) -> None:
+        assert self._untold
         self._untold.popleft()
         self.taken += 1
         self.now = record.recorded_at
@@ -280,7 +300,7 @@ class Replay:
     @property
     def was_cancelled(self) -> bool:
         """Whether the journal holds a cancel request that the workflow has not been told of yet."""
-        return any(record.kind is Kind.CANCEL_REQUESTED for record in self._untold)
+        return any(record.kind is Kind.CANCEL_REQUESTED for record in self._untold or ())
 
     def go_live(self) -> None:
         """The journal is used up: from now on operations are carried out."""

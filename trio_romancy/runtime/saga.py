@@ -52,9 +52,9 @@ class Saga:
     def __init__(self, records: list[Record]) -> None:
         self.function_end: Record | None = None
         """The entry with which the workflow function ended."""
-        self._undos: list[Undo] = []
-        self._done: frozenset[str] = frozenset()
-        self._failed: frozenset[str] = frozenset()
+        self._undos: list[Undo] | None = None
+        self._done: tuple[str, ...] = ()
+        self._failed: tuple[str, ...] = ()
         self._counts_from = 0
         """Failed attempts of compensations before this entry do not count: somebody resumed the instance then."""
         for record in records:
@@ -63,11 +63,11 @@ class Saga:
             elif record.kind.ends_function:
                 self.function_end = record
             elif record.kind is Kind.COMPENSATION_COMPLETED:
-                self._done |= {record.operation_id}
+                self._done += (record.operation_id,)
             elif record.kind is Kind.COMPENSATION_FAILED:
-                self._failed |= {record.operation_id}
+                self._failed += (record.operation_id,)
             elif record.kind is Kind.RESUMED:
-                self._failed = frozenset()
+                self._failed = ()
                 self._counts_from = record.seq
 
     def completed(self, activity_id: str, payload: Mapping[str, Any]) -> None:
@@ -77,6 +77,7 @@ class Saga:
             arguments = dict(compensation["arguments"])
             if compensation["takes_result"]:
                 arguments["result"] = payload["result"]
+            self._undos = self._undos or []
             self._undos.append(Undo(activity_id, compensation["name"], arguments))
 
     @property
@@ -87,20 +88,19 @@ class Saga:
     @property
     def uncompensated(self) -> list[str]:
         """Activities whose compensation failed for good."""
-        return [undo.activity_id for undo in self._undos if undo.operation_id in self._failed]
+        return [undo.activity_id for undo in self._undos or () if undo.operation_id in self._failed]
 
     async def compensate(self, actor: Actor) -> None:
         """Undo what has completed, the last first. One that fails for good is recorded, and the others still run."""
-        attempts = actor.replay.failed_attempts
-        for undo in reversed(self._undos):
-            counted = [record for record in attempts.get(undo.operation_id, []) if record.seq > self._counts_from]
-            attempts[undo.operation_id] = counted
-            if undo.operation_id not in self._done | self._failed:
+        ended = {*self._done, *self._failed}
+        for undo in reversed(self._undos or ()):
+            actor.replay.forget_failures(undo.operation_id, self._counts_from)
+            if undo.operation_id not in ended:
                 kind = await _compensate(actor, undo)
                 if kind is Kind.COMPENSATION_COMPLETED:
-                    self._done |= {undo.operation_id}
+                    self._done += (undo.operation_id,)
                 else:
-                    self._failed |= {undo.operation_id}
+                    self._failed += (undo.operation_id,)
 
 
 async def _compensate(actor: Actor, undo: Undo) -> Kind:

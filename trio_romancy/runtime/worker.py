@@ -104,6 +104,7 @@ class Worker:
                 return
             except LeaseLostError:
                 id_is_new = False  # it may have been stored all the same
+                await trio.lowlevel.checkpoint()  # until somebody has noticed
 
     def ending(self, instance_id: str) -> Ending:
         """What is set when the instance ends in this process. Hold on to it for as long as it is waited for."""
@@ -166,7 +167,7 @@ class Worker:
         """Work under one lease."""
         async with trio.open_nursery() as nursery:
             supervisor = self._open_supervisor(lease)
-            nursery.start_soon(self._write_journal, supervisor)
+            nursery.start_soon(supervisor.journal.run)
             await nursery.start(supervisor.run)
             self._supervisor = supervisor
             self._joined.set()
@@ -193,14 +194,8 @@ class Worker:
             on_room=self._have_room,
         )
         journal.on_refused = supervisor.crash
+        journal.on_lost = supervisor.drop_all
         return supervisor
-
-    async def _write_journal(self, supervisor: Supervisor) -> None:
-        try:
-            await supervisor.journal.run()
-        finally:
-            # Before anything else happens: what an actor does from here on could not be recorded.
-            supervisor.drop_all()
 
     async def _join(self, patience: Microseconds | None) -> Lease:
         """Take a lease. Another live process with the same worker id is waited for."""

@@ -99,6 +99,8 @@ class Journal:
         self.lease = lease
         self.on_refused: Callable[[str, Exception], None] = lambda _, __: None
         """Told of an instance whose writes the database refuses."""
+        self.on_lost: Callable[[], None] = lambda: None
+        """Called when nothing more will be recorded, before anything else can happen."""
         self._database = database
         self._writer: Writer | None = None
         self._clock = clock
@@ -201,25 +203,26 @@ class Journal:
         Raises:
           LeaseLostError: when the lease is lost. Nothing that had not been committed ever will be.
         """
-        lost = LeaseLostError(f"worker {self.lease.worker_id!r} has stopped")
-        batch = self._gathering
-        try:
-            async with self._database.open_writer() as self._writer:
+        async with self._database.open_writer() as self._writer:
+            lost = LeaseLostError(f"worker {self.lease.worker_id!r} has stopped")
+            batch = self._gathering
+            try:
                 while True:
                     if not self._gathering.size:
                         await self._wait_for_work()
                     batch, self._gathering = self._gathering, Batch()
                     self._arrived = trio.Event()
                     await self._write(batch)
-        except LeaseLostError as error:
-            lost = error
-            raise
-        finally:
-            self._lost = lost
-            for unwritten in (batch, self._gathering):
-                if not unwritten.durable.is_set():
-                    unwritten.lost = lost
-                    unwritten.durable.set()
+            except LeaseLostError as error:
+                lost = error
+                raise
+            finally:
+                self._lost = lost
+                for unwritten in (batch, self._gathering):
+                    if not unwritten.durable.is_set():
+                        unwritten.lost = lost
+                        unwritten.durable.set()
+                self.on_lost()
 
     async def _wait_for_work(self) -> None:
         """Wait for the first write; write an empty batch, as a heartbeat, when none comes for a third of the lease."""
