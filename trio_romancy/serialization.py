@@ -55,7 +55,7 @@ class Codec(Generic[T]):
         self.annotation = annotation
         self._structure = _fast.get_structure_hook(annotation)  # first: it resolves forward references
         self._unstructure = _fast.get_unstructure_hook(annotation)
-        self._scalar = annotation if annotation in (str, int, bool, type(None)) else None
+        self._scalar = annotation if annotation in (str, int, float, bool, type(None)) else None
 
     def encode(self, value: T) -> tuple[str, T]:
         """The value as JSON text, and as it will be read back from it.

@@ -26,6 +26,7 @@ from .activities import Attempted, Dropped, Result, attempt, record_failure
 from .delivery import Delivery
 from .failure import Failure, describe
 from .mailbox import Letter
+from .peek import is_innermost
 from .replay import Operation, Replay
 from .saga import Saga
 from .side import SideNursery
@@ -481,7 +482,9 @@ class Actor:
         """Attempt something until it has an outcome, and record that."""
         while True:
             result = await attempt(self, operation, what, args, kwargs, suffix)
-            if result.session is None and self.has_turn(trio.lowlevel.current_task()):
+            # What was undisturbed still is, unless somebody has come with a letter.
+            has_turn = self._is_clear() if operation.scope is self else self.has_turn(trio.lowlevel.current_task())
+            if result.session is None and has_turn:
                 self.append_row(operation.id, result.kind, result.payload)
                 self.replay.now = self._time
                 return result
@@ -540,9 +543,16 @@ class Actor:
 
     def has_turn(self, task: trio.lowlevel.Task) -> bool:
         """Whether the task may record or hear an outcome right away, as the only one of its workflow."""
-        if self._delivery is not None and not self._delivery.is_clear:
+        return self._is_clear() and (self.is_ending or self.replay.is_alone(task))
+
+    def is_undisturbed(self, task: trio.lowlevel.Task) -> bool:
+        """Whether the task has its turn, and there is nothing in it that could be cancelled but the workflow."""
+        if task is not self.replay.main or not self.replay.is_live:
             return False
-        return self.is_ending or self.replay.is_alone(task)
+        return is_innermost(self.workflow_scope, task) and self._is_clear()  # and a nursery would be further in
+
+    def _is_clear(self) -> bool:
+        return self._delivery is None or self._delivery.is_clear
 
     def deliver(self) -> Delivery:
         """The delivery of letters, begun if it has not been."""

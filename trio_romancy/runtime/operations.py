@@ -17,7 +17,6 @@ from ..storage.instances import Record
 from .activities import Dropped
 from .failure import Failure
 from .mailbox import Letter
-from .peek import is_innermost
 from .replay import Operation
 from .saga import undo_text
 
@@ -40,31 +39,35 @@ async def call_activity(
     It is a cancellation point before it begins. Then it is shielded, up to its outcome.
     """
     task = trio.lowlevel.current_task()
-    id, record = await _begin(actor, task, activity.name, activity.id, _ACTIVITY)
+    id = _new_id(actor, task, activity.name, activity.id)
+    await trio.lowlevel.checkpoint_if_cancelled()
+    record = None if actor.replay.is_live else await _recorded(actor, task, id, _ACTIVITY)
     if record is not None:
         return await _hear(actor, activity, id, record.kind, record.payload)
     suffix = "}" if activity.compensation is None else undo_text(activity, args, kwargs)
     operation = Operation(id, "activity", _ACTIVITY, None, task)
     result = None
-    actor.replay.add(operation)
-    try:
-        if actor.replay.is_live and actor.has_turn(task) and is_innermost(actor.workflow_scope, task):
-            # Nobody but the actor can cancel here: no need for a real scope, it holds its cancellation back itself.
-            operation.scope = actor
-            actor.is_shielded = True
-            try:
-                result = await actor.carry_out(operation, activity, args, kwargs, suffix)
-            finally:
-                actor.shield = False
-        else:
+    if actor.is_undisturbed(task):
+        # Nobody but the actor can cancel here: no need for a real scope, it holds its cancellation back itself.
+        operation.scope = actor
+        actor.is_shielded = True
+        actor.replay.in_flight[id] = operation
+        try:
+            result = await actor.carry_out(operation, activity, args, kwargs, suffix)
+        finally:
+            actor.end(operation)
+            actor.shield = False
+    else:
+        actor.replay.add(operation)
+        try:
             with trio.CancelScope(shield=True) as operation.scope:
                 if not actor.replay.is_live:
                     actor.deliver()
                     record = await operation.news()
                 if record is None:
                     result = await actor.carry_out(operation, activity, args, kwargs, suffix)
-    finally:
-        actor.end(operation)
+        finally:
+            actor.end(operation)
     if record is not None:
         return await _hear(actor, activity, id, record.kind, record.payload)
     if result is None:
@@ -95,8 +98,9 @@ async def _hear(actor: Actor, activity: Activity[..., Any], id: str, kind: Kind,
 async def sleep_until(actor: Actor, when: Microseconds, id: str | None) -> None:
     """Sleep until that time, across restarts."""
     task = trio.lowlevel.current_task()
-    id, record = await _begin(actor, task, "sleep", id, _TIMER)
-    if record is None:
+    id = _new_id(actor, task, "sleep", id)
+    await trio.lowlevel.checkpoint_if_cancelled()
+    if actor.replay.is_live or await _recorded(actor, task, id, _TIMER) is None:
         operation = Operation(id, "sleep", _TIMER, None, task, waits=True, wake_at=when)
         actor.replay.add(operation)
         try:
@@ -110,8 +114,7 @@ async def sleep_until(actor: Actor, when: Microseconds, id: str | None) -> None:
 @contextmanager
 def open_timeout(actor: Actor, duration: Microseconds, id: str | None, *, fail: bool) -> Iterator[trio.CancelScope]:
     """A cancel scope whose deadline is an entry."""
-    actor.refuse_if_dropped()
-    id = actor.replay.new_id(trio.lowlevel.current_task(), "timeout", id)
+    id = _new_id(actor, trio.lowlevel.current_task(), "timeout", id)
     when = actor.replay.now + duration
     with trio.CancelScope() as scope:
         operation = Operation(id, "timeout", _TIMEOUT, lambda _: scope.cancel(), wake_at=when)
@@ -125,20 +128,21 @@ def open_timeout(actor: Actor, duration: Microseconds, id: str | None, *, fail: 
         raise trio.TooSlowError
 
 
-async def _begin(
-    actor: Actor, task: trio.lowlevel.Task, name: str, id: str | None, kinds: frozenset[Kind]
-) -> tuple[str, Record | None]:
-    """An operation begins: its id, and its outcome if the journal says it next and nobody else wants a turn."""
+def _new_id(actor: Actor, task: trio.lowlevel.Task, name: str, id: str | None) -> str:
+    """An operation begins: its id."""
     actor.refuse_if_dropped()
+    return actor.replay.new_id(task, name, id)
+
+
+async def _recorded(actor: Actor, task: trio.lowlevel.Task, id: str, kinds: frozenset[Kind]) -> Record | None:
+    """The outcome of the operation, if the journal says it next and nobody else wants a turn."""
     replay = actor.replay
-    id = replay.new_id(task, name, id)
-    await trio.lowlevel.checkpoint_if_cancelled()
-    if replay.is_live or not actor.has_turn(task):
-        return id, None
+    if not actor.has_turn(task):
+        return None
     record = replay.take(id, kinds)
     if record is None:
         if replay.next_record() is None and not actor.is_being_cancelled:
             replay.go_live()
     elif replay.taken % _BREATHER == 0:
         await trio.lowlevel.cancel_shielded_checkpoint()
-    return id, record
+    return record

@@ -121,20 +121,21 @@ class Replay:
         """Failed attempts, by operation id."""
         self._used: set[str] = set()
         self._added: trio.Event | None = None
-        self._main: trio.lowlevel.Task | None = None
+        self.main: trio.lowlevel.Task | None = None
+        """The task that runs the workflow function."""
         for record in records:
             if record.kind is Kind.ATTEMPT_FAILED:
                 self.add_failure(record)
 
     def begin(self) -> Token[Branch]:
         """The workflow function begins, in the current task. Returns what :meth:`end` takes."""
-        self._main = trio.lowlevel.current_task()
-        return current_branch.set(Branch("", self._main, self.instance_id))
+        self.main = trio.lowlevel.current_task()
+        return current_branch.set(Branch("", self.main, self.instance_id))
 
     def end(self, branch: Token[Branch]) -> None:
         """The workflow function has ended."""
         current_branch.reset(branch)  # a task whose context names itself would be left to the garbage collector
-        self._main = None
+        self.main = None
 
     # -- failed attempts -------------------------------------------------------------------------------------------
 
@@ -236,7 +237,7 @@ class Replay:
 
     def is_alone(self, task: trio.lowlevel.Task) -> bool:
         """Whether the task is the only one of the workflow."""
-        return task is self._main and not task.child_nurseries
+        return task is self.main and not task.child_nurseries
 
     def is_settled(self) -> bool:
         """Whether no task of the workflow can go on by itself: each waits for an operation or for another task."""
@@ -251,10 +252,10 @@ class Replay:
 
     def _tasks(self) -> Iterator[tuple[trio.lowlevel.Task, Operation | None]]:
         """All tasks of the workflow function, each with the operation that it awaits."""
-        if self._main is None:
+        if self.main is None:
             return
         awaiting = {operation.task: operation for operation in self.in_flight.values()}
-        tasks = [self._main]
+        tasks = [self.main]
         while tasks:
             task = tasks.pop()
             operation = awaiting.get(task)

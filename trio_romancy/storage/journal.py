@@ -91,6 +91,13 @@ class Batch:
     lost: LeaseLostError | None = None
     """Set if the lease was lost before it was known to be committed."""
 
+    def check(self, part: _Start | _Closing | _Call | None = None) -> None:
+        """Raise what has gone wrong with the batch, or with this part of it."""
+        if self.lost is not None:
+            raise self.lost
+        if part is not None and part.failure is not None:
+            raise part.failure
+
 
 class Journal:
     """The journal of one worker under one lease."""
@@ -149,7 +156,8 @@ class Journal:
         batch = self._next()
         start = _Start(row, on_durable)
         (batch.starts if id_is_new else batch.named_starts).append(start)
-        await self._done(batch, start)
+        await batch.durable.wait()
+        batch.check(start)
 
     async def close(self, row: dict[str, Any], entry: dict[str, Any]) -> str | None:
         """Record the end of a workflow function, unless a cancel request was accepted first.
@@ -159,7 +167,8 @@ class Journal:
         batch = self._next()
         closing = _Closing(row, entry)
         batch.closings.append(closing)
-        await self._done(batch, closing)
+        await batch.durable.wait()
+        batch.check(closing)
         return closing.refused_for
 
     async def call(self, fn: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -167,7 +176,8 @@ class Journal:
         batch = self._next()
         call = _Call(lambda connection: fn(connection, *args, **kwargs))
         batch.calls.append(call)
-        await self._done(batch, call)
+        await batch.durable.wait()
+        batch.check(call)
         result: R = call.result
         return result
 
@@ -183,13 +193,7 @@ class Journal:
         """
         if not batch.durable.is_set():
             await batch.durable.wait()
-        if batch.lost is not None:
-            raise batch.lost
-
-    async def _done(self, batch: Batch, part: _Start | _Closing | _Call) -> None:
-        await self.durable(batch)
-        if part.failure is not None:
-            raise part.failure
+        batch.check()
 
     def statistics(self) -> JournalStatistics:
         """Numbers about this journal."""
