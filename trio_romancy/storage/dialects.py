@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Insert, String, Table, Text, text
+from sqlalchemy import ColumnElement, Connection, Insert, String, Table, Text, Update, bindparam, column, text
 from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import TypeEngine
 
 from ..errors import DatabaseAwayError, DatabaseError
 
@@ -74,6 +77,46 @@ def _(insert: InsertIfAbsent, compiler: Any, **options: Any) -> str:
 def insert_if_absent(table: Table) -> Insert:
     """An INSERT that leaves a row with the same primary key as it is."""
     return InsertIfAbsent(table)
+
+
+class _JsonRows(FunctionElement[Any]):
+    """The rows of a JSON array of objects, as a table. For MariaDB and MySQL."""
+
+    inherit_cache = True
+    columns_of_rows: dict[str, TypeEngine[Any]]
+
+
+@compiles(_JsonRows, *_MYSQL)
+def _(element: _JsonRows, compiler: Any, **options: Any) -> str:
+    types = ((name, compiler.dialect.type_compiler_instance.process(t)) for name, t in element.columns_of_rows.items())
+    columns = ", ".join(f"{name} {type_} PATH '$.{name}'" for name, type_ in types)
+    (rows,) = element.clauses
+    return f"JSON_TABLE({compiler.process(rows, **options)}, '$[*]' COLUMNS ({columns}))"
+
+
+class UpdateMany:
+    """An UPDATE of many rows, each with values of its own, in as few round trips as the database can do.
+
+    Args:
+      build: makes the statement, given what stands for each value.
+      types: of the values, by name.
+    """
+
+    def __init__(
+        self, build: Callable[[Callable[[str], ColumnElement[Any]]], Update], **types: TypeEngine[Any]
+    ) -> None:
+        self._one = build(lambda name: bindparam(name, type_=types[name]))
+        # aiomysql would take a round trip for each row.
+        function = type("_JsonRowsOf", (_JsonRows,), {"columns_of_rows": types, "inherit_cache": True})
+        rows = function(bindparam("rows", type_=Text)).table_valued(*(column(n, t) for n, t in types.items()), name="r")
+        self._all = build(lambda name: rows.c[name])
+
+    def execute(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> int | None:
+        """Update them. Returns how many there were; None if the database does not say."""
+        if connection.dialect.name in _MYSQL and len(rows) > 1:
+            return connection.execute(self._all, {"rows": json.dumps(rows)}).rowcount
+        matched = connection.execute(self._one, rows).rowcount
+        return None if matched < 0 else matched
 
 
 def ddl_commits(connection: Connection) -> bool:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import asdict, frozen
 from sqlalchemy import (
     BigInteger,
     Boolean,
+    ColumnElement,
     Connection,
     Row,
     Select,
-    Text,
+    Update,
     bindparam,
     case,
     func,
@@ -21,12 +22,13 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.types import TypeEngine
 
 from ..clock import Microseconds, to_datetime
 from ..errors import InstanceExistsError
 from ..model import Entry, ErrorInfo, Instance, Kind, Status
 from ..serialization import dumps, loads
-from .dialects import insert_if_absent
+from .dialects import UpdateMany, insert_if_absent
 from .schema import history, instances
 
 _IN = 500
@@ -75,38 +77,53 @@ class Cancelled:
 _insert_instance = insert(instances)
 _insert_instance_if_absent = insert_if_absent(instances)
 _insert_entry = insert(history)
-_close = (
-    update(instances)
-    .where(instances.c.instance_id == bindparam("id"), instances.c.cancel_requested.is_(None))
-    .values(
-        status=bindparam("status_"),
-        output=bindparam("output_"),
-        error=bindparam("error_"),
-        owner=bindparam("owner_"),
+
+
+def _close(given: Callable[[str], ColumnElement[Any]]) -> Update:
+    mine = update(instances).where(instances.c.instance_id == given("id"), instances.c.cancel_requested.is_(None))
+    return mine.values(
+        status=given("status_"),
+        output=given("output_"),
+        error=given("error_"),
+        owner=given("owner_"),
         wake_at=None,
-        updated_at=bindparam("now"),
-        finished_at=bindparam("finished"),
+        updated_at=given("now"),
+        finished_at=given("finished"),
     )
-)
-_wake = bindparam("wake", type_=BigInteger)
-_update = (
-    update(instances)
-    .where(instances.c.instance_id == bindparam("id"))
-    .values(
-        status=bindparam("status_"),
-        error=func.coalesce(bindparam("error_", type_=Text), instances.c.error),
-        owner=bindparam("owner_"),
-        # Whoever wants attention sooner than the actor knows of has set wake_at meanwhile: keep the earlier time.
-        wake_at=case(
-            (bindparam("settled", type_=Boolean), None),
-            (instances.c.wake_at < func.coalesce(_wake, instances.c.wake_at + 1), instances.c.wake_at),
-            else_=_wake,
-        ),
-        recoveries=0,
-        updated_at=bindparam("now"),
-        finished_at=bindparam("finished"),
+
+
+def _change(given: Callable[[str], ColumnElement[Any]]) -> Update:
+    # Whoever wants attention sooner than the actor knows of has set wake_at meanwhile: keep the earlier time.
+    wake_at = case(
+        (given("settled"), None),
+        (instances.c.wake_at < func.coalesce(given("wake"), instances.c.wake_at + 1), instances.c.wake_at),
+        else_=given("wake"),
     )
-)
+    return (
+        update(instances)
+        .where(instances.c.instance_id == given("id"))
+        .values(
+            status=given("status_"),
+            error=func.coalesce(given("error_"), instances.c.error),
+            owner=given("owner_"),
+            wake_at=wake_at,
+            recoveries=0,
+            updated_at=given("now"),
+            finished_at=given("finished"),
+        )
+    )
+
+
+_common: dict[str, TypeEngine[Any]] = {
+    "id": instances.c.instance_id.type,
+    "status_": instances.c.status.type,
+    "error_": instances.c.error.type,
+    "owner_": instances.c.owner.type,
+    "now": BigInteger(),
+    "finished": BigInteger(),
+}
+_close_all = UpdateMany(_close, **_common, output_=instances.c.output.type)
+_change_all = UpdateMany(_change, **_common, wake=BigInteger(), settled=Boolean())
 
 _with_id = instances.c.instance_id.in_(bindparam("ids", expanding=True))
 _holders = select(
@@ -133,9 +150,15 @@ def insert_entries(connection: Connection, rows: Sequence[dict[str, Any]]) -> No
     connection.execute(_insert_entry, rows)
 
 
-def close_instances(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
-    """Set the status that the end of their workflow function means, except where a cancel request came first."""
-    connection.execute(_close, rows)
+def close_instances(connection: Connection, rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Set the status that the end of their workflow function means, except where a cancel request came first.
+
+    Returns those requests: the reason, as JSON text, by instance id.
+    """
+    if _close_all.execute(connection, rows) == len(rows):
+        return {}
+    found = _by_id(connection, _cancel_requests, [row["id"] for row in rows])
+    return {row.instance_id: row.cancel_requested for row in found}
 
 
 def start_instance(connection: Connection, row: dict[str, Any]) -> None:
@@ -158,17 +181,12 @@ def conflict_with(row: dict[str, Any], found: Row[Any]) -> InstanceExistsError |
     return None
 
 
-def find_cancel_requests(connection: Connection, instance_ids: Sequence[str]) -> dict[str, str]:
-    """Those of the instances that have an accepted cancel request, with its reason as JSON text."""
-    return {row.instance_id: row.cancel_requested for row in _by_id(connection, _cancel_requests, instance_ids)}
-
-
 def update_instances(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
     """Set status, owner, wake-up and finishing time, and the error where one is given.
 
     An actor that comes to say so has made progress, so what its instance outlived no longer counts against it.
     """
-    connection.execute(_update, rows)
+    _change_all.execute(connection, rows)
 
 
 def _by_id(connection: Connection, query: Select[Any], instance_ids: Sequence[str]) -> list[Row[Any]]:

@@ -275,9 +275,7 @@ class Journal:
         if batch.updates:
             instances.update_instances(connection, batch.updates)  # whatever they say, a closing came after it
         if batch.closings:
-            # First the update that a cancel request would block or be blocked by, then the question who won.
-            instances.close_instances(connection, [closing.row for closing in batch.closings])
-            requests = instances.find_cancel_requests(connection, [closing.row["id"] for closing in batch.closings])
+            requests = instances.close_instances(connection, [closing.row for closing in batch.closings])
             for closing in batch.closings:
                 closing.refused_for = requests.get(closing.row["id"])
             entries = entries + [closing.entry for closing in batch.closings if closing.refused_for is None]
