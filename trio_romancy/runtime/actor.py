@@ -23,7 +23,7 @@ from ..storage.instances import Claim, Record, closing_row, update_row
 from ..storage.journal import Batch, Journal
 from . import operations
 from .activities import Attempted, Dropped, Result, attempt, record_failure
-from .delivery import Delivery
+from .delivery import Delivery, record_in
 from .failure import Failure, describe
 from .mailbox import Letter
 from .peek import is_innermost
@@ -493,15 +493,22 @@ class Actor:
                 await result.session.aclose()
             self.refuse_if_dropped()
             letter = Letter(operation, result.kind, result.payload, result.session)
-            self.deliver().post(letter)
-            if await operation.news() is not None:
+            if self.is_ending and letter.session is not None:
+                recorded = await record_in(self, letter.session, letter)  # no workflow function, nobody else's turn
+            else:
+                self.deliver().post(letter)
+                recorded = await operation.news()
+            if recorded is not None:
                 return result
             # The database lost the transaction, or refused it, and with it all that this attempt did through it.
             if letter.refusal is None:
                 await trio.sleep(_REPEAT_AFTER)
             elif (failed := record_failure(self, operation, what, letter.refusal)) is not None:
-                self.deliver().post(Letter(operation, failed.kind, failed.payload))
-                await operation.news()
+                if self.is_ending:
+                    self.append(operation.id, failed.kind, failed.payload)
+                else:
+                    self.deliver().post(Letter(operation, failed.kind, failed.payload))
+                    await operation.news()
                 return failed
 
     async def before_side_effect(self, operation: Operation) -> None:

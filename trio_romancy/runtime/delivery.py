@@ -126,7 +126,7 @@ class Delivery:
         if letter.session is None:
             record = actor.append(operation.id, letter.kind, payload)
         else:
-            committed = await self._record_in(letter.session, letter, payload)
+            committed = await record_in(actor, letter.session, letter)
             if committed is None:
                 operation.stir()
                 return
@@ -141,50 +141,6 @@ class Delivery:
         if replay.is_live or self._actor.claim.status not in (Status.PENDING, Status.WAITING):
             return activities
         return [id for id in activities if replay.failures_of(id)]
-
-    async def _record_in(self, session: Session, letter: Letter, payload: str) -> Record | None:
-        """Commit the transaction of an activity together with its entry. None if the database lost or refused it."""
-        actor = self._actor
-        entry = actor.entry(letter.operation.id, letter.kind, payload)
-        record = Record(entry["seq"], letter.operation.id, letter.kind, loads(payload), entry["recorded_at"])
-
-        def write(connection: Connection) -> None:
-            insert_entries(connection, [entry])
-            fence(connection, actor.journal.lease, actor.clock.now() + actor.settings.lease_time)
-
-        # Once it has begun, nothing but its own answer ends it: a torn commit has an unknown fate.
-        with trio.CancelScope(shield=True):
-            try:
-                try:
-                    await session.commit_with(write)
-                finally:
-                    await session.aclose()
-            except LeaseLostError:
-                raise
-            except Exception as error:
-                if is_transient(error) and await self._is_stored(record):
-                    return record
-                letter.refusal = None if is_transient(error) else error
-                return None
-        if actor.is_unproven:
-            actor.prove()
-        return record
-
-    async def _is_stored(self, record: Record) -> bool:
-        """Whether a commit without an answer was made.
-
-        The fence waits for it, should the server still be at it. Where there is one writer the commit has ended, and
-        waiting would be for the transaction of a sibling, which waits for its turn to be recorded, which is ours now.
-        """
-        actor, database = self._actor, self._actor.home.database
-        if database.has_one_writer:
-            return await patiently(database, database.read, has_entry, actor.instance_id, record.seq)
-
-        def has_entry_for_certain(connection: Connection) -> bool:
-            fence(connection, actor.journal.lease, actor.clock.now() + actor.settings.lease_time)
-            return has_entry(connection, actor.instance_id, record.seq)
-
-        return await patiently(database, database.run, has_entry_for_certain)
 
     # -- rest ------------------------------------------------------------------------------------------------------
 
@@ -217,3 +173,48 @@ class Delivery:
     def _is_idle(self) -> bool:
         awaited = [operation for operation in self._actor.replay.in_flight.values() if operation.task is not None]
         return bool(awaited) and all(operation.waits for operation in awaited)
+
+
+async def record_in(actor: Actor, session: Session, letter: Letter) -> Record | None:
+    """Commit the transaction of an activity together with its entry. None if the database lost or refused it."""
+    entry = actor.entry(letter.operation.id, letter.kind, letter.payload)
+    record = Record(entry["seq"], letter.operation.id, letter.kind, loads(letter.payload), entry["recorded_at"])
+
+    def write(connection: Connection) -> None:
+        insert_entries(connection, [entry])
+        fence(connection, actor.journal.lease, actor.clock.now() + actor.settings.lease_time)
+
+    # Once it has begun, nothing but its own answer ends it: a torn commit has an unknown fate.
+    with trio.CancelScope(shield=True):
+        try:
+            try:
+                await session.commit_with(write)
+            finally:
+                await session.aclose()
+        except LeaseLostError:
+            raise
+        except Exception as error:
+            if is_transient(error) and await _is_stored(actor, record):
+                return record
+            letter.refusal = None if is_transient(error) else error
+            return None
+    if actor.is_unproven:
+        actor.prove()
+    return record
+
+
+async def _is_stored(actor: Actor, record: Record) -> bool:
+    """Whether a commit without an answer was made.
+
+    The fence waits for it, should the server still be at it. Where there is one writer the commit has ended, and
+    waiting would be for the transaction of a sibling, which waits for its turn to be recorded, which is ours now.
+    """
+    database = actor.home.database
+    if database.has_one_writer:
+        return await patiently(database, database.read, has_entry, actor.instance_id, record.seq)
+
+    def has_entry_for_certain(connection: Connection) -> bool:
+        fence(connection, actor.journal.lease, actor.clock.now() + actor.settings.lease_time)
+        return has_entry(connection, actor.instance_id, record.seq)
+
+    return await patiently(database, database.run, has_entry_for_certain)

@@ -28,6 +28,8 @@ _logger = logging.getLogger("trio_romancy.worker")
 _SHORTEST_POLL = 0.05
 _LONGEST_POLL = 1.0
 """Seconds between two looks at a database that other processes can write to as well."""
+_LEAVE_WITHIN = 5.0
+"""Seconds that the database may take to note that a worker stops in order."""
 _REJOIN_AFTER = 1.0
 """Seconds before a worker that failed (and did not just lose its lease) joins again."""
 
@@ -281,4 +283,7 @@ class Worker:
                 self._limits.shutdown_timeout,
             )
             supervisor.drop_all()
-        await supervisor.journal.call(leave, supervisor.journal.lease, self._clock.now())
+        with trio.move_on_after(_LEAVE_WITHIN) as scope:
+            await supervisor.journal.call(leave, supervisor.journal.lease, self._clock.now())
+        if scope.cancelled_caught:
+            _logger.warning("worker %s could not give up its lease: it will expire", self.worker_id)

@@ -7,6 +7,7 @@ task tears it: a cancellation is delivered when it has ended.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any, ParamSpec, TypeVar
@@ -17,6 +18,7 @@ from attrs import define, field
 from sqlalchemy import Connection, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from ..clock import hold_virtual_time
 from ..errors import DatabaseAwayError, DatabaseError, RomancyError
@@ -50,8 +52,9 @@ class AioDatabase:
     _loop: asyncio.AbstractEventLoop
     _turns: trio.Semaphore
     _session_turns: trio.Semaphore
-    _abandoned: set[int] = field(factory=set)
-    """Connections, by the server's ids, that may still hold locks: the server may not know that we left them."""
+    _abandoned: dict[int, float] = field(factory=dict)
+    """Connections that may still hold locks, because the server may not know that we have left them: what it calls
+    them, and when they were made, on the monotonic clock."""
     is_exclusive = False
     has_one_writer = False
 
@@ -68,7 +71,7 @@ class AioDatabase:
         try:
             yield writer
         finally:
-            with trio.CancelScope(shield=True):
+            with trio.CancelScope(shield=True), suppress(DBAPIError, DatabaseAwayError):
                 await self._cross(writer.close)
 
     @asynccontextmanager
@@ -78,7 +81,8 @@ class AioDatabase:
             try:
                 yield transaction
             finally:
-                with trio.CancelScope(shield=True):
+                # Should this fail, the connection is lost, and the transaction with it.
+                with trio.CancelScope(shield=True), suppress(DBAPIError, DatabaseAwayError):
                     await self._cross(transaction.close)
 
     # -- in asyncio ------------------------------------------------------------------------------------------------
@@ -92,9 +96,14 @@ class AioDatabase:
             away = isinstance(error, OSError) or dialects.is_transient(error)
             kind = DatabaseAwayError if away else DatabaseError
             raise kind(f"{self.name} cannot be used: {getattr(error, 'orig', None) or error}") from error
-        while self._abandoned:
-            with suppress(DBAPIError):  # it has ended, or we may not end it
-                await connection.run_sync(_in_transaction, dialects.end_connection, self._abandoned.pop())
+        for id, made in list(self._abandoned.items()):
+            try:
+                await connection.run_sync(_in_transaction, dialects.end_connection, id, time.monotonic() - made)
+            except DBAPIError as error:
+                if dialects.is_transient(error):
+                    await connection.close()
+                    raise
+            self._abandoned.pop(id, None)  # it has ended, or we may not end it
         return connection
 
     async def _run(self, fn: Callable[[Connection], R]) -> R:
@@ -152,15 +161,17 @@ class _Transaction:
     async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return await self._database._cross_unbounded(self._connection.run_sync, fn, *args, grace=_GRACE)
 
-    async def commit(self) -> None:
-        await self._database._cross(self._connection.commit)
+    async def commit(self, last: Callable[[Connection], None]) -> None:
+        await self._database._cross(self._commit, last)
+
+    async def _commit(self, last: Callable[[Connection], None]) -> None:
+        await self._connection.run_sync(last)
+        await self._connection.commit()
 
     async def close(self) -> None:
         """Roll back what was not committed, and give the connection back."""
         try:
             await self._connection.rollback()
-        except DBAPIError:
-            pass  # the connection is lost, and the transaction with it
         finally:
             await self._connection.close()
 
@@ -222,16 +233,17 @@ async def open_aio_database(server: Server, pool_size: int) -> AsyncIterator[Dat
     tell_sessions(engine.sync_engine)
 
     @event.listens_for(engine.sync_engine, "connect")
-    def connected(connection: Any, _: object) -> None:
+    def connected(connection: Any, record: ConnectionPoolEntry) -> None:
+        record.info["made"] = time.monotonic()
         dialects.prepare_connection(connection, encrypted=server.must_encrypt)
 
     @event.listens_for(engine.sync_engine.pool, "invalidate")
-    def invalidated(connection: Any, _: object, error: BaseException | None) -> None:
-        if isinstance(error, asyncio.CancelledError):
-            database._abandoned.add(dialects.connection_id(connection))
+    def invalidated(connection: Any, record: ConnectionPoolEntry, error: BaseException | None) -> None:
+        if error is not None:
+            database._abandoned[dialects.connection_id(connection)] = record.info["made"]
 
     try:
         yield database
     finally:
-        with trio.CancelScope(shield=True):
+        with trio.CancelScope(shield=True), suppress(DBAPIError, DatabaseAwayError):
             await database._cross(engine.dispose)

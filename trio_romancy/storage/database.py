@@ -30,8 +30,11 @@ class Transaction(Protocol):
         """Run ``fn(connection, ...)`` inside the transaction and return its result."""
         ...
 
-    async def commit(self) -> None:
-        """Commit. When it raises, the fate of the transaction is unknown unless the database said otherwise."""
+    async def commit(self, last: Callable[[Connection], None]) -> None:
+        """Run ``last(connection)``, and commit.
+
+        When it raises, the fate of the transaction is unknown unless the database said otherwise.
+        """
         ...
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket as socket_module
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from socket import AF_INET, AF_INET6, IPPROTO_TCP, SO_KEEPALIVE, SOL_SOCKET
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Insert, String, Table, Text, Update, bindparam, column, text
@@ -16,6 +18,9 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeEngine
 
 from ..errors import DatabaseAwayError, DatabaseError
+
+_KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 25_000}
+"""Seconds, seconds, a number, milliseconds."""
 
 LOCK_TIMEOUT = 5
 """Seconds that a statement waits for a lock before its transaction is tried again."""
@@ -165,14 +170,27 @@ def prepare_connection(connection: Any, *, encrypted: bool) -> None:
       DatabaseError: if the server is too old, or does not encrypt.
     """
     driver = connection.driver_connection
-    if hasattr(driver, "get_server_pid"):
+    is_postgresql = hasattr(driver, "get_server_pid")
+    transport = driver._transport if is_postgresql else driver._writer.transport
+    # aiomysql goes on without TLS if the server has none.
+    if encrypted and transport.get_extra_info("ssl_object") is None:
+        raise DatabaseError("the server does not encrypt connections, and the URL asks for it")
+    _keep_alive(transport.get_extra_info("socket"))
+    if is_postgresql:
         _set_up_postgresql(connection)
     else:
-        # aiomysql goes on without TLS if the server has none.
-        if encrypted and driver._writer.get_extra_info("ssl_object") is None:
-            raise DatabaseError("the server does not encrypt connections, and the URL asks for it")
         _set_up_mysql(connection, driver.get_server_info())
     connection.commit()
+
+
+def _keep_alive(socket: Any) -> None:
+    """Find out within half a minute that nobody is at the other end any more: see tcp(7)."""
+    if socket is None or socket.family not in (AF_INET, AF_INET6):
+        return
+    socket.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
+    for name, value in _KEEP_ALIVE.items():
+        if (option := getattr(socket_module, name, None)) is not None:  # not every system has all of them
+            socket.setsockopt(IPPROTO_TCP, option, value)
 
 
 def _set_up_postgresql(connection: Any) -> None:
@@ -218,14 +236,28 @@ def connection_id(connection: Any) -> int:
     return int(driver.get_server_pid() if hasattr(driver, "get_server_pid") else driver.thread_id())
 
 
-def end_connection(connection: Connection, id: int) -> None:
-    """Make the server end another connection of ours, with its transaction."""
+def end_connection(connection: Connection, id: int, age: float) -> None:
+    """Make the server end another connection of ours, with its transaction.
+
+    Args:
+      id: what the server called it.
+      age: seconds since it was made. A server that runs for less has given the id to somebody else by now.
+    """
     if connection.dialect.name == "postgresql":
-        ours = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = :id AND usename = current_user"
-        connection.execute(text(f"{ours} AND datname = current_database()"), {"id": id})
+        uptime = text("SELECT extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())")
+        ours = text(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE pid = :id AND usename = current_user AND datname = current_database()"
+        )
+        if connection.execute(uptime).scalar_one() >= age:
+            connection.execute(ours, {"id": id})
     else:
-        ours = "SELECT id FROM information_schema.processlist WHERE id = :id AND db = DATABASE()"
-        if connection.execute(text(f"{ours} AND user = SUBSTRING_INDEX(USER(), '@', 1)"), {"id": id}).scalar():
+        uptime = text("SHOW GLOBAL STATUS LIKE 'Uptime'")
+        ours = text(
+            "SELECT id FROM information_schema.processlist "
+            "WHERE id = :id AND db = DATABASE() AND user = SUBSTRING_INDEX(USER(), '@', 1)"
+        )
+        if int(connection.execute(uptime).one()[1]) + 1 >= age and connection.execute(ours, {"id": id}).scalar():
             connection.execute(text("KILL :id"), {"id": id})
 
 
@@ -305,7 +337,7 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, sqlite3.Error):
         # The low byte is the primary code: https://www.sqlite.org/rescode.html
         return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in _SQLITE_AWAY
+    if type(error).__module__.startswith("pymysql"):
+        return bool(_MYSQL_AWAY.intersection(error.args[:1]))  # its sqlstate says next to nothing
     state = getattr(error, "sqlstate", None)
-    if isinstance(state, str):
-        return state.startswith(_POSTGRESQL_AWAY)
-    return type(error).__module__.startswith("pymysql") and bool(_MYSQL_AWAY.intersection(error.args[:1]))
+    return isinstance(state, str) and state.startswith(_POSTGRESQL_AWAY)

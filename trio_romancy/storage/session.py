@@ -149,8 +149,7 @@ class Session:
             session.flush()
             record(session.connection())
 
-        await self.run_sync(finish)
-        await self._transaction.commit()
+        await self._transaction.commit(lambda connection: self._with_session(connection, finish))
 
     async def aclose(self) -> None:
         """Roll back what was not committed, and give the connection back. For the runtime."""

@@ -38,8 +38,12 @@ class _Transaction:
         result: R = await self._call(lambda: fn(self._connection, *args, **kwargs))
         return result
 
-    async def commit(self) -> None:
-        await self._call(self._connection.commit)
+    async def commit(self, last: Callable[[Connection], None]) -> None:
+        def finish() -> None:
+            last(self._connection)
+            self._connection.commit()
+
+        await self._call(finish)
 
 
 def _turn() -> trio.Semaphore:

@@ -9,6 +9,7 @@ from typing import ParamSpec, TypeVar
 
 import trio
 from attrs import define, field, frozen
+from sqlalchemy import Connection
 
 from ..errors import DatabaseAwayError, RomancyError
 from ..runtime.worker import Worker
@@ -138,8 +139,8 @@ class _CrashingTransaction:
     async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return await self._inner.run(fn, *args, **kwargs)
 
-    async def commit(self) -> None:
-        await self._database._commit(self._inner.commit, dies_with_worker=True)
+    async def commit(self, last: Callable[[Connection], None]) -> None:
+        await self._database._commit(lambda: self._inner.commit(last), dies_with_worker=True)
 
 
 def _away() -> DatabaseAwayError:
