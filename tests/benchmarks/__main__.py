@@ -8,66 +8,117 @@ import os
 import platform
 import sqlite3
 import sys
+from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import latency
 import memory
 import replay
+import server_durability
+import systems
 import throughput
+from databases import FILES, NAMES, open_place
 from disk import sync_ms
-from systems import SYSTEMS
 
-_ALL = ("throughput", "replay", "memory")
+from tests.servers import ServerMissingError
+
+_ALL = ("throughput", "latency", "replay", "memory")
 
 
 def main() -> None:
     options = _parse()
-    results: dict[str, Any] = {"environment": _environment()}
-    print(_introduction(results["environment"]), flush=True)
+    with ExitStack() as exits:
+        places, missing = _open_places(options.database or NAMES, exits)
+        if options.database and missing:
+            sys.exit("\n".join(f"{NAMES[kind]}: {why}" for kind, why in missing.items()))
+        results: dict[str, Any] = {"environment": _environment(places), "missing": missing}
+        print(_introduction(results["environment"], missing), flush=True)
+        _measure(options, places, results)
+    options.output.write_text(json.dumps(results, indent=2) + "\n")
+    _say(f"written to {options.output}")
+
+
+def _open_places(kinds: Iterable[str], exits: ExitStack) -> tuple[dict[str, str], dict[str, str]]:
+    """Where databases of each kind are made; and why those of some kinds cannot be."""
+    places, missing = {}, {}
+    for kind in kinds:
+        try:
+            places[kind] = exits.enter_context(open_place(kind))
+        except ServerMissingError as error:
+            missing[kind] = str(error)
+    return places, missing
+
+
+def _measure(options: argparse.Namespace, places: dict[str, str], results: dict[str, Any]) -> None:
     if "throughput" in options.only:
         repetitions = options.repetitions or (1 if options.quick else 3)
         seconds = options.seconds or (1.0 if options.quick else 6.0)
-        found = throughput.measure(seconds, repetitions, _say)
-        results["throughput"] = found
-        print(f"\n{throughput.show(found)}\n", flush=True)
+        results["throughput"] = {}
+        for kind, place in places.items():
+            found = throughput.measure(kind, place, seconds, repetitions, _say)
+            results["throughput"][kind] = found
+            print(f"\n{throughput.show(kind, found)}\n", flush=True)
+    if "latency" in options.only:
+        rounds = 2 if options.quick else 7
+        results["latency"] = {kind: latency.measure(kind, place, 300, rounds, _say) for kind, place in places.items()}
+        print(f"\n{latency.show(results['latency'])}\n", flush=True)
     if "replay" in options.only:
         results["replay"] = replay.measure(1 if options.quick else 5, _say)
         print(f"\n{replay.show(results['replay'])}\n", flush=True)
     if "memory" in options.only:
         results["memory"] = memory.measure(1_000 if options.quick else 10_000, _say)
         print(f"\n{memory.show(results['memory'])}\n", flush=True)
-    options.output.write_text(json.dumps(results, indent=2) + "\n")
-    _say(f"written to {options.output}")
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks", description="Measure trio_romancy, and compare it.")
     parser.add_argument("--quick", action="store_true", help="short and rough: to see that everything works")
     parser.add_argument("--only", nargs="+", choices=_ALL, default=_ALL, help="default: all of them")
+    parser.add_argument(
+        "--database",
+        nargs="+",
+        choices=tuple(NAMES),
+        help="for throughput and latency; default: all that can be had",
+    )
     parser.add_argument("--repetitions", type=int, help="of each throughput measurement; the median counts")
     parser.add_argument("--seconds", type=float, help="that each throughput measurement takes about")
     parser.add_argument("--output", type=Path, default=Path("bench-results.json"), help="default: %(default)s")
     return parser.parse_args()
 
 
-def _environment() -> dict[str, Any]:
+def _environment(places: dict[str, str]) -> dict[str, Any]:
+    servers = {kind: place for kind, place in places.items() if place != FILES}
     return {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "system": f"{platform.system()} {platform.machine()}",
         "cpus": os.cpu_count(),
-        "sqlite": sqlite3.sqlite_version,
+        "databases": {"sqlite": sqlite3.sqlite_version}
+        | {kind: server_durability.version(place) for kind, place in servers.items()},
+        "durability": {kind: server_durability.settings(place) for kind, place in servers.items()},
         "disk_sync_ms": sync_ms(),
-        "versions": {system.distribution: system.version() for system in SYSTEMS.values()},
+        "versions": {name: systems.version(name) for name in _distributions()},
     }
 
 
-def _introduction(environment: dict[str, Any]) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items() if version)
-    return (
-        f"{environment['python']}, {environment['system']}, {environment['cpus']} CPUs, "
-        f"SQLite {environment['sqlite']}, {environment['disk_sync_ms']:.2f} ms until a page is on disk\n{versions}"
+def _distributions() -> list[str]:
+    drivers = ["aiomysql", "asyncpg"]
+    return list(dict.fromkeys([*(system.distribution for system in systems.SYSTEMS.values()), *drivers]))
+
+
+def _introduction(environment: dict[str, Any], missing: dict[str, str]) -> str:
+    found = [f"{NAMES[kind]} {version}" for kind, version in environment["databases"].items()]
+    return "\n".join(
+        [
+            f"{environment['python']}, {environment['system']}, {environment['cpus']} CPUs, "
+            f"{environment['disk_sync_ms']:.2f} ms until a page is on disk",
+            ", ".join(found),
+            ", ".join(f"{name} {version}" for name, version in environment["versions"].items() if version),
+            *(f"NOT MEASURED: {NAMES[kind]}: {why}" for kind, why in missing.items()),
+        ]
     )
 
 

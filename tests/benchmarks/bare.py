@@ -6,6 +6,7 @@ import time
 from functools import partial
 
 import trio
+import trio_asyncio
 
 from trio_romancy.clock import current_clock
 from trio_romancy.model import Kind, Status
@@ -20,7 +21,7 @@ async def run(database: str, concurrency: int, total: int) -> tuple[float, list[
     """Seconds for the whole, and for each workflow."""
     latencies: list[float] = []
     clock = current_clock()
-    async with open_database(database) as opened, trio.open_nursery() as nursery:
+    async with trio_asyncio.open_loop(), open_database(database) as opened, trio.open_nursery() as nursery:
         await opened.run(migrations.migrate)
         now = clock.now()
         lease = await opened.run(join, "bench", this_process(), now, now + 10_000_000)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,6 +14,10 @@ from pathlib import Path
 from typing import Any
 
 _HERE = Path(__file__).resolve().parent
+_ROOT = _HERE.parent.parent
+
+_FAREWELL = 60.0
+"""Seconds that a process has to drop its databases when it is told to end."""
 
 
 class MeasurementError(Exception):
@@ -30,14 +36,34 @@ def ask(script: str, *arguments: object, timeout: float = 900.0) -> Any:
       MeasurementError: if the script failed, or took too long.
     """
     with tempfile.TemporaryDirectory(prefix="bench-", dir=Path.cwd()) as directory:
-        command = [sys.executable, str(_HERE / script), *map(str, arguments)]
+        process = subprocess.Popen(
+            [sys.executable, str(_HERE / script), *map(str, arguments)],
+            cwd=directory,
+            env=os.environ | {"PYTHONPATH": str(_ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # one that we end ends as we do, not as Ctrl-C has it
+        )
         try:
-            done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=timeout)
+            output, errors = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
             raise MeasurementError(f"{script} took longer than {timeout:g} s") from None
-    if done.returncode != 0:
-        raise MeasurementError(f"{script} ended with {done.returncode}: {done.stderr[-2000:].strip()}")
-    return json.loads(done.stdout)
+        finally:
+            _end(process)
+    if process.returncode != 0:
+        raise MeasurementError(f"{script} ended with {process.returncode}: {errors[-2000:].strip()}")
+    return json.loads(output)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.communicate(timeout=_FAREWELL)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
 
 
 def answer(measure: Callable[[], Any]) -> None:

@@ -1,4 +1,4 @@
-"""One measurement of throughput, in a process of its own: ``one_run.py SYSTEM CONCURRENCY SECONDS`` prints JSON."""
+"""One measurement of throughput, in its own process: ``one_run.py SYSTEM PLACE CONCURRENCY SECONDS`` prints JSON."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import sys
 from typing import Any
 
 import fresh
+import server_durability
+from databases import FILES, open_new
 from disk import sync_ms
 from durability import watched
 from systems import SYSTEMS, System
@@ -16,37 +18,51 @@ _FEWEST_ROUNDS = 3
 """How often each client starts a workflow at least."""
 
 
-def measure(name: str, concurrency: int, seconds: float) -> dict[str, Any]:
+def measure(name: str, place: str, concurrency: int, seconds: float) -> dict[str, Any]:
     """Run one system for about so many seconds, on a new database, when it is warm."""
     system = SYSTEMS[name]
     before = sync_ms()
-    with watched(force=not system.sets_pragmas) as pragmas:
-        total = max(round(_warm_up(system, concurrency) * seconds), _FEWEST_ROUNDS * concurrency)
-        elapsed, latencies = system.run("measured.db", concurrency, total)
+    if place == FILES:
+        with watched(force=system.is_peer) as pragmas:
+            run = _run(system, place, concurrency, seconds)
+        run["durability"] = {
+            "journal_mode": ", ".join(pragmas.journal_mode),
+            "synchronous": ", ".join(pragmas.synchronous),
+        }
+        run["connections"] = pragmas.connections
+    else:
+        run = _run(system, place, concurrency, seconds)
+    return run | {"disk_sync_ms": [before, sync_ms()]}
+
+
+def _run(system: System, place: str, concurrency: int, seconds: float) -> dict[str, Any]:
+    total = max(round(_warm_up(system, place, concurrency) * seconds), _FEWEST_ROUNDS * concurrency)
+    with open_new(place) as database:
+        elapsed, latencies = system.run(database, concurrency, total)
+        run = {} if place == FILES else {"durability": server_durability.settings(database)}
+        if place != FILES and (refusal := server_durability.refusal(database)) is not None:
+            raise RuntimeError(refusal)
     latencies.sort()
-    return {
+    return run | {
         "completed": len(latencies),
         "failed": total - len(latencies),
         "seconds": elapsed,
         "workflows_per_second": len(latencies) / elapsed,
         "p50_ms": latencies[len(latencies) // 2] * 1000,
         "p99_ms": latencies[len(latencies) * 99 // 100] * 1000,
-        "disk_sync_ms": [before, sync_ms()],
-        "journal_mode": ", ".join(pragmas.journal_mode),
-        "synchronous": ", ".join(pragmas.synchronous),
-        "connections": pragmas.connections,
     }
 
 
-def _warm_up(system: System, concurrency: int) -> float:
+def _warm_up(system: System, place: str, concurrency: int) -> float:
     """Run ever more workflows until that takes long enough. Returns the last rate, in workflows per second."""
     total = max(concurrency, 40)
     while True:
-        elapsed, _ = system.run(f"warm-up-{total}.db", concurrency, total)
+        with open_new(place) as database:
+            elapsed, _ = system.run(database, concurrency, total)
         if elapsed >= _WARM_UP:
             return total / elapsed
         total *= 4
 
 
 if __name__ == "__main__":
-    fresh.answer(lambda: measure(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))
+    fresh.answer(lambda: measure(sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])))

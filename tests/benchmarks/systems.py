@@ -9,6 +9,7 @@ from typing import Any
 
 import trio
 from attrs import frozen
+from databases import NAMES
 
 
 def _on_trio(run: Callable[..., Any], *arguments: object) -> Any:
@@ -32,34 +33,43 @@ class System:
     name: str
     module: str
     distribution: str
-    """What must be installed."""
     in_loop: Callable[..., Any]
     """Runs the workload in the event loop that the system is made for."""
-    sets_pragmas: bool = False
-    """Whether it sees by itself that its commits are on disk."""
+    databases: tuple[str, ...]
+    """The kinds of databases it can use."""
+    is_peer: bool = True
+    """Whether it is somebody else's."""
+    needs: tuple[str, ...] = ()
+    """Distributions that must be installed, too."""
 
     def run(self, database: str, concurrency: int, total: int) -> tuple[float, list[float]]:
-        """Run ``total`` workflows on a new database, so many at a time.
+        """Run ``total`` workflows, so many at a time, on a new database: a file name, or the URL of one on a server.
 
         Returns the seconds that it took, and the seconds from start to result of each that completed.
         """
         outcome: tuple[float, list[float]] = self.in_loop(import_module(self.module).run, database, concurrency, total)
         return outcome
 
-    def version(self) -> str | None:
-        """The installed version; None if it is not installed."""
-        try:
-            return metadata.version(self.distribution)
-        except metadata.PackageNotFoundError:
-            return None
+    def missing(self) -> str | None:
+        """The first distribution that it needs and that is not installed."""
+        return next((name for name in (self.distribution, *self.needs) if version(name) is None), None)
+
+
+def version(distribution: str) -> str | None:
+    """The installed version; None if it is not installed."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 SYSTEMS = {
     system.name: system
     for system in (
-        System("bare", "bare", "trio_romancy", _on_trio, sets_pragmas=True),
-        System("ours", "ours", "trio_romancy", _on_trio, sets_pragmas=True),
-        System("dbos", "dbos_peer", "dbos", _on_asyncio),
-        System("edda", "edda_peer", "edda-framework", _on_uvloop),
+        System("bare", "bare", "trio_romancy", _on_trio, tuple(NAMES), is_peer=False),
+        System("ours", "ours", "trio_romancy", _on_trio, tuple(NAMES), is_peer=False),
+        System("dbos", "dbos_peer", "dbos", _on_asyncio, ("sqlite", "postgresql")),
+        System("edda", "edda_peer", "edda-framework", _on_uvloop, tuple(NAMES)),
+        System("absurd", "absurd_peer", "absurd-sdk", _on_uvloop, ("postgresql",), needs=("absurdctl",)),
     )
 }

@@ -8,44 +8,45 @@ from typing import Any
 
 import fresh
 import table
+from databases import NAMES
 from systems import SYSTEMS
 
 CONCURRENCIES = (1, 20, 200)
 """Clients at a time; each starts a workflow and waits for its result, again and again."""
 
-_HEADS = ("system", "clients", "workflows/s", "p50 ms", "p99 ms", "x bare", "x DBOS")
+_HEADS = ("system", "clients", "workflows/s", "p50 ms", "p99 ms", "x bare", "x best peer")
 
 
-def measure(seconds: float, repetitions: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Measure every system that is installed.
+def measure(kind: str, place: str, seconds: float, repetitions: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """Measure every system that is installed and can use such a database.
 
     The repetitions go round by turns, so that whatever else the machine does meanwhile meets all systems alike.
 
     Args:
+      place: where the databases are made.
       seconds: about how long each measurement takes, beside its warm-up.
       say: told what is going on.
     """
+    systems = [system for system in SYSTEMS.values() if kind in system.databases]
     skipped = {
-        system.name: f"{system.distribution} is not installed"
-        for system in SYSTEMS.values()
-        if system.version() is None
+        system.name: f"{missing} is not installed" for system in systems if (missing := system.missing()) is not None
     }
     runs: dict[tuple[int, str], list[dict[str, Any]]] = {}
     for repetition in range(repetitions):
         for concurrency in CONCURRENCIES:
-            for name in SYSTEMS:
-                if name in skipped:
+            for system in systems:
+                if system.name in skipped:
                     continue
                 try:
-                    run = fresh.ask("one_run.py", name, concurrency, seconds)
+                    run = fresh.ask("one_run.py", system.name, place, concurrency, seconds)
                 except fresh.MeasurementError as error:
-                    if name in ("bare", "ours"):
+                    if not system.is_peer:
                         raise
-                    skipped[name] = str(error)
+                    skipped[system.name] = str(error)
                     continue
-                runs.setdefault((concurrency, name), []).append(run)
+                runs.setdefault((concurrency, system.name), []).append(run)
                 rate = f"{run['workflows_per_second']:,.0f} workflows/s"
-                say(f"{repetition + 1}/{repetitions} {name}, {_clients(concurrency)}: {rate}")
+                say(f"{repetition + 1}/{repetitions} {NAMES[kind]}, {system.name}, {_clients(concurrency)}: {rate}")
     measured = [_summary(*key, found) for key, found in sorted(runs.items(), key=_order) if key[1] not in skipped]
     _compare(measured)
     return {"measured": measured, "skipped": skipped}
@@ -62,14 +63,17 @@ def _summary(concurrency: int, name: str, runs: Sequence[dict[str, Any]]) -> dic
 
 
 def _compare(measured: Sequence[dict[str, Any]]) -> None:
-    rates = {(each["system"], each["clients"]): each["workflows_per_second"] for each in measured}
     for each in measured:
-        for other in ("bare", "dbos"):
-            base = rates.get((other, each["clients"]))
-            each[f"ratio_to_{other}"] = None if base is None else each["workflows_per_second"] / base
+        rates = {
+            other["system"]: other["workflows_per_second"] for other in measured if other["clients"] == each["clients"]
+        }
+        best = max((name for name in rates if SYSTEMS[name].is_peer), key=rates.__getitem__, default=None)
+        each["best_peer"] = best
+        each["ratio_to_bare"] = each["workflows_per_second"] / rates["bare"]
+        each["ratio_to_best_peer"] = None if best is None else each["workflows_per_second"] / rates[best]
 
 
-def show(result: dict[str, Any]) -> str:
+def show(kind: str, result: dict[str, Any]) -> str:
     """The result as a table, with what is to be known about it below."""
     rows: list[list[str]] = []
     last = None
@@ -85,24 +89,29 @@ def show(result: dict[str, Any]) -> str:
                 f"{each['p50_ms']:,.1f}",
                 f"{each['p99_ms']:,.1f}",
                 _ratio(each["ratio_to_bare"]),
-                _ratio(each["ratio_to_dbos"]),
+                _ratio(each["ratio_to_best_peer"]),
             ]
         )
+    title = f"Throughput: workflows of three activities, {NAMES[kind]}"
+    return "\n".join([table.render(title, _HEADS, rows), "", *_notes(result)])
+
+
+def _notes(result: dict[str, Any]) -> list[str]:
     notes = [f"{name} was skipped: {reason}" for name, reason in result["skipped"].items()]
     for each in result["measured"]:
         if each["failed"]:
             tried = each["failed"] + sum(run["completed"] for run in each["runs"])
             notes.append(f"{each['system']}, {_clients(each['clients'])}: {each['failed']} of {tried} workflows failed")
-    modes = {(run["journal_mode"], run["synchronous"]) for each in result["measured"] for run in each["runs"]}
-    notes += [f"journal_mode={mode}, synchronous={level} on every connection" for mode, level in sorted(modes)]
-    syncs = [sync for each in result["measured"] for run in each["runs"] for sync in run["disk_sync_ms"]]
+    runs = [run for each in result["measured"] for run in each["runs"]]
+    found = {", ".join(f"{name}={value}" for name, value in run["durability"].items()) for run in runs}
+    notes += [f"{settings} on every connection" for settings in sorted(found)]
+    syncs = [sync for run in runs for sync in run["disk_sync_ms"]]
     if max(syncs) > 3 * min(syncs):
         notes.append(
             f"a page took {min(syncs):.2f} ms at one time and {max(syncs):.2f} ms at another to be on disk: "
             f"the machine was not idle, and the slower numbers say more about that than about the systems"
         )
-    title = "Throughput: workflows of three activities, SQLite"
-    return "\n".join([table.render(title, _HEADS, rows), "", *notes])
+    return notes
 
 
 def _clients(concurrency: int) -> str:
