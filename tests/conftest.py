@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 import trio
@@ -15,6 +16,8 @@ import trio.testing
 from attrs import define, field
 
 from trio_romancy import define as definitions
+from trio_romancy.storage.aio import AioDatabase
+from trio_romancy.storage.sqlite import ThreadedDatabase
 
 from .servers import PRODUCTS, ServerMissingError, execute, open_new_database, open_server
 
@@ -22,6 +25,12 @@ LONGEST_TEST = 60.0
 """Seconds on the real clock after which a test hangs."""
 
 KINDS = ("sqlite", *PRODUCTS)
+"""``sqlite`` is in memory."""
+
+SHARED_KINDS = ("file", *PRODUCTS)
+"""What several apps can open at once. A test takes them by ``parametrize("kind", SHARED_KINDS, indirect=True)``."""
+
+ALL_KINDS = ("sqlite", *SHARED_KINDS)
 
 missing: dict[str, str] = {}
 """What could not be tested on, and why."""
@@ -107,7 +116,8 @@ class Databases:
         tables = [name for (name,) in found]
         kept = [name for name in tables if name.startswith("romancy_") and not name.endswith("alembic_version")]
         dropped = [name for name in tables if not name.startswith("romancy_")]
-        execute(url, *[f"DELETE FROM {name}" for name in kept], *[f"DROP TABLE {name}" for name in dropped])
+        if tables:
+            execute(url, *[f"DELETE FROM {name}" for name in kept], *[f"DROP TABLE {name}" for name in dropped])
         return url
 
 
@@ -125,12 +135,23 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def database(kind: str, databases: Databases) -> str:
-    """The URL of a database without instances."""
-    return databases.empty(kind)
+def nobody_polls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under virtual time an app has its database to itself, wherever that is.
+
+    Looking every second for what others may have done, a workflow that sleeps for a month would take hours.
+    """
+    if request.node.get_closest_marker("real_clock") is None:
+        for implementation in (AioDatabase, ThreadedDatabase):
+            monkeypatch.setattr(implementation, "is_exclusive", True)
 
 
 @pytest.fixture
-def new_database(kind: str, databases: Databases) -> Callable[[], str]:
+def database(kind: str, databases: Databases, tmp_path: Path, nobody_polls: None) -> str:
+    """The URL of a database without instances."""
+    return str(tmp_path / "romancy.db") if kind == "file" else databases.empty(kind)
+
+
+@pytest.fixture
+def new_database(kind: str, databases: Databases, nobody_polls: None) -> Callable[[], str]:
     """Gives the URL of a database without instances, and each time it is called again, after emptying it."""
     return lambda: databases.empty(kind)

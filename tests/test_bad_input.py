@@ -7,6 +7,7 @@ import os
 import re
 import sqlite3
 import stat
+import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from datetime import datetime
@@ -17,6 +18,7 @@ import attrs
 import pytest
 import trio
 from sqlalchemy import Connection, select
+from sqlalchemy.engine import make_url
 
 from trio_romancy import (
     App,
@@ -33,6 +35,9 @@ from trio_romancy import (
     workflow,
 )
 from trio_romancy.storage import schema
+
+from .conftest import ALL_KINDS, Databases
+from .servers import PRODUCTS
 
 real_clock = pytest.mark.real_clock
 
@@ -112,10 +117,10 @@ async def stored(app: App) -> dict[str, list[dict[str, Any]]]:
 NOTHING: dict[str, list[dict[str, Any]]] = {"romancy_instances": [], "romancy_history": []}
 
 
-@pytest.fixture(params=[pytest.param(":memory:", id="memory"), pytest.param("orders.db", id="file", marks=real_clock)])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    name: str = request.param
-    return name if name == ":memory:" else str(tmp_path / name)
+@pytest.fixture(params=ALL_KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    chosen: str = request.param
+    return chosen
 
 
 # -- the input of a workflow -------------------------------------------------------------------------------------------
@@ -492,22 +497,12 @@ async def test_what_names_no_database_is_refused(database: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "url",
-    [
-        "mysql://user:secret@host/orders",
-        "mariadb://user:secret@host:3306/orders",
-        "postgres://user:secret@host/orders",
-        "postgresql://user:secret@host/orders",
-        "postgresql+asyncpg://user:secret@host/orders",
-        "redis://user:secret@host/0",
-        "oracle://user:secret@host/orders",
-        "mysql://user:sec%2Fsecret@host/orders",
-    ],
+    "url", ["redis://user:secret@host/0", "oracle://user:secret@host/orders", "amqp://user:sec%2Fsecret@host/orders"]
 )
 async def test_a_database_that_is_not_supported_is_refused_without_showing_the_password(url: str) -> None:
     message = await refusal(url)
     assert message.startswith(f"{url.partition('user:')[0]}user:***@host")
-    assert message.endswith("this version works with SQLite only: give a file name, ':memory:' or sqlite:///file")
+    assert message.endswith("the scheme of a database URL is one of mariadb, mysql, postgres, postgresql, sqlite")
     assert "secret" not in message
 
 
@@ -516,7 +511,8 @@ async def test_a_database_that_is_not_supported_is_refused_without_showing_the_p
 )
 async def test_a_url_that_cannot_be_parsed_is_refused_without_showing_it(url: str) -> None:
     message = await refusal(url)
-    assert message == "the database URL cannot be parsed; it looks like sqlite:///orders.db"
+    hint = "it looks like sqlite:///orders.db or mysql://user@host/database"
+    assert message == f"the database URL cannot be parsed; {hint}"
 
 
 @pytest.mark.parametrize(
@@ -625,6 +621,41 @@ async def test_tables_of_that_name_which_are_not_ours_are_refused_and_unharmed(t
     with closing(sqlite3.connect(path)) as connection:
         names = connection.execute("SELECT name FROM sqlite_master").fetchall()
     assert names == [("romancy_workers",)]
+
+
+@real_clock
+@pytest.mark.parametrize("kind", PRODUCTS, indirect=True)
+@pytest.mark.parametrize("worker", [True, False], ids=["worker", "client"])
+@pytest.mark.parametrize("wrong", ["password", "user", "database", "port", "host"])
+async def test_a_server_that_does_not_let_us_in_is_named_without_its_password(
+    kind: str, databases: Databases, wrong: str, worker: bool
+) -> None:
+    url = make_url(databases.server(kind)).set(database="romancy_nowhere")
+    if wrong == "password":
+        url = url.set(username="romancy_nobody", password="secret")
+    elif wrong == "user":
+        url = url.set(username="romancy_nobody")
+    elif wrong == "port":
+        url = url.set(port=1, password="secret")
+    elif wrong == "host":
+        url = url.set(host="romancy.invalid", password="secret")
+    begun = trio.current_time()
+    with pytest.raises(DatabaseError) as caught:
+        async with App(url.render_as_string(hide_password=False), worker=worker, start_timeout=0.5):
+            pass
+    assert trio.current_time() - begun < 5
+    assert str(caught.value).startswith(f"{url.render_as_string()} cannot be used: ")
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
+
+
+@real_clock
+@pytest.mark.parametrize("kind", PRODUCTS, indirect=True)
+async def test_a_server_that_refuses_us_for_good_is_not_asked_again(kind: str, databases: Databases) -> None:
+    """Waiting does not help against a wrong name."""
+    url = make_url(databases.server(kind)).set(database="romancy_nowhere").render_as_string(hide_password=False)
+    with trio.fail_after(5), pytest.raises(DatabaseError, match="romancy_nowhere"):
+        async with App(url, start_timeout=30):
+            pass
 
 
 @real_clock

@@ -10,8 +10,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import trio
+import trio_asyncio
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from trio_romancy.clock import (
     VIRTUAL_EPOCH,
@@ -22,6 +25,9 @@ from trio_romancy.clock import (
     seconds,
     to_datetime,
 )
+from trio_romancy.storage.database import open_database
+
+from .conftest import ALL_KINDS
 
 # -- durations ---------------------------------------------------------------------------------------------------------
 
@@ -109,6 +115,53 @@ async def test_a_virtual_deadline_in_the_past_is_now() -> None:
     clock = current_clock()
     await trio.sleep(10)
     assert clock.deadline(VIRTUAL_EPOCH) == clock.deadline(clock.now()) == trio.current_time()
+
+
+SLEEP = {"mysql": "SELECT SLEEP(0.1)", "postgresql": "SELECT pg_sleep(0.1)"}
+
+
+def sleep_in_database(connection: Connection) -> None:
+    if connection.dialect.name == "sqlite":
+        time.sleep(0.1)
+    else:
+        connection.execute(text(SLEEP[connection.dialect.name]))
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS, indirect=True)
+async def test_virtual_time_stands_still_while_a_database_works_and_goes_on_after_it(database: str) -> None:
+    woken: list[float] = []
+
+    async def sleep() -> None:
+        await trio.sleep(10)
+        woken.append(trio.current_time())
+
+    async with trio_asyncio.open_loop(), open_database(database) as opened, trio.open_nursery() as nursery:
+        begun = trio.current_time()
+        nursery.start_soon(sleep)
+        async with trio.open_nursery() as calls:
+            for _ in range(3):
+                calls.start_soon(opened.run, sleep_in_database)
+            async with opened.open_writer() as writer:
+                await writer.run(sleep_in_database)
+        async with opened.open_transaction() as transaction:
+            await transaction.run(sleep_in_database)
+        assert trio.current_time() == begun
+        assert not woken
+        await trio.sleep(20)
+    assert woken == [begun + 10]
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS, indirect=True)
+async def test_virtual_time_goes_on_after_a_call_of_the_database_that_failed_or_was_cancelled(database: str) -> None:
+    async with trio_asyncio.open_loop(), open_database(database) as opened:
+        with pytest.raises(ProgrammingError if "://" in database else OperationalError):
+            await opened.run(lambda connection: connection.execute(text("SELECT * FROM nowhere")))
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await opened.run(sleep_in_database)
+        begun = trio.current_time()
+        await trio.sleep(10)
+        assert trio.current_time() == begun + 10
 
 
 # -- the real clock ----------------------------------------------------------------------------------------------------

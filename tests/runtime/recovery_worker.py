@@ -1,4 +1,5 @@
-"""A process of its own for test_recovery.py: runs what the first argument says under the worker id of the second."""
+"""A process of its own for test_recovery.py: runs what the first argument says, under the worker id of the
+second, on the database of the third."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from trio_romancy import (
     workflow,
 )
 
-what, worker_id = sys.argv[1:]
+what, worker_id, database = sys.argv[1:]
 
 
 def effect(name: str) -> None:
@@ -104,7 +105,7 @@ async def neighbour(ctx: WorkflowContext, seconds: float) -> None:
 
 
 async def main() -> None:
-    async with App("romancy.db", worker_id=worker_id or None, lease=60, shutdown_timeout=1) as app:
+    async with App(database, worker_id=worker_id or None, lease=60, shutdown_timeout=1) as app:
         if what in ("order", "finish-order"):
             handle = await app.start(order.options(id="order"))
             result = await handle.result(timeout=30)

@@ -26,9 +26,9 @@ from trio_romancy import (
 )
 
 
-async def run(flow: Any, *args: Any, **options: Any) -> Any:
+async def run(database: str, flow: Any, *args: Any, **options: Any) -> Any:
     """Run a workflow in a new app, and return its result and history."""
-    async with App(":memory:", **options) as app:
+    async with App(database, **options) as app:
         handle = await app.start(flow, *args)
         result = await handle.result()
         return result, await app.history(handle.instance_id)
@@ -56,22 +56,22 @@ def seconds_between(history: Any) -> list[float]:
     return [(after.recorded_at - before.recorded_at).total_seconds() for before, after in pairwise(history)]
 
 
-async def test_default_policy_makes_five_attempts_after_1_2_4_and_8_seconds() -> None:
-    result, history = await run(failing())
+async def test_default_policy_makes_five_attempts_after_1_2_4_and_8_seconds(database: str) -> None:
+    result, history = await run(database, failing())
     assert result == ["RetryExhaustedError", "ConnectionError", "attempt 5", "5"]
     assert [entry.kind for entry in history[:5]] == [Kind.ATTEMPT_FAILED] * 4 + [Kind.ACTIVITY_FAILED]
     assert seconds_between(history)[:4] == [1, 2, 4, 8]
 
 
-async def test_policy_of_the_activity_counts_before_that_of_the_app() -> None:
-    result, _ = await run(failing(retry=RetryPolicy.fixed(2, 3)), retry=RetryPolicy.fixed(9, 1))
+async def test_policy_of_the_activity_counts_before_that_of_the_app(database: str) -> None:
+    result, _ = await run(database, failing(retry=RetryPolicy.fixed(2, 3)), retry=RetryPolicy.fixed(9, 1))
     assert result[3] == "2"
-    result, history = await run(failing(), retry=RetryPolicy.fixed(3, 7))
+    result, history = await run(database, failing(), retry=RetryPolicy.fixed(3, 7))
     assert result[3] == "3"
     assert seconds_between(history)[:2] == [7, 7]
 
 
-async def test_options_override_the_policy_for_one_call() -> None:
+async def test_options_override_the_policy_for_one_call(database: str) -> None:
     @activity
     async def fails() -> None:
         raise ConnectionError
@@ -82,7 +82,7 @@ async def test_options_override_the_policy_for_one_call() -> None:
             await fails.options(retry=RetryPolicy.no_retry())()
         return caught.value.attempts
 
-    assert (await run(flow))[0] == 1
+    assert (await run(database, flow))[0] == 1
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ async def test_options_override_the_policy_for_one_call() -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-async def test_terminal_errors_are_never_retried(raised: Exception) -> None:
+async def test_terminal_errors_are_never_retried(database: str, raised: Exception) -> None:
     @activity(retry=RetryPolicy(non_retryable=(KeyError,)))
     async def fails() -> None:
         raise raised
@@ -105,12 +105,12 @@ async def test_terminal_errors_are_never_retried(raised: Exception) -> None:
             await fails()
         return caught.value.attempts
 
-    result, history = await run(flow)
+    result, history = await run(database, flow)
     assert result == 1
     assert history[0].kind is Kind.ACTIVITY_FAILED
 
 
-async def test_a_result_that_cannot_be_stored_fails_at_once_with_its_path() -> None:
+async def test_a_result_that_cannot_be_stored_fails_at_once_with_its_path(database: str) -> None:
     calls = []
 
     @activity
@@ -124,12 +124,12 @@ async def test_a_result_that_cannot_be_stored_fails_at_once_with_its_path() -> N
             await returns_what_json_has_not()
         return caught.value.message
 
-    result, _ = await run(flow)
+    result, _ = await run(database, flow)
     assert "$.list[1]: JSON has no set" in result
     assert calls == [1]
 
 
-async def test_a_result_over_the_limit_fails_at_once() -> None:
+async def test_a_result_over_the_limit_fails_at_once(database: str) -> None:
     @activity
     async def returns_much() -> str:
         return "x" * 2000
@@ -140,10 +140,10 @@ async def test_a_result_over_the_limit_fails_at_once() -> None:
             await returns_much()
         return caught.value.error_type
 
-    assert (await run(flow, max_payload=1000))[0] == "trio_romancy.PayloadTooLargeError"
+    assert (await run(database, flow, max_payload=1000))[0] == "trio_romancy.PayloadTooLargeError"
 
 
-async def test_timeout_bounds_one_attempt_and_is_retried() -> None:
+async def test_timeout_bounds_one_attempt_and_is_retried(database: str) -> None:
     @activity(timeout=3, retry=RetryPolicy.fixed(2, 1))
     async def hangs_once() -> int:
         if current_activity().attempt == 1:
@@ -154,7 +154,7 @@ async def test_timeout_bounds_one_attempt_and_is_retried() -> None:
     async def flow(ctx: WorkflowContext) -> int:
         return await hangs_once()
 
-    result, history = await run(flow)
+    result, history = await run(database, flow)
     assert result == 2
     assert history[0].payload["error_type"] == "trio.TooSlowError"
     assert history[0].payload["message"] == "the attempt took longer than 3 s"
@@ -162,7 +162,9 @@ async def test_timeout_bounds_one_attempt_and_is_retried() -> None:
 
 
 @pytest.mark.real_clock
-async def test_a_thread_that_overruns_never_overlaps_its_next_attempt_and_its_late_value_is_not_recorded() -> None:
+async def test_a_thread_that_overruns_never_overlaps_its_next_attempt_and_its_late_value_is_not_recorded(
+    database: str,
+) -> None:
     running = threading.Semaphore(1)
     overlaps: list[int] = []
     release = threading.Event()
@@ -181,7 +183,7 @@ async def test_a_thread_that_overruns_never_overlaps_its_next_attempt_and_its_la
     async def flow(ctx: WorkflowContext) -> str:
         return await slow()
 
-    async with App(":memory:") as app:
+    async with App(database) as app:
         handle = await app.start(flow)
         while not await app.history(handle.instance_id):  # noqa: ASYNC110
             await trio.sleep(0.01)  # until the failed attempt is recorded, while its thread goes on
@@ -191,7 +193,7 @@ async def test_a_thread_that_overruns_never_overlaps_its_next_attempt_and_its_la
     assert not overlaps
 
 
-async def test_a_plain_function_runs_in_a_thread_and_knows_its_activity() -> None:
+async def test_a_plain_function_runs_in_a_thread_and_knows_its_activity(database: str) -> None:
     @activity
     def where() -> list[str]:
         return [threading.current_thread().name, current_activity().activity_id]
@@ -200,13 +202,15 @@ async def test_a_plain_function_runs_in_a_thread_and_knows_its_activity() -> Non
     async def flow(ctx: WorkflowContext) -> list[str]:
         return await where()
 
-    async with App(":memory:") as app:
+    async with App(database) as app:
         thread, id = await (await app.start(flow)).result()
     assert thread != threading.main_thread().name
     assert id == "where:1"
 
 
-async def test_idempotency_key_is_the_same_over_attempts_and_crashes_and_differs_between_activities() -> None:
+async def test_idempotency_key_is_the_same_over_attempts_and_crashes_and_differs_between_activities(
+    database: str,
+) -> None:
     keys: list[str] = []
 
     @activity(retry=RetryPolicy.fixed(3, 1))
@@ -223,7 +227,7 @@ async def test_idempotency_key_is_the_same_over_attempts_and_crashes_and_differs
         await charge()
         await charge()
 
-    async with App(":memory:") as app:
+    async with App(database) as app:
         worker = app._now_running().worker
         assert worker is not None
         running = worker
@@ -231,7 +235,7 @@ async def test_idempotency_key_is_the_same_over_attempts_and_crashes_and_differs
     assert keys == ["i:charge:1"] * 3 + ["i:charge:2"]
 
 
-async def test_calling_an_activity_from_an_activity_runs_the_plain_function() -> None:
+async def test_calling_an_activity_from_an_activity_runs_the_plain_function(database: str) -> None:
     @activity
     async def inner() -> str:
         return current_activity().activity_id
@@ -244,12 +248,12 @@ async def test_calling_an_activity_from_an_activity_runs_the_plain_function() ->
     async def flow(ctx: WorkflowContext) -> str:
         return await outer()
 
-    result, history = await run(flow)
+    result, history = await run(database, flow)
     assert result == "outer:1"
     assert [entry.operation_id for entry in history if entry.operation_id] == ["outer:1"]
 
 
-async def test_activity_runs_to_its_outcome_when_a_sibling_fails_and_a_cancellable_one_does_not() -> None:
+async def test_activity_runs_to_its_outcome_when_a_sibling_fails_and_a_cancellable_one_does_not(database: str) -> None:
     ended: list[str] = []
 
     def slow(name: str, **options: Any) -> Any:
@@ -276,7 +280,7 @@ async def test_activity_runs_to_its_outcome_when_a_sibling_fails_and_a_cancellab
             nursery.start_soon(slow("cancellable", cancellable=True).options(id="cancellable"))
             nursery.start_soon(fails.options(id="fails"))
 
-    async with App(":memory:") as app:
+    async with App(database) as app:
         handle = await app.start(flow)
         with pytest.raises(WorkflowFailedError, match="fails"):
             await handle.result()
@@ -286,7 +290,7 @@ async def test_activity_runs_to_its_outcome_when_a_sibling_fails_and_a_cancellab
     assert kinds["cancellable"] is Kind.ACTIVITY_CANCELLED
 
 
-async def test_a_cancellation_ends_a_backoff_and_giving_up_is_recorded() -> None:
+async def test_a_cancellation_ends_a_backoff_and_giving_up_is_recorded(database: str) -> None:
     @activity(retry=RetryPolicy.fixed(0, 1000))
     async def never_works() -> None:
         raise ConnectionError("down")
@@ -301,7 +305,7 @@ async def test_a_cancellation_ends_a_backoff_and_giving_up_is_recorded() -> None
             seen.append(error)
             raise
 
-    async with App(":memory:") as app:
+    async with App(database) as app:
         handle = await app.start(flow)
         await trio.sleep(1500)
         assert await handle.cancel()
@@ -318,7 +322,7 @@ async def test_a_cancellation_ends_a_backoff_and_giving_up_is_recorded() -> None
     assert seen[0].attempts == 2
 
 
-async def test_system_exit_in_an_activity_is_a_failure_and_not_the_end_of_the_app() -> None:
+async def test_system_exit_in_an_activity_is_a_failure_and_not_the_end_of_the_app(database: str) -> None:
     @activity(retry=RetryPolicy.no_retry())
     async def leaves() -> None:
         raise SystemExit(3)
@@ -329,4 +333,4 @@ async def test_system_exit_in_an_activity_is_a_failure_and_not_the_end_of_the_ap
             await leaves()
         return caught.value.error_type
 
-    assert (await run(flow))[0] == "SystemExit"
+    assert (await run(database, flow))[0] == "SystemExit"

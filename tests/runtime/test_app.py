@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 import trio
 
 from trio_romancy import (
@@ -27,9 +30,12 @@ from trio_romancy import (
 )
 from trio_romancy.errors import LeaseLostError
 
+from ..conftest import SHARED_KINDS
+from ..servers import PRODUCTS
 from .test_replay import worker_of
 
 ran: list[str] = []
+apps: list[App] = []
 
 
 @compensation(name="app_undo")
@@ -54,10 +60,11 @@ async def two_steps(ctx: WorkflowContext, seconds: float) -> str:
 @pytest.fixture(autouse=True)
 def forget() -> None:
     ran.clear()
+    apps.clear()
 
 
-async def test_the_same_id_and_input_is_the_same_instance_and_another_input_is_an_error() -> None:
-    async with App(":memory:") as app:
+async def test_the_same_id_and_input_is_the_same_instance_and_another_input_is_an_error(database: str) -> None:
+    async with App(database) as app:
         first = await app.start(two_steps.options(id="mine"), 5.0)
         second = await app.start(two_steps.options(id="mine"), 5.0)
         assert first.instance_id == second.instance_id == "mine"
@@ -75,8 +82,8 @@ async def test_the_same_id_and_input_is_the_same_instance_and_another_input_is_a
     assert ran == ["begin one", "end one", "begin two", "end two"]
 
 
-async def test_result_can_be_awaited_later_by_id_and_times_out() -> None:
-    async with App(":memory:") as app:
+async def test_result_can_be_awaited_later_by_id_and_times_out(database: str) -> None:
+    async with App(database) as app:
         handle = await app.start(two_steps, 5.0)
         with pytest.raises(trio.TooSlowError):
             await handle.result(timeout=1)
@@ -89,8 +96,8 @@ async def test_result_can_be_awaited_later_by_id_and_times_out() -> None:
         assert await app.get_instance("nobody") is None
 
 
-async def test_cancel_wins_before_the_function_ends_and_says_so_truthfully_after() -> None:
-    async with App(":memory:") as app:
+async def test_cancel_wins_before_the_function_ends_and_says_so_truthfully_after(database: str) -> None:
+    async with App(database) as app:
         handle = await app.start(two_steps, 5.0)
         await trio.sleep(2)
         assert await handle.cancel("stop")
@@ -106,22 +113,39 @@ async def test_cancel_wins_before_the_function_ends_and_says_so_truthfully_after
     assert ran[:3] == ["begin one", "end one", "undo one"]
 
 
+async def cancels(app: App, moment: Callable[[], Awaitable[object]]) -> None:
+    """Start, cancel at some moment, and check that what was said of it came true."""
+    handle = await app.start(two_steps, 0.0)
+    await moment()
+    won = await handle.cancel()
+    try:
+        assert await handle.result() == "two"
+        assert not won
+    except WorkflowCancelledError:
+        assert won
+        assert sum(what.startswith("undo") for what in ran) == sum(what.startswith("end") for what in ran)
+
+
 @pytest.mark.parametrize("moment", range(14))
-async def test_cancel_at_any_moment_either_wins_or_says_that_it_did_not(moment: int) -> None:
-    async with App(":memory:") as app:
-        handle = await app.start(two_steps, 0.0)
+async def test_cancel_at_any_checkpoint_either_wins_or_says_that_it_did_not(moment: int) -> None:
+    async def checkpoints() -> None:
         for _ in range(moment):
             await trio.lowlevel.checkpoint()
-        won = await handle.cancel()
-        try:
-            assert await handle.result() == "two"
-            assert not won
-        except WorkflowCancelledError:
-            assert won
-            assert sum(what.startswith("undo") for what in ran) == sum(what.startswith("end") for what in ran)
+
+    async with App(":memory:") as app:  # where nothing else takes time
+        await cancels(app, checkpoints)
 
 
-async def test_a_request_that_came_with_the_last_commit_wins_over_completion() -> None:
+@pytest.mark.real_clock
+@pytest.mark.parametrize("kind", SHARED_KINDS, indirect=True)
+async def test_cancel_at_any_moment_either_wins_or_says_that_it_did_not(database: str) -> None:
+    async with App(database) as app:
+        for moment in range(30):
+            ran.clear()
+            await cancels(app, partial(trio.sleep, moment * 0.0005))
+
+
+async def test_a_request_that_came_with_the_last_commit_wins_over_completion(database: str) -> None:
     @workflow
     async def quick(ctx: WorkflowContext) -> str:
         await do("one")
@@ -132,7 +156,7 @@ async def test_a_request_that_came_with_the_last_commit_wins_over_completion() -
         assert (await database.run(request_cancel, ctx.instance_id, "late", 0)).accepted  # type: ignore[union-attr]
         return "completed"
 
-    async with App(":memory:") as app:
+    async with App(database) as app:
         handle = await app.start(quick)
         with pytest.raises(WorkflowCancelledError, match="late"):
             await handle.result()
@@ -141,8 +165,8 @@ async def test_a_request_that_came_with_the_last_commit_wins_over_completion() -
     assert ran[-1] == "undo one"
 
 
-async def test_an_instance_cancelled_before_it_ever_ran_runs_nothing() -> None:
-    async with App(":memory:", max_running=1) as app:
+async def test_an_instance_cancelled_before_it_ever_ran_runs_nothing(database: str) -> None:
+    async with App(database, max_running=1) as app:
         await app.start(two_steps, 10.0)
         waiting = await app.start(do_other, 0.0)
         instance = await app.get_instance(waiting.instance_id)
@@ -159,8 +183,10 @@ async def do_other(ctx: WorkflowContext, seconds: float) -> None:
     await do("other", seconds)
 
 
-async def test_shutdown_lets_running_activities_finish_and_records_them_and_the_next_worker_goes_on() -> None:
-    async with App(":memory:") as app:
+async def test_shutdown_lets_running_activities_finish_and_records_them_and_the_next_worker_goes_on(
+    database: str,
+) -> None:
+    async with App(database) as app:
         handle = await app.start(two_steps, 5.0)
         await trio.sleep(1)
         worker = worker_of(app)
@@ -178,8 +204,8 @@ async def test_shutdown_lets_running_activities_finish_and_records_them_and_the_
 
 
 @pytest.mark.real_clock
-async def test_what_does_not_finish_in_time_is_handed_back_and_done_by_the_next_app(tmp_path: Path) -> None:
-    path = str(tmp_path / "romancy.db")
+@pytest.mark.parametrize("kind", SHARED_KINDS, indirect=True)
+async def test_what_does_not_finish_in_time_is_handed_back_and_done_by_the_next_app(database: str) -> None:
     hang = True
     begun = trio.Event()
 
@@ -195,11 +221,11 @@ async def test_what_does_not_finish_in_time_is_handed_back_and_done_by_the_next_
     async def flow(ctx: WorkflowContext) -> str:
         return await hangs()
 
-    async with App(path, shutdown_timeout=0.2) as app:
+    async with App(database, shutdown_timeout=0.2) as app:
         handle = await app.start(flow)
         await begun.wait()
     hang = False
-    async with App(path) as app:
+    async with App(database) as app:
         assert await app.handle(handle.instance_id).result(timeout=10) == "done"
         instance = await app.get_instance(handle.instance_id)
         assert instance is not None
@@ -207,14 +233,14 @@ async def test_what_does_not_finish_in_time_is_handed_back_and_done_by_the_next_
 
 
 @pytest.mark.real_clock
-async def test_a_client_starts_awaits_and_cancels_what_a_worker_runs(tmp_path: Path) -> None:
-    path = str(tmp_path / "romancy.db")
-    async with App(path, worker=False) as client:
+@pytest.mark.parametrize("kind", SHARED_KINDS, indirect=True)
+async def test_a_client_starts_awaits_and_cancels_what_a_worker_runs(database: str) -> None:
+    async with App(database, worker=False) as client:
         handle = await client.start(two_steps, 0.0)
         instance = await handle._app.get_instance(handle.instance_id)
         assert instance is not None
         assert instance.status is Status.PENDING
-        async with App(path):
+        async with App(database):
             assert await handle.result(timeout=10) == "two"
             slow = await client.start(two_steps, 0.3)
             assert await slow.cancel("not needed")
@@ -223,17 +249,17 @@ async def test_a_client_starts_awaits_and_cancels_what_a_worker_runs(tmp_path: P
 
 
 @pytest.mark.real_clock
-async def test_two_workers_on_one_file_share_the_work(tmp_path: Path) -> None:
-    path = str(tmp_path / "romancy.db")
-    async with App(path, worker=False) as client, App(path), App(path):
+@pytest.mark.parametrize("kind", SHARED_KINDS, indirect=True)
+async def test_two_workers_on_one_database_share_the_work(database: str) -> None:
+    async with App(database, worker=False) as client, App(database), App(database):
         handles = [await client.start(two_steps, 0.01) for _ in range(30)]
         for handle in handles:
             assert await handle.result(timeout=20) == "two"
     assert len(ran) == 30 * 4
 
 
-async def test_a_worker_that_lost_its_lease_drops_everything_writes_nothing_and_joins_again() -> None:
-    async with App(":memory:") as app:
+async def test_a_worker_that_lost_its_lease_drops_everything_writes_nothing_and_joins_again(database: str) -> None:
+    async with App(database) as app:
         handle = await app.start(two_steps, 5.0)
         await trio.sleep(2)
         old = worker_of(app)._supervisor.journal
@@ -251,39 +277,54 @@ async def test_a_worker_that_lost_its_lease_drops_everything_writes_nothing_and_
     assert ran.count("end two") == 1
 
 
-async def test_an_error_of_the_block_comes_out_as_it_went_in() -> None:
+async def test_an_error_of_the_block_comes_out_as_it_went_in(database: str) -> None:
     with pytest.raises(ZeroDivisionError):
-        async with App(":memory:"):
+        async with App(database):
             raise ZeroDivisionError
 
 
-async def test_starting_from_an_open_session_is_refused_instead_of_waiting_for_itself() -> None:
-    import sqlalchemy as sa
-
-    @activity
-    async def starts() -> str:
-        await current_activity().session.execute(sa.text("SELECT 1"))
-        try:
-            await app.start(two_steps, 0.0)
-        except RomancyError as error:
-            return str(error)
-        return "?"
-
-    @workflow
-    async def flow(ctx: WorkflowContext) -> str:
-        return await starts()
-
-    async with App(":memory:") as app:
-        assert "cannot start an instance while its session is open" in await (await app.start(flow)).result()
+@activity(name="app_starts_in_session")
+async def starts_in_session() -> str:
+    await current_activity().session.execute(sa.text("SELECT 1"))
+    app = apps[-1]
+    try:
+        return (await app.start(do_other, 0.0)).instance_id
+    except RomancyError as error:
+        return str(error)
 
 
-async def test_a_group_of_one_failure_is_reported_as_that_failure() -> None:
+@workflow
+async def starts_another(ctx: WorkflowContext) -> str:
+    return await starts_in_session()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "file"], indirect=True)
+async def test_with_one_writer_starting_from_an_open_session_is_refused_instead_of_waiting_for_itself(
+    database: str,
+) -> None:
+    async with App(database) as app:
+        apps.append(app)
+        result = await (await app.start(starts_another)).result()
+    assert "cannot start an instance while its session is open" in result
+    assert not ran
+
+
+@pytest.mark.parametrize("kind", PRODUCTS, indirect=True)
+async def test_a_server_takes_a_start_from_an_open_session(database: str) -> None:
+    async with App(database) as app:
+        apps.append(app)
+        instance_id = await (await app.start(starts_another)).result()
+        assert await app.handle(instance_id).result() is None
+    assert ran == ["begin other", "end other"]
+
+
+async def test_a_group_of_one_failure_is_reported_as_that_failure(database: str) -> None:
     @workflow
     async def flow(ctx: WorkflowContext) -> None:
         async with trio.open_nursery():
             raise LookupError("inside")
 
-    async with App(":memory:") as app:
+    async with App(database) as app:
         with pytest.raises(WorkflowFailedError) as caught:
             await (await app.start(flow)).result()
     assert (caught.value.error_type, caught.value.message) == ("LookupError", "inside")
@@ -296,7 +337,7 @@ async def test_an_error_on_entering_comes_out_plainly(tmp_path: Path) -> None:
             raise AssertionError
 
 
-async def test_a_recorded_result_that_no_longer_fits_the_code_parks_the_instance() -> None:
+async def test_a_recorded_result_that_no_longer_fits_the_code_parks_the_instance(database: str) -> None:
     def flow_of(annotation: Any) -> Any:
         async def measure() -> Any:
             return 1
@@ -312,7 +353,7 @@ async def test_a_recorded_result_that_no_longer_fits_the_code_parks_the_instance
 
         return flow
 
-    async with App(":memory:", idle_timeout=1) as app:
+    async with App(database, idle_timeout=1) as app:
         handle = await app.start(flow_of(int))
         await trio.sleep(50)
         flow_of(str)
@@ -323,8 +364,10 @@ async def test_a_recorded_result_that_no_longer_fits_the_code_parks_the_instance
         assert await handle.result() == "1"
 
 
-async def test_an_activity_that_had_begun_when_its_actor_crashed_goes_on_to_its_outcome_though_cancelled() -> None:
-    async with App(":memory:", max_running=1) as app:
+async def test_an_activity_that_had_begun_when_its_actor_crashed_goes_on_to_its_outcome_though_cancelled(
+    database: str,
+) -> None:
+    async with App(database, max_running=1) as app:
         first = await app.start(two_steps, 1.0)
         pending = await app.start(do_other, 10.0)
         await first.result()
@@ -337,8 +380,8 @@ async def test_an_activity_that_had_begun_when_its_actor_crashed_goes_on_to_its_
     assert ran[-3:] == ["begin other", "end other", "undo other"]
 
 
-async def test_a_cancel_request_that_comes_while_the_journal_is_loaded_is_heard() -> None:
-    async with App(":memory:", idle_timeout=1) as app:
+async def test_a_cancel_request_that_comes_while_the_journal_is_loaded_is_heard(database: str) -> None:
+    async with App(database, idle_timeout=1) as app:
         handle = await app.start(naps)
         await trio.sleep(50)
         database = app._now_running().database

@@ -53,13 +53,15 @@ def forget() -> None:
 
 @pytest.mark.parametrize("waits", [True, False])
 @pytest.mark.parametrize("drop", ["passivate", "abandon", "crash"])
-async def test_dropping_runs_nothing_of_the_user_and_the_workflow_goes_on(drop: str, waits: bool) -> None:
+async def test_dropping_runs_nothing_of_the_user_and_the_workflow_goes_on(
+    database: str, drop: str, waits: bool
+) -> None:
     drops: dict[str, Callable[[Any], None]] = {
         "passivate": lambda worker: worker._supervisor.passivate_idle(1),
         "abandon": lambda worker: worker.abandon(),
         "crash": lambda worker: worker.crash_actors(RuntimeError("a bug in the runtime")),
     }
-    async with App(":memory:", idle_timeout=10**6) as app:
+    async with App(database, idle_timeout=10**6) as app:
         handle = await app.start(guarded, waits)
         await trio.sleep(10)
         drops[drop](worker_of(app))
@@ -70,16 +72,16 @@ async def test_dropping_runs_nothing_of_the_user_and_the_workflow_goes_on(drop: 
     assert ran == (["begun", "finally"] if waits else ["begun", "worked", "finally"])
 
 
-async def test_shutdown_hands_a_waiting_instance_back_without_running_anything() -> None:
-    async with App(":memory:") as app:
+async def test_shutdown_hands_a_waiting_instance_back_without_running_anything(database: str) -> None:
+    async with App(database) as app:
         await app.start(guarded, True)
         await trio.sleep(1)
     assert ran == ["begun"]
     assert not caught
 
 
-async def test_an_idle_instance_leaves_memory_and_wakes_at_its_time() -> None:
-    async with App(":memory:", idle_timeout=10) as app:
+async def test_an_idle_instance_leaves_memory_and_wakes_at_its_time(database: str) -> None:
+    async with App(database, idle_timeout=10) as app:
         handle = await app.start(guarded, True)
         await trio.sleep(5)
         assert worker_of(app).statistics().supervisor.resident == 1
@@ -93,7 +95,7 @@ async def test_an_idle_instance_leaves_memory_and_wakes_at_its_time() -> None:
     assert (fired.recorded_at - begun.recorded_at).total_seconds() == pytest.approx(1000, abs=0.1)
 
 
-async def test_a_month_of_sleep_takes_no_time() -> None:
+async def test_a_month_of_sleep_takes_no_time(database: str) -> None:
     @workflow
     async def month(ctx: WorkflowContext) -> int:
         begun = ctx.now()
@@ -101,19 +103,19 @@ async def test_a_month_of_sleep_takes_no_time() -> None:
             await ctx.sleep(24 * 3600)
         return (ctx.now() - begun).days
 
-    async with App(":memory:") as app:
+    async with App(database) as app:
         assert await (await app.start(month)).result() == 30
 
 
-async def test_more_than_max_resident_instances_are_passive_in_turn() -> None:
-    async with App(":memory:", max_resident=5, idle_timeout=10**6) as app:
+async def test_more_than_max_resident_instances_are_passive_in_turn(database: str) -> None:
+    async with App(database, max_resident=5, idle_timeout=10**6) as app:
         handles = [await app.start(guarded, True) for _ in range(20)]
         await trio.sleep(100)
         assert worker_of(app).statistics().supervisor.resident <= 5
         assert [await handle.result() for handle in handles] == ["done"] * 20
 
 
-async def test_no_more_than_max_running_run_at_once_and_all_run_in_the_end() -> None:
+async def test_no_more_than_max_running_run_at_once_and_all_run_in_the_end(database: str) -> None:
     running = most = 0
 
     @activity
@@ -128,15 +130,15 @@ async def test_no_more_than_max_running_run_at_once_and_all_run_in_the_end() -> 
     async def flow(ctx: WorkflowContext) -> None:
         await counted()
 
-    async with App(":memory:", max_running=3) as app:
+    async with App(database, max_running=3) as app:
         handles = [await app.start(flow) for _ in range(12)]
         for handle in handles:
             await handle.result()
     assert most == 3
 
 
-async def test_a_crashed_actor_is_restarted_and_one_that_always_crashes_is_parked() -> None:
-    async with App(":memory:") as app:
+async def test_a_crashed_actor_is_restarted_and_one_that_always_crashes_is_parked(database: str) -> None:
+    async with App(database) as app:
         handle = await app.start(guarded, True)
         await trio.sleep(1)
         for _ in range(10):
@@ -154,7 +156,7 @@ async def test_a_crashed_actor_is_restarted_and_one_that_always_crashes_is_parke
     assert ran == ["begun", "finally"]
 
 
-async def test_only_deaths_without_progress_in_between_count_towards_parking() -> None:
+async def test_only_deaths_without_progress_in_between_count_towards_parking(database: str) -> None:
     deaths = 0
 
     @activity
@@ -170,12 +172,12 @@ async def test_only_deaths_without_progress_in_between_count_towards_parking() -
     async def flow(ctx: WorkflowContext) -> int:
         return sum([await fatal_once(number) for number in range(8)])
 
-    async with App(":memory:", max_recoveries=1) as app:
+    async with App(database, max_recoveries=1) as app:
         assert await (await app.start(flow)).result() == sum(range(8))
     assert deaths == 8
 
 
-async def test_deaths_without_progress_park_an_instance_after_max_recoveries() -> None:
+async def test_deaths_without_progress_park_an_instance_after_max_recoveries(database: str) -> None:
     deaths = 0
 
     @activity
@@ -189,7 +191,7 @@ async def test_deaths_without_progress_park_an_instance_after_max_recoveries() -
     async def flow(ctx: WorkflowContext) -> None:
         await fatal()
 
-    async with App(":memory:", max_recoveries=2) as app:
+    async with App(database, max_recoveries=2) as app:
         with pytest.raises(WorkflowStuckError, match="has died 3 times while it ran, and max_recoveries is 2"):
             await (await app.start(flow)).result()
     assert deaths == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import trio
@@ -159,21 +160,32 @@ crashes = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-@given(steps(), crashes)
-def test_a_random_workflow_crashed_at_random_commits_ends_as_undisturbed(
-    program: Program, crashes: list[Crash]
-) -> None:
+def check(program: Program, crashes: list[Crash], new_database: Callable[[], str]) -> None:
     async def scenario(app: App) -> Any:
         try:
             return await (await app.start(interpret.options(id="random"), program)).result()
         except WorkflowFailedError as error:
             return [error.error_type, error.uncompensated]
 
-    options = {"idle_timeout": 20.0, "max_recoveries": 100}
+    options: dict[str, Any] = {"idle_timeout": 20.0, "max_recoveries": 100, "new_database": new_database}
     undisturbed = run_with_crashes(scenario, **options)
     crashed = run_with_crashes(scenario, crashes, **options)
     event(f"{len(crashed.reached)} crashes")
     assert not undisturbed.broken_guarantees
     assert not crashed.broken_guarantees
     assert crashed.difference_from(undisturbed) is None
+
+
+def test_a_random_workflow_crashed_at_random_commits_ends_as_undisturbed(
+    kind: str, new_database: Callable[[], str]
+) -> None:
+    @settings(
+        max_examples=100 if kind == "sqlite" else 15,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+    @given(steps(), crashes)
+    def ends_as_undisturbed(program: Program, crashes: list[Crash]) -> None:
+        check(program, crashes, new_database)
+
+    ends_as_undisturbed()

@@ -13,13 +13,20 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+from ..conftest import SHARED_KINDS
+from ..servers import execute
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL"),
+    pytest.mark.parametrize("kind", SHARED_KINDS, indirect=True),
+]
 
 WORKER = Path(__file__).parent / "recovery_worker.py"
 
 
-def run(directory: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, str(WORKER), *arguments], cwd=directory, stdout=subprocess.PIPE, text=True)
+def run(directory: Path, database: str, what: str, worker_id: str) -> subprocess.Popen[str]:
+    command = [sys.executable, str(WORKER), what, worker_id, database]
+    return subprocess.Popen(command, cwd=directory, stdout=subprocess.PIPE, text=True)
 
 
 def read_line(process: subprocess.Popen[str]) -> str:
@@ -32,45 +39,49 @@ def effects(directory: Path) -> list[str]:
     return log.read_text().split() if log.exists() else []
 
 
-def query(directory: Path, sql: str) -> list[tuple[object, ...]]:
-    with closing(sqlite3.connect(directory / "romancy.db")) as connection:
+def query(database: str, sql: str) -> list[tuple[object, ...]]:
+    if "://" in database:
+        return execute(database, sql)
+    with closing(sqlite3.connect(database)) as connection:
         return connection.execute(sql).fetchall()
 
 
 @pytest.mark.parametrize("worker_id", ["worker-1", ""])
 def test_after_kill_9_the_next_process_goes_on_at_once_and_repeats_nothing_recorded(
-    tmp_path: Path, worker_id: str
+    tmp_path: Path, database: str, worker_id: str
 ) -> None:
-    first = run(tmp_path, "order", worker_id)
+    first = run(tmp_path, database, "order", worker_id)
     assert read_line(first) == "shipping"
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
     begun = time.monotonic()
-    second = run(tmp_path, "finish-order", worker_id)
+    second = run(tmp_path, database, "finish-order", worker_id)
     assert (read_line(second), read_line(second)) == ("shipping", "TRACK-1")
     # The lease is 60 s: nobody waited for it.
     assert time.monotonic() - begun < 20
     assert second.wait(20) == 0
     assert effects(tmp_path) == ["reserve", "pay", "ship", "ship"]
-    assert query(tmp_path, "SELECT count(*) FROM romancy_history WHERE kind = 'activity_completed'") == [(3,)]
+    assert query(database, "SELECT count(*) FROM romancy_history WHERE kind = 'activity_completed'") == [(3,)]
 
 
-def test_killed_in_the_middle_of_a_rollback_it_goes_on_with_the_rollback(tmp_path: Path) -> None:
-    first = run(tmp_path, "rollback", "w")
+def test_killed_in_the_middle_of_a_rollback_it_goes_on_with_the_rollback(tmp_path: Path, database: str) -> None:
+    first = run(tmp_path, database, "rollback", "w")
     assert read_line(first) == "undoing one"
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
-    second = run(tmp_path, "finish-rollback", "w")
+    second = run(tmp_path, database, "finish-rollback", "w")
     assert read_line(second) == "undoing one"
     assert read_line(second) == "failed"
     assert second.wait(20) == 0
     assert effects(tmp_path) == ["do-one", "do-two", "undo-two", "undo-one", "undo-one"]
 
 
-def test_an_instance_that_takes_its_process_down_is_parked_and_its_neighbours_recover(tmp_path: Path) -> None:
+def test_an_instance_that_takes_its_process_down_is_parked_and_its_neighbours_recover(
+    tmp_path: Path, database: str
+) -> None:
     deaths = 0
     while True:
-        process = run(tmp_path, "poison", "w")
+        process = run(tmp_path, database, "poison", "w")
         try:
             code = process.wait(30)
         finally:
@@ -82,7 +93,7 @@ def test_an_instance_that_takes_its_process_down_is_parked_and_its_neighbours_re
         assert code == -signal.SIGKILL
         deaths += 1
         assert deaths < 20
-    statuses = dict(query(tmp_path, "SELECT instance_id, status FROM romancy_instances"))  # type: ignore[arg-type]
+    statuses = dict(query(database, "SELECT instance_id, status FROM romancy_instances"))  # type: ignore[arg-type]
     assert statuses.pop("poison") == "stuck"
     assert set(statuses.values()) == {"completed"}
     assert len(statuses) == 6
@@ -91,10 +102,10 @@ def test_an_instance_that_takes_its_process_down_is_parked_and_its_neighbours_re
     assert deaths == 4
 
 
-def test_many_processes_opening_one_new_file_at_once_all_work(tmp_path: Path) -> None:
-    processes = [run(tmp_path, "order-alone", f"w{number}") for number in range(6)]
+def test_many_processes_opening_one_database_at_once_all_work(tmp_path: Path, database: str) -> None:
+    processes = [run(tmp_path, database, "order-alone", f"w{number}") for number in range(6)]
     for process in processes:
         out, _ = process.communicate(timeout=60)
         assert process.returncode == 0
         assert out.split()[-1] == "TRACK-1"
-    assert query(tmp_path, "SELECT count(*), status FROM romancy_instances GROUP BY status") == [(6, "completed")]
+    assert query(database, "SELECT count(*), status FROM romancy_instances GROUP BY status") == [(6, "completed")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -39,7 +40,7 @@ def worker_of(app: App) -> Any:
     return worker
 
 
-async def test_sequential_operations_are_counted_by_name() -> None:
+async def test_sequential_operations_are_counted_by_name(database: str) -> None:
     @workflow
     async def flow(ctx: WorkflowContext) -> None:
         await echo("a")
@@ -50,7 +51,7 @@ async def test_sequential_operations_are_counted_by_name() -> None:
             await echo("d")
         await echo.options(id="mine")("e")
 
-    async with App(":memory:") as app:
+    async with App(database) as app:
         handle = await app.start(flow)
         await handle.result()
         ids = [entry.operation_id for entry in await app.history(handle.instance_id)]
@@ -58,7 +59,7 @@ async def test_sequential_operations_are_counted_by_name() -> None:
 
 
 @pytest.mark.parametrize("use", ["activity", "sleep", "random", "timeout"])
-async def test_a_child_task_without_id_or_branch_is_told_which_to_add(use: str) -> None:
+async def test_a_child_task_without_id_or_branch_is_told_which_to_add(database: str, use: str) -> None:
     @workflow
     async def flow(ctx: WorkflowContext) -> str:
         async def child() -> None:
@@ -77,12 +78,12 @@ async def test_a_child_task_without_id_or_branch_is_told_which_to_add(use: str) 
                 nursery.start_soon(child)
         return "told"
 
-    async with App(":memory:") as app:
+    async with App(database) as app:
         assert await (await app.start(flow)).result() == "told"
 
 
 @pytest.mark.parametrize("twice", ["id", "branch"])
-async def test_the_same_id_or_branch_twice_is_an_error(twice: str) -> None:
+async def test_the_same_id_or_branch_twice_is_an_error(database: str, twice: str) -> None:
     @workflow
     async def flow(ctx: WorkflowContext) -> str:
         with pytest.raises(OperationIdError, match=r"second time|before"):
@@ -94,22 +95,22 @@ async def test_the_same_id_or_branch_twice_is_an_error(twice: str) -> None:
                         await echo("x")
         return "told"
 
-    async with App(":memory:") as app:
+    async with App(database) as app:
         assert await (await app.start(flow)).result() == "told"
 
 
-async def test_an_uncaught_operation_id_error_fails_the_workflow() -> None:
+async def test_an_uncaught_operation_id_error_fails_the_workflow(database: str) -> None:
     @workflow
     async def flow(ctx: WorkflowContext) -> None:
         await echo.options(id="same")("x")
         await echo.options(id="same")("x")
 
-    async with App(":memory:") as app:
+    async with App(database) as app:
         with pytest.raises(WorkflowFailedError, match="used a second time"):
             await (await app.start(flow)).result()
 
 
-async def test_random_uuid_and_time_are_the_same_on_replay() -> None:
+async def test_random_uuid_and_time_are_the_same_on_replay(database: str) -> None:
     seen: list[list[Any]] = []
 
     @workflow
@@ -125,7 +126,7 @@ async def test_random_uuid_and_time_are_the_same_on_replay() -> None:
         drawn += [ctx.random.random(), ctx.now()]
         return []
 
-    async with App(":memory:", idle_timeout=1) as app:
+    async with App(database, idle_timeout=1) as app:
         await (await app.start(flow)).result()
     first, second = seen  # the long sleep made it passive, and a replay woke it
     assert (first.pop(3), second.pop(3)) == (False, True)
@@ -133,7 +134,7 @@ async def test_random_uuid_and_time_are_the_same_on_replay() -> None:
     assert len({str(value) for value in second}) == len(second)
 
 
-def test_code_that_depends_on_which_came_first_sees_the_same_again() -> None:
+def test_code_that_depends_on_which_came_first_sees_the_same_again(new_database: Callable[[], str]) -> None:
     @workflow
     async def race(ctx: WorkflowContext) -> list[str]:
         order: list[str] = []
@@ -160,17 +161,17 @@ def test_code_that_depends_on_which_came_first_sees_the_same_again() -> None:
     async def scenario(app: App) -> Any:
         return await (await app.start(race)).result()
 
-    undisturbed = run_with_crashes(scenario)
+    undisturbed = run_with_crashes(scenario, new_database=new_database)
     assert undisturbed.result[:2] == ["c", "saw 1"]
     # Long after everything is recorded, so that all of it is replayed.
     for commit in range(undisturbed.commits - 3, undisturbed.commits + 1):
         for how in (How.ACTOR_BEFORE, How.WORKER_BEFORE, How.WORKER_AFTER):
-            run = run_with_crashes(scenario, [Crash(commit, how)])
+            run = run_with_crashes(scenario, [Crash(commit, how)], new_database=new_database)
             assert run.result == undisturbed.result
             assert not run.broken_guarantees
 
 
-async def test_an_error_is_the_same_on_the_first_run_and_on_replay() -> None:
+async def test_an_error_is_the_same_on_the_first_run_and_on_replay(database: str) -> None:
     seen: list[tuple[Any, ...]] = []
 
     @activity(retry=RetryPolicy.fixed(2, 1))
@@ -186,7 +187,7 @@ async def test_an_error_is_the_same_on_the_first_run_and_on_replay() -> None:
             seen.append((type(error), str(error), *vars(error).values(), *cause))
         await ctx.sleep(100)
 
-    async with App(":memory:", idle_timeout=1) as app:
+    async with App(database, idle_timeout=1) as app:
         await (await app.start(flow)).result()
     first, second = seen
     assert first == second
@@ -195,7 +196,9 @@ async def test_an_error_is_the_same_on_the_first_run_and_on_replay() -> None:
 
 
 @pytest.mark.parametrize("change", ["other activity", "missing", "other kind", "fewer", "ends early"])
-async def test_code_that_does_not_fit_the_journal_is_parked_and_goes_on_when_it_fits_again(change: str) -> None:
+async def test_code_that_does_not_fit_the_journal_is_parked_and_goes_on_when_it_fits_again(
+    database: str, change: str
+) -> None:
     fits = True
     ran: list[str] = []
 
@@ -219,7 +222,7 @@ async def test_code_that_does_not_fit_the_journal_is_parked_and_goes_on_when_it_
         await ctx.sleep(100)
         return await step("three")
 
-    async with App(":memory:", idle_timeout=1) as app:
+    async with App(database, idle_timeout=1) as app:
         handle = await app.start(flow)
         await trio.sleep(50)
         fits = False
@@ -238,7 +241,7 @@ async def test_code_that_does_not_fit_the_journal_is_parked_and_goes_on_when_it_
     assert ran == ["one", "two", "three"]
 
 
-async def test_workflow_code_cannot_catch_being_parked() -> None:
+async def test_workflow_code_cannot_catch_being_parked(database: str) -> None:
     fits = True
     caught: list[str] = []
 
@@ -252,7 +255,7 @@ async def test_workflow_code_cannot_catch_being_parked() -> None:
         await ctx.sleep(100)
         return "done"
 
-    async with App(":memory:", idle_timeout=1) as app:
+    async with App(database, idle_timeout=1) as app:
         handle = await app.start(flow)
         await trio.sleep(50)
         fits = False

@@ -78,8 +78,8 @@ def forget() -> None:
 PLACES = ["bar", "opera", "zoo", "train", "hotel"]
 
 
-async def test_what_completed_is_compensated_in_reverse_order_with_the_arguments_of_its_activity() -> None:
-    async with App(":memory:") as app:
+async def test_what_completed_is_compensated_in_reverse_order_with_the_arguments_of_its_activity(database: str) -> None:
+    async with App(database) as app:
         handle = await app.start(trip, True)
         with pytest.raises(WorkflowFailedError, match="no money") as caught:
             await handle.result()
@@ -95,8 +95,8 @@ async def test_what_completed_is_compensated_in_reverse_order_with_the_arguments
     assert done == [f"{id}/compensation" for id in ("bar/book:1", "opera/book:1", "zoo/book:1", "book:2", "book:1")]
 
 
-async def test_a_cancelled_workflow_is_compensated_as_well() -> None:
-    async with App(":memory:", idle_timeout=1) as app:
+async def test_a_cancelled_workflow_is_compensated_as_well(database: str) -> None:
+    async with App(database, idle_timeout=1) as app:
         handle = await app.start(trip, False)
         await trio.sleep(100)
         assert await handle.cancel("rain")
@@ -106,9 +106,11 @@ async def test_a_cancelled_workflow_is_compensated_as_well() -> None:
     assert [place for place, *_ in undone] == PLACES
 
 
-async def test_a_compensation_that_fails_for_good_is_reported_the_others_run_and_resume_tries_it_again() -> None:
+async def test_a_compensation_that_fails_for_good_is_reported_the_others_run_and_resume_tries_it_again(
+    database: str,
+) -> None:
     broken.update({"opera", "hotel"})
-    async with App(":memory:") as app:
+    async with App(database) as app:
         handle = await app.start(trip, True)
         with pytest.raises(WorkflowFailedError, match="not compensated: book:1, opera/book:1") as caught:
             await handle.result()
@@ -128,7 +130,7 @@ async def test_a_compensation_that_fails_for_good_is_reported_the_others_run_and
     assert [place for place, *_ in undone] == ["bar", "zoo", "train", "hotel", "opera"]
 
 
-async def test_an_argument_the_compensation_needs_must_be_storable_before_the_activity_runs() -> None:
+async def test_an_argument_the_compensation_needs_must_be_storable_before_the_activity_runs(database: str) -> None:
     ran: list[int] = []
 
     @compensation
@@ -142,13 +144,13 @@ async def test_an_argument_the_compensation_needs_must_be_storable_before_the_ac
     async def flow(ctx: WorkflowContext) -> None:
         await do_pay(float("nan"))
 
-    async with App(":memory:") as app:
+    async with App(database) as app:
         with pytest.raises(WorkflowFailedError, match=r"argument 'amount' of activity 'do_pay'.*JSON has no nan"):
             await (await app.start(flow)).result()
     assert not ran
 
 
-async def test_a_workflow_that_catches_the_failure_is_not_compensated() -> None:
+async def test_a_workflow_that_catches_the_failure_is_not_compensated(database: str) -> None:
     @workflow
     async def flow(ctx: WorkflowContext) -> str:
         await book("hotel")
@@ -158,12 +160,12 @@ async def test_a_workflow_that_catches_the_failure_is_not_compensated() -> None:
             return "went on"
         return "?"
 
-    async with App(":memory:") as app:
+    async with App(database) as app:
         assert await (await app.start(flow)).result() == "went on"
     assert not undone
 
 
-async def test_an_activity_that_runs_when_its_sibling_fails_is_compensated_too() -> None:
+async def test_an_activity_that_runs_when_its_sibling_fails_is_compensated_too(database: str) -> None:
     @compensation
     async def undo_slow() -> None:
         undone.append("slow")
@@ -178,7 +180,7 @@ async def test_an_activity_that_runs_when_its_sibling_fails_is_compensated_too()
             nursery.start_soon(slow.options(id="slow"))
             nursery.start_soon(fail.options(id="fail"), "x")
 
-    async with App(":memory:") as app:
+    async with App(database) as app:
         with pytest.raises(WorkflowFailedError, match=r"'fail' failed"):
             await (await app.start(flow)).result()
     assert undone == ["slow"]

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 import pytest
+import trio
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine, inspect, select, text
+from sqlalchemy import Connection, event, inspect, select, text
+from trio_asyncio import open_loop
 
 from trio_romancy import App, SchemaError, WorkflowContext, workflow
 from trio_romancy.storage import migrations, schema
 from trio_romancy.storage.database import open_database
+
+from ..conftest import SHARED_KINDS, Databases
+from ..runtime.test_recovery import query
 
 OURS = {"romancy_instances", "romancy_history", "romancy_workers", migrations.VERSION_TABLE}
 
@@ -30,12 +34,9 @@ async def migrations_workflow(ctx: WorkflowContext) -> int:
 
 
 @pytest.fixture
-def empty() -> Iterator[Connection]:
-    """A connection to a new database."""
-    engine = create_engine("sqlite://")
-    with engine.connect() as connection:
-        yield connection
-    engine.dispose()
+def new(kind: str, databases: Databases, tmp_path: Path) -> str:
+    """The URL of a database that nobody has used."""
+    return str(tmp_path / "romancy.db") if kind == "file" else databases.new(kind)
 
 
 def tables(connection: Connection) -> set[str]:
@@ -50,10 +51,31 @@ def set_revision(connection: Connection, revision: str) -> None:
     connection.execute(text(f"UPDATE {migrations.VERSION_TABLE} SET version_num = :revision"), {"revision": revision})
 
 
+DEFINITIONS = {
+    "sqlite": "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL",
+    "postgresql": (
+        "SELECT table_name || '.' || column_name, "
+        "concat_ws(' ', data_type, character_maximum_length, collation_name, is_nullable, column_default) "
+        "FROM information_schema.columns WHERE table_schema = current_schema() UNION ALL "
+        "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = current_schema()"
+    ),
+}
+
+
 def definitions(connection: Connection) -> dict[str, str]:
     """How each table and index of ours is defined, in one form."""
-    found = connection.execute(text("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")).all()
-    return {name: re.sub(r"[\s\"]+", " ", sql).strip() for name, sql in found if name != migrations.VERSION_TABLE}
+    if connection.dialect.name in DEFINITIONS:
+        found = {row[0]: row[1] for row in connection.execute(text(DEFINITIONS[connection.dialect.name]))}
+    else:
+        found = {name: connection.execute(text(f"SHOW CREATE TABLE {name}")).one()[1] for name in tables(connection)}
+    ours = {name: sql for name, sql in found.items() if not name.startswith(migrations.VERSION_TABLE)}
+    return {name: re.sub(r"[\s\"]+", " ", sql).strip() for name, sql in ours.items()}
+
+
+def compare(connection: Connection) -> list[object]:
+    """How the tables differ from what the schema says, as far as alembic sees it."""
+    options = {"version_table": migrations.VERSION_TABLE, "compare_type": True, "compare_server_default": True}
+    return list(compare_metadata(MigrationContext.configure(connection, opts=options), schema.metadata))
 
 
 # -- what they make ----------------------------------------------------------------------------------------------------
@@ -68,26 +90,24 @@ def test_a_new_database_gets_all_tables_at_the_newest_revision(empty: Connection
 
 def test_the_migrations_make_exactly_what_the_schema_says(empty: Connection) -> None:
     migrations.migrate(empty)
-    options = {"version_table": migrations.VERSION_TABLE, "compare_type": True, "compare_server_default": True}
-    context = MigrationContext.configure(empty, opts=options)
-    assert compare_metadata(context, schema.metadata) == []
+    assert compare(empty) == []
 
 
 def test_the_migrations_make_the_same_indexes_and_table_options_as_the_schema(empty: Connection) -> None:
-    """Which a comparison of metadata does not see: partial indexes, tables without row ids."""
+    """Which a comparison of metadata does not see: collations, partial indexes, tables without row ids."""
     migrations.migrate(empty)
     made = definitions(empty)
-    engine = create_engine("sqlite://")
-    with engine.connect() as connection:
-        schema.metadata.create_all(connection)
-        wanted = definitions(connection)
-    engine.dispose()
-    assert sorted(made) == sorted(wanted)
-    for name, sql in wanted.items():
-        if sql.startswith("CREATE TABLE"):
-            assert made[name].endswith("WITHOUT ROWID") == sql.endswith("WITHOUT ROWID"), name
-        else:
-            assert made[name] == sql
+    schema.metadata.drop_all(empty)
+    schema.metadata.create_all(empty)
+    wanted = definitions(empty)
+    if empty.dialect.name == "sqlite":  # alembic and SQLAlchemy lay out the same table differently
+        made, wanted = (
+            {name: sql[-13:] if sql.startswith("CREATE TABLE") else sql for name, sql in found.items()}
+            for found in (made, wanted)
+        )
+    # In whichever order MariaDB shows the indexes of a table.
+    parts = [{name: sorted(re.split(r", | \)", sql)) for name, sql in found.items()} for found in (made, wanted)]
+    assert parts[0] == parts[1]
 
 
 def test_the_revision_of_the_schema_is_that_of_the_last_migration() -> None:
@@ -153,46 +173,80 @@ def refused(error: BaseException) -> str:
 
 
 @pytest.mark.real_clock
-async def test_an_app_without_auto_migrate_makes_no_tables(tmp_path: Path) -> None:
-    path = tmp_path / "orders.db"
+@pytest.mark.parametrize("kind", SHARED_KINDS, indirect=True)
+async def test_an_app_without_auto_migrate_makes_no_tables(new: str) -> None:
     with pytest.raises((SchemaError, ExceptionGroup)) as caught:
-        async with App(str(path), auto_migrate=False):
+        async with App(new, auto_migrate=False):
             pass
     assert "start one app with auto_migrate=True" in refused(caught.value)
-    with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == []
+    async with open_loop(), open_database(new) as database:
+        assert await database.read(tables) == set()
 
 
 @pytest.mark.real_clock
-async def test_an_app_without_auto_migrate_works_on_the_right_tables(tmp_path: Path) -> None:
-    path = str(tmp_path / "orders.db")
-    async with open_database(path) as database:
+@pytest.mark.parametrize("kind", SHARED_KINDS, indirect=True)
+async def test_an_app_without_auto_migrate_works_on_the_right_tables(new: str) -> None:
+    async with open_loop(), open_database(new) as database:
         await database.run(migrations.migrate)
-    async with App(path, auto_migrate=False) as app:
+    async with App(new, auto_migrate=False) as app:
         assert await (await app.start(migrations_workflow)).result() == 1
 
 
 @pytest.mark.real_clock
+@pytest.mark.parametrize("kind", SHARED_KINDS, indirect=True)
 @pytest.mark.parametrize("auto_migrate", [True, False])
-async def test_an_app_refuses_the_tables_of_a_newer_version(tmp_path: Path, auto_migrate: bool) -> None:
-    path = str(tmp_path / "orders.db")
-    async with open_database(path) as database:
+async def test_an_app_refuses_the_tables_of_a_newer_version(new: str, auto_migrate: bool) -> None:
+    async with open_loop(), open_database(new) as database:
         await database.run(migrations.migrate)
         await database.run(set_revision, "9999")
     with pytest.raises((SchemaError, ExceptionGroup)) as caught:
-        async with App(path, auto_migrate=auto_migrate):
+        async with App(new, auto_migrate=auto_migrate):
             pass
     assert "install that version here as well" in refused(caught.value)
 
 
 @pytest.mark.real_clock
-async def test_a_migration_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
-    path = str(tmp_path / "orders.db")
-    async with open_database(path) as database:
+@pytest.mark.parametrize("kind", ["file", "postgresql"], indirect=True)  # MariaDB commits each table by itself
+async def test_a_migration_that_fails_leaves_nothing_behind(new: str) -> None:
+    async with open_loop(), open_database(new) as database:
         await database.run(lambda connection: connection.execute(text("CREATE TABLE romancy_workers (mine TEXT)")))
         with pytest.raises(Exception, match="romancy_workers"):
             await database.run(migrations.migrate)
         assert await database.read(tables) == {"romancy_workers"}
+
+
+class DiedError(Exception):
+    pass
+
+
+def die_after(statements: int, connection: Connection) -> None:
+    """Migrate, and die before a later statement that changes something."""
+    done = 0
+
+    @event.listens_for(connection, "before_cursor_execute")
+    def executing(connection: object, cursor: object, statement: str, *_: object) -> None:
+        nonlocal done
+        if statement.strip().startswith(("CREATE", "INSERT", "UPDATE", "ALTER")):
+            done += 1
+            if done > statements:
+                raise DiedError
+
+    migrations.migrate(connection)
+
+
+@pytest.mark.real_clock
+@pytest.mark.parametrize("statements", range(7))
+@pytest.mark.parametrize("kind", SHARED_KINDS, indirect=True)
+async def test_a_migration_that_was_interrupted_is_completed_by_the_next_start(new: str, statements: int) -> None:
+    async with open_loop(), open_database(new) as database:
+        with pytest.raises(DiedError):
+            await database.run(partial(die_after, statements))
+    async with App(new) as app:
+        assert await (await app.start(migrations_workflow)).result() == 1
+        database = app._now_running().database
+        await database.read(migrations.check)
+        assert await database.read(tables) == OURS
+        assert await database.read(compare) == []
 
 
 # -- many at once ------------------------------------------------------------------------------------------------------
@@ -224,13 +278,13 @@ def write_line(stream: IO[str] | None) -> None:
     stream.flush()
 
 
-def test_many_processes_that_open_a_new_file_at_once_all_find_the_same_tables(tmp_path: Path) -> None:
-    path = tmp_path / "orders.db"
+@pytest.mark.parametrize("kind", SHARED_KINDS, indirect=True)
+def test_many_processes_that_open_a_new_database_at_once_all_find_the_same_tables(new: str) -> None:
     with ExitStack() as stack:
         processes = [
             stack.enter_context(
                 subprocess.Popen(
-                    [sys.executable, "-c", STARTER, str(path), f"worker-{number}"],
+                    [sys.executable, "-c", STARTER, new, f"worker-{number}"],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
@@ -244,14 +298,22 @@ def test_many_processes_that_open_a_new_file_at_once_all_find_the_same_tables(tm
             write_line(process.stdin)
         opened = [read_line(process.stdout) for process in processes]
         if opened == ["open\n"] * 5:
-            with closing(sqlite3.connect(path)) as connection:
-                found = connection.execute("SELECT worker_id FROM romancy_workers ORDER BY 1").fetchall()
-                assert found == [(f"worker-{number}",) for number in range(5)]
+            workers = query(new, "SELECT worker_id FROM romancy_workers ORDER BY 1")
+            assert workers == [(f"worker-{number}",) for number in range(5)]
         complaints = [process.communicate("\n", timeout=20)[1] for process in processes]
         assert (opened, complaints) == (["open\n"] * 5, [""] * 5)
         assert [process.returncode for process in processes] == [0] * 5
-    engine = create_engine(f"sqlite:///{path}")
-    with engine.connect() as connection:
-        migrations.check(connection)
-        assert connection.execute(select(schema.workers)).all() == []
-    engine.dispose()
+    assert query(new, f"SELECT version_num FROM {migrations.VERSION_TABLE}") == [(schema.REVISION,)]
+    assert query(new, "SELECT worker_id FROM romancy_workers") == []
+
+
+@pytest.mark.real_clock
+@pytest.mark.parametrize("kind", SHARED_KINDS, indirect=True)
+async def test_many_apps_of_one_process_that_open_a_new_database_at_once_all_work(new: str) -> None:
+    async def run(number: int) -> None:
+        async with App(new, worker_id=f"worker-{number}") as app:
+            assert await (await app.start(migrations_workflow)).result(timeout=20) == 1
+
+    async with trio.open_nursery() as nursery:
+        for number in range(8):
+            nursery.start_soon(run, number)

@@ -92,7 +92,12 @@ async def attempt(
         failures = actor.replay.failures_of(operation.id)
         if failures and (given_up := await _wait_for_retry(actor, operation, what, failures, thread)) is not None:
             return given_up
-        await actor.before_side_effect(operation)
+        if actor.is_draining:
+            await actor.stop_here()
+        if (written := actor.begin_attempt(operation)) is not None:
+            if not written.durable.is_set():
+                await written.durable.wait()
+            actor.refuse_if_lost(written)
         number = len(failures) + 1
         context = ActivityContext(actor.instance_id, operation.id, number, actor.home.database)
         token = current_execution.set(context)

@@ -476,18 +476,35 @@ class Actor:
 
     # -- carrying out an operation ---------------------------------------------------------------------------------
 
+    def record(self, operation: Operation, result: Result) -> bool:
+        """Record an outcome right away, if it is its task's turn. Returns whether it was."""
+        # What was undisturbed still is, unless somebody has come with a letter.
+        has_turn = self._is_clear() if operation.scope is self else self.has_turn(trio.lowlevel.current_task())
+        if result.session is not None or not has_turn:
+            return False
+        self.append_row(operation.id, result.kind, result.payload)
+        self.replay.now = self._time
+        return True
+
     async def carry_out(
-        self, operation: Operation, what: Attempted, args: tuple[Any, ...], kwargs: Mapping[str, Any], suffix: str
+        self,
+        operation: Operation,
+        what: Attempted,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        suffix: str,
+        result: Result | None = None,
     ) -> Result:
-        """Attempt something until it has an outcome, and record that."""
+        """Attempt something until it has an outcome, and record that.
+
+        Args:
+          result: of an attempt that has been made, and could not be recorded right away.
+        """
         while True:
-            result = await attempt(self, operation, what, args, kwargs, suffix)
-            # What was undisturbed still is, unless somebody has come with a letter.
-            has_turn = self._is_clear() if operation.scope is self else self.has_turn(trio.lowlevel.current_task())
-            if result.session is None and has_turn:
-                self.append_row(operation.id, result.kind, result.payload)
-                self.replay.now = self._time
-                return result
+            if result is None:
+                result = await attempt(self, operation, what, args, kwargs, suffix)
+                if self.record(operation, result):
+                    return result
             operation.is_executing = False
             if self.is_dropped and result.session is not None:
                 await result.session.aclose()
@@ -510,23 +527,27 @@ class Actor:
                     self.deliver().post(Letter(operation, failed.kind, failed.payload))
                     await operation.news()
                 return failed
+            result = None
 
-    async def before_side_effect(self, operation: Operation) -> None:
-        """Wait until everything before is durable."""
-        if self.is_draining:
-            if self.is_ending:
-                self.let_go(Status.COMPENSATING)
-            self.deliver().poke()
-            await trio.sleep_forever()
+    async def stop_here(self) -> None:
+        """Begin nothing more: the instance is given back as soon as no activity runs."""
+        if self.is_ending:
+            self.let_go(Status.COMPENSATING)
+        self.deliver().poke()
+        await trio.sleep_forever()
+
+    def begin_attempt(self, operation: Operation) -> Batch | None:
+        """An attempt begins. Returns what must be durable before its side effects; None if everything is."""
         operation.is_executing = True
         if self.status is Status.WAITING:
             self.set_status(Status.RUNNING)
-        if self._written is not None:
-            if not self._written.durable.is_set():
-                await self._written.durable.wait()
-            if self._written.lost is not None:
-                self.drop()
-                raise Dropped
+        return self._written
+
+    def refuse_if_lost(self, written: Batch) -> None:
+        """Raise :class:`Dropped` if nobody knows whether it is durable."""
+        if written.lost is not None:
+            self.drop()
+            raise Dropped
 
     async def pause_until(self, when: Microseconds, operation: Operation) -> None:
         """Wait inside an operation. The actor may be dropped meanwhile if the operation only waits."""

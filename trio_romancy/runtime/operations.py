@@ -14,7 +14,7 @@ from ..errors import InvalidDataError
 from ..model import Kind
 from ..serialization import loads
 from ..storage.instances import Record
-from .activities import Dropped
+from .activities import Dropped, attempt
 from .failure import Failure
 from .mailbox import Letter
 from .replay import Operation
@@ -53,7 +53,9 @@ async def call_activity(
         actor.is_shielded = True
         actor.replay.in_flight[id] = operation
         try:
-            result = await actor.carry_out(operation, activity, args, kwargs, suffix)
+            result = await attempt(actor, operation, activity, args, kwargs, suffix)
+            if not actor.record(operation, result):
+                result = await actor.carry_out(operation, activity, args, kwargs, suffix, result)
         finally:
             actor.end(operation)
             actor.shield = False

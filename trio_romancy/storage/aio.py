@@ -7,6 +7,7 @@ task tears it: a cancellation is delivered when it has ended.
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
@@ -93,6 +94,8 @@ class AioDatabase:
         except (RomancyError, asyncio.CancelledError):
             raise
         except Exception as error:  # of SQLAlchemy, or of the driver as it is
+            if (distrust := _distrust(error)) is not None:
+                raise DatabaseError(f"{self.name} is not to be trusted: {distrust}") from error
             away = isinstance(error, OSError) or dialects.is_transient(error)
             kind = DatabaseAwayError if away else DatabaseError
             raise kind(f"{self.name} cannot be used: {getattr(error, 'orig', None) or error}") from error
@@ -201,6 +204,13 @@ class _Writer:
             await connection.close()
 
 
+def _distrust(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    """Why the certificate of the server was refused, if that is what it is: aiomysql says no more than 2003."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 def _in_transaction(connection: Connection, fn: Callable[..., R], *args: Any) -> R:
     with connection.begin():
         return fn(connection, *args)
@@ -235,7 +245,10 @@ async def open_aio_database(server: Server, pool_size: int) -> AsyncIterator[Dat
     @event.listens_for(engine.sync_engine, "connect")
     def connected(connection: Any, record: ConnectionPoolEntry) -> None:
         record.info["made"] = time.monotonic()
-        dialects.prepare_connection(connection, encrypted=server.must_encrypt)
+        try:
+            dialects.prepare_connection(connection, encrypted=server.must_encrypt)
+        except DatabaseError as error:
+            raise DatabaseError(f"{server.name} cannot be used: {error}") from None
 
     @event.listens_for(engine.sync_engine.pool, "invalidate")
     def invalidated(connection: Any, record: ConnectionPoolEntry, error: BaseException | None) -> None:

@@ -85,11 +85,11 @@ class Database(Protocol):
 
 
 def shown_url(url: str) -> str:
-    """The URL as it may be shown: without its password."""
+    """The URL as it may be shown: without its password and its options."""
     if "://" not in str(url):
         return str(url)
     try:
-        return make_url(url).render_as_string(hide_password=True)
+        return make_url(url).set(query={}).render_as_string(hide_password=True)
     except (ArgumentError, ValueError):
         return "the database URL"
 

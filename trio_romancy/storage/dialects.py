@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket as socket_module
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from socket import AF_INET, AF_INET6, IPPROTO_TCP, SO_KEEPALIVE, SOL_SOCKET
@@ -103,7 +104,7 @@ class UpdateMany:
     """An UPDATE of many rows, each with values of its own, in as few round trips as the database can do.
 
     Args:
-      build: makes the statement, given what stands for each value.
+      build: makes the statement, given what stands for each value. The one named ``id`` chooses the row.
       types: of the values, by name.
     """
 
@@ -117,11 +118,23 @@ class UpdateMany:
         self._all = build(lambda name: rows.c[name])
 
     def execute(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> int | None:
-        """Update them. Returns how many there were; None if the database does not say."""
+        """Update them, in order. Returns how many there were; None if the database does not say."""
         if connection.dialect.name in _MYSQL and len(rows) > 1:
-            return connection.execute(self._all, {"rows": json.dumps(rows)}).rowcount
+            return sum(connection.execute(self._all, {"rows": json.dumps(each)}).rowcount for each in _rounds(rows))
         matched = connection.execute(self._one, rows).rowcount
         return None if matched < 0 else matched
+
+
+def _rounds(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The rows in their order, with no id twice in a round: one statement updates a row once."""
+    rounds: list[list[dict[str, Any]]] = []
+    seen: Counter[str] = Counter()
+    for row in rows:
+        if seen[row["id"]] == len(rounds):
+            rounds.append([])
+        rounds[seen[row["id"]]].append(row)
+        seen[row["id"]] += 1
+    return rounds
 
 
 def ddl_commits(connection: Connection) -> bool:

@@ -1,0 +1,245 @@
+"""Whatever a server is set to, its connections behave the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import aiomysql
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from trio_romancy import App, DatabaseError, RetryPolicy, WorkflowContext, activity, current_activity, workflow
+from trio_romancy.storage import dialects
+
+from ..servers import PRODUCTS, ServerMissingError, execute, open_private_server
+from .test_text import ALIKE, PLANES
+
+SETTINGS: dict[str, dict[str, object]] = {
+    "mariadb": {
+        "default-time-zone": "+05:00",
+        "sql-mode": "",
+        "character-set-server": "latin1",
+        "collation-server": "latin1_swedish_ci",
+        "transaction-isolation": "SERIALIZABLE",
+        "innodb-lock-wait-timeout": 50,
+    },
+    "postgresql": {
+        "timezone": "Asia/Tokyo",
+        "default_transaction_isolation": "serializable",
+        "lock_timeout": 0,
+    },
+}
+"""All that we would not have chosen."""
+
+
+@activity(name="settings_echo")
+async def echo(value: str) -> str:
+    return value
+
+
+@workflow(name="settings_through")
+async def through(ctx: WorkflowContext, value: str) -> str:
+    return await echo(value)
+
+
+@pytest.fixture(scope="module")
+def odd_servers() -> Iterator[dict[str, str]]:
+    """The URL of a database on a server with odd settings, by kind."""
+    with ExitStack() as exits:
+        urls = {}
+        for kind in PRODUCTS:
+            try:
+                server = exits.enter_context(open_private_server(kind, settings=SETTINGS[kind], durable=False))
+            except ServerMissingError:
+                continue
+            execute(server.url(), "CREATE DATABASE romancy")
+            urls[kind] = server.url("romancy")
+        yield urls
+
+
+@pytest.fixture(params=PRODUCTS)
+def kind(request: pytest.FixtureRequest) -> str:
+    chosen: str = request.param
+    return chosen
+
+
+@pytest.fixture
+def odd(kind: str, odd_servers: dict[str, str]) -> str:
+    if kind not in odd_servers:
+        pytest.skip(f"{kind} is not installed")
+    return odd_servers[kind]
+
+
+async def ask(app: App, kind: str, statements: dict[str, str]) -> Any:
+    """What a session answers."""
+
+    @activity
+    async def asks() -> str:
+        return str(await current_activity().session.scalar(sa.text(statements[kind])))
+
+    @workflow
+    async def flow(ctx: WorkflowContext) -> str:
+        return await asks()
+
+    return await (await app.start(flow)).result(timeout=20)
+
+
+ISOLATION = {"mariadb": "SELECT @@session.tx_isolation", "postgresql": "SHOW transaction_isolation"}
+
+
+# -- time --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.real_clock
+async def test_times_are_right_whatever_the_time_zone_of_the_server(odd: str) -> None:
+    @workflow
+    async def naps(ctx: WorkflowContext) -> datetime:
+        await ctx.sleep(0.2)
+        return ctx.now()
+
+    async with App(odd) as app:
+        before = datetime.now(UTC)
+        handle = await app.start(naps)
+        woken = await handle.result(timeout=20)
+        after = datetime.now(UTC)
+        found = await app.get_instance(handle.instance_id)
+        entries = await app.history(handle.instance_id)
+    assert found is not None
+    assert found.finished_at is not None
+    assert before <= found.created_at <= woken - timedelta(seconds=0.2)
+    assert woken <= found.finished_at <= after
+    assert all(before <= entry.recorded_at <= after for entry in entries)
+
+
+@pytest.mark.real_clock
+async def test_now_in_a_session_is_utc(kind: str, odd: str) -> None:
+    async with App(odd) as app:
+        now = await ask(app, kind, {"mariadb": "SELECT NOW(6)", "postgresql": "SELECT LOCALTIMESTAMP"})
+    assert abs(datetime.fromisoformat(now) - datetime.now(UTC).replace(tzinfo=None)) < timedelta(seconds=60)
+
+
+# -- text --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.real_clock
+async def test_text_is_exact_whatever_the_character_set_of_the_server(odd: str) -> None:
+    async with App(odd) as app:
+        handles = [await app.start(through.options(id=id), f"{id} {''.join(PLANES)}") for id in ALIKE]
+        for id, handle in zip(ALIKE, handles, strict=True):
+            assert await handle.result(timeout=20) == f"{id} {''.join(PLANES)}"
+            found = await app.get_instance(id)
+            assert found is not None
+            assert found.instance_id == id
+
+
+@pytest.mark.real_clock
+async def test_what_does_not_fit_its_column_fails_the_attempt_instead_of_being_cut(odd: str) -> None:
+    execute(odd, "DROP TABLE IF EXISTS short", "CREATE TABLE short (text VARCHAR(3))")
+    short = sa.table("short", sa.column("text"))
+
+    @activity
+    async def write() -> int:
+        attempt = current_activity().attempt
+        await current_activity().session.execute(sa.insert(short).values(text="abcdef" if attempt == 1 else "abc"))
+        return attempt
+
+    @workflow
+    async def flow(ctx: WorkflowContext) -> int:
+        return await write()
+
+    async with App(odd, retry=RetryPolicy.fixed(2, 0.01)) as app:
+        handle = await app.start(flow)
+        assert await handle.result(timeout=20) == 2
+        failed, *_ = await app.history(handle.instance_id)
+    assert "too long" in failed.payload["message"]
+    assert execute(odd, "SELECT text FROM short") == [("abc",)]
+
+
+# -- transactions ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.real_clock
+async def test_sessions_the_journal_and_all_else_read_what_is_committed(kind: str, odd: str) -> None:
+    def isolation(connection: Connection) -> str:
+        return str(connection.execute(sa.text(ISOLATION[kind])).scalar())
+
+    async with App(odd) as app:
+        database = app._now_running().database
+        async with database.open_writer() as writer:
+            levels = [
+                await ask(app, kind, ISOLATION),
+                await writer.run(isolation),
+                await database.run(isolation),
+                await database.read(isolation),
+            ]
+    assert {level.upper().replace("-", " ") for level in levels} == {"READ COMMITTED"}
+
+
+@pytest.mark.real_clock
+async def test_nobody_waits_long_for_a_lock(kind: str, odd: str) -> None:
+    asked = {"mariadb": "SELECT @@session.innodb_lock_wait_timeout", "postgresql": "SHOW lock_timeout"}
+    async with App(odd) as app:
+        assert (await ask(app, kind, asked)).removesuffix("s") == str(dialects.LOCK_TIMEOUT)
+
+
+# -- versions ----------------------------------------------------------------------------------------------------------
+
+
+class Cursor:
+    def execute(self, statement: str) -> None:
+        assert statement.startswith("SET SESSION ")
+
+    def close(self) -> None: ...
+
+
+class FakeConnection:
+    """Takes any settings."""
+
+    def cursor(self) -> Cursor:
+        return Cursor()
+
+
+@pytest.mark.parametrize(
+    ("version", "complaint"),
+    [
+        ("5.5.5-10.5.27-MariaDB", "MariaDB 5.5.5-10.5.27-MariaDB; trio_romancy needs MariaDB 10.6 or newer"),
+        ("10.2.44-MariaDB-log", "MariaDB 10.2.44-MariaDB-log; trio_romancy needs MariaDB 10.6 or newer"),
+        ("5.5.68-MariaDB", "MariaDB 5.5.68-MariaDB; trio_romancy needs MariaDB 10.6 or newer"),
+        ("5.7.44-log", "MySQL 5.7.44-log; trio_romancy needs MySQL 8.0 or newer"),
+    ],
+)
+def test_a_server_that_is_too_old_is_refused(version: str, complaint: str) -> None:
+    with pytest.raises(DatabaseError) as caught:
+        dialects._set_up_mysql(FakeConnection(), version)
+    assert str(caught.value).endswith(f"the server is {complaint}")
+
+
+@pytest.mark.parametrize(
+    "version",
+    [
+        "5.5.5-10.6.0-MariaDB",
+        "10.11.6-MariaDB-0+deb12u1",
+        "11.4.2-MariaDB-ubu2404",
+        "5.5.5-12.0.1-MariaDB",
+        "8.0.11",
+        "8.0.36-28.1",  # Percona
+        "8.0.mysql_aurora.3.05.2",
+        "9.1.0-commercial",
+        "8.0.30-TiDB-v7.5.0",
+    ],
+)
+def test_a_server_that_is_new_enough_is_not(version: str) -> None:
+    dialects._set_up_mysql(FakeConnection(), version)
+
+
+@pytest.mark.real_clock
+@pytest.mark.parametrize("kind", ["mariadb"])
+async def test_an_app_says_at_once_which_server_is_too_old(odd: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aiomysql.Connection, "get_server_info", lambda self: "5.7.44")
+    with pytest.raises(DatabaseError, match=r"the server is MySQL 5\.7\.44; trio_romancy needs MySQL 8\.0 or newer"):
+        async with App(odd):
+            pass

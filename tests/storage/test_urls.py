@@ -1,0 +1,296 @@
+"""What a URL of a database server may say, and that it is done as it says."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import ssl
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio_asyncio
+import trustme
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+
+from trio_romancy import App, DatabaseError, WorkflowContext, workflow
+from trio_romancy.storage import urls
+from trio_romancy.storage.database import open_database, shown_url
+from trio_romancy.storage.urls import Server, parse_server
+
+from ..servers import PRODUCTS, PrivateServer, ServerMissingError, execute, open_private_server
+
+
+@workflow(name="urls_workflow")
+async def quick(ctx: WorkflowContext) -> int:
+    return 1
+
+
+def parse(url: str) -> Server:
+    return parse_server(make_url(url), shown_url(url))
+
+
+def refusal(url: str) -> str:
+    """What is said about it before anybody is asked."""
+    with pytest.raises(DatabaseError) as caught:
+        open_database(url)
+    assert "secret" not in str(caught.value)
+    return str(caught.value)
+
+
+# -- what it means -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scheme", "driver"),
+    [
+        ("mysql", "mysql+aiomysql"),
+        ("mariadb", "mysql+aiomysql"),
+        ("mysql+aiomysql", "mysql+aiomysql"),
+        ("mariadb+aiomysql", "mysql+aiomysql"),
+        ("postgres", "postgresql+asyncpg"),
+        ("postgresql", "postgresql+asyncpg"),
+        ("postgres+asyncpg", "postgresql+asyncpg"),
+        ("postgresql+asyncpg", "postgresql+asyncpg"),
+    ],
+)
+def test_a_scheme_means_a_driver(scheme: str, driver: str) -> None:
+    server = parse(f"{scheme}://anna:secret@host:1234/orders")
+    assert server.url.render_as_string(hide_password=False) == f"{driver}://anna:secret@host:1234/orders"
+    assert server.name == f"{scheme}://anna:***@host:1234/orders"
+    assert not server.must_encrypt
+
+
+@pytest.mark.parametrize(("scheme", "argument"), [("mysql", "connect_timeout"), ("postgresql", "timeout")])
+def test_connecting_takes_5_seconds_at_most_or_what_the_url_says(scheme: str, argument: str) -> None:
+    assert parse(f"{scheme}://host/orders").connect_args[argument] == 5
+    assert parse(f"{scheme}://host/orders?connect_timeout=0.5").connect_args[argument] == 0.5
+
+
+def test_mysql_always_talks_utf8mb4() -> None:
+    assert parse("mysql://host/orders").connect_args["charset"] == "utf8mb4"
+
+
+@pytest.mark.parametrize(
+    ("options", "encrypts", "verifies", "checks_host"),
+    [
+        ("mysql://host/orders?ssl_mode=REQUIRED", True, False, False),
+        ("mysql://host/orders?ssl_mode=verify_ca", True, True, False),
+        ("mysql://host/orders?ssl_mode=VERIFY_IDENTITY", True, True, True),
+        ("mysql://host/orders?ssl_mode=PREFERRED", False, False, False),
+        ("postgres://host/orders?sslmode=require", True, False, False),
+        ("postgres://host/orders?sslmode=verify-ca", True, True, False),
+        ("postgres://host/orders?sslmode=verify-full", True, True, True),
+    ],
+)
+def test_an_ssl_mode_is_what_the_clients_of_the_database_mean_by_it(
+    options: str, encrypts: bool, verifies: bool, checks_host: bool
+) -> None:
+    server = parse(options)
+    context = server.connect_args["ssl"]
+    assert isinstance(context, ssl.SSLContext)
+    assert server.must_encrypt is encrypts
+    assert (context.verify_mode is ssl.CERT_REQUIRED, context.check_hostname) == (verifies, checks_host)
+
+
+@pytest.mark.parametrize("mode", ["disable", "prefer"])
+def test_without_need_of_tls_the_driver_decides(mode: str) -> None:
+    assert parse(f"postgres://host/orders?sslmode={mode}").connect_args["ssl"] == mode
+    assert "ssl" not in parse("postgres://host/orders").connect_args
+    assert "ssl" not in parse("mysql://host/orders?ssl_mode=DISABLED").connect_args
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("mysql+pymysql://anna:secret@host/orders", "mysql is reached with aiomysql; write mysql://..."),
+        ("postgresql+psycopg://anna:secret@host/orders", "postgresql is reached with asyncpg; write postgresql://..."),
+        (
+            "redis://anna:secret@host/0",
+            "the scheme of a database URL is one of mariadb, mysql, postgres, postgresql, sq",
+        ),
+        ("mssql+aioodbc://anna:secret@host/orders", "the scheme of a database URL is one of mariadb, mysql, postgres"),
+        ("mysql://anna:secret@host", "it names no database; it looks like mysql://user@host/database"),
+        ("postgres://anna:secret@host/", "it names no database; it looks like postgres://user@host/database"),
+        (
+            "mysql://anna:secret@host/orders?colour=red",
+            "unknown option 'colour'; it knows connect_timeout, ssl_ca, ssl_",
+        ),
+        (
+            "mysql://anna:secret@host/orders?sslmode=require",
+            "unknown option 'sslmode'; it knows connect_timeout, ssl_ca",
+        ),
+        ("mysql://anna:secret@host/orders?charset=latin1", "unknown option 'charset'"),
+        (
+            "postgres://anna:secret@host/orders?ssl_mode=REQUIRED",
+            "unknown option 'ssl_mode'; it knows connect_timeout,",
+        ),
+        (
+            "mysql://anna:secret@host/orders?ssl_mode=maybe",
+            "ssl_mode is one of disable, prefer, require, verify-ca, ver",
+        ),
+        (
+            "postgres://anna:secret@host/orders?sslmode=allow",
+            "sslmode is one of disable, prefer, require, verify-ca, verify",
+        ),
+        ("mysql://anna:secret@host/orders?ssl_ca=/no/such/file", "the TLS files (/no/such/file) cannot be used: "),
+        ("postgres://anna:secret@host/orders?sslcert=/no/file", "the TLS files (/no/file) cannot be used: "),
+        ("mysql://anna:secret@host/orders?connect_timeout=soon", "connect_timeout is a number of seconds, not 'soon'"),
+        ("mysql://anna:secret@host/orders?connect_timeout=0", "connect_timeout is a number of seconds, not '0'"),
+        ("mysql://anna:secret@host/orders?connect_timeout=-1", "connect_timeout is a number of seconds, not '-1'"),
+        ("mysql://anna:secret@host/orders?connect_timeout=nan", "connect_timeout is a number of seconds, not 'nan'"),
+        ("postgres://anna:secret@host/orders?connect_timeout=inf", "connect_timeout is a number of seconds, not 'inf'"),
+    ],
+)
+def test_what_it_may_not_say_is_refused_in_words_that_hide_the_password(url: str, problem: str) -> None:
+    assert refusal(url).startswith(f"{shown_url(url)}: {problem}")
+
+
+def test_a_file_that_holds_no_certificate_is_refused(tmp_path: Path) -> None:
+    letter = tmp_path / "letter.pem"
+    letter.write_text("Dear Sir or Madam,")
+    assert "cannot be used: " in refusal(f"mysql://anna:secret@host/orders?ssl_ca={letter}")
+    assert "cannot be used: " in refusal(f"postgres://anna:secret@host/orders?sslcert={letter}")
+
+
+def test_a_password_in_an_option_is_not_shown() -> None:
+    assert "cannot be parsed" in refusal("mysql://anna:secret@host:port/orders")
+    refusal("mysql://host/orders?password=secret")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "driver", "extra"), [("mariadb", "aiomysql", "mysql"), ("postgres", "asyncpg", "postgresql")]
+)
+def test_a_driver_that_is_missing_is_named_with_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, scheme: str, driver: str, extra: str
+) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(urls, "find_spec", lambda name: None if name == driver else find_spec(name))
+    message = refusal(f"{scheme}://anna:secret@host/orders")
+    assert message.endswith(f"{driver} is not installed; run: pip install 'trio_romancy[{extra}]'")
+
+
+# -- TLS ---------------------------------------------------------------------------------------------------------------
+
+NAMES = {"mariadb": ("ssl_mode", "ssl_ca"), "postgresql": ("sslmode", "sslrootcert")}
+REQUIRE = {"mariadb": "REQUIRED", "postgresql": "require"}
+FULL = {"mariadb": "VERIFY_IDENTITY", "postgresql": "verify-full"}
+ENCRYPTED = {
+    "mariadb": "SELECT variable_value <> '' FROM information_schema.session_status WHERE variable_name = 'ssl_cipher'",
+    "postgresql": "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()",
+}
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[trustme.CA, Path]:
+    """Who has signed the certificate of the servers, which is for the name localhost only."""
+    ca, path = trustme.CA(), tmp_path_factory.mktemp("tls") / "ca.pem"
+    ca.cert_pem.write_to_path(path)
+    return ca, path
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The certificate of an authority that has signed nothing."""
+    path = tmp_path_factory.mktemp("tls") / "stranger.pem"
+    trustme.CA().cert_pem.write_to_path(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def private_servers(authority: tuple[trustme.CA, Path]) -> Iterator[dict[str, PrivateServer]]:
+    """Servers with TLS, each with a database."""
+    certificate = authority[0].issue_cert("localhost")
+    with ExitStack() as exits:
+        servers = {}
+        for kind in PRODUCTS:
+            try:
+                server = exits.enter_context(open_private_server(kind, durable=False))
+            except ServerMissingError:
+                continue
+            # In its own directory, because it does not run as we do; and PostgreSQL wants nobody else to read the key.
+            files = server._directory / "certificate.pem", server._directory / "key.pem"
+            certificate.cert_chain_pems[0].write_to_path(files[0])
+            certificate.private_key_pem.write_to_path(files[1])
+            owner = server._data.stat()
+            for file in files:
+                file.chmod(0o600)
+                if owner.st_uid != file.stat().st_uid:
+                    os.chown(file, owner.st_uid, owner.st_gid)
+            server.stop()
+            if kind == "mariadb":
+                server.settings |= {"ssl-cert": files[0], "ssl-key": files[1]}
+            else:
+                server.settings |= {"ssl": "on", "ssl_cert_file": files[0], "ssl_key_file": files[1]}
+            server.start()
+            execute(server.url(), "CREATE DATABASE romancy")
+            servers[kind] = server
+        yield servers
+
+
+@pytest.fixture(params=PRODUCTS)
+def tls(request: pytest.FixtureRequest, private_servers: dict[str, PrivateServer]) -> tuple[str, Any]:
+    """A kind, and the URL of a server with TLS, by host."""
+    if request.param not in private_servers:
+        pytest.skip(f"{request.param} is not installed")
+    server = private_servers[request.param]
+
+    def url(host: str, mode: dict[str, str], ca: Path | None = None) -> str:
+        mode_name, ca_name = NAMES[request.param]
+        query = {mode_name: mode[request.param]} | ({} if ca is None else {ca_name: str(ca)})
+        made = make_url(server.url("romancy")).set(host=host, query=query)
+        return made.render_as_string(hide_password=False)
+
+    return request.param, url
+
+
+async def works(url: str) -> bool:
+    async with App(url, start_timeout=0.5) as app:
+        return await (await app.start(quick)).result(timeout=20) == 1
+
+
+@pytest.mark.real_clock
+async def test_required_tls_encrypts_whoever_the_server_is(tls: tuple[str, Any]) -> None:
+    kind, url = tls
+    assert await works(url("127.0.0.1", REQUIRE))
+    async with trio_asyncio.open_loop(), open_database(url("127.0.0.1", REQUIRE)) as database:
+        assert await database.read(lambda connection: connection.execute(text(ENCRYPTED[kind])).scalar())
+
+
+@pytest.mark.real_clock
+async def test_the_full_check_passes_the_right_server(tls: tuple[str, Any], authority: tuple[trustme.CA, Path]) -> None:
+    _, url = tls
+    assert await works(url("localhost", FULL, authority[1]))
+
+
+@pytest.mark.real_clock
+@pytest.mark.parametrize("wrong", ["authority", "host", "no authority"])
+async def test_the_full_check_refuses_any_other(
+    tls: tuple[str, Any], authority: tuple[trustme.CA, Path], stranger: Path, wrong: str
+) -> None:
+    _, url = tls
+    host = "127.0.0.1" if wrong == "host" else "localhost"
+    ca = {"authority": stranger, "host": authority[1], "no authority": None}[wrong]
+    with pytest.raises(DatabaseError, match=r"certificate|hostname|IP address") as caught:
+        await works(url(host, FULL, ca))
+    assert str(caught.value).startswith(shown_url(url(host, FULL, ca)))
+
+
+@pytest.mark.real_clock
+@pytest.mark.parametrize("kind", PRODUCTS)
+async def test_a_server_without_tls_is_refused_if_the_url_asks_for_it(kind: str) -> None:
+    settings = {"mariadb": {"skip-ssl": 1}, "postgresql": {"ssl": "off"}}[kind]
+    mode = {NAMES[kind][0]: REQUIRE[kind]}
+    with open_private_server(kind, settings=settings, durable=False) as server:
+        execute(server.url(), "CREATE DATABASE romancy")
+        assert await works(server.url("romancy"))
+        url = make_url(server.url("romancy")).set(query=mode).render_as_string(hide_password=False)
+        with pytest.raises(DatabaseError, match=r"does not encrypt|rejected SSL|SSL upgrade") as caught:
+            await works(url)
+        assert str(caught.value).startswith(shown_url(url))
