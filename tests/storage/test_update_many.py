@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import pytest
 from sqlalchemy import Connection, select
 
 from trio_romancy.model import ErrorInfo, Status
+from trio_romancy.serialization import dumps
 from trio_romancy.storage import schema
-from trio_romancy.storage.instances import insert_instances, new_row, update_instances, update_row
+from trio_romancy.storage.instances import (
+    close_instances,
+    closing_row,
+    insert_instances,
+    new_row,
+    update_instances,
+    update_row,
+)
 
 ERROR = ErrorInfo("ValueError", "no", "")
 
@@ -37,6 +46,16 @@ def test_each_row_gets_its_own_values(connection: Connection) -> None:
         ("b", "compensating", "me", None, None, False),
         ("ä", "failed", None, None, 4, True),
     ]
+
+
+@pytest.mark.parametrize("size", [1_000, 8_000, 40_000, 99_000, 1_000_000])
+def test_values_of_any_size_are_stored(connection: Connection, size: int) -> None:
+    ids = [str(number) for number in range(50 if size < 1_000_000 else 5)]
+    insert_instances(connection, [new_row(id, "w", "{}", 1, owner="me") for id in ids])
+    output = dumps('\\"' * (size // 4))
+    rows = [closing_row(id, Status.COMPLETED, 2, owner=None, output=output, error=None) for id in ids]
+    assert close_instances(connection, rows) == {}
+    assert connection.execute(select(schema.instances.c.output).distinct()).scalars().all() == [output]
 
 
 def test_the_last_of_several_updates_of_one_row_counts(connection: Connection) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket as socket_module
 import sqlite3
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from socket import AF_INET, AF_INET6, IPPROTO_TCP, SO_KEEPALIVE, SOL_SOCKET
@@ -22,6 +21,12 @@ from ..errors import DatabaseAwayError, DatabaseError
 
 _KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 25_000}
 """Seconds, seconds, a number, milliseconds."""
+
+_LARGEST_ROUND = 100_000
+"""Characters of text in one UPDATE of several rows."""
+_LEAST_PACKET = 16 * 1024 * 1024
+"""Bytes that a statement to MariaDB or MySQL may have: enough for one payload of the default limit, escaped.
+A longer one would look like a lost connection."""
 
 LOCK_TIMEOUT = 5
 """Seconds that a statement waits for a lock before its transaction is tried again."""
@@ -119,22 +124,31 @@ class UpdateMany:
 
     def execute(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> int | None:
         """Update them, in order. Returns how many there were; None if the database does not say."""
-        if connection.dialect.name in _MYSQL and len(rows) > 1:
-            return sum(connection.execute(self._all, {"rows": json.dumps(each)}).rowcount for each in _rounds(rows))
+        if connection.dialect.name in _MYSQL:
+            return sum(self._round(connection, each) for each in _rounds(rows))
         matched = connection.execute(self._one, rows).rowcount
         return None if matched < 0 else matched
 
+    def _round(self, connection: Connection, rows: list[dict[str, Any]]) -> int:
+        if len(rows) == 1:
+            return connection.execute(self._one, rows[0]).rowcount
+        return connection.execute(self._all, {"rows": json.dumps(rows)}).rowcount
 
-def _rounds(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """The rows in their order, with no id twice in a round: one statement updates a row once."""
-    rounds: list[list[dict[str, Any]]] = []
-    seen: Counter[str] = Counter()
+
+def _rounds(rows: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """The rows in their order. No id is twice in a round, for a statement updates a row once; and none is too large."""
+    gathered: list[dict[str, Any]] = []
+    ids: set[str] = set()
+    size = 0
     for row in rows:
-        if seen[row["id"]] == len(rounds):
-            rounds.append([])
-        rounds[seen[row["id"]]].append(row)
-        seen[row["id"]] += 1
-    return rounds
+        larger = sum(len(value) for value in row.values() if isinstance(value, str))
+        if gathered and (row["id"] in ids or size + larger > _LARGEST_ROUND):
+            yield gathered
+            gathered, ids, size = [], set(), 0
+        gathered.append(row)
+        ids.add(row["id"])
+        size += larger
+    yield gathered
 
 
 def ddl_commits(connection: Connection) -> bool:
@@ -224,6 +238,9 @@ def _set_up_mysql(connection: Any, version: str) -> None:
     if _numbers(version.removeprefix("5.5.5-")) < needed:  # what some versions of MariaDB call themselves
         least = ".".join(map(str, needed))
         raise DatabaseError(f"the server is {name} {version}; trio_romancy needs {name} {least} or newer")
+    (packet,) = _execute(connection, "SELECT @@max_allowed_packet")
+    if packet < _LEAST_PACKET:
+        raise DatabaseError(f"its max_allowed_packet is {packet} bytes; set it to {_LEAST_PACKET} or more")
     settings = {
         "time_zone": "'+00:00'",
         "sql_mode": "CONCAT(@@sql_mode, ',STRICT_TRANS_TABLES')",
@@ -237,10 +254,14 @@ def _numbers(version: str) -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def _execute(connection: Any, statement: str) -> None:
+def _execute(connection: Any, statement: str) -> Any:
+    """The first row of the result, if there is one."""
     cursor = connection.cursor()
-    cursor.execute(statement)
-    cursor.close()
+    try:
+        cursor.execute(statement)
+        return cursor.fetchone() if cursor.description else None
+    finally:
+        cursor.close()
 
 
 def connection_id(connection: Any) -> int:
