@@ -10,6 +10,7 @@ from typing import Any
 import aiomysql
 import pytest
 import sqlalchemy as sa
+from attrs import define
 from sqlalchemy import Connection
 
 from trio_romancy import App, DatabaseError, RetryPolicy, WorkflowContext, activity, current_activity, workflow
@@ -189,18 +190,34 @@ async def test_nobody_waits_long_for_a_lock(kind: str, odd: str) -> None:
 # -- versions ----------------------------------------------------------------------------------------------------------
 
 
+@define
 class Cursor:
-    def execute(self, statement: str) -> None:
-        assert statement.startswith("SET SESSION ")
+    """Answers every question with the same number."""
+
+    _answer: int
+    description = ("number",)
+
+    def execute(self, statement: str) -> None: ...
+
+    def fetchone(self) -> tuple[int]:
+        return (self._answer,)
 
     def close(self) -> None: ...
 
 
+@define
 class FakeConnection:
     """Takes any settings."""
 
+    packet: int = 16 * 1024 * 1024
+
     def cursor(self) -> Cursor:
-        return Cursor()
+        return Cursor(self.packet)
+
+
+def test_a_server_that_takes_too_short_statements_is_refused() -> None:
+    with pytest.raises(DatabaseError, match="max_allowed_packet is 1048576 bytes; set it to 16777216 or more"):
+        dialects._set_up_mysql(FakeConnection(1024 * 1024), "10.11.6-MariaDB")
 
 
 @pytest.mark.parametrize(

@@ -258,5 +258,9 @@ async def open_aio_database(server: Server, pool_size: int) -> AsyncIterator[Dat
     try:
         yield database
     finally:
-        with trio.CancelScope(shield=True), suppress(DBAPIError, DatabaseAwayError):
-            await database._cross(engine.dispose)
+        with trio.CancelScope(shield=True):
+            if database._abandoned:
+                with suppress(DBAPIError, DatabaseError):
+                    await database._cross(database._run, lambda _: None)  # which ends them
+            with suppress(DBAPIError, DatabaseError):
+                await database._cross(engine.dispose)

@@ -1,0 +1,90 @@
+"""A private, durable server of each kind for the outages, which tests may kill as long as they start it again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+from attrs import define, field
+
+from trio_romancy import define as definitions
+
+from ..conftest import missing
+from ..servers import PRODUCTS, PrivateServer, ServerMissingError, execute, open_new_database, open_private_server
+from . import load
+
+
+@define
+class Servers:
+    _exits: ExitStack
+    _servers: dict[str, PrivateServer] = field(factory=dict)
+
+    def get(self, kind: str) -> PrivateServer:
+        """It runs, whatever the test before has done to it."""
+        if kind in missing:
+            pytest.skip(missing[kind])
+        if kind not in self._servers:
+            try:
+                self._servers[kind] = self._exits.enter_context(open_private_server(kind))
+            except ServerMissingError as error:
+                missing[kind] = str(error)
+                pytest.skip(missing[kind])
+        server = self._servers[kind]
+        try:
+            execute(server.url(), "SELECT 1")
+        except PRODUCTS[kind].errors:
+            server.kill()
+            server.start()
+        return server
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    with ExitStack() as exits:
+        yield Servers(exits)
+
+
+@pytest.fixture(params=PRODUCTS)
+def kind(request: pytest.FixtureRequest) -> str:
+    chosen: str = request.param
+    return chosen
+
+
+@pytest.fixture
+def server(kind: str, servers: Servers) -> PrivateServer:
+    return servers.get(kind)
+
+
+@pytest.fixture
+def database(server: PrivateServer) -> Iterator[str]:
+    """The URL of a new database on the private server."""
+    with open_new_database(server.url()) as url:
+        yield url
+
+
+@pytest.fixture
+def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """A test that uses this fails if anything is logged that a mere outage must not lead to.
+
+    Waiting for the database is told as a warning. A crashed actor, a refused batch, a lease that was lost, an exception
+    that asyncio's tasks lost: these are all the news that a test without it would not hear.
+    """
+    caplog.set_level("INFO", "trio_romancy")
+    yield caplog
+    found = [
+        record.getMessage()
+        for record in caplog.get_records("call")
+        if record.name.startswith(("trio", "asyncio"))
+        and (record.levelname in ("ERROR", "CRITICAL") or "joining again" in record.getMessage())
+    ]
+    assert not found
+
+
+@pytest.fixture(autouse=True)
+def only_own_definitions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test sees the definitions of its own module only, and the load's."""
+    registry = definitions._registry
+    modules = (request.module.__name__, load.__name__)
+    own = {key: made for key, made in registry.items() if made.function.__module__ in modules}
+    monkeypatch.setattr(definitions, "_registry", own)

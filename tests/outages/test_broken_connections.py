@@ -1,0 +1,76 @@
+"""The server is well, and the network is not."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from trio_romancy.storage import aio
+
+from .load import SLACK, Load, open_load
+from .lossy import LossyProxy, open_app
+
+pytestmark = [pytest.mark.real_clock, pytest.mark.usefixtures("quiet")]
+
+
+@pytest.fixture(autouse=True)
+def is_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aio, "ANSWER_TIMEOUT", 0.7)
+
+
+@asynccontextmanager
+async def open_load_through_proxy(database: str) -> AsyncIterator[tuple[LossyProxy, Load]]:
+    async with (
+        open_app(database) as (proxy, app),
+        open_load(app, database, at_once=15) as load,
+    ):
+        yield proxy, load
+        statistics = app.statistics().worker
+        assert statistics is not None
+        assert statistics.supervisor.restarts == 0
+
+
+async def test_cut_again_and_again_nothing_fails(database: str) -> None:
+    async with open_load_through_proxy(database) as (proxy, load):
+        for pause in (0.0, 0.001, 0.003, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.2):
+            proxy.cut()
+            await trio.sleep(pause)
+        assert await load.goes_on() < 2.0 + SLACK
+
+
+async def test_refused_for_a_while_nothing_fails(database: str) -> None:
+    async with open_load_through_proxy(database) as (proxy, load):
+        proxy.refuse()
+        await trio.sleep(0.2)  # the connections that are open go on working
+        proxy.cut()
+        await trio.sleep(0.6)
+        proxy.accept()
+        assert await load.goes_on() < 2.0 + SLACK
+
+
+@pytest.mark.parametrize("seconds", [0.4, 1.5])
+async def test_stalled_and_resumed_nothing_fails(database: str, seconds: float) -> None:
+    async with open_load_through_proxy(database) as (proxy, load):
+        proxy.stall()
+        await trio.sleep(seconds)
+        proxy.resume()
+        assert await load.goes_on() < 2.0 + SLACK
+
+
+async def test_stalled_and_then_cut_nothing_fails(database: str) -> None:
+    async with open_load_through_proxy(database) as (proxy, load):
+        proxy.stall()
+        await trio.sleep(1.5)
+        proxy.cut()
+        proxy.resume()
+        assert await load.goes_on() < 2.0 + SLACK
+
+
+async def test_half_closed_nothing_fails(database: str) -> None:
+    async with open_load_through_proxy(database) as (proxy, load):
+        for _ in range(2):
+            proxy.half_close()
+            assert await load.goes_on() < 2.0 + SLACK
