@@ -8,10 +8,8 @@ from contextlib import redirect_stdout
 from io import StringIO
 from typing import Any
 
-import pytest
 from sybil import Example, Sybil
 from sybil.evaluators.python import PythonEvaluator
-from sybil.integration.pytest import SybilItem
 from sybil.parsers.markdown import CodeBlockParser
 
 from trio_romancy import define
@@ -50,9 +48,3 @@ pytest_collect_file = Sybil(
     setup=begin_page,
     teardown=end_page,
 ).pytest()
-
-
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """The blocks of a page share a namespace, so one process runs them all (``pytest -n 2``)."""
-    if isinstance(item, SybilItem):
-        item.add_marker(pytest.mark.xdist_group(str(item.path)))
