@@ -52,12 +52,12 @@ async def write(number: int, what: str) -> None:
     await current_activity().session.execute(sa.insert(effects).values(number=number, what=what, n=1))
 
 
-@compensation
+@compensation(name="load_release")
 async def release(number: int) -> None:
     await write(number, "release")
 
 
-@activity(compensation=release)
+@activity(name="load_reserve", compensation=release)
 async def reserve(number: int) -> int:
     session = current_activity().session
     await write(number, "reserve")
@@ -66,27 +66,27 @@ async def reserve(number: int) -> int:
     return number
 
 
-@activity
+@activity(name="load_tell")
 async def tell(number: int) -> str:
     begun[number, "tell"] += 1
     await trio.sleep(0.005)
     return f"told {number}"
 
 
-@activity
+@activity(name="load_ship")
 async def ship(number: int) -> int:
     await write(number, "ship")
     largest = sa.select(sa.func.max(effects.c.n)).where(effects.c.number == number)
     return int(await current_activity().session.scalar(largest))
 
 
-@activity
+@activity(name="load_refuse")
 async def refuse(number: int) -> None:
     begun[number, "refuse"] += 1
     raise TerminalError("as asked")
 
 
-@workflow
+@workflow(name="load_order")
 async def order(ctx: WorkflowContext, number: int) -> list[str]:
     """Every third one fails at its end and is rolled back."""
     await reserve(number)

@@ -53,32 +53,32 @@ async def sleep_in_the_database(what: str) -> str:
     return what
 
 
-@activity
+@activity(name="cancelled_statements_sleep_there")
 async def sleep_there(what: str) -> str:
     return await sleep_in_the_database(what)
 
 
-@activity(timeout=0.3, retry=RetryPolicy.fixed(2, 0.01))
+@activity(name="cancelled_statements_sleep_there_not_long", timeout=0.3, retry=RetryPolicy.fixed(2, 0.01))
 async def sleep_there_not_long(what: str) -> str:
     return await sleep_in_the_database(what)
 
 
-@activity(cancellable=True)
+@activity(name="cancelled_statements_sleep_there_if_not_cancelled", cancellable=True)
 async def sleep_there_if_not_cancelled(what: str) -> str:
     return await sleep_in_the_database(what)
 
 
-@workflow
+@workflow(name="cancelled_statements_sleeping_there")
 async def sleeping_there(ctx: WorkflowContext, what: str) -> str:
     return await sleep_there(what)
 
 
-@workflow
+@workflow(name="cancelled_statements_sleeping_there_not_long")
 async def sleeping_there_not_long(ctx: WorkflowContext, what: str) -> str:
     return await sleep_there_not_long(what)
 
 
-@workflow
+@workflow(name="cancelled_statements_sleeping_there_until_cancelled")
 async def sleeping_there_until_cancelled(ctx: WorkflowContext) -> str:
     with ctx.move_on_after(0.3) as scope:
         await sleep_there_if_not_cancelled("cancelled")

@@ -22,22 +22,22 @@ from ..servers import execute
 pytestmark = pytest.mark.real_clock
 
 
-@compensation
+@compensation(name="take_back_what_was_given")
 async def take_back() -> None:
     await current_activity().session.execute(sa.text("INSERT INTO effects VALUES ('taken back')"))
 
 
-@activity(compensation=take_back)
+@activity(name="compensations_give", compensation=take_back)
 async def give() -> None:
     await current_activity().session.execute(sa.text("INSERT INTO effects VALUES ('given')"))
 
 
-@activity
+@activity(name="compensations_refuse_for_good")
 async def refuse_for_good() -> None:
     raise TerminalError("as asked")
 
 
-@workflow
+@workflow(name="compensations_giving")
 async def giving(ctx: WorkflowContext, pause: float) -> None:
     await give()
     if pause:

@@ -37,27 +37,27 @@ def is_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     runs.clear()
 
 
-@activity
+@activity(name="note_number")
 async def note(number: int) -> int:
     runs.append(f"note {number}")
     return number
 
 
-@activity
+@activity(name="forgotten_connections_pay")
 async def pay(number: int) -> int:
     runs.append(f"pay {number}")
     await current_activity().session.execute(sa.text("INSERT INTO spent VALUES (:n)"), {"n": number})
     return number
 
 
-@workflow
+@workflow(name="forgotten_connections_notes_and_sleeps")
 async def notes_and_sleeps(ctx: WorkflowContext) -> None:
     for number in range(10):
         await note(number)
         await ctx.sleep(0.1)
 
 
-@workflow
+@workflow(name="forgotten_connections_pay_and_note")
 async def pay_and_note(ctx: WorkflowContext, number: int) -> int:
     await pay(number)
     return await note(number)

@@ -31,12 +31,12 @@ PLAIN_USER = {
 """Unlike a superuser it has no place that is kept free for it."""
 
 
-@activity
+@activity(name="full_servers_answer")
 async def answer() -> int:
     return 42
 
 
-@workflow
+@workflow(name="full_servers_answering")
 async def answering(ctx: WorkflowContext) -> int:
     await ctx.sleep(0.01)
     return await answer()

@@ -23,13 +23,13 @@ pytestmark = [pytest.mark.real_clock, pytest.mark.usefixtures("quiet")]
 runs: list[str] = []
 
 
-@activity
+@activity(name="lost_answers_step")
 async def step(number: int) -> int:
     runs.append(f"step {number}")
     return number
 
 
-@activity
+@activity(name="lost_answers_spend")
 async def spend(number: int) -> int:
     runs.append(f"spend {number}")
     session = current_activity().session
@@ -37,17 +37,17 @@ async def spend(number: int) -> int:
     return number
 
 
-@workflow
+@workflow(name="lost_answers_steps")
 async def steps(ctx: WorkflowContext, count: int) -> int:
     return sum([await step(number) for number in range(count)])
 
 
-@workflow
+@workflow(name="lost_answers_spending")
 async def spending(ctx: WorkflowContext, count: int) -> int:
     return sum([await spend(number) for number in range(count)])
 
 
-@workflow
+@workflow(name="lost_answers_both")
 async def both(ctx: WorkflowContext, count: int) -> int:
     async def run(name: str, one: Any) -> None:
         with ctx.branch(name):
@@ -107,7 +107,13 @@ async def test_a_batch_of_the_journal_is_written_once_and_nothing_runs_again(
         handle = await app.start(steps, 4)
         assert await handle.result(timeout=10) == 6
         assert losses.have_all_happened()
-        assert await check(app, handle.instance_id) == ["step:1", "step:2", "step:3", "step:4", ""]
+        assert await check(app, handle.instance_id) == [
+            "lost_answers_step:1",
+            "lost_answers_step:2",
+            "lost_answers_step:3",
+            "lost_answers_step:4",
+            "",
+        ]
         assert runs == ["step 0", "step 1", "step 2", "step 3"]
 
 
@@ -123,7 +129,12 @@ async def test_a_session_is_adopted_if_the_server_committed_it_and_else_run_agai
         handle = await app.start(spending, 3)
         assert await handle.result(timeout=10) == 3
         assert losses.have_all_happened()
-        assert await check(app, handle.instance_id) == ["spend:1", "spend:2", "spend:3", ""]
+        assert await check(app, handle.instance_id) == [
+            "lost_answers_spend:1",
+            "lost_answers_spend:2",
+            "lost_answers_spend:3",
+            "",
+        ]
     assert execute(database, "SELECT n FROM spent ORDER BY n") == [(0,), (1,), (2,)]
     assert runs == [f"spend {n}" for n in range(3) for _ in range(times)]
 
@@ -139,7 +150,7 @@ async def test_the_question_what_became_of_a_commit_may_get_no_answer_either(
         handle = await app.start(spending, 1)
         assert await handle.result(timeout=10) == 0
         assert losses.have_all_happened()
-        assert await check(app, handle.instance_id) == ["spend:1", ""]
+        assert await check(app, handle.instance_id) == ["lost_answers_spend:1", ""]
     assert execute(database, "SELECT n FROM spent") == [(0,)]
 
 
@@ -173,6 +184,6 @@ async def test_a_start_whose_commit_got_no_answer_is_one_start(
         with pytest.raises(InstanceExistsError):
             await app.start(steps.options(id="named"), 3)
         assert losses.have_all_happened()
-        assert await check(app, "named") == ["step:1", "step:2", ""]
+        assert await check(app, "named") == ["lost_answers_step:1", "lost_answers_step:2", ""]
     assert execute(database, "SELECT count(*) FROM romancy_instances") == [(1,)]
     assert runs == ["step 0", "step 1"]

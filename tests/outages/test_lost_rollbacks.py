@@ -32,7 +32,7 @@ def is_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     proxies.clear()
 
 
-@activity(retry=RetryPolicy.fixed(3, 0.01))
+@activity(name="lost_rollbacks_fails_once_without_an_answer", retry=RetryPolicy.fixed(3, 0.01))
 async def fails_once_without_an_answer(error: str) -> int:
     attempt = current_activity().attempt
     session = current_activity().session
@@ -43,7 +43,7 @@ async def fails_once_without_an_answer(error: str) -> int:
     return attempt
 
 
-@workflow
+@workflow(name="lost_rollbacks_failing_once")
 async def failing_once(ctx: WorkflowContext, error: str) -> int:
     return await fails_once_without_an_answer(error)
 

@@ -21,19 +21,19 @@ PROMPT = 1.0
 """Seconds, each."""
 
 
-@activity
+@activity(name="many_sessions_hold_a_transaction")
 async def hold_a_transaction(number: int) -> None:
     await current_activity().session.execute(sa.text("INSERT INTO held VALUES (:n)"), {"n": number})
     await trio.sleep(HOLDS)
 
 
-@workflow
+@workflow(name="many_sessions_holding_a_transaction")
 async def holding_a_transaction(ctx: WorkflowContext, number: int) -> int:
     await hold_a_transaction(number)
     return number
 
 
-@workflow
+@workflow(name="many_sessions_sleeping_for_long")
 async def sleeping_for_long(ctx: WorkflowContext) -> None:
     await ctx.sleep(1000)
 

@@ -32,23 +32,23 @@ async def book(transfer: int, account: int, amount: int) -> None:
     )
 
 
-@activity
+@activity(name="money_debit")
 async def debit(transfer: int, account: int, amount: int) -> None:
     await book(transfer, account, -amount)
 
 
-@activity
+@activity(name="money_credit")
 async def credit(transfer: int, account: int, amount: int) -> None:
     await book(transfer, account, amount)
 
 
-@activity
+@activity(name="money_debit_and_credit")
 async def debit_and_credit(transfer: int, source: int, target: int, amount: int) -> None:
     await book(transfer, source, -amount)
     await book(transfer, target, amount)
 
 
-@workflow
+@workflow(name="money_transfer_money")
 async def transfer_money(ctx: WorkflowContext, transfer: int, source: int, target: int, amount: int) -> int:
     if transfer % 2:
         await debit_and_credit(transfer, source, target, amount)

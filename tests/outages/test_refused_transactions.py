@@ -113,13 +113,13 @@ async def is_in_order(app: App, instance_id: str) -> None:
 # -- the journal -------------------------------------------------------------------------------------------------------
 
 
-@activity
+@activity(name="refused_transactions_waits")
 async def waits() -> None:
     runs.append("waits")
     await may_end.wait()
 
 
-@workflow
+@workflow(name="refused_transactions_waiting")
 async def waiting(ctx: WorkflowContext) -> str:
     await waits()
     return "done"
@@ -193,7 +193,7 @@ async def add_one(account: int) -> None:
     await current_activity().session.execute(sa.text(f"UPDATE accounts SET n = n + 1 WHERE id = {account}"))
 
 
-@activity
+@activity(name="refused_transactions_add_to_all")
 async def add_to_all(catches: str) -> None:
     """The server refuses the second of three statements, and the activity may believe that it knows better."""
     runs.append("add")
@@ -217,7 +217,7 @@ async def add_to_all(catches: str) -> None:
         await add_one(3)
 
 
-@workflow
+@workflow(name="refused_transactions_adding")
 async def adding(ctx: WorkflowContext, catches: str) -> str:
     await add_to_all(catches)
     return "done"
@@ -262,7 +262,7 @@ async def test_a_session_that_waited_too_long_for_a_lock_is_run_again(kind: str,
     assert execute(database, "SELECT n FROM accounts ORDER BY id") == expected
 
 
-@activity
+@activity(name="refused_transactions_refused")
 async def refused(codes: list[str]) -> int:
     runs.append("refused")
     session = current_activity().session
@@ -274,7 +274,7 @@ async def refused(codes: list[str]) -> int:
     return len(runs)
 
 
-@workflow
+@workflow(name="refused_transactions_being_refused")
 async def being_refused(ctx: WorkflowContext, codes: list[str]) -> int:
     return await refused(codes)
 

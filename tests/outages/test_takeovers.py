@@ -30,18 +30,18 @@ waiting: list[int] = []
 may_end = trio.Event()
 
 
-@activity
+@activity(name="takeovers_book_once")
 async def book_once(number: int, what: str) -> None:
     await current_activity().session.execute(sa.text("INSERT INTO booked VALUES (:n, :w)"), {"n": number, "w": what})
 
 
-@activity
+@activity(name="takeovers_wait_for_the_end")
 async def wait_for_the_end(number: int) -> None:
     waiting.append(number)
     await may_end.wait()
 
 
-@workflow
+@workflow(name="takeovers_taken_over")
 async def taken_over(ctx: WorkflowContext, number: int) -> int:
     await book_once(number, "before")
     await wait_for_the_end(number)
