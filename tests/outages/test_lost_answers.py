@@ -166,7 +166,9 @@ async def test_every_other_commit_of_siblings_is_lost_and_each_is_recorded_once(
         for handle in handles:
             assert await handle.result(timeout=20) == 3
             ids = await check(app, handle.instance_id)
-            assert sorted(ids[:-1]) == sorted(f"{b}:{n}" for b in ("steps/step", "spending/spend") for n in (1, 2, 3))
+            assert sorted(ids[:-1]) == sorted(
+                f"{b}:{n}" for b in ("steps/lost_answers_step", "spending/lost_answers_spend") for n in (1, 2, 3)
+            )
         assert losses.have_all_happened()
     assert sorted(execute(database, "SELECT n FROM spent")) == [(n,) for n in range(3) for _ in range(5)]
 
