@@ -99,14 +99,13 @@ class AioDatabase:
             away = isinstance(error, OSError) or dialects.is_transient(error)
             kind = DatabaseAwayError if away else DatabaseError
             raise kind(f"{self.name} cannot be used: {getattr(error, 'orig', None) or error}") from error
-        for id, made in list(self._abandoned.items()):
-            try:
-                await connection.run_sync(_in_transaction, dialects.end_connection, id, time.monotonic() - made)
-            except DBAPIError as error:
-                if dialects.is_transient(error):
-                    await connection.close()
-                    raise
-            self._abandoned.pop(id, None)  # it has ended, or we may not end it
+        try:
+            for id, made in list(self._abandoned.items()):
+                await connection.run_sync(_end_connection, id, time.monotonic() - made)
+                self._abandoned.pop(id, None)
+        except BaseException:
+            await connection.close()
+            raise
         return connection
 
     async def _run(self, fn: Callable[[Connection], R]) -> R:
@@ -119,19 +118,13 @@ class AioDatabase:
     # -- from trio to asyncio --------------------------------------------------------------------------------------
 
     async def _cross(self, fn: Callable[..., Coroutine[Any, Any, R]], *args: Any) -> R:
-        """Run a coroutine function in asyncio, which must end in time."""
+        """Run a coroutine function in asyncio, which must end in time. A cancellation is delivered when it has."""
+        with trio.CancelScope(deadline=trio.current_time() + ANSWER_TIMEOUT, shield=True):
+            return await self._cross_with_grace(0.0, fn, *args)
+        raise DatabaseAwayError(f"{self.name} has not answered for {ANSWER_TIMEOUT:g} s")
 
-        async def bounded() -> R:
-            try:
-                async with asyncio.timeout(ANSWER_TIMEOUT):
-                    return await fn(*args)
-            except TimeoutError:
-                raise DatabaseAwayError(f"{self.name} has not answered for {ANSWER_TIMEOUT:g} s") from None
-
-        return await self._cross_unbounded(bounded)
-
-    async def _cross_unbounded(
-        self, fn: Callable[..., Coroutine[Any, Any, R]], *args: Any, grace: float | None = None
+    async def _cross_with_grace(
+        self, grace: float, fn: Callable[..., Coroutine[Any, Any, R]], *args: Any, **kwargs: Any
     ) -> R:
         """Run a coroutine function in asyncio. A cancellation is delivered when it has ended.
 
@@ -141,12 +134,11 @@ class AioDatabase:
         waiting = trio.lowlevel.current_task()
 
         def cancelled(_: object) -> trio.lowlevel.Abort:
-            if grace is not None:
-                self._loop.call_later(grace, crossing.cancel)
+            self._loop.call_later(grace, crossing.cancel)
             return trio.lowlevel.Abort.FAILED
 
         with hold_virtual_time():
-            crossing = self._loop.create_task(fn(*args))
+            crossing = self._loop.create_task(fn(*args, **kwargs))
             crossing.add_done_callback(lambda _: trio.lowlevel.reschedule(waiting))
             await trio.lowlevel.wait_task_rescheduled(cancelled)
         if crossing.cancelled():
@@ -162,7 +154,7 @@ class _Transaction:
     _connection: AsyncConnection
 
     async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        return await self._database._cross_unbounded(self._connection.run_sync, fn, *args, grace=_GRACE)
+        return await self._database._cross_with_grace(_GRACE, self._connection.run_sync, fn, *args, **kwargs)
 
     async def commit(self, last: Callable[[Connection], None]) -> None:
         await self._database._cross(self._commit, last)
@@ -216,6 +208,15 @@ def _in_transaction(connection: Connection, fn: Callable[..., R], *args: Any) ->
         return fn(connection, *args)
 
 
+def _end_connection(connection: Connection, id: int, age: float) -> None:
+    try:
+        _in_transaction(connection, dialects.end_connection, id, age)
+    except DBAPIError as error:
+        if dialects.is_transient(error):
+            raise
+        # It has ended meanwhile, or we may not end it.
+
+
 @asynccontextmanager
 async def open_aio_database(server: Server, pool_size: int) -> AsyncIterator[Database]:
     """The database on a server, which may be away.
@@ -231,7 +232,7 @@ async def open_aio_database(server: Server, pool_size: int) -> AsyncIterator[Dat
         connect_args=server.connect_args,
         isolation_level="READ COMMITTED",
         pool_size=pool_size + 1,
-        max_overflow=0,
+        max_overflow=1,  # for the moment in which one writer takes over from another
         pool_recycle=_RECYCLE,
         pool_reset_on_return=None,  # nothing is given back that was not committed or rolled back
         hide_parameters=True,  # they are the users' data, and errors go to logs
