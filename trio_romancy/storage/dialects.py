@@ -368,6 +368,8 @@ def is_transient(error: BaseException) -> bool:
         if error.connection_invalidated:
             return True
         error = error.orig or error
+    if "InternalClientError" in (type(error).__name__, type(error.__cause__).__name__):
+        return True  # asyncpg loses the thread when a server dies while a connection to it is being made
     if isinstance(error, sqlite3.Error):
         # The low byte is the primary code: https://www.sqlite.org/rescode.html
         return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in _SQLITE_AWAY
