@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import trio
@@ -20,6 +21,8 @@ from trio_romancy.storage.aio import AioDatabase
 from trio_romancy.storage.sqlite import ThreadedDatabase
 
 from .servers import PRODUCTS, ServerMissingError, execute, open_new_database, open_server
+
+T = TypeVar("T")
 
 LONGEST_TEST = 60.0
 """Seconds on the real clock after which a test hangs."""
@@ -76,6 +79,20 @@ def only_own_definitions(request: pytest.FixtureRequest, monkeypatch: pytest.Mon
 # -- databases ---------------------------------------------------------------------------------------------------------
 
 
+def opened(servers: dict[str, T], kind: str, open: Callable[[], T]) -> T:
+    """The server of that kind, opened if it has not been. If there is none to be had, the test is skipped, or fails."""
+    if kind not in servers and kind not in missing:
+        try:
+            servers[kind] = open()
+        except ServerMissingError as error:
+            missing[kind] = str(error)
+    if kind in missing:
+        if os.environ.get("CI") == "true":
+            pytest.fail(missing[kind])
+        pytest.skip(missing[kind])
+    return servers[kind]
+
+
 @define
 class Databases:
     """One database on each server, emptied for each test; and new ones."""
@@ -86,16 +103,7 @@ class Databases:
 
     def server(self, kind: str) -> str:
         """The URL of a server of that kind, without a database. The test is skipped if there is none."""
-        if kind not in self._servers and kind not in missing:
-            try:
-                self._servers[kind] = self._exits.enter_context(open_server(kind))
-            except ServerMissingError as error:
-                missing[kind] = str(error)
-        if kind in missing:
-            if os.environ.get("CI") == "true":
-                pytest.fail(missing[kind])
-            pytest.skip(missing[kind])
-        return self._servers[kind]
+        return opened(self._servers, kind, lambda: self._exits.enter_context(open_server(kind)))
 
     def new(self, kind: str) -> str:
         """The URL of a database that nobody has used. It is dropped when all tests have ended."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import trio
 from attrs import define, field
@@ -26,10 +27,16 @@ POSTGRESQL_WANTS_TLS = bytes.fromhex("0000000804d2162f")
 
 
 @asynccontextmanager
-async def open_proxy(host: str, port: int) -> AsyncIterator[Proxy]:
-    """A proxy for a server, on a loopback port of its own. When the block ends, its connections are cut."""
+async def open_proxy(
+    host: str, port: int, make: Callable[[str, int, trio.Nursery], Proxy] | None = None
+) -> AsyncIterator[Any]:
+    """A proxy for a server, on a loopback port of its own. When the block ends, its connections are cut.
+
+    Args:
+      make: what makes the proxy, if it is to be of another class.
+    """
     async with trio.open_nursery() as nursery:
-        proxy = Proxy(host, port, nursery)
+        proxy = (make or Proxy)(host, port, nursery)
         proxy.accept()
         try:
             yield proxy

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -11,8 +10,8 @@ from attrs import define, field
 
 from trio_romancy import define as definitions
 
-from ..conftest import missing
-from ..servers import PRODUCTS, PrivateServer, ServerMissingError, execute, open_new_database, open_private_server
+from ..conftest import opened
+from ..servers import PRODUCTS, PrivateServer, execute, open_new_database, open_private_server
 from . import load
 
 
@@ -23,16 +22,7 @@ class Servers:
 
     def get(self, kind: str) -> PrivateServer:
         """It runs, whatever the test before has done to it."""
-        if kind not in self._servers and kind not in missing:
-            try:
-                self._servers[kind] = self._open(kind)
-            except ServerMissingError as error:
-                missing[kind] = str(error)
-        if kind in missing:
-            if os.environ.get("CI") == "true":
-                pytest.fail(missing[kind])
-            pytest.skip(missing[kind])
-        server = self._servers[kind]
+        server = opened(self._servers, kind, lambda: self._open(kind))
         try:
             execute(server.url(), "SELECT 1")
         except PRODUCTS[kind].errors:

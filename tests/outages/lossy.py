@@ -12,7 +12,7 @@ from sqlalchemy import Connection, make_url
 
 from trio_romancy import App
 
-from ..proxy import Proxy, _Link, _Loss
+from ..proxy import Proxy, _Link, _Loss, open_proxy
 
 
 @asynccontextmanager
@@ -20,15 +20,8 @@ async def open_lossy_proxy(url: str) -> AsyncIterator[LossyProxy]:
     """A proxy for the server of a database URL."""
     server = make_url(url)
     assert server.host is not None and server.port is not None
-    async with trio.open_nursery() as nursery:
-        proxy = LossyProxy(server.host, server.port, nursery)
-        proxy.accept()
-        try:
-            yield proxy
-        finally:
-            proxy.refuse()
-            proxy.cut()
-            nursery.cancel_scope.cancel()
+    async with open_proxy(server.host, server.port, LossyProxy) as proxy:
+        yield proxy
 
 
 @asynccontextmanager
