@@ -2,7 +2,8 @@
 
 Under a :class:`trio.testing.MockClock` wall time is virtual too: it starts at :data:`VIRTUAL_EPOCH` and moves
 with trio's clock. Otherwise it is the system's wall clock, so deadlines stay right when the machine was
-suspended (a monotonic clock stands still then) or the clock was set.
+suspended (a monotonic clock stands still then) or the clock was set; and where a database server has another
+opinion, it is the server's, so that all who share a database agree what time it is.
 """
 
 from __future__ import annotations
@@ -34,10 +35,12 @@ _FARTHEST_SLEEP = 600.0
 class Clock:
     """Tells the time, and turns a point in wall time into a trio deadline."""
 
-    __slots__ = ("_trio_clock",)
+    __slots__ = ("_trio_clock", "behind")
 
     def __init__(self, trio_clock: trio.abc.Clock | None) -> None:
         self._trio_clock = trio_clock
+        self.behind: Microseconds = 0
+        """How far the system's clock is behind the one to go by. Negative if it is ahead."""
 
     @property
     def is_virtual(self) -> bool:
@@ -47,7 +50,7 @@ class Clock:
     def now(self) -> Microseconds:
         """The time now."""
         if self._trio_clock is None:
-            return time.time_ns() // 1000
+            return time.time_ns() // 1000 + self.behind
         return VIRTUAL_EPOCH + round(self._trio_clock.current_time() * 1_000_000)
 
     def deadline(self, when: Microseconds) -> float:

@@ -113,6 +113,99 @@ class ActivityTerminalError(ActivityError):
         return f"activity {self.activity_id!r} failed and must not be retried: {self._cause()}"
 
 
+class EventTimeoutError(RomancyError):
+    """No event came in time for a ``wait_event``.
+
+    Attributes:
+      operation_id: of the wait.
+      type: of the event.
+      subject: of the event, if it was asked for.
+    """
+
+    def __init__(self, instance_id: str, operation_id: str, type: str, subject: str | None) -> None:
+        self.instance_id = instance_id
+        self.operation_id = operation_id
+        self.type = type
+        self.subject = subject
+        about = f" about {subject!r}" if subject is not None else ""
+        super().__init__(f"instance {instance_id!r}: no event {type!r}{about} came in time for {operation_id!r}")
+
+
+class MessageTimeoutError(RomancyError):
+    """No message came in time for a ``receive``.
+
+    Attributes:
+      operation_id: of the wait.
+      channel: that it waited on.
+    """
+
+    def __init__(self, instance_id: str, operation_id: str, channel: str) -> None:
+        self.instance_id = instance_id
+        self.operation_id = operation_id
+        self.channel = channel
+        super().__init__(
+            f"instance {instance_id!r}: no message came in time on channel {channel!r} for {operation_id!r}"
+        )
+
+
+class ChannelModeConflictError(RomancyError):
+    """A channel has another mode than the one that was asked for: its first subscriber has fixed it.
+
+    Attributes:
+      channel: the channel.
+      mode: what was asked for.
+      held: what the channel has.
+    """
+
+    def __init__(self, instance_id: str, channel: str, mode: str, held: str) -> None:
+        self.instance_id = instance_id
+        self.channel = channel
+        self.mode = str(mode)
+        self.held = str(held)
+        super().__init__(
+            f"instance {instance_id!r} cannot subscribe to channel {channel!r} as {self.mode!r}: its first subscriber "
+            f"made it {self.held!r}; subscribe with mode={self.held!r}, or use another channel"
+        )
+
+
+class ChildWorkflowError(RomancyError):
+    """A child workflow failed or was cancelled. Its parent sees it, the same on the first run and on every replay.
+
+    Attributes:
+      operation_id: of the parent's step that awaited it.
+      child_id: the id under which the child was started.
+      workflow: the child's.
+      status: how it ended: ``failed`` or ``cancelled``.
+      error_type: the qualified name of the exception's class.
+      message: its text; of a cancellation, the reason.
+      traceback: its recorded traceback, as text.
+      uncompensated: operation ids of the child's activities whose compensation failed for good.
+    """
+
+    def __init__(
+        self,
+        operation_id: str,
+        child_id: str,
+        workflow: str,
+        status: str,
+        error_type: str,
+        message: str,
+        traceback: str = "",
+        uncompensated: Iterable[str] = (),
+    ) -> None:
+        self.operation_id = operation_id
+        self.child_id = child_id
+        self.workflow = workflow
+        self.status = status
+        self.error_type = error_type
+        self.message = message
+        self.traceback = traceback
+        self.uncompensated = list(uncompensated)
+        how = "was cancelled" if status == "cancelled" else f"failed: {error_type}"
+        cause = f"{how}: {message}" if message else how
+        super().__init__(f"child {child_id!r} of workflow {workflow!r} {cause}")
+
+
 class WorkflowError(RomancyError):
     """The root of what :meth:`WorkflowHandle.result() <trio_romancy.WorkflowHandle.result>` raises.
 
@@ -193,10 +286,15 @@ class InstanceNotFoundError(RomancyError):
 
 
 class InstanceExistsError(RomancyError):
-    """An instance with this id exists already, of another workflow or with another input."""
+    """An instance with this id exists already, of another workflow or with another input.
+
+    Attributes:
+      difference: what the instance has that is not the same.
+    """
 
     def __init__(self, instance_id: str, difference: str) -> None:
         self.instance_id = instance_id
+        self.difference = difference
         super().__init__(
             f"instance {instance_id!r} exists already with {difference}; "
             f"the same id is only accepted again for the same workflow and input"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from typing import Any
@@ -29,8 +30,34 @@ def checked_id(id: Any, what: str = "an id") -> str:
     return checked
 
 
+def short_id(id: str) -> str:
+    """The id; or, if it is too long for one, a digest of it."""
+    return id if len(id) <= MAX_ID else hashlib.sha256(id.encode()).hexdigest()
+
+
+_DRAWN_AT_ONCE = 100
+
+_drawn: list[str] = []
+"""The random ends of the next ids. To ask the system for each would take longer than all the rest of an id, and let
+other threads go first."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_drawn.clear)  # the ids of a child are its own
+
+
+def _draw() -> str:
+    digits = os.urandom(10 * _DRAWN_AT_ONCE).hex()
+    for at in range(0, len(digits), 20):
+        variant = 0x8 | int(digits[at], 16) & 0x3
+        _drawn.append(f"-7{digits[at + 1 : at + 4]}-{variant:x}{digits[at + 4 : at + 7]}-{digits[at + 7 : at + 19]}")
+    return _drawn.pop()
+
+
 def new_id() -> str:
     """A UUID of version 7: new ones sort behind old ones, which keeps the database's indexes compact (RFC 9562)."""
-    number = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
-    digits = f"{number & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    milliseconds = f"{time.time_ns() // 1_000_000:012x}"
+    try:
+        end = _drawn.pop()
+    except IndexError:  # and not looked at before: another thread may take the last one
+        end = _draw()
+    return f"{milliseconds[:8]}-{milliseconds[8:]}{end}"

@@ -8,12 +8,14 @@ is what was read back from the JSON, so that the first run sees the very value t
 from __future__ import annotations
 
 import json
+import math
 import types
 import typing
 from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import lru_cache
+from json.encoder import encode_basestring_ascii
 from typing import Any, Generic, TypeVar
 
 from cattrs.errors import StructureHandlerNotFoundError
@@ -46,16 +48,31 @@ def dumps(raw: object) -> str:
 loads: Callable[[str], Any] = json.JSONDecoder().decode
 
 
+def _of_float(value: float) -> str:
+    return repr(value) if math.isfinite(value) else _json.encode(value)
+
+
+_text_of: dict[Any, Callable[[Any], str]] = {
+    str: encode_basestring_ascii,
+    int: repr,
+    float: _of_float,
+    bool: _json.encode,
+    type(None): _json.encode,
+}
+"""The JSON text of scalars, by their very type, without asking each which type it has."""
+
+
 class Codec(Generic[T]):
     """Stores the values of one annotation as JSON text. Make one with :func:`codec`."""
 
-    __slots__ = ("_scalar", "_structure", "_unstructure", "annotation")
+    __slots__ = ("_scalar", "_scalar_text", "_structure", "_unstructure", "annotation")
 
     def __init__(self, annotation: Any) -> None:
         self.annotation = annotation
         self._structure = _fast.get_structure_hook(annotation)  # first: it resolves forward references
         self._unstructure = _fast.get_unstructure_hook(annotation)
-        self._scalar = annotation if annotation in (str, int, float, bool, type(None)) else None
+        self._scalar = annotation if annotation in _text_of else None
+        self._scalar_text = _text_of.get(annotation, _json.encode)
 
     def encode(self, value: T) -> tuple[str, T]:
         """The value as JSON text, and as it will be read back from it.
@@ -65,7 +82,7 @@ class Codec(Generic[T]):
         """
         try:
             if type(value) is self._scalar:
-                text = _json.encode(value)
+                text = self._scalar_text(value)
                 if "\\ud" not in text:  # JSON joins two surrogates to one character
                     return text, value
             text = _json.encode(self._unstructure(value))

@@ -1,39 +1,39 @@
 """MariaDB, MySQL and PostgreSQL: SQLAlchemy's asyncio engine on trio-asyncio.
 
 A transaction crosses from trio to asyncio once, however many statements it has. Nothing that happens to the trio
-task tears it: a cancellation is delivered when it has ended.
+task tears it: a cancellation is delivered when it has ended. What the journal writes to MariaDB and MySQL does not
+come this way: see :mod:`.blocking`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ssl
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 import trio
 import trio_asyncio
-from attrs import define, field
-from sqlalchemy import Connection, event
+from attrs import define
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
 
 from ..clock import hold_virtual_time
 from ..errors import DatabaseAwayError, DatabaseError, RomancyError
-from . import dialects
+from . import connections, dialects
+from .blocking import BlockingWriter, blocking_engine
+from .blocking import connect as blocking_connect
+from .connections import Connections
 from .database import Database, SQLFunction, Transaction, Writer
+from .patience import patiently
 from .session import tell_sessions
 from .urls import Server
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-ANSWER_TIMEOUT = 10.0
-"""Seconds in which a transaction of the engine itself must have ended. All of them are short: one that takes longer
-talks to a server that is not there any more."""
 _GRACE = 5.0
 """Seconds that a statement of an activity's session may go on after the activity was cancelled."""
 _RECYCLE = 1800
@@ -49,13 +49,13 @@ class AioDatabase:
     """
 
     name: str
+    _connections: Connections
     _engine: AsyncEngine
+    _blocking_engine: Engine | None
+    """For the journal, where a driver that blocks is the faster one."""
     _loop: asyncio.AbstractEventLoop
     _turns: trio.Semaphore
     _session_turns: trio.Semaphore
-    _abandoned: dict[int, float] = field(factory=dict)
-    """Connections that may still hold locks, because the server may not know that we have left them: what it calls
-    them, and when they were made, on the monotonic clock."""
     is_exclusive = False
     has_one_writer = False
 
@@ -66,19 +66,59 @@ class AioDatabase:
     async def read(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return await self.run(fn, *args, **kwargs)
 
+    async def run_long(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        async with self._turns:
+            return await self._cross_with_grace(0.0, self._run, lambda connection: fn(connection, *args, **kwargs))
+
+    async def alter(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        async with self._turns:
+            return await self._cross_with_grace(0.0, self._alter, lambda connection: fn(connection, *args, **kwargs))
+
     @asynccontextmanager
     async def open_writer(self) -> AsyncIterator[Writer]:
-        writer = _Writer(self)
+        blocking = self._blocking_engine
+        writer = _Writer(self) if blocking is None else BlockingWriter(blocking, self._connections)
         try:
             yield writer
         finally:
             with trio.CancelScope(shield=True), suppress(DBAPIError, DatabaseAwayError):
-                await self._cross(writer.close)
+                await writer.aclose()
+
+    @property
+    def can_listen(self) -> bool:
+        return dialects.can_listen(self._engine.dialect)
+
+    async def listen(self, on_notify: Callable[[str], None]) -> None:
+        lost = trio.Event()
+
+        async def open_ears() -> AsyncConnection:
+            connection = await self._connect()
+            try:
+                raw = await connection.get_raw_connection()
+                await dialects.listen(raw.driver_connection, on_notify, lost.set)
+            except BaseException as error:
+                await connection.invalidate()
+                if isinstance(error, Exception):
+                    raise DatabaseAwayError(f"{self.name} cannot be listened to: {error}") from error
+                raise
+            return connection
+
+        while True:
+            lost = trio.Event()
+            connection = await patiently(self, self._cross, open_ears)
+            try:
+                on_notify("")  # while nobody listened, something may have been missed
+                await lost.wait()
+            finally:
+                # It must not go back to the pool: it would go on listening.
+                with trio.CancelScope(shield=True), suppress(DBAPIError, DatabaseAwayError):
+                    await self._cross(connection.invalidate)
+                    await self._cross(connection.close)
 
     @asynccontextmanager
     async def open_transaction(self) -> AsyncIterator[Transaction]:
         async with self._session_turns, self._turns:
-            transaction = _Transaction(self, await self._cross(self._connect))
+            transaction = _Transaction(self, await self._cross(self._begin))
             try:
                 yield transaction
             finally:
@@ -93,16 +133,10 @@ class AioDatabase:
             connection = await self._engine.connect()
         except (RomancyError, asyncio.CancelledError):
             raise
-        except Exception as error:  # of SQLAlchemy, or of the driver as it is
-            if (distrust := _distrust(error)) is not None:
-                raise DatabaseError(f"{self.name} is not to be trusted: {distrust}") from error
-            away = isinstance(error, OSError) or dialects.is_transient(error)
-            kind = DatabaseAwayError if away else DatabaseError
-            raise kind(f"{self.name} cannot be used: {getattr(error, 'orig', None) or error}") from error
+        except Exception as error:
+            raise self._connections.failure(error) from error
         try:
-            for id, made in list(self._abandoned.items()):
-                await connection.run_sync(_end_connection, id, time.monotonic() - made)
-                self._abandoned.pop(id, None)
+            await connection.run_sync(self._connections.end_abandoned)
         except BaseException:
             await connection.close()
             raise
@@ -111,17 +145,36 @@ class AioDatabase:
     async def _run(self, fn: Callable[[Connection], R]) -> R:
         connection = await self._connect()
         try:
-            return await connection.run_sync(_in_transaction, fn)
+            return await connection.run_sync(connections.in_transaction, fn)
         finally:
             await connection.close()
+
+    async def _alter(self, fn: Callable[[Connection], R]) -> R:
+        connection = await self._connect()
+        try:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            return await connection.run_sync(fn)
+        finally:
+            await connection.invalidate()  # with the locks and settings that it has by now
+            await connection.close()
+
+    async def _begin(self) -> AsyncConnection:
+        connection = await self._connect()
+        try:
+            await connection.run_sync(dialects.allow_idleness)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
 
     # -- from trio to asyncio --------------------------------------------------------------------------------------
 
     async def _cross(self, fn: Callable[..., Coroutine[Any, Any, R]], *args: Any) -> R:
         """Run a coroutine function in asyncio, which must end in time. A cancellation is delivered when it has."""
-        with trio.CancelScope(deadline=trio.current_time() + ANSWER_TIMEOUT, shield=True):
+        turn = self._connections.turn
+        with trio.CancelScope(deadline=trio.current_time() + connections.ANSWER_TIMEOUT, shield=True):
             return await self._cross_with_grace(0.0, fn, *args)
-        raise DatabaseAwayError(f"{self.name} has not answered for {ANSWER_TIMEOUT:g} s")
+        raise self._connections.no_answer(turn)
 
     async def _cross_with_grace(
         self, grace: float, fn: Callable[..., Coroutine[Any, Any, R]], *args: Any, **kwargs: Any
@@ -152,6 +205,8 @@ class _Transaction:
 
     _database: AioDatabase
     _connection: AsyncConnection
+    _is_limited: bool = False
+    """Whether the time is limited again for which it may be idle."""
 
     async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return await self._database._cross_with_grace(_GRACE, self._connection.run_sync, fn, *args, **kwargs)
@@ -161,12 +216,15 @@ class _Transaction:
 
     async def _commit(self, last: Callable[[Connection], None]) -> None:
         await self._connection.run_sync(last)
+        self._is_limited = True  # by the session
         await self._connection.commit()
 
     async def close(self) -> None:
         """Roll back what was not committed, and give the connection back."""
         try:
             await self._connection.rollback()
+            if not self._is_limited and not self._connection.invalidated:
+                await self._connection.run_sync(connections.in_transaction, dialects.restore_idleness)
         finally:
             await self._connection.close()
 
@@ -185,36 +243,18 @@ class _Writer:
         if self._connection is None:
             self._connection = await self._database._connect()
         try:
-            return await self._connection.run_sync(_in_transaction, fn)
+            return await self._connection.run_sync(connections.in_transaction, fn)
         except BaseException:
-            await self.close()
+            await self._close()
             raise
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
+        await self._database._cross(self._close)
+
+    async def _close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
-
-
-def _distrust(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
-    """Why the certificate of the server was refused, if that is what it is: aiomysql says no more than 2003."""
-    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
-        error = error.__cause__ or error.__context__
-    return error
-
-
-def _in_transaction(connection: Connection, fn: Callable[..., R], *args: Any) -> R:
-    with connection.begin():
-        return fn(connection, *args)
-
-
-def _end_connection(connection: Connection, id: int, age: float) -> None:
-    try:
-        _in_transaction(connection, dialects.end_connection, id, age)
-    except DBAPIError as error:
-        if dialects.is_transient(error):
-            raise
-        # It has ended meanwhile, or we may not end it.
 
 
 @asynccontextmanager
@@ -231,36 +271,27 @@ async def open_aio_database(server: Server, pool_size: int) -> AsyncIterator[Dat
         server.url,
         connect_args=server.connect_args,
         isolation_level="READ COMMITTED",
-        pool_size=pool_size + 1,
+        pool_size=pool_size + 2,  # one is the writer's, if it has none that blocks, and one only listens
         max_overflow=1,  # for the moment in which one writer takes over from another
         pool_recycle=_RECYCLE,
         pool_reset_on_return=None,  # nothing is given back that was not committed or rolled back
         hide_parameters=True,  # they are the users' data, and errors go to logs
     )
-    database = AioDatabase(
-        server.name, engine, trio_asyncio.current_loop.get(), trio.Semaphore(pool_size), trio.Semaphore(pool_size - 1)
-    )
-
+    ours = Connections(server)
+    ours.watch(engine.sync_engine)
     tell_sessions(engine.sync_engine)
-
-    @event.listens_for(engine.sync_engine, "connect")
-    def connected(connection: Any, record: ConnectionPoolEntry) -> None:
-        record.info["made"] = time.monotonic()
-        try:
-            dialects.prepare_connection(connection, encrypted=server.must_encrypt)
-        except DatabaseError as error:
-            raise DatabaseError(f"{server.name} cannot be used: {error}") from None
-
-    @event.listens_for(engine.sync_engine.pool, "invalidate")
-    def invalidated(connection: Any, record: ConnectionPoolEntry, error: BaseException | None) -> None:
-        if error is not None:
-            database._abandoned[dialects.connection_id(connection)] = record.info["made"]
-
+    blocking = None
+    if server.blocking_url is not None:
+        blocking = blocking_engine(server, server.blocking_url)
+        ours.watch(blocking, partial(blocking_connect, server))
+    loop = trio_asyncio.current_loop.get()
+    turns, session_turns = trio.Semaphore(pool_size), trio.Semaphore(pool_size - 1)
+    database = AioDatabase(server.name, ours, engine, blocking, loop, turns, session_turns)
     try:
         yield database
     finally:
         with trio.CancelScope(shield=True):
-            if database._abandoned:
+            if ours.has_abandoned:
                 with suppress(DBAPIError, DatabaseError):
                     await database._cross(database._run, lambda _: None)  # which ends them
             with suppress(DBAPIError, DatabaseError):

@@ -7,11 +7,10 @@ from contextlib import AbstractAsyncContextManager
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from ..errors import DatabaseError
-from .urls import parse_server
+from .urls import parse_server, read_url, shown_url
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -75,6 +74,35 @@ class Database(Protocol):
         """Like :meth:`run` for a function that only reads: it does not wait for writers."""
         ...
 
+    async def run_long(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Like :meth:`run`, however long that takes: an index over a large table is a matter of minutes.
+
+        A cancellation is delivered at once, in the middle of a statement, and nothing is committed.
+        """
+        ...
+
+    async def alter(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run ``fn(connection, ...)``, which changes tables, however long that takes.
+
+        On a server each statement commits by itself, on a connection that is closed afterwards; and a cancellation is
+        delivered at once, in the middle of a statement, which the server may go on with.
+        """
+        ...
+
+    @property
+    def can_listen(self) -> bool:
+        """Whether :meth:`listen` tells what other processes have made due, so that there is less need to look."""
+        ...
+
+    async def listen(self, on_notify: Callable[[str], None]) -> None:
+        """Call ``on_notify`` when some process has made something due, and when that may have been missed.
+
+        It is told the worker that this belongs to; an empty text means whoever takes it.
+
+        It holds a connection of its own, and makes another one when that is lost, until it is cancelled.
+        """
+        ...
+
     def open_writer(self) -> AbstractAsyncContextManager[Writer]:
         """A connection apart, which waits for nobody who uses the others."""
         ...
@@ -84,22 +112,13 @@ class Database(Protocol):
         ...
 
 
-def shown_url(url: str) -> str:
-    """The URL as it may be shown: without its password and its options."""
-    if "://" not in str(url):
-        return str(url)
-    try:
-        return make_url(url).set(query={}).render_as_string(hide_password=True)
-    except (ArgumentError, ValueError):
-        return "the database URL"
-
-
 def open_database(url: str, *, pool_size: int = POOL_SIZE) -> AbstractAsyncContextManager[Database]:
     """The database that a URL or a file name means.
 
     Args:
       url: ``":memory:"``, a file name, ``sqlite:///file``, or the URL of a server:
         ``mysql://``, ``mariadb://``, ``postgres://`` or ``postgresql://`` with user, password, host and database.
+        Of several hosts, as in ``mysql://user@one:3306,two:3306/database``, the first is used that can be.
       pool_size: the most connections to a server, beside one that only writes the journal.
 
     Raises:
@@ -115,7 +134,7 @@ def open_database(url: str, *, pool_size: int = POOL_SIZE) -> AbstractAsyncConte
     if "://" not in url:
         return open_threaded_database(url)
     try:
-        parsed = make_url(url)
+        parsed, hosts = read_url(url)
     except (ArgumentError, ValueError):
         raise DatabaseError(
             "the database URL cannot be parsed; it looks like sqlite:///orders.db or mysql://user@host/database"
@@ -124,7 +143,7 @@ def open_database(url: str, *, pool_size: int = POOL_SIZE) -> AbstractAsyncConte
     if parsed.get_backend_name() != "sqlite":
         from .aio import open_aio_database
 
-        return open_aio_database(parse_server(parsed, shown), pool_size)
+        return open_aio_database(parse_server(parsed, shown, hosts), pool_size)
     if parsed.host or parsed.query or parsed.get_driver_name() not in ("pysqlite", "sqlite"):
         raise DatabaseError(f"{shown}: a SQLite URL is sqlite:///file, with three slashes and no options")
     if parsed.database in (None, "", ":memory:"):

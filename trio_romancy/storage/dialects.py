@@ -1,23 +1,43 @@
-"""What differs between databases. No other file asks which one it talks to."""
+"""What differs between databases. No other file but :mod:`.json_paths` asks which one it talks to."""
 
 from __future__ import annotations
 
 import json
 import socket as socket_module
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import ssl
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from socket import AF_INET, AF_INET6, IPPROTO_TCP, SO_KEEPALIVE, SOL_SOCKET
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Insert, String, Table, Text, Update, bindparam, column, text
+from sqlalchemy import (
+    Boolean,
+    Column,
+    ColumnElement,
+    Connection,
+    Insert,
+    String,
+    Table,
+    Text,
+    Update,
+    bindparam,
+    column,
+    literal,
+    select,
+    text,
+)
 from sqlalchemy.dialects import mysql
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.engine import Dialect
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeEngine
 
+from ..clock import Microseconds
 from ..errors import DatabaseAwayError, DatabaseError
+
+T = TypeVar("T")
 
 _KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 25_000}
 """Seconds, seconds, a number, milliseconds."""
@@ -30,6 +50,10 @@ A longer one would look like a lost connection."""
 
 LOCK_TIMEOUT = 5
 """Seconds that a statement waits for a lock before its transaction is tried again."""
+
+IDLE_TIMEOUT = 5
+"""Seconds that a transaction of the engine's may be idle before the server ends it, with its connection: a process
+that stands still, or that the network has lost, must not hold locks that others wait for. MySQL has no such limit."""
 
 _MYSQL = ("mysql", "mariadb")
 
@@ -88,6 +112,44 @@ def _(insert: InsertIfAbsent, compiler: Any, **options: Any) -> str:
 def insert_if_absent(table: Table) -> Insert:
     """An INSERT that leaves a row with the same primary key as it is."""
     return InsertIfAbsent(table)
+
+
+def update_and_get(connection: Connection, statement: Update, column: Column[T], values: dict[str, Any]) -> T | None:
+    """Update one row. Returns what is in the column then; None if there is no such row."""
+    if connection.dialect.update_returning:
+        return connection.execute(statement.returning(column), values).scalar()
+    if not connection.execute(statement, values).rowcount:
+        return None
+    assert statement.whereclause is not None
+    return connection.execute(select(column).where(statement.whereclause), values).scalar()
+
+
+class _Contains(FunctionElement[bool]):
+    """Whether a text contains another, byte by byte."""
+
+    inherit_cache = True
+    type = Boolean()
+
+
+@compiles(_Contains)
+def _(element: _Contains, compiler: Any, **options: Any) -> str:
+    return f"INSTR({compiler.process(element.clauses, **options)}) > 0"  # LIKE is not exact on SQLite
+
+
+@compiles(_Contains, "postgresql")
+def _(element: _Contains, compiler: Any, **options: Any) -> str:
+    return f"STRPOS({compiler.process(element.clauses, **options)}) > 0"
+
+
+@compiles(_Contains, *_MYSQL)
+def _(element: _Contains, compiler: Any, **options: Any) -> str:
+    text, part = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"INSTR({text}, CAST({part} AS BINARY)) > 0"  # whatever the collation of the column
+
+
+def contains(column: Column[str], part: str) -> ColumnElement[bool]:
+    """Whether a text contains another, byte by byte."""
+    return _Contains(column, literal(part, type_=column.type))
 
 
 class _JsonRows(FunctionElement[Any]):
@@ -151,6 +213,74 @@ def _rounds(rows: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     yield gathered
 
 
+def server_time(connection: Connection) -> Microseconds | None:
+    """The time by the server's clock; None if it is our own."""
+    if connection.dialect.name == "postgresql":
+        now = text("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)")
+    elif connection.dialect.name in _MYSQL:
+        now = text("SELECT CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS SIGNED)")
+    else:
+        return None
+    return int(connection.execute(now).scalar_one())
+
+
+def describe(connection: Connection) -> str:
+    """Which database it is, with its version."""
+    dialect = connection.dialect
+    names = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "mysql": "MySQL", "mariadb": "MariaDB"}
+    name = "mariadb" if getattr(dialect, "is_mariadb", False) else dialect.name
+    return f"{names[name]} {'.'.join(map(str, dialect.server_version_info or ()))}"
+
+
+def forgetful_settings(connection: Connection) -> list[str]:
+    """Settings with which a crash of its machine can take back what was committed, each as it should be."""
+    if connection.dialect.name == "postgresql":
+        wanted = {"fsync": "on", "full_page_writes": "on"}
+        found = {name: connection.execute(text(f"SHOW {name}")).scalar_one() for name in wanted}
+        if connection.execute(text("SHOW synchronous_commit")).scalar_one() == "off":
+            wanted["synchronous_commit"] = "on"
+    elif connection.dialect.name in _MYSQL:
+        wanted = {"innodb_flush_log_at_trx_commit": "1"}
+        found = {name: str(connection.execute(text(f"SELECT @@GLOBAL.{name}")).scalar_one()) for name in wanted}
+    else:
+        wanted = {"journal_mode": "wal"}
+        found = {name: connection.execute(text(f"PRAGMA {name}")).scalar_one() for name in wanted}
+    return [f"{name} = {value}" for name, value in wanted.items() if found.get(name) != value]
+
+
+def notify_workers(connection: Connection, owners: Iterable[str | None] = (None,)) -> None:
+    """Tell workers, once the transaction commits, that something has become due: see :func:`listen`.
+
+    Where the database cannot, they find it when they look.
+
+    Args:
+      owners: the workers that it belongs to; None: whoever takes it.
+    """
+    if connection.dialect.name == "postgresql":
+        for owner in set(owners):
+            connection.execute(_notify, {"owner": owner or ""})
+
+
+_notify = text("SELECT pg_notify('trio_romancy', :owner)")
+
+
+async def listen(connection: Any, on_notify: Callable[[str], None], on_lost: Callable[[], None]) -> None:
+    """Have ``on_notify`` called after each :func:`notify_workers`, until ``on_lost`` is.
+
+    Args:
+      on_notify: is told the owner; an empty text means whoever takes it.
+      connection: of a driver that :func:`can_listen`, in asyncio. It must not be used for anything else.
+    """
+    driver = _driver_connection(connection)
+    await driver.add_listener("trio_romancy", lambda *heard: on_notify(heard[-1]))
+    driver.add_termination_listener(lambda *_: on_lost())
+
+
+def can_listen(dialect: Dialect) -> bool:
+    """Whether the database tells who listens."""
+    return dialect.name == "postgresql"
+
+
 def ddl_commits(connection: Connection) -> bool:
     """Whether a statement that makes a table commits by itself, so that a migration can stop half way."""
     return connection.dialect.name in _MYSQL
@@ -159,6 +289,8 @@ def ddl_commits(connection: Connection) -> bool:
 @contextmanager
 def only_migrator(connection: Connection) -> Iterator[None]:
     """Keep other processes from migrating the same database meanwhile.
+
+    On a cluster it keeps away those on the same node; who is on another one meets what :func:`is_made_already` knows.
 
     Raises:
       DatabaseAwayError: if another one has not finished after a while.
@@ -171,13 +303,37 @@ def only_migrator(connection: Connection) -> Iterator[None]:
         # Its DDL commits by itself, so only a lock of the session keeps others away. The names are the server's.
         lock = {"name": f"{name} {connection.engine.url.database}"[:64], "seconds": LOCK_TIMEOUT}
         if not connection.execute(text("SELECT GET_LOCK(:name, :seconds)"), lock).scalar():
-            raise DatabaseAwayError("another process is migrating the database")
+            raise migrated_elsewhere()
         try:
             yield
-        finally:
-            connection.execute(text("SELECT RELEASE_LOCK(:name)"), lock)
+        except BaseException:
+            with suppress(DBAPIError, PendingRollbackError):  # a lost connection has lost the lock
+                connection.execute(text("SELECT RELEASE_LOCK(:name)"), lock)
+            raise
+        connection.execute(text("SELECT RELEASE_LOCK(:name)"), lock)
     else:
         yield  # SQLite has one writer
+
+
+def is_made_already(error: DBAPIError) -> bool:
+    """Whether a step of a migration failed because another process has just done the same."""
+    return error.orig is not None and bool(_MADE_ALREADY.intersection(error.orig.args[:1]))
+
+
+def migrated_elsewhere() -> DatabaseAwayError:
+    """What it means that another process migrates at the same time."""
+    return DatabaseAwayError("another process is migrating the database")
+
+
+_MADE_ALREADY = frozenset(
+    {
+        1050,  # ER_TABLE_EXISTS_ERROR
+        1060,  # ER_DUP_FIELDNAME
+        1061,  # ER_DUP_KEYNAME
+        1062,  # ER_DUP_ENTRY: the first revision
+        1684,  # ER_WARN_I_S_SKIPPED_TABLE: being changed just now
+    }
+)
 
 
 # -- connections -------------------------------------------------------------------------------------------------------
@@ -190,24 +346,40 @@ def prepare_connection(connection: Any, *, encrypted: bool) -> None:
     than :data:`LOCK_TIMEOUT`; and the server finds out when we are gone.
 
     Args:
-      connection: a connection of aiomysql or asyncpg as SQLAlchemy adapts it.
+      connection: a connection of PyMySQL, or of aiomysql or asyncpg as SQLAlchemy adapts it.
       encrypted: whether it is of no use without TLS.
 
     Raises:
       DatabaseError: if the server is too old, or does not encrypt.
     """
-    driver = connection.driver_connection
-    is_postgresql = hasattr(driver, "get_server_pid")
-    transport = driver._transport if is_postgresql else driver._writer.transport
-    # aiomysql goes on without TLS if the server has none.
-    if encrypted and transport.get_extra_info("ssl_object") is None:
+    driver = _driver_connection(connection)
+    socket, is_encrypted = _socket(driver)
+    # The drivers for MySQL may go on without TLS if the server has none.
+    if encrypted and not is_encrypted:
         raise DatabaseError("the server does not encrypt connections, and the URL asks for it")
-    _keep_alive(transport.get_extra_info("socket"))
-    if is_postgresql:
+    _keep_alive(socket)
+    if _is_asyncpg(driver):
         _set_up_postgresql(connection)
     else:
         _set_up_mysql(connection, driver.get_server_info())
     connection.commit()
+
+
+def _driver_connection(connection: Any) -> Any:
+    """A connection as its driver has made it: SQLAlchemy adapts those of asyncio only."""
+    return getattr(connection, "driver_connection", connection)
+
+
+def _is_asyncpg(driver: Any) -> bool:
+    return hasattr(driver, "get_server_pid")
+
+
+def _socket(driver: Any) -> tuple[Any, bool]:
+    """The socket of a driver's connection, and whether TLS is spoken over it."""
+    if hasattr(driver, "_sock"):  # PyMySQL
+        return driver._sock, isinstance(driver._sock, ssl.SSLSocket)
+    transport = driver._transport if _is_asyncpg(driver) else driver._writer.transport
+    return transport.get_extra_info("socket"), transport.get_extra_info("ssl_object") is not None
 
 
 def _keep_alive(socket: Any) -> None:
@@ -227,6 +399,7 @@ def _set_up_postgresql(connection: Any) -> None:
         "tcp_keepalives_idle": "10",
         "tcp_keepalives_interval": "5",
         "tcp_keepalives_count": "3",
+        "idle_in_transaction_session_timeout": f"{IDLE_TIMEOUT}s",
     }
     calls = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in settings.items())
     _execute(connection, f"SELECT {calls}")
@@ -238,6 +411,10 @@ def _set_up_mysql(connection: Any, version: str) -> None:
     if _numbers(version.removeprefix("5.5.5-")) < needed:  # what some versions of MariaDB call themselves
         least = ".".join(map(str, needed))
         raise DatabaseError(f"the server is {name} {version}; trio_romancy needs {name} {least} or newer")
+    # A node that has lost its cluster still answers this, and next to nothing else.
+    is_node = _is_on(connection, "SHOW VARIABLES LIKE 'wsrep_on'")
+    if is_node and not _is_on(connection, "SHOW STATUS LIKE 'wsrep_ready'"):
+        raise DatabaseAwayError("this node has no connection to its cluster")
     (packet,) = _execute(connection, "SELECT @@max_allowed_packet")
     if packet < _LEAST_PACKET:
         raise DatabaseError(f"its max_allowed_packet is {packet} bytes; set it to {_LEAST_PACKET} or more")
@@ -246,7 +423,16 @@ def _set_up_mysql(connection: Any, version: str) -> None:
         "sql_mode": "CONCAT(@@sql_mode, ',STRICT_TRANS_TABLES')",
         "innodb_lock_wait_timeout": str(LOCK_TIMEOUT),
     }
+    if is_mariadb:
+        settings["idle_transaction_timeout"] = str(IDLE_TIMEOUT)
+    if is_node:
+        settings["wsrep_sync_wait"] = "1"  # read what was committed before, whichever node that was on
     _execute(connection, "SET SESSION " + ", ".join(f"{name} = {value}" for name, value in settings.items()))
+
+
+def _is_on(connection: Any, show: str) -> bool:
+    row = _execute(connection, show)
+    return row is not None and row[1] == "ON"
 
 
 def _numbers(version: str) -> tuple[int, int]:
@@ -264,10 +450,34 @@ def _execute(connection: Any, statement: str) -> Any:
         cursor.close()
 
 
+def allow_idleness(connection: Connection) -> None:
+    """Let the transaction that begins now be idle for as long as its user likes."""
+    _set_idle_timeout(connection, 0)
+
+
+def limit_idleness(connection: Connection) -> None:
+    """From now on, limit it as usual."""
+    _set_idle_timeout(connection, IDLE_TIMEOUT)
+
+
+def restore_idleness(connection: Connection) -> None:
+    """Limit it as usual for the next transaction, where that does not go without saying."""
+    if connection.dialect.name != "postgresql":
+        _set_idle_timeout(connection, IDLE_TIMEOUT)
+
+
+def _set_idle_timeout(connection: Connection, seconds: int) -> None:
+    if connection.dialect.name == "postgresql":
+        for_this_transaction = text("SELECT set_config('idle_in_transaction_session_timeout', :value, true)")
+        connection.execute(for_this_transaction, {"value": f"{seconds}s"})
+    elif connection.dialect.name in _MYSQL and connection.dialect.is_mariadb:  # type: ignore[attr-defined]
+        connection.execute(text("SET SESSION idle_transaction_timeout = :value"), {"value": seconds})
+
+
 def connection_id(connection: Any) -> int:
-    """What the server calls a connection, as SQLAlchemy adapts it."""
-    driver = connection.driver_connection
-    return int(driver.get_server_pid() if hasattr(driver, "get_server_pid") else driver.thread_id())
+    """What the server calls a connection that :func:`prepare_connection` was told of."""
+    driver = _driver_connection(connection)
+    return int(driver.get_server_pid() if _is_asyncpg(driver) else driver.thread_id())
 
 
 def end_connection(connection: Connection, id: int, age: float) -> None:
@@ -329,6 +539,7 @@ _MYSQL_AWAY = frozenset(
         1159,  # ER_NET_READ_INTERRUPTED
         1160,  # ER_NET_ERROR_ON_WRITE
         1161,  # ER_NET_WRITE_INTERRUPTED
+        1180,  # ER_ERROR_DURING_COMMIT: a cluster has come apart
         1203,  # ER_TOO_MANY_USER_CONNECTIONS
         1205,  # ER_LOCK_WAIT_TIMEOUT
         1206,  # ER_LOCK_TABLE_FULL
@@ -352,12 +563,31 @@ _MYSQL_AWAY = frozenset(
 _POSTGRESQL_AWAY = (
     "08",  # connection exception
     "25006",  # read only transaction: during a failover
+    "25P03",  # idle in transaction for too long: see IDLE_TIMEOUT
     "40",  # transaction rollback: deadlock, serialization failure
     "53",  # insufficient resources: too many connections, disk full
     "55P03",  # lock not available
     "57P",  # operator intervention: shutdown, starting up
     "58030",  # I/O error
 )
+
+
+_OF_NO_USE = frozenset(
+    {
+        1047,  # ER_UNKNOWN_COM_ERROR: a node of a cluster that is not ready
+        1053,  # ER_SERVER_SHUTDOWN
+        1290,  # ER_OPTION_PREVENTS_STATEMENT: --read-only, after a failover
+        1792,  # ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION
+        1836,  # ER_READ_ONLY_MODE
+        "25006",  # read only transaction
+    }
+)
+
+
+def is_of_no_use(error: BaseException) -> bool:
+    """Whether the server that said so will go on saying so, while another one may not."""
+    codes = (*error.args[:1], getattr(error, "sqlstate", None))
+    return any(isinstance(code, int | str) and code in _OF_NO_USE for code in codes)
 
 
 def is_transient(error: BaseException) -> bool:
@@ -374,6 +604,7 @@ def is_transient(error: BaseException) -> bool:
         # The low byte is the primary code: https://www.sqlite.org/rescode.html
         return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in _SQLITE_AWAY
     if type(error).__module__.startswith("pymysql"):
-        return bool(_MYSQL_AWAY.intersection(error.args[:1]))  # its sqlstate says next to nothing
+        # Its sqlstate says next to nothing. A broken connection on which the wrong answer came has no code.
+        return bool(_MYSQL_AWAY.intersection(error.args[:1])) or str(error).startswith("Packet sequence")
     state = getattr(error, "sqlstate", None)
     return isinstance(state, str) and state.startswith(_POSTGRESQL_AWAY)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import asdict, frozen
@@ -16,9 +16,9 @@ from sqlalchemy import (
     Update,
     bindparam,
     case,
+    delete,
     func,
     insert,
-    or_,
     select,
     update,
 )
@@ -28,27 +28,14 @@ from ..clock import Microseconds, to_datetime
 from ..errors import InstanceExistsError
 from ..model import Entry, ErrorInfo, Instance, Kind, Status
 from ..serialization import dumps, loads
-from .dialects import UpdateMany, insert_if_absent
-from .schema import history, instances
+from .chains import last_of
+from .dialects import UpdateMany, insert_if_absent, notify_workers
+from .schema import history, history_archive, instances, misfits
 
-_IN = 500
+IN_LIST = 500
 """The most values in one IN list."""
-
-
-@frozen
-class Claim:
-    """What a worker needs to run an instance that it owns."""
-
-    instance_id: str
-    workflow: str
-    status: Status
-    """What it was before the claim."""
-    input: str
-    """JSON text."""
-    created_at: Microseconds
-    recoveries: int
-    cancel_requested: str | None
-    """JSON text of the reason; None: no cancel request."""
+CANCELLABLE = (Status.PENDING, Status.RUNNING, Status.WAITING, Status.STUCK)
+"""In which a cancel request is accepted."""
 
 
 @frozen
@@ -127,7 +114,12 @@ _change_all = UpdateMany(_change, **_common, wake=BigInteger(), settled=Boolean(
 
 _with_id = instances.c.instance_id.in_(bindparam("ids", expanding=True))
 _holders = select(
-    instances.c.instance_id, instances.c.workflow, instances.c.input, instances.c.owner, instances.c.created_at
+    instances.c.instance_id,
+    instances.c.workflow,
+    instances.c.input,
+    instances.c.owner,
+    instances.c.created_at,
+    instances.c.parent_id,
 ).where(_with_id)
 _cancel_requests = select(instances.c.instance_id, instances.c.cancel_requested).where(
     _with_id, instances.c.cancel_requested.is_not(None)
@@ -189,17 +181,36 @@ def update_instances(connection: Connection, rows: Sequence[dict[str, Any]]) -> 
     _change_all.execute(connection, rows)
 
 
+def set_details(connection: Connection, details: Mapping[str, str]) -> None:
+    """Store what instances say of themselves: JSON text, by instance id."""
+    rows = [{"id": instance_id, "text": details[instance_id]} for instance_id in sorted(details)]
+    connection.execute(_set_details, rows)
+
+
+_set_details = update(instances).where(instances.c.instance_id == bindparam("id")).values(details=bindparam("text"))
+
+
 def _by_id(connection: Connection, query: Select[Any], instance_ids: Sequence[str]) -> list[Row[Any]]:
     found: list[Row[Any]] = []
-    for start in range(0, len(instance_ids), _IN):
-        found += connection.execute(query, {"ids": instance_ids[start : start + _IN]}).all()
+    for start in range(0, len(instance_ids), IN_LIST):
+        found += connection.execute(query, {"ids": instance_ids[start : start + IN_LIST]}).all()
     return found
 
 
 def new_row(
-    instance_id: str, workflow: str, input_text: str, now: Microseconds, *, owner: str | None
+    instance_id: str,
+    workflow: str,
+    input_text: str,
+    now: Microseconds,
+    *,
+    owner: str | None,
+    trace: str | None = None,
 ) -> dict[str, Any]:
-    """A new instance: running at its owner, or pending and due now."""
+    """A new instance: running at its owner, or pending and due now.
+
+    Args:
+      trace: JSON text of the trace context that it is started in; None: none.
+    """
     return {
         "instance_id": instance_id,
         "workflow": workflow,
@@ -208,6 +219,8 @@ def new_row(
         "owner": owner,
         "wake_at": now if owner is None else None,
         "recoveries": 0,
+        "started_after": 0,  # known when it is stored
+        "trace": trace,
         "created_at": now,
         "updated_at": now,
     }
@@ -256,99 +269,45 @@ def closing_row(
     }
 
 
-# -- claiming ----------------------------------------------------------------------------------------------------------
-
-_claim_columns = (
-    instances.c.instance_id,
-    instances.c.workflow,
-    instances.c.status,
-    instances.c.input,
-    instances.c.created_at,
-    instances.c.recoveries,
-    instances.c.cancel_requested,
-)
-_own = (
-    update(instances)
-    .where(instances.c.instance_id == bindparam("id"))
-    .values(owner=bindparam("me"), wake_at=None, status=bindparam("status_"), updated_at=bindparam("now"))
-)
-
-
-def claim_due(
-    connection: Connection, me: str, now: Microseconds, workflows: Sequence[str], limit: int, *, suspects: bool
-) -> list[Claim]:
-    """Take instances that are due: those that nobody owns, and own ones that somebody wants to be looked at.
-
-    Args:
-      workflows: names of the workflows that this worker can run; others are left alone.
-      limit: the most unowned ones to take.
-      suspects: whether to take one that outlived its worker more than once. Those come one at a time, the least
-        suspect first, so that one that takes its process down with it does so alone.
-    """
-    due = select(*_claim_columns, instances.c.owner).where(
-        instances.c.wake_at <= now, instances.c.workflow.in_(workflows)
-    )
-    mine = connection.execute(due.where(instances.c.owner == me)).all()
-    free = due.where(instances.c.owner.is_(None))
-    calm = free.where(instances.c.recoveries <= 1).order_by(instances.c.wake_at).limit(limit)
-    rows = [*mine, *connection.execute(calm.with_for_update(skip_locked=True)).all()]
-    if suspects and len(rows) - len(mine) < limit:
-        one = free.where(instances.c.recoveries > 1).order_by(instances.c.recoveries, instances.c.wake_at).limit(1)
-        rows += connection.execute(one.with_for_update(skip_locked=True)).all()
-    claims = [Claim(r[0], r[1], Status(r[2]), *r[3:7]) for r in rows]
-    if claims:
-        connection.execute(
-            _own,
-            [
-                {"id": claim.instance_id, "me": me, "status_": _claimed_status(claim.status), "now": now}
-                for claim in claims
-            ],
-        )
-    return claims
-
-
-def _claimed_status(status: Status) -> Status:
-    return Status.COMPENSATING if status is Status.COMPENSATING else Status.RUNNING
-
-
-def next_wake(connection: Connection, me: str, workflows: Sequence[str], *, suspects: bool) -> Microseconds | None:
-    """When the next instance is due that :func:`claim_due` would take; None if none ever is by itself."""
-    wake = select(func.min(instances.c.wake_at)).where(
-        or_(instances.c.owner.is_(None), instances.c.owner == me), instances.c.workflow.in_(workflows)
-    )
-    if not suspects:
-        wake = wake.where(or_(instances.c.recoveries <= 1, instances.c.owner == me))
-    return connection.execute(wake).scalar()
-
-
 # -- asking for something ----------------------------------------------------------------------------------------------
 
 
 def request_cancel(connection: Connection, instance_id: str, reason: str | None, now: Microseconds) -> Cancelled | None:
-    """Accept a cancel request, unless the workflow function has ended. Returns None if there is no such instance."""
-    cancellable = (Status.PENDING, Status.RUNNING, Status.WAITING, Status.STUCK)
-    accepted = connection.execute(
-        update(instances)
-        .where(
-            instances.c.instance_id == instance_id,
-            instances.c.cancel_requested.is_(None),
-            instances.c.status.in_(cancellable),
-        )
-        .values(cancel_requested=dumps(reason), wake_at=now, updated_at=now)
-    ).rowcount
-    row = connection.execute(
-        select(instances.c.status, instances.c.cancel_requested).where(instances.c.instance_id == instance_id)
-    ).one_or_none()
-    if row is None:
-        return None
-    return Cancelled(bool(accepted) or row.cancel_requested is not None, Status(row.status))
+    """Accept a cancel request, unless the workflow function has ended. Returns None if there is no such instance.
+
+    One that has recurred goes on as the last of its chain, which is cancelled then.
+    """
+    while True:
+        accepted = connection.execute(
+            update(instances)
+            .where(
+                instances.c.instance_id == instance_id,
+                instances.c.cancel_requested.is_(None),
+                instances.c.status.in_(CANCELLABLE),
+            )
+            .values(cancel_requested=dumps(reason), wake_at=now, updated_at=now)
+        ).rowcount
+        row = connection.execute(
+            select(instances.c.status, instances.c.cancel_requested, instances.c.owner).where(
+                instances.c.instance_id == instance_id
+            )
+        ).one_or_none()
+        if row is None:
+            return None
+        if row.status == Status.RECURRED and (last := last_of(connection, instance_id)) is not None:
+            instance_id = last
+            continue
+        if accepted:
+            notify_workers(connection, [row.owner])
+        return Cancelled(bool(accepted) or row.cancel_requested is not None, Status(row.status))
 
 
 def resume(connection: Connection, instance_id: str, now: Microseconds) -> bool | None:
-    """Set a stuck instance going again, or one that ended with failed compensations.
+    """Set a stuck instance going again, or one that ended with failed compensations. Of a chain that is the last.
 
     Returns whether it was one of these; None if there is no such instance.
     """
+    instance_id = last_of(connection, instance_id) or instance_id
     row = connection.execute(
         select(instances.c.status, instances.c.error).where(instances.c.instance_id == instance_id).with_for_update()
     ).one_or_none()
@@ -368,6 +327,8 @@ def resume(connection: Connection, instance_id: str, now: Microseconds) -> bool 
         "finished_at": None,
     }
     connection.execute(update(instances).where(instances.c.instance_id == instance_id).values(**values))
+    connection.execute(delete(misfits).where(misfits.c.instance_id == instance_id))  # the code may be mended
+    notify_workers(connection)
     # Nobody owns it, so there is no actor whose numbers this could meet.
     last = connection.execute(select(func.max(history.c.seq)).where(history.c.instance_id == instance_id)).scalar()
     record = Record((last or 0) + 1, "", Kind.RESUMED, None, now)
@@ -395,25 +356,46 @@ def entry_row(instance_id: str, record: Record) -> dict[str, Any]:
     }
 
 
+_entries = select(
+    history.c.instance_id,
+    history.c.seq,
+    history.c.operation_id,
+    history.c.kind,
+    history.c.payload,
+    history.c.recorded_at,
+)
+
+
 def load_records(connection: Connection, instance_id: str) -> list[Record]:
     """The journal of an instance, in order."""
-    columns = (history.c.seq, history.c.operation_id, history.c.kind, history.c.payload, history.c.recorded_at)
-    rows = connection.execute(select(*columns).where(history.c.instance_id == instance_id).order_by(history.c.seq))
-    return [
-        Record(seq, operation_id, _kinds[kind], None if payload is None else loads(payload), recorded_at)
-        for seq, operation_id, kind, payload, recorded_at in rows
-    ]
+    rows = connection.execute(_entries.where(history.c.instance_id == instance_id).order_by(history.c.seq))
+    return [_to_record(row) for row in rows]
+
+
+def load_journals(connection: Connection, instance_ids: Sequence[str]) -> dict[str, list[Record]]:
+    """The journals of several instances, each in order. One without entries is missing."""
+    journals: dict[str, list[Record]] = {}
+    query = _entries.where(history.c.instance_id.in_(bindparam("ids", expanding=True)))
+    for row in _by_id(connection, query.order_by(history.c.instance_id, history.c.seq), instance_ids):
+        journals.setdefault(row.instance_id, []).append(_to_record(row))
+    return journals
+
+
+def _to_record(row: Sequence[Any]) -> Record:
+    _, seq, operation_id, kind, payload, recorded_at = row
+    return Record(seq, operation_id, _kinds[kind], None if payload is None else loads(payload), recorded_at)
 
 
 _kinds = {kind.value: kind for kind in Kind}
 
 
 def load_history(connection: Connection, instance_id: str) -> list[Entry]:
-    """The journal of an instance, in order, as users see it."""
-    return [
-        Entry(instance_id, r.seq, r.operation_id, r.kind, r.payload, to_datetime(r.recorded_at))
-        for r in load_records(connection, instance_id)
-    ]
+    """The journal of an instance, in order, as users see it. That of one that recurred is in the archive."""
+    records = load_records(connection, instance_id)
+    if not records:
+        archived = select(*history_archive.columns).where(history_archive.c.instance_id == instance_id)
+        records = [_to_record(row) for row in connection.execute(archived.order_by(history_archive.c.seq))]
+    return [Entry(instance_id, r.seq, r.operation_id, r.kind, r.payload, to_datetime(r.recorded_at)) for r in records]
 
 
 def has_entry(connection: Connection, instance_id: str, seq: int) -> bool:
@@ -425,7 +407,7 @@ def has_entry(connection: Connection, instance_id: str, seq: int) -> bool:
 def get_instance(connection: Connection, instance_id: str) -> Instance | None:
     """The instance as it is stored now."""
     row = connection.execute(select(instances).where(instances.c.instance_id == instance_id)).one_or_none()
-    return None if row is None else _to_instance(row)
+    return None if row is None else to_instance(row)
 
 
 def get_ending(connection: Connection, instance_id: str) -> tuple[Status, str | None, ErrorInfo | None] | None:
@@ -439,7 +421,8 @@ def _to_error(text: str | None) -> ErrorInfo | None:
     return None if text is None else ErrorInfo(**loads(text))
 
 
-def _to_instance(row: Row[Any]) -> Instance:
+def to_instance(row: Row[Any]) -> Instance:
+    """A row of the table, as users see it."""
     return Instance(
         instance_id=row.instance_id,
         workflow=row.workflow,
@@ -453,6 +436,7 @@ def _to_instance(row: Row[Any]) -> Instance:
         worker_id=row.owner,
         parent_id=row.parent_id,
         continued_from=row.continued_from,
+        details=None if row.details is None else loads(row.details),
     )
 
 

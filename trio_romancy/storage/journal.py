@@ -11,7 +11,8 @@ by that number and is written at most once.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import trio
@@ -20,9 +21,16 @@ from sqlalchemy import Connection
 
 from ..clock import Clock, Microseconds
 from ..errors import LeaseLostError
-from . import instances
+from ..logs import about
+from ..signal import Signal
+from . import chains, instances, messages
+from .chains import Successor
 from .database import Database, Writer
+from .dialects import notify_workers
+from .mail import Mail, Opening
+from .messages import Outgoing
 from .patience import patiently
+from .waiting import Found, News, Wait
 from .workers import Lease, fence_batch
 
 P = ParamSpec("P")
@@ -62,6 +70,10 @@ class _Closing:
 
     row: dict[str, Any]
     entry: dict[str, Any]
+    origin: str | None = None
+    """Of the instance's chain, if that has a parent which may wait for its end."""
+    successor: Successor | None = None
+    """Who goes on with it."""
     refused_for: str | None = None
     """JSON text of the reason of the cancel request that came first."""
     failure: Exception | None = None
@@ -70,13 +82,15 @@ class _Closing:
 @define(eq=False)
 class _Call:
     fn: Callable[[Connection], Any]
+    tell: Callable[[Any], None] | None = None
+    """Told the result."""
     result: Any = None
     failure: Exception | None = None
 
 
 @define(eq=False)
 class Batch:
-    """What goes into one transaction. Outside of this module it is only handed to :meth:`Journal.durable`."""
+    """What goes into one transaction. Outside of this module it is observed, and handed to :meth:`Journal.durable`."""
 
     starts: list[_Start] = field(factory=list)
     """New instances whose id is certainly new."""
@@ -86,10 +100,39 @@ class Batch:
     entries: list[dict[str, Any]] = field(factory=list)
     updates: list[dict[str, Any]] = field(factory=list)
     calls: list[_Call] = field(factory=list)
+    details: dict[str, str] | None = None
+    """What instances say of themselves: JSON text, by instance id."""
+    mail: Mail | None = None
     size: int = 0
-    durable: trio.Event = field(factory=trio.Event)
+    durable: Signal = field(factory=Signal)
     lost: LeaseLostError | None = None
     """Set if the lease was lost before it was known to be committed."""
+    observations: list[tuple[str, Callable[[], None]]] | None = None
+    """Instances, and what to call once their part of it is committed; None: nobody wants to know."""
+
+    def observe(self, instance_id: str, tell: Callable[[], None]) -> None:
+        """Have something called once what is in it of an instance is committed, in order, and not at all otherwise."""
+        if self.observations is None:
+            self.observations = []
+        self.observations.append((instance_id, tell))
+
+    def is_for_others(self, now: Microseconds) -> bool:
+        """Whether it makes something due that another worker may take up."""
+        return (
+            any(start.row["owner"] is None for start in self.starts)
+            or any(one.successor is not None and one.successor.row["owner"] is None for one in self.closings)
+            or any(start.row["owner"] is None for start in self.named_starts)
+            or any(row["owner_"] is None and row["wake"] is not None and row["wake"] <= now for row in self.updates)
+        )
+
+    def origins(self) -> list[str]:
+        """Of chains whose last instance ends or goes on with it. One that is the first itself is written anyway."""
+        origins = []
+        for one in self.closings:
+            origin = one.origin if one.successor is None else one.successor.row["origin"]
+            if origin is not None and origin != one.row["id"]:
+                origins.append(origin)
+        return origins
 
     def check(self, part: _Start | _Closing | _Call | None = None) -> None:
         """Raise what has gone wrong with the batch, or with this part of it."""
@@ -108,6 +151,16 @@ class Journal:
         """Told of an instance whose writes the database refuses."""
         self.on_lost: Callable[[], None] = lambda: None
         """Called when nothing more will be recorded, before anything else can happen."""
+        self.on_news: Callable[[Sequence[News]], None] = lambda _: None
+        """Told what there is for waits of this worker's instances, before the next batch is closed."""
+        self.on_wake: Callable[[], None] = lambda: None
+        """Called when instances have become due that have no actor."""
+        self.on_sent: Callable[[], None] = lambda: None
+        """Called when messages have been sent."""
+        self.on_posted: Callable[[], None] = lambda: None
+        """Called when events have been put into the outbox."""
+        self.on_committed: Callable[[int, float], None] | None = None
+        """Told how many writes a batch had, and how many seconds it took. None: nobody wants to know."""
         self._database = database
         self._writer: Writer | None = None
         self._clock = clock
@@ -136,6 +189,54 @@ class Journal:
         batch.entries.append(row)
         return batch
 
+    def append_mail(self, mail: Mail) -> Batch:
+        """Send something, together with what is appended in the same moment."""
+        batch = self._gathering
+        self._mail().add(mail)
+        return batch
+
+    def _mail(self) -> Mail:
+        batch = self._next()
+        if batch.mail is None:
+            batch.mail = Mail()
+        return batch.mail
+
+    def append_wait(
+        self, wait: Wait, most: int, on_open: Callable[[Sequence[Found] | None], None], *, is_stored: bool
+    ) -> None:
+        """Begin to wait. ``on_open`` is called once that is durable, with what is there, or None: look yourself.
+
+        Args:
+          most: the most messages to look for.
+          is_stored: whether it may have been noted already, before a replay.
+        """
+        self._mail().opened.append(Opening(wait, most, is_stored, on_open))
+
+    def append_close(self, instance_id: str, operation_id: str) -> None:
+        """Cease to wait."""
+        self._mail().closed.append((instance_id, operation_id))
+
+    def append_end(self, instance_id: str) -> None:
+        """Remove everything that says what the instance waits for."""
+        self._mail().ended.add(instance_id)
+
+    def append_wake(self, instance_id: str) -> None:
+        """Make an instance want attention, after all that was appended before."""
+        self._mail().woken.add(instance_id)
+
+    def append_child_end(self, instance_id: str, origin: str) -> None:
+        """A child ends with what is appended in the same moment: wake its parent if that waits for it."""
+        self._mail().ended_children[instance_id] = origin
+
+    def append_end_of_children(self, parent_id: str, origins: Iterable[str], reason: str) -> None:
+        """Ask for the cancellation of children that have not ended."""
+        self._mail().ending_children.setdefault(parent_id, (set(), reason))[0].update(origins)
+
+    def append_details(self, instance_id: str, text: str) -> None:
+        """Say something of an instance: JSON text. The last counts."""
+        batch = self._next()
+        batch.details = (batch.details or {}) | {instance_id: text}
+
     def append_update(self, row: dict[str, Any]) -> Batch:
         """Change the status of an owned instance, in order with its entries."""
         batch = self._next()
@@ -159,13 +260,24 @@ class Journal:
         await batch.durable.wait()
         batch.check(start)
 
-    async def close(self, row: dict[str, Any], entry: dict[str, Any]) -> str | None:
+    async def close(
+        self,
+        row: dict[str, Any],
+        entry: dict[str, Any],
+        *,
+        origin: str | None = None,
+        successor: Successor | None = None,
+    ) -> str | None:
         """Record the end of a workflow function, unless a cancel request was accepted first.
+
+        Args:
+          origin: of the instance's chain, if this is the end of that and it has a parent.
+          successor: who goes on with it.
 
         Returns None once it is durable; else, with nothing written, the JSON text of the request's reason.
         """
         batch = self._next()
-        closing = _Closing(row, entry)
+        closing = _Closing(row, entry, origin, successor)
         batch.closings.append(closing)
         await batch.durable.wait()
         batch.check(closing)
@@ -173,13 +285,39 @@ class Journal:
 
     async def call(self, fn: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run ``fn(connection, ...)`` behind the fence, as a part of the next batch, and return its result."""
+        result: R = await self._call(_Call(lambda connection: fn(connection, *args, **kwargs)))
+        return result
+
+    async def call_and_tell(
+        self,
+        tell: Callable[[R], None],
+        fn: Callable[Concatenate[Connection, P], R],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> R:
+        """The same. ``tell`` is told the result first, before the next batch is closed: what it appends is in that."""
+        result: R = await self._call(_Call(lambda connection: fn(connection, *args, **kwargs), tell))
+        return result
+
+    async def _call(self, call: _Call) -> Any:
         batch = self._next()
-        call = _Call(lambda connection: fn(connection, *args, **kwargs))
         batch.calls.append(call)
         await batch.durable.wait()
         batch.check(call)
-        result: R = call.result
-        return result
+        return call.result
+
+    async def call_on(
+        self, channel: str, fn: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """The same, with the channel locked in its turn, before others are waited for."""
+        self._mail().channels.add(channel)
+        return await self.call(fn, *args, **kwargs)
+
+    async def send(self, outgoing: Sequence[Outgoing]) -> None:
+        """Send messages. What became of each is in it when this returns, and durable."""
+        batch = self.append_mail(Mail(outgoing=list(outgoing)))
+        await batch.durable.wait()
+        batch.check()
 
     async def flush(self) -> None:
         """Wait until everything that was appended before is on disk."""
@@ -191,8 +329,7 @@ class Journal:
         Raises:
           LeaseLostError: if nobody will ever know whether it is.
         """
-        if not batch.durable.is_set():
-            await batch.durable.wait()
+        await batch.durable.wait()
         batch.check()
 
     def statistics(self) -> JournalStatistics:
@@ -213,7 +350,7 @@ class Journal:
             try:
                 while True:
                     if not self._gathering.size:
-                        await self._wait_for_work()
+                        await self._arrived.wait()
                     batch, self._gathering = self._gathering, Batch()
                     self._arrived = trio.Event()
                     await self._write(batch)
@@ -228,15 +365,22 @@ class Journal:
                         unwritten.durable.set()
                 self.on_lost()
 
-    async def _wait_for_work(self) -> None:
-        """Wait for the first write; write an empty batch, as a heartbeat, when none comes for a third of the lease."""
-        if self._database.is_exclusive:
-            await self._arrived.wait()
-        else:
-            with trio.CancelScope(deadline=self._clock.deadline(self._last_commit + self._lease_time // 3)):
-                await self._arrived.wait()
+    async def beat(self) -> None:
+        """Have an empty batch written, as a heartbeat, whenever nothing else was for a third of the lease.
+
+        Raises:
+          LeaseLostError: as :meth:`run` does.
+        """
+        while not self._database.is_exclusive:
+            batches = self._batches
+            await trio.sleep_until(self._clock.deadline(self._last_commit + self._lease_time // 3))
+            if self._batches == batches:
+                batch = self._gathering
+                self._arrived.set()
+                await self.durable(batch)
 
     async def _write(self, batch: Batch) -> None:
+        begun = trio.current_time()
         try:
             await self._commit(batch)
         except LeaseLostError:
@@ -248,9 +392,26 @@ class Journal:
         self._writes += batch.size
         self._largest = max(self._largest, batch.size)
         self._last_commit = self._clock.now()
+        if self.on_committed is not None:
+            self.on_committed(batch.size, trio.current_time() - begun)
+        for _, tell in batch.observations or ():
+            tell()
         for start in (*batch.starts, *batch.named_starts):
             if start.failure is None and start.is_ours:
                 start.on_durable()
+        for call in batch.calls:
+            if call.tell is not None and call.failure is None:
+                call.tell(call.result)
+        if batch.mail is not None:
+            batch.mail.tell()
+            if batch.mail.news:
+                self.on_news(batch.mail.news)
+            if batch.mail.wakes_others or batch.mail.woken:
+                self.on_wake()
+            if batch.mail.outgoing:
+                self.on_sent()
+            if batch.mail.outbox:
+                self.on_posted()
         batch.durable.set()
 
     async def _commit(self, batch: Batch) -> None:
@@ -263,6 +424,16 @@ class Journal:
         expires_at = self._clock.now() + self._lease_time
         if not fence_batch(connection, self.lease, expires_at, number):
             return  # committed before, and only the answer was lost: what the parts were told then is true
+        now = self._clock.now()
+        origins = batch.origins()
+        if batch.mail is not None:
+            batch.mail.lock(connection, now, origins)
+        else:
+            chains.touch(connection, origins, now)
+        if batch.starts or batch.named_starts:
+            started_after = messages.last_message(connection)
+            for start in (*batch.starts, *batch.named_starts):
+                start.row["started_after"] = started_after
         if batch.starts:
             instances.insert_instances(connection, [start.row for start in batch.starts])
         if batch.named_starts:
@@ -273,26 +444,48 @@ class Journal:
                 start.is_ours = holder.owner == start.row["owner"] and holder.created_at == start.row["created_at"]
         entries = batch.entries
         if batch.updates:
-            instances.update_instances(connection, batch.updates)  # whatever they say, a closing came after it
+            # Whatever they say, a closing came after it. In the order of their ids, as others wake them.
+            instances.update_instances(connection, sorted(batch.updates, key=_by_id))
         if batch.closings:
-            requests = instances.close_instances(connection, [closing.row for closing in batch.closings])
+            requests = instances.close_instances(connection, sorted((c.row for c in batch.closings), key=_by_id))
             for closing in batch.closings:
                 closing.refused_for = requests.get(closing.row["id"])
-            entries = entries + [closing.entry for closing in batch.closings if closing.refused_for is None]
+            accepted = [closing for closing in batch.closings if closing.refused_for is None]
+            entries = entries + [closing.entry for closing in accepted]
+            for closing in accepted:
+                if closing.origin is not None:
+                    batch.mail = batch.mail or Mail()
+                    batch.mail.ended_children[closing.row["id"]] = closing.origin
         if entries:
             instances.insert_entries(connection, entries)
+        if batch.details:
+            instances.set_details(connection, batch.details)
+        for closing in batch.closings:
+            if closing.successor is not None and closing.refused_for is None:
+                chains.continue_chain(connection, closing.row["id"], closing.successor)
+        if batch.mail is not None:
+            batch.mail.apply(connection, now, self.lease.worker_id)
         for call in batch.calls:
             call.result = call.fn(connection)
+        if batch.is_for_others(now):
+            notify_workers(connection)
 
     async def _write_parts(self, batch: Batch) -> None:
         """Write a refused batch instance by instance, so that one bad write harms nobody but its own instance."""
+        if batch.mail is not None:
+            batch.mail.news, batch.mail.wakes_others = [], False  # what was rolled back
         for part, instance_id in _parts(batch):
             try:
                 await self._commit(part)
+                if part.mail is not None:
+                    batch.mail = batch.mail or Mail()  # it may have come to it only now
+                    batch.mail.note(part.mail)
             except LeaseLostError:
                 raise
             except Exception as error:
-                _logger.exception("instance %s: the database refuses what it wants to record", instance_id)
+                message = "instance %s: the database refuses what it wants to record"
+                is_id = not instance_id.startswith("\0")  # else the part is of no instance
+                _logger.exception(message, instance_id, extra=about(instance_id if is_id else None))
                 waiting: list[_Start | _Closing | _Call] = [
                     *part.starts,
                     *part.named_starts,
@@ -301,7 +494,14 @@ class Journal:
                 ]
                 for one in waiting:
                     one.failure = error
+                for outgoing in part.mail.outgoing if part.mail is not None else ():
+                    outgoing.failure = error
+                if batch.observations is not None:
+                    batch.observations = [one for one in batch.observations if one[0] != instance_id]
                 self.on_refused(instance_id, error)
+
+
+_by_id = itemgetter("id")
 
 
 def _parts(batch: Batch) -> list[tuple[Batch, str]]:
@@ -322,6 +522,11 @@ def _parts(batch: Batch) -> list[tuple[Batch, str]]:
         part(closing.row["id"]).closings.append(closing)
     for update in batch.updates:
         part(update["id"]).updates.append(update)
+    if batch.mail is not None:
+        for instance_id, mail in batch.mail.parts():
+            part(instance_id).mail = mail
+    for instance_id, text in (batch.details or {}).items():
+        part(instance_id).details = {instance_id: text}
     for number, call in enumerate(batch.calls):
-        part(f"call {number}").calls.append(call)
+        part(f"\0call {number}").calls.append(call)
     return [(part, instance_id) for instance_id, part in parts.items()]

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, Executable, event
 from sqlalchemy.engine import ExceptionContext, Result, ScalarResult
 
 from .database import Database, Transaction
-from .dialects import is_transient
+from .dialects import is_transient, limit_idleness
 
 if TYPE_CHECKING:
     import sqlalchemy.orm
@@ -147,6 +147,7 @@ class Session:
 
         def finish(session: sqlalchemy.orm.Session) -> None:
             session.flush()
+            limit_idleness(session.connection())
             record(session.connection())
 
         await self._transaction.commit(lambda connection: self._with_session(connection, finish))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from typing import Any, ParamSpec, TypeVar
@@ -24,6 +25,9 @@ R = TypeVar("R")
 
 BUSY_TIMEOUT = 5.0
 """Seconds that SQLite itself waits for a lock held by another process, before the caller decides."""
+
+_THREADS = 8
+"""The most threads at once: one writes, the others read."""
 
 
 @define(eq=False)
@@ -72,6 +76,7 @@ class InlineDatabase:
     name = "the SQLite database in memory"
     is_exclusive = True
     has_one_writer = True
+    can_listen = False
 
     async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         async with self._turn:
@@ -84,6 +89,15 @@ class InlineDatabase:
             return fn(self._connection, *args, **kwargs)
         with self._connection.begin():
             return fn(self._connection, *args, **kwargs)
+
+    async def run_long(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self.run(fn, *args, **kwargs)
+
+    async def alter(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self.run(fn, *args, **kwargs)
+
+    async def listen(self, on_notify: Callable[[str], None]) -> None:
+        await trio.sleep_forever()
 
     @asynccontextmanager
     async def open_writer(self) -> AsyncIterator[Writer]:
@@ -112,8 +126,11 @@ class ThreadedDatabase:
     _writer: Connection
     _turn: trio.Semaphore = field(factory=_turn)
     """Who may use the connection that writes. Waiting here is fair; waiting for SQLite's own lock is not."""
+    _threads: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(_THREADS))
+    """Not trio's default limiter: whatever else runs in threads could take all of that."""
     is_exclusive = False
     has_one_writer = True
+    can_listen = False
 
     async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         def transaction() -> R:
@@ -122,7 +139,7 @@ class ThreadedDatabase:
 
         await _take(self._turn)
         try:
-            return await _in_thread(transaction)
+            return await self._in_thread(transaction)
         finally:
             self._turn.release()
 
@@ -131,7 +148,16 @@ class ThreadedDatabase:
             with self._engine.connect() as connection:
                 return fn(connection.execution_options(romancy_begin="BEGIN"), *args, **kwargs)
 
-        return await _in_thread(transaction)
+        return await self._in_thread(transaction)
+
+    async def run_long(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self.run(fn, *args, **kwargs)
+
+    async def alter(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self.run(fn, *args, **kwargs)
+
+    async def listen(self, on_notify: Callable[[str], None]) -> None:
+        await trio.sleep_forever()
 
     @asynccontextmanager
     async def open_writer(self) -> AsyncIterator[Writer]:
@@ -141,15 +167,14 @@ class ThreadedDatabase:
     async def open_transaction(self) -> AsyncIterator[Transaction]:
         async with self._turn:
             try:
-                yield _Transaction(self._writer, _in_thread)
+                yield _Transaction(self._writer, self._in_thread)
             finally:
                 with trio.CancelScope(shield=True):
-                    await _in_thread(self._writer.rollback)
+                    await self._in_thread(self._writer.rollback)
 
-
-async def _in_thread(fn: Callable[[], R]) -> R:
-    with hold_virtual_time():
-        return await trio.to_thread.run_sync(fn)
+    async def _in_thread(self, fn: Callable[[], R]) -> R:
+        with hold_virtual_time():
+            return await trio.to_thread.run_sync(fn, limiter=self._threads)
 
 
 @asynccontextmanager
@@ -193,7 +218,6 @@ def _engine(url: str | sqlalchemy.URL, **options: Any) -> Engine:
     @event.listens_for(engine, "connect")
     def connected(connection: sqlite3.Connection, _: object) -> None:
         connection.isolation_level = None
-        connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = OFF")
 
@@ -226,8 +250,25 @@ def _check_file(path: str) -> str:
         )
     try:
         with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT)) as connection:
-            connection.execute("PRAGMA journal_mode = WAL")
+            _set_wal(connection)
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.DatabaseError as error:
         raise DatabaseError(f"{path} cannot be used as a SQLite database: {error}") from error
     return os.path.abspath(path)
+
+
+def _set_wal(connection: sqlite3.Connection) -> None:
+    """Set the journal mode, which the file keeps; this alone SQLite does not wait for.
+
+    While another connection writes the new file it says "database is locked" at once, whatever the busy timeout:
+    waiting for the exclusive lock with a shared one in hand could be a deadlock.
+    """
+    deadline = time.monotonic() + BUSY_TIMEOUT
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)

@@ -11,13 +11,15 @@ import os
 import platform
 import secrets
 from pathlib import Path
+from typing import Any
 
 from attrs import asdict, frozen
-from sqlalchemy import Connection, bindparam, delete, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, select, update
 
-from ..clock import Microseconds
+from ..clock import Microseconds, to_datetime
 from ..errors import LeaseLostError
-from .dialects import insert_if_absent
+from ..model import WorkerInfo
+from .dialects import insert_if_absent, notify_workers
 from .schema import instances, workers
 
 
@@ -87,6 +89,7 @@ _join = (
         expires_at=bindparam("expires"),
         joined_at=bindparam("now"),
         process=bindparam("process_"),
+        version=bindparam("version_"),
     )
 )
 _fence = (
@@ -98,9 +101,17 @@ _fence_batch = _fence.where(workers.c.batch < bindparam("number")).values(batch=
 
 
 def join(
-    connection: Connection, worker_id: str, process: Process, now: Microseconds, expires_at: Microseconds
+    connection: Connection,
+    worker_id: str,
+    process: Process,
+    now: Microseconds,
+    expires_at: Microseconds,
+    version: str | None = None,
 ) -> Lease | None:
     """Take the lease of a worker id under a new epoch, and set free what it owned.
+
+    Args:
+      version: of the code of its workflows.
 
     Returns None, and does nothing, while another live process holds it.
     """
@@ -109,16 +120,23 @@ def join(
     if row is None:
         # An epoch that no ended lease of this worker id has had: it grows with time.
         new = {"worker_id": worker_id, "epoch": now, "batch": 0, "expires_at": expires_at, "joined_at": now}
-        connection.execute(insert_if_absent(workers), new | {"process": _process_text(process)})
+        connection.execute(insert_if_absent(workers), new | {"process": _process_text(process), "version": version})
         row = connection.execute(locked).one()
-        if Process(**json.loads(row.process)) == process:
+        if _process(row) == process:
             return Lease(worker_id, now)
-    holder = Process(**json.loads(row.process))
+    holder = _process(row)
     if holder != process and row.expires_at > now and not is_dead(holder):
         return None
-    connection.execute(_join, {"me": worker_id, "expires": expires_at, "now": now, "process_": _process_text(process)})
+    values = {"me": worker_id, "expires": expires_at, "now": now, "process_": _process_text(process)}
+    connection.execute(_join, values | {"version_": version})
     _set_free(connection, worker_id, now, died=True)
     return Lease(worker_id, row.epoch + 1)
+
+
+def next_expiry(connection: Connection, me: str, now: Microseconds) -> Microseconds | None:
+    """When the first lease of another worker expires; at once, if that worker's process is gone. None: nobody's."""
+    others = connection.execute(select(workers).where(workers.c.worker_id != me)).all()
+    return min((now if is_dead(_process(row)) else row.expires_at for row in others), default=None)
 
 
 def end_dead_leases(connection: Connection, me: str, now: Microseconds) -> list[str]:
@@ -127,13 +145,38 @@ def end_dead_leases(connection: Connection, me: str, now: Microseconds) -> list[
     Returns their worker ids.
     """
     ended = []
-    for row in connection.execute(select(workers).where(workers.c.worker_id != me)).all():
-        if (row.expires_at <= now or is_dead(Process(**json.loads(row.process)))) and _end(
-            connection, Lease(row.worker_id, row.epoch)
-        ):
+    # One that is locked is in the midst of a batch, or its process stands still there: then the server ends that first.
+    others = select(workers).where(workers.c.worker_id != me).with_for_update(skip_locked=True)
+    for row in connection.execute(others).all():
+        is_gone = is_dead(_process(row))
+        lease = Lease(row.worker_id, row.epoch)
+        # A worker may be late, and prolong it just now.
+        if (is_gone or row.expires_at <= now) and _end(connection, lease, unless_after=None if is_gone else now):
             _set_free(connection, row.worker_id, now, died=True)
             ended.append(row.worker_id)
     return ended
+
+
+def list_workers(connection: Connection, now: Microseconds) -> list[WorkerInfo]:
+    """All that have a lease, also one that nobody has ended yet. In the order of their ids."""
+    owned = select(instances.c.owner, func.count().label("number")).where(instances.c.owner.is_not(None))
+    counts = {row.owner: row.number for row in connection.execute(owned.group_by(instances.c.owner))}
+    rows = connection.execute(select(workers).order_by(workers.c.worker_id)).all()
+    return [_info(row, now, counts.get(row.worker_id, 0)) for row in rows]
+
+
+def _info(row: Row[Any], now: Microseconds, owned: int) -> WorkerInfo:
+    process = _process(row)
+    return WorkerInfo(
+        worker_id=row.worker_id,
+        host=process.host.partition(" ")[0],
+        pid=process.pid,
+        version=row.version,
+        joined_at=to_datetime(row.joined_at),
+        expires_at=to_datetime(row.expires_at),
+        is_alive=row.expires_at > now and not is_dead(process),
+        owned=owned,
+    )
 
 
 def leave(connection: Connection, lease: Lease, now: Microseconds) -> None:
@@ -177,8 +220,10 @@ def _lost(lease: Lease) -> LeaseLostError:
     return LeaseLostError(f"worker {lease.worker_id!r} lost its lease (epoch {lease.epoch}); it will join again")
 
 
-def _end(connection: Connection, lease: Lease) -> bool:
+def _end(connection: Connection, lease: Lease, unless_after: Microseconds | None = None) -> bool:
     ended = delete(workers).where(workers.c.worker_id == lease.worker_id, workers.c.epoch == lease.epoch)
+    if unless_after is not None:
+        ended = ended.where(workers.c.expires_at <= unless_after)
     return bool(connection.execute(ended).rowcount)
 
 
@@ -186,6 +231,11 @@ def _set_free(connection: Connection, worker_id: str, now: Microseconds, *, died
     """Everything the worker owned wants attention now. A death counts against what ran while it happened."""
     free = update(instances).where(instances.c.owner == worker_id).values(owner=None, wake_at=now)
     connection.execute(free.values(recoveries=instances.c.recoveries + 1) if died else free)
+    notify_workers(connection)
+
+
+def _process(row: Row[Any]) -> Process:
+    return Process(**json.loads(row.process))
 
 
 def _process_text(process: Process) -> str:

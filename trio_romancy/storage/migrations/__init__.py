@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from sqlalchemy import Column, Connection, MetaData, String, Table, inspect, select
+from sqlalchemy.exc import DBAPIError
 
 from ...errors import SchemaError
-from ..dialects import only_migrator
+from ..dialects import is_made_already, migrated_elsewhere, only_migrator
 from ..schema import REVISION
 
 VERSION_TABLE = "romancy_alembic_version"
@@ -14,55 +17,70 @@ VERSION_TABLE = "romancy_alembic_version"
 _version = Table(VERSION_TABLE, MetaData(), Column("version_num", String(32)))
 
 
+def is_current(connection: Connection) -> bool:
+    """Whether the tables are those that this version works with."""
+    return revision(connection) == REVISION
+
+
 def migrate(connection: Connection) -> None:
     """Bring the tables up to date. Whoever comes second, of many that start at once, finds nothing to do.
 
     Raises:
       SchemaError: if they were made by a newer version of trio_romancy.
     """
-    if _revision(connection) == REVISION:
+    if is_current(connection):
         return
     with only_migrator(connection):
-        if _revision(connection) != REVISION:
+        if not is_current(connection):
             _upgrade(connection)
 
 
 def _upgrade(connection: Connection) -> None:
     # Imported late: alembic takes longer to import than all the rest, and is not needed once the tables are there.
-    from alembic import command
-    from alembic.config import Config
+    from alembic.migration import MigrationContext
+    from alembic.operations import Operations
+    from alembic.script import ScriptDirectory
     from alembic.util import CommandError
 
-    config = Config()
-    config.set_main_option("script_location", "trio_romancy.storage:migrations")
-    config.attributes["connection"] = connection
+    # Not by alembic's commands: what they work on belongs to the whole process, which may have other databases.
+    scripts = ScriptDirectory(str(Path(__file__).parent))
+    options = {"version_table": VERSION_TABLE, "fn": lambda revision, _: scripts._upgrade_revs("head", revision)}
+    context = MigrationContext.configure(connection, opts=options)
+    found = revision(connection)
+    if found is not None and found not in {script.revision for script in scripts.walk_revisions()}:
+        raise _too_new(found)
     try:
-        command.upgrade(config, "head")
+        # The caller holds a transaction open: all steps commit together, where the database can do that.
+        context.run_migrations(op=Operations(context))
     except CommandError as error:
-        raise _too_new(_revision(connection)) from error
+        raise migrated_elsewhere() from error  # the revision is not what it was
+    except DBAPIError as error:
+        raise (migrated_elsewhere() if is_made_already(error) else error) from error
 
 
 def check(connection: Connection) -> None:
     """Raise :class:`SchemaError` unless the tables are those that this version works with."""
-    found = _revision(connection)
+    found = revision(connection)
     if found is None:
         raise SchemaError(
-            "the database has no tables of trio_romancy; start one app with auto_migrate=True to make them"
+            "the database has no tables of trio_romancy; start one app with auto_migrate=True to make them, "
+            "or run trio-romancy migrate"
         )
     if found < REVISION:
         raise SchemaError(
             f"the tables of trio_romancy in the database have revision {found}, this version works with {REVISION}; "
-            f"start one app with auto_migrate=True to bring them up to date"
+            f"start one app with auto_migrate=True to bring them up to date, or run trio-romancy migrate"
         )
     if found > REVISION:
         raise _too_new(found)
 
 
-def _revision(connection: Connection) -> str | None:
+def revision(connection: Connection) -> str | None:
+    """The migration that the tables were brought to; None if there are none."""
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
-    revision: str | None = connection.execute(select(_version.c.version_num)).scalar()
-    return revision
+    found: str | None = connection.execute(select(_version.c.version_num)).scalar()
+    return found
 
 
 def _too_new(found: str | None) -> SchemaError:

@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import op
+from alembic.operations import Operations
 
 from trio_romancy.storage.dialects import ExactString, ddl_commits, long_text
 
@@ -22,7 +22,7 @@ _options: dict[str, Any] = {
 _name = partial(ExactString, 255)
 
 
-def upgrade() -> None:
+def upgrade(op: Operations) -> None:
     # Where each step commits by itself, what a process made that died half way is there already.
     goes_on = ddl_commits(op.get_bind())
     op.create_table(
