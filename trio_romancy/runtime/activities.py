@@ -18,8 +18,10 @@ from ..retry import RetryPolicy
 from ..serialization import Codec
 from ..storage.dialects import is_transient
 from ..storage.instances import Record
+from ..storage.mail import Mail
 from ..storage.session import Session
 from .failure import Failure, describe
+from .observers import Around
 
 if TYPE_CHECKING:
     from .actor import Actor
@@ -34,6 +36,8 @@ _REPEAT_AFTER = 0.1
 class Attempted(Protocol):
     """What is attempted: an :class:`~trio_romancy.Activity` or a :class:`~trio_romancy.Compensation`."""
 
+    @property
+    def name(self) -> str: ...
     @property
     def function(self) -> Callable[..., Any]: ...
     @property
@@ -65,6 +69,8 @@ class Result:
     """The result, as a replay will read it."""
     session: Session | None = None
     """The open transaction that it must be recorded in."""
+    mail: Mail | None = None
+    """What is sent together with it."""
 
 
 class Dropped(BaseException):
@@ -88,6 +94,10 @@ async def attempt(
     """
     assert operation.scope is not None
     thread: _Thread | None = None
+    watch = actor.watch
+    around: Around | None = None
+    if watch is not None:
+        watch.attempts(operation.id, what.name, is_compensation=what.failed_kind is Kind.COMPENSATION_FAILED)
     while True:
         failures = actor.replay.failures_of(operation.id)
         if failures and (given_up := await _wait_for_retry(actor, operation, what, failures, thread)) is not None:
@@ -95,12 +105,23 @@ async def attempt(
         if actor.is_draining:
             await actor.stop_here()
         if (written := actor.begin_attempt(operation)) is not None:
-            if not written.durable.is_set():
-                await written.durable.wait()
-            actor.refuse_if_lost(written)
+            await written.durable.wait()
+            if written.lost is not None:
+                actor.drop()
+                raise Dropped
         number = len(failures) + 1
-        context = ActivityContext(actor.instance_id, operation.id, number, actor.home.database)
+        context = ActivityContext(
+            actor.instance_id,
+            operation.id,
+            number,
+            actor.workflow_name,
+            actor.home.database,
+            actor.clock,
+            actor.settings.max_payload,
+        )
         token = current_execution.set(context)
+        if watch is not None:
+            around = watch.begin_attempt(operation.id, number)
         if what.cancellable:
             operation.scope.shield = False
         try:
@@ -121,11 +142,13 @@ async def attempt(
                 await session.flush_all()
                 if not session.is_open:
                     session = None
-            return Result(what.completed_kind, payload, value, session)
+            return Result(what.completed_kind, payload, value, session, context.mail)
         except KeyboardInterrupt:
             await _close(context)
             raise
         except BaseException as error:
+            if watch is not None:
+                watch.end_attempt(operation.id, around, error)
             is_lost = _lost_its_session(actor, what, context, error)
             await _close(context)
             if _is_cancellation(error):
@@ -134,13 +157,15 @@ async def attempt(
                 return Result(Kind.ACTIVITY_CANCELLED, "null")
             if is_lost:
                 message = "%s of %s: the database lost its transaction, running it again: %s"
-                _logger.warning(message, operation.id, actor.instance_id, error)
+                _logger.warning(message, operation.id, actor.instance_id, error, extra=actor.about(operation.id))
                 await trio.sleep(_REPEAT_AFTER)
                 continue
             outcome = record_failure(actor, operation, what, error)
             if outcome is not None:
                 return outcome
         finally:
+            if watch is not None:
+                watch.end_attempt(operation.id, around, None)
             current_execution.reset(token)
             if what.cancellable:
                 operation.scope.shield = True
@@ -152,7 +177,9 @@ def record_failure(actor: Actor, operation: Operation, what: Attempted, error: B
     failure = _failure(actor, what, error, number)
     if failure.verdict:
         return Result(what.failed_kind, failure.as_payload())
-    _logger.info("%s of %s: attempt %d failed: %s", operation.id, actor.instance_id, number, failure.message)
+    message = "%s of %s: attempt %d failed: %s"
+    about = actor.about(operation.id)
+    _logger.info(message, operation.id, actor.instance_id, number, failure.message, extra=about)
     actor.replay.add_failure(actor.append(operation.id, Kind.ATTEMPT_FAILED, failure.as_payload()))
     return None
 
@@ -161,7 +188,8 @@ def _encode(actor: Actor, operation: Operation, codec: Codec[Any], value: object
     try:
         text, value = codec.encode(value)
         payload = f'{{"result":{text}{suffix}'
-        actor.check_size(payload, f"the outcome of {operation.id!r}")
+        if len(payload) > actor.settings.max_payload:
+            raise actor.too_large(payload, f"the outcome of {operation.id!r}")
     except (InvalidDataError, PayloadTooLargeError) as error:
         raise _UnstorableResult from error
     return payload, value
@@ -206,7 +234,7 @@ async def _wait_for_retry(
         await trio.lowlevel.checkpoint_if_cancelled()
         if thread is not None and overran:
             message = "%s of %s: its thread goes on after its timeout; the next attempt waits for it"
-            _logger.warning(message, operation.id, actor.instance_id)
+            _logger.warning(message, operation.id, actor.instance_id, extra=actor.about(operation.id))
             await thread.finished.wait()
         await actor.pause_until(due, operation)
     except trio.Cancelled:

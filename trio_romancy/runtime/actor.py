@@ -2,77 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from random import Random
-from typing import Any, Protocol
+from typing import Any, NoReturn
 
 import trio
-from attrs import define, evolve, frozen
+from attrs import define
 
+from ..child import ChildHandle
 from ..clock import Clock, Microseconds, from_datetime, to_datetime
-from ..context import WorkflowContext, current_execution
-from ..define import Activity, Workflow
-from ..errors import InvalidDataError, LeaseLostError, PayloadTooLargeError, RomancyError
-from ..model import ErrorInfo, Kind, Status
-from ..retry import RetryPolicy
-from ..serialization import dumps, loads
-from ..storage.database import Database
-from ..storage.instances import Claim, Record, closing_row, update_row
+from ..context import MAX_DETAILS, WorkflowContext, current_execution
+from ..define import Workflow
+from ..errors import LeaseLostError, PayloadTooLargeError, RomancyError
+from ..logs import about
+from ..model import ChannelMode, ErrorInfo, Kind, Message, ReceivedEvent, Status
+from ..sending import to_json
+from ..serialization import Codec, loads
+from ..signal import Signal
+from ..storage.chains import Luggage
+from ..storage.claims import Claim
+from ..storage.instances import Record, update_row
 from ..storage.journal import Batch, Journal
-from . import operations
+from ..storage.mail import Mail
+from ..storage.waiting import News, Wait
+from . import channels, children, ending, operations
 from .activities import Attempted, Dropped, Result, attempt, record_failure
 from .delivery import Delivery, record_in
 from .failure import Failure, describe
+from .home import Home, Settings
 from .mailbox import Letter
 from .peek import is_innermost
+from .recur import Recur, recur_in
 from .replay import Operation, Replay
 from .saga import Saga
+from .seat import Seat
 from .side import SideNursery
+from .waits import Waits
+from .watch import Watch
 
 _CANCEL = frozenset({Kind.CANCEL_REQUESTED})
+_FINAL_ENDS = frozenset({Kind.WORKFLOW_COMPLETED, Kind.WORKFLOW_RECURRED})
+"""Of a workflow function, after which there is nothing more to do."""
+
+# What every workflow asks for: to find a member of an enum takes ten times as long as a global (Python 3.11).
+_RUNNING, _WAITING, _COMPLETED = Status.RUNNING, Status.WAITING, Status.COMPLETED
+_WORKFLOW_COMPLETED = Kind.WORKFLOW_COMPLETED
 
 _REPEAT_AFTER = 0.1
 """Seconds before an attempt is repeated whose transaction could not be committed."""
-
-
-@frozen
-class Settings:
-    """What all actors of a worker share."""
-
-    retry: RetryPolicy
-    max_payload: int
-    idle_timeout: Microseconds
-    lease_time: Microseconds
-
-
-class Home(Protocol):
-    """What an actor needs of its supervisor."""
-
-    settings: Settings
-    clock: Clock
-    database: Database
-    journal: Journal
-    thread_limiter: trio.CapacityLimiter
-    idle: int
-    """How many actors only wait."""
-
-    def start_soon(self, fn: Callable[[], Awaitable[object]]) -> None:
-        """Run a task in the supervisor's nursery."""
-        ...
-
-    def ended(self, actor: Actor, status: Status, output: str | None, error: ErrorInfo | None) -> None:
-        """The instance has this status now, durably."""
-        ...
-
-    def released(self, actor: Actor, wake_at: Microseconds | None) -> None:
-        """The instance is given back, durably, and wants attention again at that time."""
-        ...
-
-    def progressed(self, actor: Actor) -> None:
-        """What the instance does now has not taken its process down."""
-        ...
 
 
 @define(eq=False, init=False)
@@ -92,15 +71,29 @@ class Actor:
     claim: Claim
     instance_id: str
     workflow_name: str
-    _workflow: Workflow[..., Any]
+    workflow: Workflow[..., Any]
     _arguments: list[Any] | None
     """What the input stands for, if nobody has had it in hand yet."""
     replay: Replay
     saga: Saga
     _delivery: Delivery | None
+    used_waits: Waits | None
+    """What it waits for from outside, if it ever has."""
+    stored_waits: dict[str, News] | None
+    """What the database knew of that when the instance was claimed, by operation id."""
+    is_wanted: bool
+    """Whether somebody has asked for attention since it was dropped."""
+    is_handed_back: bool
+    """Whether it is being given back, so that nobody can add to that any more."""
+    is_behind: bool
+    """Whether that is not all any more."""
+    _stirred: Signal | None
+    """What somebody waits for who wants to look by himself."""
     _side: SideNursery | None
     """Where the mailbox is emptied and threads are waited for; opened when there is something to do there."""
-    workflow_scope: trio.CancelScope
+    _seat: Seat[Any]
+    _workflow_scope: trio.CancelScope | None
+    """Around the workflow function, while that runs."""
     _rollback_scope: trio.CancelScope | None
     _seq: int
     _time: Microseconds
@@ -116,19 +109,23 @@ class Actor:
     is_shielded: bool
     _cancel_when_unshielded: bool
     _cancel: Operation | None
-    _cancel_reason: str | None
-    _was_told_to_cancel: bool
+    cancel_reason: str | None
+    was_told_to_cancel: bool
     cannot_run: Exception | None
+    watch: Watch | None
+    """Tells hooks what happens; None: there are none."""
     _release: tuple[Status, Microseconds | None] | None
     _crash: BaseException | None
 
     def __init__(
         self,
         home: Home,
+        seat: Seat[Any],
         claim: Claim,
         workflow: Workflow[..., Any],
-        records: list[Record],
+        records: Sequence[Record],
         arguments: list[Any] | None = None,
+        waits: Iterable[News] = (),
     ) -> None:
         self.home = home
         self.clock = home.clock
@@ -138,18 +135,24 @@ class Actor:
         self.claim = claim
         self.instance_id = claim.instance_id
         self.workflow_name = workflow.name
-        self._workflow = workflow
+        self.workflow = workflow
         self._arguments = arguments
         self.replay = Replay(claim.instance_id, claim.created_at, records)
         self.saga = Saga(records)
         self._delivery = None
+        self.used_waits = None
+        self.stored_waits = {news.wait.operation_id: news for news in waits} if waits else None
+        self.is_behind = False
+        self.is_wanted = self.is_handed_back = False
+        self._stirred = None
         self._side = None
-        self.workflow_scope = trio.CancelScope()
+        self._seat = seat
+        self._workflow_scope = None
         self._rollback_scope = None
         self._seq = records[-1].seq if records else 0
         self._time = records[-1].recorded_at if records else claim.created_at
         self._written = None
-        self.status = Status.RUNNING
+        self.status = _RUNNING
         self._idle_since = None
         self.is_unproven = claim.recoveries > 0
         self.is_draining = False
@@ -158,11 +161,27 @@ class Actor:
         self.is_shielded = False
         self._cancel_when_unshielded = False
         self._cancel = None
-        self._cancel_reason = None
-        self._was_told_to_cancel = False
+        self.cancel_reason = None
+        self.was_told_to_cancel = False
         self.cannot_run = None
+        self.watch = None if home.observers is None else Watch(self, home.observers)
         self._release = None
         self._crash = None
+        if records and records[0].kind is Kind.CONTINUED:
+            luggage = records[0].payload
+            self.waits.unpack(luggage if isinstance(luggage, Luggage) else Luggage(**luggage))
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing of the instance has run before."""
+        return self._arguments is not None
+
+    @property
+    def waits(self) -> Waits:
+        """What it waits for from outside."""
+        if self.used_waits is None:
+            self.used_waits = Waits(self)
+        return self.used_waits
 
     @property
     def idle_since(self) -> Microseconds | None:
@@ -171,8 +190,11 @@ class Actor:
 
     @idle_since.setter
     def idle_since(self, since: Microseconds | None) -> None:
+        begins = since is not None and self._idle_since is None
         self.home.idle += (since is not None) - (self._idle_since is not None)
         self._idle_since = since
+        if begins:
+            self.home.has_room_for_more()
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -187,15 +209,24 @@ class Actor:
           Exception: if the runtime (not the workflow) failed. The instance is unharmed.
         """
         self.cannot_run = cannot_run
+        has_ended = False
         try:
-            function_end = self.saga.function_end
+            function_end = self.saga.rollback or self.saga.function_end
+            if function_end is not None and function_end.kind in _FINAL_ENDS:
+                return  # the actor before this one crashed when that had been written
             if function_end is None:
-                function_end = await self._run_function()
+                value, failure = await self._call_function()
+                function_end = await ending.end_function(self, value, failure)
             if function_end is not None:
                 self.is_ending = True
+                if self.is_dropped:
+                    raise Dropped  # while the end was written
                 with trio.CancelScope() as self._rollback_scope:
                     await self.saga.compensate(self)
-                    await self._finish(function_end)
+                    await ending.finish(self, function_end)
+                if self._rollback_scope.cancelled_caught:
+                    raise Dropped
+            has_ended = True  # or is parked, durably: what crashed meanwhile does not matter any more
         except (Dropped, LeaseLostError):
             self.drop()
         except Exception as error:
@@ -204,6 +235,8 @@ class Actor:
             self.idle_since = None
             if self._side is not None:
                 await self._side.aclose()
+        if has_ended:
+            return
         if self._crash is not None:
             raise self._crash
         if self._release is not None:
@@ -212,7 +245,7 @@ class Actor:
     def drop(self) -> None:
         """Stop at once, recording nothing. User code sees a cancellation, and can do nothing about it."""
         self.is_dropped = True
-        self.workflow_scope.cancel()
+        self._cancel_workflow()
         if self._rollback_scope is not None:
             self._rollback_scope.cancel()
         self._unwind()
@@ -227,14 +260,65 @@ class Actor:
         """Give the instance back as soon as no activity runs."""
         self.is_draining = True
         if self.is_ending:
-            in_flight = self.replay.in_flight.values()
+            in_flight = [operation for operation in self.replay.in_flight.values() if operation.is_open]
             if in_flight and all(operation.waits for operation in in_flight):
                 self.let_go(Status.COMPENSATING)
         else:
             self.deliver().poke()
 
+    def look(self) -> None:
+        """There may be messages that it waits for. Whoever says so must first see that it is not :attr:`is_dropped`."""
+        self.is_behind = True
+        self._stir()
+        if self.used_waits is not None:
+            self.used_waits.look()
+
+    def hear(self, news: News) -> None:
+        """The same, and what there was at that time for one of its waits."""
+        self._stir()
+        if self.used_waits is None:
+            self.is_behind = True
+        else:
+            self.used_waits.hear(news)
+
+    def stirred(self) -> Signal:
+        """What is set by the next :meth:`look` or :meth:`hear`."""
+        if self._stirred is None:
+            self._stirred = Signal()
+        return self._stirred
+
+    def _stir(self) -> None:
+        if self._stirred is not None:
+            self._stirred.set()
+            self._stirred = None
+            if self.is_ending:
+                self.idle_since = None
+
+    async def rest_until(self, stirred: Signal) -> None:
+        """A rollback only waits: for others to go on meanwhile it leaves the worker its room, and the memory."""
+        if not stirred.is_set():
+            self.idle_since = self.clock.now()
+        await stirred.wait()
+
+    def take_stored_wait(self, wait: Wait) -> News | None:
+        """What the database knew of a wait when the instance was claimed, if that is still all."""
+        stored = None if self.stored_waits is None else self.stored_waits.pop(wait.operation_id, None)
+        return stored if stored is not None and stored.is_of(wait) and not self.is_behind else None
+
+    def forget_stored_waits(self) -> None:
+        """The workflow asks for none of the waits that are left: its worker has died before they were closed."""
+        left, self.stored_waits = self.stored_waits or {}, None
+        if not self.is_ending and not self.is_dropped:
+            for operation_id in left:
+                self.journal.append_close(self.instance_id, operation_id)
+
     def passivate(self) -> None:
         """Give the instance back now, if it only waits."""
+        if self.is_ending:
+            if self.idle_since is not None:
+                self._release = (Status.COMPENSATING, None)  # what it waits for wakes it
+                self.drop()
+            return
         delivery = self.deliver()
         delivery.is_hurried = True
         delivery.poke()
@@ -242,15 +326,20 @@ class Actor:
     def request_cancel(self, reason: str) -> None:
         """Tell the workflow that somebody asked for its cancellation. The reason is JSON text."""
         if self._cancel is None and not self.is_ending:
-            self._was_told_to_cancel = True
+            self.was_told_to_cancel = True
             self._cancel = Operation("cancel", "cancellation", _CANCEL, self._be_cancelled)
             self.replay.add(self._cancel)
             delivery = self.deliver()
             if not self.replay.was_cancelled:
                 delivery.post(Letter(self._cancel, Kind.CANCEL_REQUESTED, reason))
 
+    @property
+    def was_recorded_as_cancelled(self) -> bool:
+        """Whether a cancel request is in the journal."""
+        return self._cancel is not None and self._cancel.record is not None
+
     def _be_cancelled(self, record: Record) -> None:
-        self._cancel_reason = record.payload["reason"]
+        self.cancel_reason = record.payload["reason"]
         for operation in self.replay.in_flight.values():
             if operation.scope is not None and operation.id not in record.payload["running"]:
                 operation.scope.cancel()  # it has never begun, so it need not go on to an outcome
@@ -260,7 +349,11 @@ class Actor:
         if self.is_shielded:
             self._cancel_when_unshielded = True
         else:
-            self.workflow_scope.cancel()
+            self._cancel_workflow()
+
+    def _cancel_workflow(self) -> None:
+        if self._workflow_scope is not None:
+            self._workflow_scope.cancel()
 
     @property
     def shield(self) -> bool:
@@ -271,22 +364,26 @@ class Actor:
     def shield(self, up: bool) -> None:
         self.is_shielded = up
         if not up and self._cancel_when_unshielded:
-            self.workflow_scope.cancel()
+            self._cancel_workflow()
 
     def cancel(self) -> None:
         """Take the shield down: the actor is dropped."""
-        self.workflow_scope.cancel()
+        self._cancel_workflow()
+
+    def next_wake(self, after: Microseconds = 0) -> Microseconds | None:
+        """When the first of its timers is due that is due after that time."""
+        wakes = (operation.wake_at for operation in self.replay.in_flight.values())
+        return min((wake for wake in wakes if wake is not None and wake > after), default=None)
 
     def let_go(self, status: Status) -> None:
         """Give the instance back: its journal is enough to bring it to where it is."""
-        wakes = [operation.wake_at for operation in self.replay.in_flight.values() if operation.wake_at is not None]
-        self._release = (status, min(wakes, default=None) if status is Status.WAITING else self.clock.now())
+        self._release = (status, self.next_wake() if status is Status.WAITING else self.clock.now())
         self.drop()
 
     def give_up(self, cause: Exception) -> None:
         """Unwind the workflow function, whose code does not fit the journal and must not go on."""
         self.cannot_run = cause
-        self.workflow_scope.cancel()
+        self._cancel_workflow()
         self._unwind()
 
     def refuse_if_dropped(self) -> None:
@@ -300,47 +397,35 @@ class Actor:
                 operation.scope.cancel()
 
     async def _give_back(self, status: Status, wake_at: Microseconds | None) -> None:
-        row = self._update_row(status, wake_at=wake_at)
+        self.is_handed_back = True
+        row = self.status_row(status, wake_at=self.clock.now() if self.is_wanted else wake_at)
         try:
             await self.journal.durable(self.journal.append_update(row | {"owner_": None}))
         except LeaseLostError:
             return
-        self.home.released(self, wake_at)
+        self.home.released(self)
 
     # -- the workflow function -------------------------------------------------------------------------------------
 
-    async def _run_function(self) -> Record | None:
-        """Run it to its end and record that. Returns the entry if a rollback comes next."""
-        value, failure = None, None
-        if self.cannot_run is None:
-            value, failure = await self._call_function()
-        self.is_ending = True
-        if self.cannot_run is not None:
-            if not self._was_told_to_cancel and self.claim.cancel_requested is None:
-                await self._park(self.cannot_run)
-                return None
-            if self._cancel_reason is None:
-                self._cancel_reason = loads(self.claim.cancel_requested or "null")
-        if self._cancel_reason is None and not self._was_recorded_as_cancelled():
-            return await self._close(value, failure)
-        return self._cancelled_end()
-
     async def _call_function(self) -> tuple[Any, Failure | None]:
+        """Run it to its end, if it can be run. Returns what it returned, or how it failed."""
+        if self.cannot_run is not None:
+            return None, None
         arguments = self._arguments
         if arguments is None:
             try:
-                arguments = self._workflow.decode_input(self.claim.input)
+                arguments = self.workflow.decode_input(self.claim.input)
             except RomancyError as error:
                 self.cannot_run = error
                 return None, None
         value, failure = None, None
-        token = current_execution.set(self)
-        branch = self.replay.begin()
+        current_execution.set(self)
+        self.replay.begin()
         try:
-            with self.workflow_scope:
+            with self._seat as self._workflow_scope:
                 if self.claim.cancel_requested is not None or self.replay.was_cancelled:
                     self.request_cancel(self.claim.cancel_requested or "null")
-                value = await self._workflow.function(WorkflowContext(self), *arguments)
+                value = await self.workflow.function(WorkflowContext(self), *arguments)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
@@ -349,103 +434,77 @@ class Actor:
                     isinstance(error, BaseExceptionGroup) and error.split(trio.Cancelled)[0]
                 ):
                     raise  # the whole app is being cancelled
+                if (recur := recur_in(error)) is not None:
+                    return recur, None
                 failure = describe(error)
         finally:
-            current_execution.reset(token)
-            self.replay.end(branch)
+            self._workflow_scope = None
+            current_execution.set(None)
+            self.replay.end()
         if self.is_dropped:
             raise Dropped
-        if self.cannot_run is None and self.replay.next_record() is not None:
-            self.cannot_run = self.replay.mismatch()
+        if self.cannot_run is None:
+            told_all = self.replay.next_record() is None
+            self.cannot_run = self.replay.unknown_change() if told_all else self.replay.mismatch()
         return value, failure
-
-    def _was_recorded_as_cancelled(self) -> bool:
-        return self._cancel is not None and self._cancel.record is not None
-
-    async def _close(self, value: Any, failure: Failure | None) -> Record | None:
-        """Record how the function ended, unless a cancel request was accepted first."""
-        kind, payload, output, error = Kind.WORKFLOW_COMPLETED, "null", None, None
-        if failure is None:
-            try:
-                output, _ = self._workflow.codec.encode(value)
-                self.check_size(output, "the result of the workflow")
-            except (InvalidDataError, PayloadTooLargeError) as problem:
-                failure = describe(problem)
-        status = Status.COMPLETED
-        if failure is not None:
-            output = None
-            kind, payload, error = Kind.WORKFLOW_FAILED, failure.as_payload(), _info(failure)
-            status = Status.FAILED if self.saga.is_empty else Status.COMPENSATING
-        entry = self.entry("", kind, payload)
-        owner = None if status.is_final else self.journal.lease.worker_id
-        row = closing_row(self.instance_id, status, self._time, owner=owner, output=output, error=error)
-        refused_for = await self.journal.close(row, entry)
-        if refused_for is not None:
-            self._seq -= 1
-            self._cancel_reason = loads(refused_for)
-            self.append("cancel", Kind.CANCEL_REQUESTED, dumps({"reason": self._cancel_reason, "running": []}))
-            return self._cancelled_end()
-        if status.is_final:
-            self.home.ended(self, status, output, error)
-            return None
-        return Record(entry["seq"], "", kind, loads(payload), entry["recorded_at"])
-
-    def _cancelled_end(self) -> Record:
-        record = self.append("", Kind.WORKFLOW_CANCELLED, dumps({"reason": self._cancel_reason}))
-        self.set_status(Status.COMPENSATING)
-        return record
-
-    async def _finish(self, function_end: Record) -> None:
-        """Record the end of the rollback."""
-        if function_end.kind is Kind.WORKFLOW_FAILED:
-            status, error = Status.FAILED, _info(Failure.from_payload(function_end.payload))
-        else:
-            reason = function_end.payload["reason"]
-            status, error = Status.CANCELLED, ErrorInfo("trio_romancy.WorkflowCancelledError", reason or "")
-        error = evolve(error, uncompensated=self.saga.uncompensated)
-        batch = self.journal.append_update(self._update_row(status, error=error))
-        await self.journal.durable(batch)
-        self.home.ended(self, status, None, error)
-
-    async def _park(self, cause: Exception) -> None:
-        error = _info(describe(cause))
-        batch = self.journal.append_update(self._update_row(Status.STUCK, error=error) | {"owner_": None})
-        await self.journal.durable(batch)
-        self.home.ended(self, Status.STUCK, None, error)
 
     # -- writing the journal ---------------------------------------------------------------------------------------
 
-    def append(self, operation_id: str, kind: Kind, payload: str) -> Record:
-        """Record an entry. It is durable before the next side effect begins."""
-        row = self.append_row(operation_id, kind, payload)
+    def append(
+        self, operation_id: str, kind: Kind, payload: str, mail: Mail | None = None, *, is_news: bool = True
+    ) -> Record:
+        """Record an entry, with what is sent together with it. It is durable before the next side effect begins.
+
+        Args:
+          is_news: whether to tell hooks.
+        """
+        row = self.append_row(operation_id, kind, payload, mail, is_news=is_news)
         return Record(row["seq"], operation_id, kind, loads(payload), row["recorded_at"])
 
-    def append_row(self, operation_id: str, kind: Kind, payload: str) -> dict[str, Any]:
+    def append_row(
+        self, operation_id: str, kind: Kind, payload: str, mail: Mail | None = None, *, is_news: bool = True
+    ) -> dict[str, Any]:
         """Record an entry, and return its row."""
         row = self.entry(operation_id, kind, payload)
         try:
             self._written = self.journal.append_entry(row)
+            if mail is not None:
+                mail.address(row["seq"])
+                self.journal.append_mail(mail)
         except LeaseLostError:
             self.drop()
             raise Dropped from None
+        if self.watch is not None and is_news:
+            self.watch.recorded(self._written, row, mail)
         if self.is_unproven:
             self.prove()
         return row
 
+    def committed(self, entry: dict[str, Any], mail: Mail | None = None) -> None:
+        """An entry was committed apart from those that are appended, with what was sent together with it."""
+        if self.watch is not None:
+            self.watch.recorded(self._written, entry, mail)  # after what was appended before it
+
+    def take_back(self) -> None:
+        """The last entry was refused: the next one takes its place."""
+        self._seq -= 1
+
     def entry(self, operation_id: str, kind: Kind, payload: str) -> dict[str, Any]:
         """The row of the next entry."""
-        self._seq += 1
-        self._time = max(self._time, self.clock.now())
+        self._seq = seq = self._seq + 1
+        now = self.clock.now()
+        if now > self._time:  # wall time can be set back, that of a journal does not go back
+            self._time = now
         return {
             "instance_id": self.instance_id,
-            "seq": self._seq,
+            "seq": seq,
             "operation_id": operation_id,
             "kind": kind,
             "payload": payload,
             "recorded_at": self._time,
         }
 
-    def _update_row(
+    def status_row(
         self, status: Status, *, wake_at: Microseconds | None = None, error: ErrorInfo | None = None
     ) -> dict[str, Any]:
         owner = None if status.is_final else self.journal.lease.worker_id
@@ -455,7 +514,7 @@ class Actor:
         """Change the status of the instance, in order with its entries."""
         self.status = status
         try:
-            self._written = self.journal.append_update(self._update_row(status))
+            self._written = self.journal.append_update(self.status_row(status))
         except LeaseLostError:
             self.drop()
             raise Dropped from None
@@ -466,13 +525,16 @@ class Actor:
         self.set_status(self.status)
         self.home.progressed(self)
 
-    def check_size(self, text: str, what: str) -> None:
-        """Raise :class:`PayloadTooLargeError` if the text is larger than the app allows."""
-        if len(text) > self.settings.max_payload:
-            raise PayloadTooLargeError(
-                f"instance {self.instance_id!r}: {what} is {len(text)} bytes of JSON, and max_payload is "
-                f"{self.settings.max_payload}; store it elsewhere and pass a reference"
-            )
+    def about(self, operation_id: str | None = None) -> dict[str, str | None]:
+        """The ``extra`` of a log record that concerns the instance."""
+        return about(self.instance_id, self.workflow_name, operation_id)
+
+    def too_large(self, text: str, what: str) -> PayloadTooLargeError:
+        """The text is larger than the app allows."""
+        return PayloadTooLargeError(
+            f"instance {self.instance_id!r}: {what} is {len(text)} bytes of JSON, and max_payload is "
+            f"{self.settings.max_payload}; store it elsewhere and pass a reference"
+        )
 
     # -- carrying out an operation ---------------------------------------------------------------------------------
 
@@ -482,7 +544,7 @@ class Actor:
         has_turn = self._is_clear() if operation.scope is self else self.has_turn(trio.lowlevel.current_task())
         if result.session is not None or not has_turn:
             return False
-        self.append_row(operation.id, result.kind, result.payload)
+        self.append_row(operation.id, result.kind, result.payload, result.mail)
         self.replay.now = self._time
         return True
 
@@ -509,7 +571,7 @@ class Actor:
             if self.is_dropped and result.session is not None:
                 await result.session.aclose()
             self.refuse_if_dropped()
-            letter = Letter(operation, result.kind, result.payload, result.session)
+            letter = Letter(operation, result.kind, result.payload, result.session, mail=result.mail)
             if self.is_ending and letter.session is not None:
                 recorded = await record_in(self, letter.session, letter)  # no workflow function, nobody else's turn
             else:
@@ -539,15 +601,9 @@ class Actor:
     def begin_attempt(self, operation: Operation) -> Batch | None:
         """An attempt begins. Returns what must be durable before its side effects; None if everything is."""
         operation.is_executing = True
-        if self.status is Status.WAITING:
-            self.set_status(Status.RUNNING)
+        if self.status is _WAITING:
+            self.set_status(_RUNNING)
         return self._written
-
-    def refuse_if_lost(self, written: Batch) -> None:
-        """Raise :class:`Dropped` if nobody knows whether it is durable."""
-        if written.lost is not None:
-            self.drop()
-            raise Dropped
 
     async def pause_until(self, when: Microseconds, operation: Operation) -> None:
         """Wait inside an operation. The actor may be dropped meanwhile if the operation only waits."""
@@ -577,7 +633,8 @@ class Actor:
         """Whether the task has its turn, and there is nothing in it that could be cancelled but the workflow."""
         if task is not self.replay.main or not self.replay.is_live:
             return False
-        return is_innermost(self.workflow_scope, task) and self._is_clear()  # and a nursery would be further in
+        assert self._workflow_scope is not None
+        return is_innermost(self._workflow_scope, task) and self._is_clear()  # and a nursery would be further in
 
     def _is_clear(self) -> bool:
         return self._delivery is None or self._delivery.is_clear
@@ -610,10 +667,15 @@ class Actor:
     def open_branch(self, name: str) -> AbstractContextManager[None]:
         return self.replay.branch(name)
 
-    def call_activity(
-        self, activity: Activity[..., Any], args: tuple[Any, ...], kwargs: Any
-    ) -> Coroutine[Any, Any, Any]:
-        return operations.call_activity(self, activity, args, kwargs)
+    def patched(self, change_id: str) -> bool:
+        self.refuse_if_dropped()
+        id, is_patched = self.replay.is_patched(change_id)
+        if is_patched is None:
+            self.append(id, Kind.PATCHED, "null")
+            self.replay.patches[id] = is_patched = True
+        return is_patched
+
+    call_activity = operations.call_activity
 
     def sleep(self, duration: Microseconds, id: str | None) -> Coroutine[Any, Any, None]:
         return operations.sleep_until(self, self.replay.now + duration, id)
@@ -621,11 +683,63 @@ class Actor:
     def sleep_until(self, when: datetime, id: str | None) -> Coroutine[Any, Any, None]:
         return operations.sleep_until(self, from_datetime(when), id)
 
+    def wait_event(
+        self, type: str, subject: str | None, codec: Codec[Any], timeout: Microseconds | None, id: str | None
+    ) -> Coroutine[Any, Any, ReceivedEvent]:
+        return channels.wait_event(self, type, subject, codec, timeout, id)
+
+    def receive(
+        self, channel: str, codec: Codec[Any], timeout: Microseconds | None, id: str | None
+    ) -> Coroutine[Any, Any, Message]:
+        return channels.receive(self, channel, codec, timeout, id)
+
+    def subscribe(self, channel: str, mode: ChannelMode, id: str | None) -> Coroutine[Any, Any, None]:
+        return channels.subscribe(self, channel, mode, id)
+
+    def unsubscribe(self, channel: str, id: str | None) -> Coroutine[Any, Any, None]:
+        return channels.unsubscribe(self, channel, id)
+
+    def publish(
+        self, name: str, channel: str, data: object, metadata: Any, addressee: str | None, id: str | None
+    ) -> Coroutine[Any, Any, None]:
+        return channels.publish(self, name, channel, data, metadata, addressee, id)
+
+    def start_child(
+        self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Coroutine[Any, Any, ChildHandle[Any]]:
+        return children.start(self, workflow, args, kwargs)
+
+    def run_child(
+        self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Coroutine[Any, Any, Any]:
+        return children.run(self, workflow, args, kwargs)
+
+    def await_child(self, child: ChildHandle[Any], id: str) -> Coroutine[Any, Any, Any]:
+        return children.result(self, child, id, owns=False)
+
+    def recur(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:
+        self.refuse_if_dropped()
+        text, _ = self.workflow.encode_input(args, kwargs)
+        if len(text) > self.settings.max_payload:
+            raise self.too_large(text, "the input to recur with")
+        raise Recur(text)
+
+    def set_details(self, value: object) -> None:
+        self.refuse_if_dropped()
+        text = to_json(value)
+        if len(text) > MAX_DETAILS:
+            raise PayloadTooLargeError(
+                f"instance {self.instance_id!r}: its details are {len(text)} bytes of JSON, and can be {MAX_DETAILS}; "
+                f"they are for a look at it, keep data elsewhere"
+            )
+        if not self.is_replaying:
+            try:
+                self.journal.append_details(self.instance_id, text)
+            except LeaseLostError:
+                self.drop()
+                raise Dropped from None
+
     def open_timeout(
         self, duration: Microseconds, id: str | None, *, fail: bool
     ) -> AbstractContextManager[trio.CancelScope]:
         return operations.open_timeout(self, duration, id, fail=fail)
-
-
-def _info(failure: Failure) -> ErrorInfo:
-    return ErrorInfo(failure.error_type, failure.message, failure.traceback)

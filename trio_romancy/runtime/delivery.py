@@ -13,15 +13,20 @@ from ..model import Kind, Status
 from ..serialization import dumps, loads
 from ..storage.dialects import is_transient
 from ..storage.instances import Record, has_entry, insert_entries
+from ..storage.messages import take as take_message
 from ..storage.patience import patiently
 from ..storage.session import Session
+from ..storage.waiting import Found
 from ..storage.workers import fence
 from .activities import Dropped
 from .mailbox import Letter, Mailbox
+from .waits import OpenWait
 
 if TYPE_CHECKING:
     from .actor import Actor
 
+AHEAD: Microseconds = 200_000
+"""So long before its next timer is due a passive instance is taken up: then it is in time, however busy its worker."""
 _PATIENCE = 5.0
 """Seconds that a replay waits for code that is busy with something else than an operation."""
 _GRACE: Microseconds = 50_000
@@ -65,12 +70,16 @@ class Delivery:
         actor = self._actor
         try:
             await self._tell_journal()
+            await self._settled()
+            actor.forget_stored_waits()
             while not actor.is_ending and not actor.is_dropped:
                 await self._settled()
-                letter = self._mailbox.receive_nowait()
+                if actor.is_ending or actor.is_dropped:
+                    break  # meanwhile: what comes now, the end sees to
+                letter = self._next()
                 if letter is None:
                     await self._rest()
-                elif letter.operation.is_in_flight:
+                elif letter.operation.is_open:
                     self._is_recording = True
                     await self._record(letter)
                     self._is_recording = False
@@ -100,6 +109,9 @@ class Delivery:
                 return
             replay.tell_next()
         if not replay.is_live and not actor.is_ending:
+            if (misfit := replay.unknown_change()) is not None and not replay.waits_outside():
+                actor.give_up(misfit)
+                return
             if self._mailbox and (letter := self._mailbox.receive_nowait()) is not None:
                 await self._record(letter)  # a cancel request: what has not begun will not begin any more
                 await self._settled()
@@ -117,20 +129,57 @@ class Delivery:
 
     # -- the mailbox -----------------------------------------------------------------------------------------------
 
+    def _next(self) -> Letter | None:
+        """The next letter; or the next message or due timer, whichever came first."""
+        waits = self._actor.used_waits
+        if waits is None or self._mailbox:
+            return self._mailbox.receive_nowait()
+        due, match = self._mailbox.due_timer(), waits.next()
+        if match is not None and (due is None or match[1].sent_at <= due):
+            return self._letter_of(*match)
+        if due is not None and not waits.have_looked_since(due):
+            if not waits.is_looking:
+                waits.look()  # something may have come before the time was over
+            return None
+        return self._mailbox.receive_nowait()
+
+    def _letter_of(self, wait: OpenWait, found: Found) -> Letter:
+        actor, operation = self._actor, wait.operation
+        kind = wait.filter.kind
+
+        async def receive() -> Record | None:
+            record = actor.append(operation.id, kind, found.payload)
+            actor.waits.receive(wait, found)
+            return record
+
+        async def take() -> Record | None:
+            entry = actor.entry(operation.id, kind, found.payload)
+            if not await actor.journal.call(take_message, found.seq, entry):
+                actor.waits.give_up(wait.filter, found.seq)
+                return None
+            actor.committed(entry)
+            actor.waits.receive(wait, found)
+            return Record(entry["seq"], operation.id, kind, loads(found.payload), entry["recorded_at"])
+
+        return Letter(operation, kind, found.payload, via=take if wait.filter.is_competing else receive)
+
     async def _record(self, letter: Letter) -> None:
         """Record what a letter says, and tell the workflow."""
         actor, operation, payload = self._actor, letter.operation, letter.payload
         actor.idle_since = None
         if letter.kind is Kind.CANCEL_REQUESTED:
             payload = dumps({"reason": loads(payload), "running": self._running()})
-        if letter.session is None:
-            record = actor.append(operation.id, letter.kind, payload)
-        else:
-            committed = await record_in(actor, letter.session, letter)
-            if committed is None:
+        record: Record | None
+        if letter.session is not None:
+            record = await record_in(actor, letter.session, letter)
+            if record is None:
                 operation.stir()
-                return
-            record = committed
+        elif letter.via is not None:
+            record = await letter.via()
+        else:
+            record = actor.append(operation.id, letter.kind, payload, letter.mail)
+        if record is None:
+            return
         actor.replay.now = record.recorded_at
         operation.tell(record)
 
@@ -152,7 +201,9 @@ class Delivery:
             return
         if not self._is_idle():
             actor.idle_since = None
-            await self._mailbox.wait(None)
+            waits = actor.used_waits
+            # A due timer may have to wait for the answer of a look, and that for the database.
+            await self._mailbox.wait(None, for_timers=waits is None or not waits.is_looking)
             return
         now = actor.clock.now()
         if actor.idle_since is None:
@@ -161,8 +212,11 @@ class Delivery:
             actor.prove()
         until = actor.idle_since + actor.settings.idle_timeout
         if self.is_hurried or now >= until:
-            actor.let_go(Status.WAITING)
-            return
+            wake = actor.next_wake(after=now)
+            if wake is None or wake > now + AHEAD:
+                actor.let_go(Status.WAITING)
+                return
+            until = wake  # it would be taken up again at once
         if actor.status is not Status.WAITING:
             if now >= actor.idle_since + _GRACE:
                 actor.set_status(Status.WAITING)
@@ -171,6 +225,9 @@ class Delivery:
         await self._mailbox.wait(until)
 
     def _is_idle(self) -> bool:
+        waits = self._actor.used_waits
+        if waits is not None and waits.is_looking:
+            return False
         awaited = [operation for operation in self._actor.replay.in_flight.values() if operation.task is not None]
         return bool(awaited) and all(operation.waits for operation in awaited)
 
@@ -180,10 +237,17 @@ async def record_in(actor: Actor, session: Session, letter: Letter) -> Record | 
     entry = actor.entry(letter.operation.id, letter.kind, letter.payload)
     record = Record(entry["seq"], letter.operation.id, letter.kind, loads(letter.payload), entry["recorded_at"])
 
+    mail = letter.mail
+
     def write(connection: Connection) -> None:
         insert_entries(connection, [entry])
         fence(connection, actor.journal.lease, actor.clock.now() + actor.settings.lease_time)
+        if mail is not None:
+            mail.address(entry["seq"])
+            mail.lock(connection, actor.clock.now())
+            mail.apply(connection, actor.clock.now(), None)  # who is resident here is woken through the database
 
+    failure: Exception | None = None
     # Once it has begun, nothing but its own answer ends it: a torn commit has an unknown fate.
     with trio.CancelScope(shield=True):
         try:
@@ -194,12 +258,15 @@ async def record_in(actor: Actor, session: Session, letter: Letter) -> Record | 
         except LeaseLostError:
             raise
         except Exception as error:
-            if is_transient(error) and await _is_stored(actor, record):
-                return record
-            letter.refusal = None if is_transient(error) else error
-            return None
+            failure = error
+    if failure is not None and not (is_transient(failure) and await _is_stored(actor, record)):
+        letter.refusal = None if is_transient(failure) else failure
+        return None
+    actor.committed(entry, mail)
     if actor.is_unproven:
         actor.prove()
+    if mail is not None:
+        actor.home.mail_sent()
     return record
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import trio
@@ -13,6 +14,8 @@ from ..clock import Clock, Microseconds
 from ..model import Kind
 
 if TYPE_CHECKING:
+    from ..storage.instances import Record
+    from ..storage.mail import Mail
     from ..storage.session import Session
     from .replay import Operation
 
@@ -29,6 +32,10 @@ class Letter:
     """The transaction that it must be recorded in; None: the journal."""
     refusal: Exception | None = None
     """Why the database refuses to commit that transaction."""
+    mail: Mail | None = None
+    """What is sent together with the entry."""
+    via: Callable[[], Awaitable[Record | None]] | None = None
+    """Records it, if more has to be done for that than to append an entry. Returns None if it is to be forgotten."""
 
 
 @define(eq=False)
@@ -61,18 +68,20 @@ class Mailbox:
 
     def next_timer(self) -> Microseconds | None:
         """When the next timer is due."""
-        while self._timers and not self._timers[0][2].operation.is_in_flight:
+        while self._timers and not self._timers[0][2].operation.is_open:
             heapq.heappop(self._timers)
         return self._timers[0][0] if self._timers else None
+
+    def due_timer(self) -> Microseconds | None:
+        """When the next timer was due; None if none is."""
+        due = self.next_timer()
+        return due if due is not None and due <= self._clock.now() else None
 
     def receive_nowait(self) -> Letter | None:
         """The next letter, or due timer; None if there is neither."""
         if self._letters:
             return self._letters.popleft()
-        due = self.next_timer()
-        if due is not None and due <= self._clock.now():
-            return heapq.heappop(self._timers)[2]
-        return None
+        return None if self.due_timer() is None else heapq.heappop(self._timers)[2]
 
     async def aclose(self) -> None:
         """Roll back the transactions of letters that nobody will read."""
@@ -82,10 +91,10 @@ class Mailbox:
                 if session is not None:
                     await session.aclose()
 
-    async def wait(self, until: Microseconds | None) -> None:
+    async def wait(self, until: Microseconds | None, *, for_timers: bool = True) -> None:
         """Wait for a letter, a new or due timer, a poke, or that time. May return early."""
         self._arrived = trio.Event()
-        due = self.next_timer()
+        due = self.next_timer() if for_timers else None
         if due is not None:
             until = due if until is None else min(due, until)
         if until is None:

@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import trio
+from attrs import evolve
 
 from ..clock import Microseconds
 from ..define import Activity
 from ..errors import InvalidDataError
 from ..model import Kind
-from ..serialization import loads
+from ..serialization import dumps, loads
 from ..storage.instances import Record
 from .activities import Dropped, attempt
 from .failure import Failure
@@ -39,9 +40,14 @@ async def call_activity(
     It is a cancellation point before it begins. Then it is shielded, up to its outcome.
     """
     task = trio.lowlevel.current_task()
-    id = _new_id(actor, task, activity.name, activity.id)
+    actor.refuse_if_dropped()
+    id = actor.replay.new_id(task, activity.name, activity.id)
     await trio.lowlevel.checkpoint_if_cancelled()
-    record = None if actor.replay.is_live else await _recorded(actor, task, id, _ACTIVITY)
+    record = None if actor.replay.is_live else await recorded(actor, task, id, _ACTIVITY)
+    if record is None and actor.replay.kept:
+        record = await kept(actor, task, id, "activity", _ACTIVITY)
+        if record is not None:
+            actor.saga.completed(id, record.payload)
     if record is not None:
         return await _hear(actor, activity, id, record.kind, record.payload)
     suffix = "}" if activity.compensation is None else undo_text(activity, args, kwargs)
@@ -75,7 +81,7 @@ async def call_activity(
     if result is None:
         await trio.lowlevel.checkpoint_if_cancelled()  # it had never begun when a cancel request came
         raise Dropped
-    if result.kind is not Kind.ACTIVITY_COMPLETED:
+    if result.kind is not activity.completed_kind:
         return await _hear(actor, activity, id, result.kind, loads(result.payload))
     if activity.compensation is not None:
         actor.saga.completed(id, loads(result.payload))
@@ -100,9 +106,12 @@ async def _hear(actor: Actor, activity: Activity[..., Any], id: str, kind: Kind,
 async def sleep_until(actor: Actor, when: Microseconds, id: str | None) -> None:
     """Sleep until that time, across restarts."""
     task = trio.lowlevel.current_task()
-    id = _new_id(actor, task, "sleep", id)
+    id = new_id(actor, task, "sleep", id)
     await trio.lowlevel.checkpoint_if_cancelled()
-    if actor.replay.is_live or await _recorded(actor, task, id, _TIMER) is None:
+    record = None if actor.replay.is_live else await recorded(actor, task, id, _TIMER)
+    if record is None and actor.replay.kept:
+        record = await kept(actor, task, id, "sleep", _TIMER)
+    if record is None:
         operation = Operation(id, "sleep", _TIMER, None, task, waits=True, wake_at=when)
         actor.replay.add(operation)
         try:
@@ -116,7 +125,7 @@ async def sleep_until(actor: Actor, when: Microseconds, id: str | None) -> None:
 @contextmanager
 def open_timeout(actor: Actor, duration: Microseconds, id: str | None, *, fail: bool) -> Iterator[trio.CancelScope]:
     """A cancel scope whose deadline is an entry."""
-    id = _new_id(actor, trio.lowlevel.current_task(), "timeout", id)
+    id = new_id(actor, trio.lowlevel.current_task(), "timeout", id)
     when = actor.replay.now + duration
     with trio.CancelScope() as scope:
         operation = Operation(id, "timeout", _TIMEOUT, lambda _: scope.cancel(), wake_at=when)
@@ -130,13 +139,13 @@ def open_timeout(actor: Actor, duration: Microseconds, id: str | None, *, fail: 
         raise trio.TooSlowError
 
 
-def _new_id(actor: Actor, task: trio.lowlevel.Task, name: str, id: str | None) -> str:
+def new_id(actor: Actor, task: trio.lowlevel.Task, name: str, id: str | None) -> str:
     """An operation begins: its id."""
     actor.refuse_if_dropped()
     return actor.replay.new_id(task, name, id)
 
 
-async def _recorded(actor: Actor, task: trio.lowlevel.Task, id: str, kinds: frozenset[Kind]) -> Record | None:
+async def recorded(actor: Actor, task: trio.lowlevel.Task, id: str, kinds: frozenset[Kind]) -> Record | None:
     """The outcome of the operation, if the journal says it next and nobody else wants a turn."""
     replay = actor.replay
     if not actor.has_turn(task):
@@ -144,7 +153,57 @@ async def _recorded(actor: Actor, task: trio.lowlevel.Task, id: str, kinds: froz
     record = replay.take(id, kinds)
     if record is None:
         if replay.next_record() is None and not actor.is_being_cancelled:
+            if (misfit := replay.unknown_change()) is not None:
+                actor.give_up(misfit)
+                raise Dropped
             replay.go_live()
     elif replay.taken % _BREATHER == 0:
         await trio.lowlevel.cancel_shielded_checkpoint()
     return record
+
+
+async def kept(actor: Actor, task: trio.lowlevel.Task, id: str, what: str, kinds: frozenset[Kind]) -> Record | None:
+    """The outcome that the operation had before the instance was retried, recorded anew in its turn."""
+    outcome = actor.replay.take_kept(id, kinds)
+    if outcome is None:
+        return None
+    operation = Operation(id, what, kinds, None, task)
+    return evolve(outcome, payload=await perform(actor, operation, _anew(actor, operation, outcome)))
+
+
+def _anew(actor: Actor, operation: Operation, outcome: Record) -> Letter:
+    """Records a kept outcome. What it says has happened before, so nobody else is told of it."""
+    payload = dumps(outcome.payload)
+
+    async def record() -> Record:
+        return actor.append(operation.id, outcome.kind, payload, is_news=False)
+
+    return Letter(operation, outcome.kind, payload, via=record)
+
+
+async def perform(actor: Actor, operation: Operation, letter: Letter) -> Any:
+    """Have a letter recorded in its turn, or hear what was recorded. Returns what the entry says."""
+    assert operation.task is not None
+    await trio.lowlevel.checkpoint_if_cancelled()
+    if actor.replay.kept and (outcome := actor.replay.take_kept(operation.id, operation.kinds)) is not None:
+        letter = _anew(actor, operation, outcome)
+    if not actor.replay.is_live:
+        record = await recorded(actor, operation.task, operation.id, operation.kinds)
+        if record is not None:
+            return record.payload
+    record = None
+    actor.replay.add(operation)
+    try:
+        with trio.CancelScope(shield=True) as operation.scope:
+            if not actor.replay.is_live:
+                actor.deliver()
+                record = await operation.news()
+            if record is None:
+                actor.deliver().post(letter)
+                record = await operation.news()
+    finally:
+        actor.end(operation)
+    if record is None:
+        await trio.lowlevel.checkpoint_if_cancelled()  # it had not begun when a cancel request came
+        raise Dropped
+    return record.payload

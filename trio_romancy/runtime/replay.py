@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from random import Random
 from typing import Protocol
 
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from ..clock import Microseconds
 from ..errors import NonDeterminismError, OperationIdError
@@ -62,9 +62,15 @@ class Operation:
     """Its outcome, once the workflow has been told."""
     _news: trio.Event | None = None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it can still get an outcome. A timeout has one before its block ends."""
+        return self.is_in_flight and self.record is None
+
     def tell(self, record: Record) -> None:
         """Tell the workflow its outcome."""
         self.record = record
+        self.wake_at = None
         if self.deliver is not None:
             self.deliver(record)
         else:
@@ -101,13 +107,14 @@ class Branch:
         return self._random
 
 
-current_branch: ContextVar[Branch] = ContextVar("trio_romancy_current_branch")
+current_branch: ContextVar[Branch | None] = ContextVar("trio_romancy_current_branch", default=None)
+"""What was opened with ``ctx.branch``; None: the trunk, on which every workflow function begins."""
 
 
 class Replay:
     """The operations of one instance, and its journal up to where it went on from."""
 
-    def __init__(self, instance_id: str, created_at: Microseconds, records: list[Record]) -> None:
+    def __init__(self, instance_id: str, created_at: Microseconds, records: Sequence[Record]) -> None:
         self.instance_id = instance_id
         self.now = created_at
         """Time of the entry last told to the workflow."""
@@ -119,22 +126,38 @@ class Replay:
         self._untold = deque(record for record in records if record.kind.is_delivered) if records else None
         self._failures: dict[str, list[Record]] | None = None
         """Failed attempts, by operation id."""
+        self.kept: dict[str, Record] | None = None
+        """Outcomes from before a retry, which count again when they are asked for, by operation id."""
         self._used: set[str] = set()
         self._added: trio.Event | None = None
+        self.patches: dict[str, bool] = {}
+        """Changes of the code, and whether the instance goes their way."""
+        self._unasked: set[str] | None = None
+        """Those of them that the code has not asked for since the replay began; None: there were none."""
         self.main: trio.lowlevel.Task | None = None
         """The task that runs the workflow function."""
+        self._trunk: Branch
         for record in records:
             if record.kind is Kind.ATTEMPT_FAILED:
                 self.add_failure(record)
+            elif record.kind is Kind.PATCHED:
+                self.patches[record.operation_id] = True
+            elif record.kind is Kind.KEPT:
+                self.kept = (self.kept or {}) | {record.operation_id: record}
+            elif self.kept is not None:
+                self.kept.pop(record.operation_id, None)  # it has been asked for
+        if self.patches:
+            self._unasked = set(self.patches)
 
-    def begin(self) -> Token[Branch]:
-        """The workflow function begins, in the current task. Returns what :meth:`end` takes."""
+    def begin(self) -> None:
+        """The workflow function begins, in the current task."""
         self.main = trio.lowlevel.current_task()
-        return current_branch.set(Branch("", self.main, self.instance_id))
+        self._trunk = Branch("", self.main, self.instance_id)
+        if current_branch.get() is not None:  # the app was opened inside a branch of some other instance
+            current_branch.set(None)
 
-    def end(self, branch: Token[Branch]) -> None:
+    def end(self) -> None:
         """The workflow function has ended."""
-        current_branch.reset(branch)  # a task whose context names itself would be left to the garbage collector
         self.main = None
 
     # -- failed attempts -------------------------------------------------------------------------------------------
@@ -155,6 +178,48 @@ class Replay:
             kept = [record for record in self._failures[operation_id] if record.seq > until]
             self._failures[operation_id] = kept
 
+    def take_kept(self, operation_id: str, kinds: frozenset[Kind]) -> Record | None:
+        """The outcome that an operation had before the instance was retried, if it can have that again."""
+        record = None if self.kept is None else self.kept.pop(operation_id, None)
+        if record is None or record.payload["kind"] not in kinds:
+            return None
+        return evolve(record, kind=Kind(record.payload["kind"]), payload=record.payload["payload"])
+
+    # -- changes of the code ---------------------------------------------------------------------------------------
+
+    def is_patched(self, change_id: str) -> tuple[str, bool | None]:
+        """Whether the branch that asks goes the way of a change; None: it does, if that is recorded.
+
+        One that is in the midst of its journal has been here before, and has gone the old way.
+
+        Returns also the id of the change in this branch.
+        """
+        prefix = (current_branch.get() or self._trunk).prefix
+        id = f"{prefix}{change_id}"
+        try:
+            checked_id(change_id, "a change id")
+            checked_id(id, "a change id, with its branch,")
+        except ValueError as error:
+            raise OperationIdError(f"instance {self.instance_id!r}: {error}") from None
+        if self._unasked is not None:
+            self._unasked.discard(id)
+        if id not in self.patches and self._has_passed(prefix):
+            self.patches[id] = False
+        return id, self.patches.get(id)
+
+    def _has_passed(self, prefix: str) -> bool:
+        """Whether the branch that the current task is in goes on in the journal, as far as ids can tell."""
+        if not prefix:
+            return self.next_record() is not None
+        ids = (record.operation_id for record in self._untold or ())
+        return any(id.startswith(prefix) or "/" not in id for id in ids)  # ids of the user's own have no prefix
+
+    def unknown_change(self) -> NonDeterminismError | None:
+        """The journal is used up, and the instance has gone the way of a change that the code has not asked for."""
+        if not self._unasked:
+            return None
+        return self.mismatch_of(min(self._unasked), "is a change whose way it goes", "does not ask for that change")
+
     # -- operation ids ---------------------------------------------------------------------------------------------
 
     def new_id(self, task: trio.lowlevel.Task, name: str, explicit: str | None) -> str:
@@ -163,7 +228,7 @@ class Replay:
         Raises:
           OperationIdError: if it has neither, or the id has been used.
         """
-        branch = current_branch.get()
+        branch = current_branch.get() or self._trunk
         if explicit is not None:
             id = explicit
             try:
@@ -176,7 +241,7 @@ class Replay:
             id = f"{branch.prefix}{name}:{number}"
         else:
             raise self._in_child_task(
-                f"{name!r} is called", f"with .options(id=...) on an activity, or id=... on ctx.{name}"
+                f"{name!r} is called", f"with .options(id=...) on an activity or a child, or id=... on ctx.{name}"
             )
         if id in self._used:
             raise OperationIdError(
@@ -188,7 +253,7 @@ class Replay:
 
     def random(self) -> Random:
         """The random generator of the branch that the current task is in."""
-        branch = current_branch.get()
+        branch = current_branch.get() or self._trunk
         if branch.task is not trio.lowlevel.current_task():
             raise self._in_child_task("ctx.random or ctx.uuid4 is used", "drawing in the parent task")
         return branch.random
@@ -196,7 +261,7 @@ class Replay:
     @contextmanager
     def branch(self, name: str) -> Iterator[None]:
         """Prefix the ids of the current task's operations."""
-        prefix = f"{current_branch.get().prefix}{name}/"
+        prefix = f"{(current_branch.get() or self._trunk).prefix}{name}/"
         if not name or prefix in self._used:
             problem = "has been opened before; each branch needs its own name" if name else "needs a name"
             raise OperationIdError(f"instance {self.instance_id!r}: the branch {name!r} {problem}")
@@ -301,7 +366,7 @@ class Replay:
     @property
     def was_cancelled(self) -> bool:
         """Whether the journal holds a cancel request that the workflow has not been told of yet."""
-        return any(record.kind is Kind.CANCEL_REQUESTED for record in self._untold or ())
+        return self._untold is not None and any(record.kind is Kind.CANCEL_REQUESTED for record in self._untold)
 
     def go_live(self) -> None:
         """The journal is used up: from now on operations are carried out."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import nullcontext, suppress
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -15,13 +16,23 @@ from attrs import define, evolve, frozen
 from ..clock import Clock, Microseconds
 from ..define import Workflow, find_workflow
 from ..errors import LeaseLostError, RomancyError
+from ..logs import about
 from ..model import ErrorInfo, Status
+from ..signal import Signal
+from ..storage.claims import Claim, TakenUp
 from ..storage.database import Database
-from ..storage.instances import Claim, Record, load_records, update_row
+from ..storage.instances import Record, load_records, update_row
 from ..storage.journal import Journal
 from ..storage.patience import patiently
-from .actor import Actor, Settings
+from ..storage.waiting import News
+from .actor import Actor
+from .courier import Courier
 from .failure import describe
+from .home import Settings
+from .observers import Observers
+from .seat import Seat
+from .waits import Waits
+from .watch import tell_end
 
 _logger = logging.getLogger("trio_romancy.supervisor")
 
@@ -32,6 +43,11 @@ _FIRST_RESTART = 0.05
 """Seconds; each further restart within the window waits twice as long."""
 _SUSPICION = 5.0
 """Seconds after which an instance that has outlived its worker more than once lets the next one of its kind run."""
+_MOST_FREE_SEATS = 256
+"""So many tasks, of some 3 KB each, wait for an instance to run."""
+
+_Taken = tuple[TakenUp, list[Any] | None]
+"""An instance to run, and its arguments if it is new."""
 
 
 @define(eq=False)
@@ -42,7 +58,7 @@ class Ending:
     output: str | None = None
     """JSON text."""
     error: ErrorInfo | None = None
-    _changed: trio.Event | None = None
+    _changed: Signal | None = None
 
     def stir(self) -> None:
         """Wake who waits: the instance has ended, or has left this process's memory."""
@@ -50,11 +66,11 @@ class Ending:
             self._changed.set()
             self._changed = None
 
-    async def changed(self) -> None:
-        """Wait for :meth:`stir`."""
+    def changed(self) -> Signal:
+        """What is set by the next :meth:`stir`."""
         if self._changed is None:
-            self._changed = trio.Event()
-        await self._changed.wait()
+            self._changed = Signal()
+        return self._changed
 
 
 @frozen
@@ -83,23 +99,31 @@ class Supervisor:
         max_recoveries: int,
         on_wake: Callable[[Microseconds], None],
         on_room: Callable[[], None],
+        on_mail: Callable[[], None],
+        observers: Observers | None,
     ) -> None:
         self.settings = settings
         self.clock = clock
         self.database = database
         self.journal = journal
         self.thread_limiter = thread_limiter
+        self.observers = observers
         self.idle = 0
         self.is_draining = False
         self._endings = endings
         self._max_recoveries = max_recoveries
         self._on_wake = on_wake
         self._on_room = on_room
+        self._on_mail = on_mail
+        self._courier = Courier(database, clock)
         self._actors: dict[str, Actor | None] = {}
         """By instance id; None while the journal is being loaded."""
+        self._behind: set[str] = set()
+        """Instances for whose actors there is something new, which are being made."""
         self._cancels: dict[str, str] = {}
         """Requests that came after the claim."""
         self._nursery: trio.Nursery | None = None
+        self._free_seats: list[Seat[_Taken]] = []
         self._emptied = trio.Event()
         self._restarts = 0
         self._suspect: str | None = None
@@ -108,7 +132,7 @@ class Supervisor:
         """Hold the nursery until cancelled."""
         async with trio.open_nursery() as self._nursery:
             task_status.started()
-            await trio.sleep_forever()
+            await self._courier.run()
 
     def has_room(self, most_running: int, most_resident: int) -> bool:
         """Whether one more instance may be taken into memory."""
@@ -132,25 +156,79 @@ class Supervisor:
         """Numbers about the actors."""
         return SupervisorStatistics(self.resident, self.idle, self._restarts)
 
-    def spawn(self, claim: Claim, new: list[Any] | None = None) -> None:
+    def spawn(self, taken: TakenUp, new: list[Any] | None = None) -> None:
         """Run an instance that this worker owns, or tell its actor what the claim says.
 
         Args:
           new: the workflow's arguments, if the instance is new, so that its journal is empty.
         """
+        claim = taken.claim
         if claim.instance_id in self._actors:
             actor = self._actors[claim.instance_id]
             if claim.cancel_requested is not None:
                 self._cancels[claim.instance_id] = claim.cancel_requested  # also for the actor that follows a crash
                 if actor is not None:
                     actor.request_cancel(claim.cancel_requested)
+            if claim.was_mine and taken.waits:
+                self.hear(taken.waits)
+            else:
+                self.stir({claim.instance_id})
             return
+        if claim.was_mine:
+            taken = TakenUp(claim)  # its actor has gone meanwhile: what there is for its waits may be out of date
         assert self._nursery is not None
         self._actors[claim.instance_id] = None
         if claim.recoveries > 1:
             self._suspect = claim.instance_id
             self._nursery.start_soon(self._watch, claim.instance_id)
-        self._nursery.start_soon(self._supervise, claim, new)
+        if self._free_seats:
+            self._free_seats.pop().take((taken, new), claim.instance_id)
+        else:
+            self._nursery.start_soon(self._sit, (taken, new), name=claim.instance_id)
+
+    def spawn_new(self, row: dict[str, Any], arguments: list[Any]) -> None:
+        """Run a new instance of this worker. ``row`` is what has been stored."""
+        claim = Claim(
+            row["instance_id"],
+            row["workflow"],
+            row["status"],
+            row["input"],
+            row["created_at"],
+            0,
+            None,
+            row["started_after"],
+            trace=row["trace"],
+        )
+        self.spawn(TakenUp(claim, ()), new=arguments)
+
+    def stir(self, instance_ids: Iterable[str]) -> None:
+        """There may be something new for these instances, which this worker owns.
+
+        One whose actor is being dropped will be given back, or restarted: it must want attention then.
+        """
+        for instance_id in instance_ids:
+            if (actor := self._living(instance_id)) is not None:
+                actor.look()
+
+    def hear(self, news: Sequence[News]) -> None:
+        """There was this for waits of this worker's instances."""
+        for one in news:
+            if (actor := self._living(one.wait.instance_id)) is not None:
+                actor.hear(one)
+
+    def _living(self, instance_id: str) -> Actor | None:
+        """The actor that can be told; if there is none, whoever comes next will know that it must look."""
+        actor = self._actors.get(instance_id)
+        if actor is not None and not actor.is_dropped:
+            return actor
+        if actor is None and instance_id in self._actors:
+            self._behind.add(instance_id)
+        elif actor is not None and not actor.is_handed_back:
+            actor.is_wanted = True  # it is given back with that, or its journal is loaded anew
+        else:
+            with suppress(LeaseLostError):  # and then everything is taken up anew
+                self.journal.append_wake(instance_id)
+        return None
 
     def start_soon(self, fn: Callable[[], Awaitable[object]]) -> None:
         """Run a task in the nursery."""
@@ -192,28 +270,48 @@ class Supervisor:
 
     # -- one actor -------------------------------------------------------------------------------------------------
 
-    async def _supervise(self, claim: Claim, new: list[Any] | None) -> None:
+    async def _sit(self, taken: _Taken) -> None:
+        """Run that instance, and then others, as they come."""
+        seat = Seat(self._free_seats)
+        try:
+            await self._supervise(seat, *taken)
+            del taken  # it may be large, and the wait for the next one long
+            while not seat.is_spoilt and len(self._free_seats) < _MOST_FREE_SEATS:
+                await self._supervise(seat, *await seat.next())
+        except BaseException as error:
+            seat.close(error)
+            raise
+        seat.close(None)
+
+    async def _supervise(self, seat: Seat[_Taken], taken: TakenUp, new: list[Any] | None) -> None:
+        claim = taken.claim
         crashes: deque[Microseconds] | None = None
         try:
             while True:
                 try:
-                    records = [] if new is not None else await self._load(claim.instance_id)
+                    records = taken.records
+                    if records is None:
+                        records = await self._load(claim.instance_id)
                     if (reason := self._cancels.get(claim.instance_id)) is not None:
                         claim = evolve(claim, cancel_requested=reason)
-                    actor = Actor(self, claim, _workflow(claim), records, new)
+                    actor = Actor(self, seat, claim, _workflow(claim), records, new, taken.waits)
+                    actor.is_behind = claim.instance_id in self._behind
+                    self._behind.discard(claim.instance_id)
                     self._actors[claim.instance_id] = actor
                     if self.is_draining:
                         actor.drain()
-                    await actor.run(_too_often(claim, self._max_recoveries))
+                    with nullcontext() if actor.watch is None else actor.watch.over(len(records)):
+                        await actor.run(_too_often(claim, self._max_recoveries))
                     return
                 except LeaseLostError:
                     return
                 except Exception as error:
-                    new = None
+                    taken, new = TakenUp(claim), None
                     crashes = crashes or deque(maxlen=_CRASHES)
                     if not await self._may_restart(claim, crashes, error):
                         return
-                claim = evolve(claim, status=Status.RUNNING)  # whatever it was before, something may have begun since
+                # Whatever it was before, something may have begun since, and nobody has kept it waiting.
+                claim = evolve(claim, status=Status.RUNNING, due_at=None)
         finally:
             self._forget(claim.instance_id)
 
@@ -222,10 +320,12 @@ class Supervisor:
         self._actors[claim.instance_id] = None
         crashes.append(self.clock.now())
         if len(crashes) == _CRASHES and crashes[-1] - crashes[0] < _WINDOW:
-            _logger.exception("instance %s: its actor crashed too often, parking it", claim.instance_id)
+            message = "instance %s: its actor crashed too often, parking it"
+            _logger.exception(message, claim.instance_id, extra=_about(claim))
             await self._park(claim, error)
             return False
-        _logger.exception("instance %s: its actor crashed, restarting it through replay", claim.instance_id)
+        message = "instance %s: its actor crashed, restarting it through replay"
+        _logger.exception(message, claim.instance_id, extra=_about(claim))
         self._restarts += 1
         await trio.sleep(_FIRST_RESTART * 2 ** (len(crashes) - 1) * random.uniform(0.5, 1.0))
         await self.journal.flush()  # what the crashed actor recorded is part of the journal it left
@@ -239,27 +339,50 @@ class Supervisor:
         error = ErrorInfo(failure.error_type, failure.message, failure.traceback)
         row = update_row(claim.instance_id, Status.STUCK, self.clock.now(), owner=None, error=error)
         await self.journal.durable(self.journal.append_update(row))
-        self._end(claim.instance_id, Status.STUCK, None, error)
+        self._end(claim, Status.STUCK, None, error)
 
     # -- what actors tell ------------------------------------------------------------------------------------------
 
     def ended(self, actor: Actor, status: Status, output: str | None, error: ErrorInfo | None) -> None:
         """The instance has this status now, durably."""
-        self._end(actor.instance_id, status, output, error)
+        self._end(actor.claim, status, output, error)
 
-    def released(self, actor: Actor, wake_at: Microseconds | None) -> None:
-        """The instance is given back, durably, and wants attention again at that time."""
-        if wake_at is not None:
-            self._on_wake(wake_at)
+    def released(self, actor: Actor) -> None:
+        """The instance is given back, durably."""
+        self._on_wake(self.clock.now())  # it may be due: somebody may have asked for attention before it was released
+
+    def goes_on(self, claim: Claim, first: Record) -> None:
+        """An instance has recurred, durably, and this worker owns the next of its chain, whose journal begins so."""
+        self.spawn(TakenUp(claim, [first]))
+
+    def left_to_others(self, actor: Actor, error: ErrorInfo) -> None:
+        """The instance is given back, durably, because its journal does not fit the code."""
+        message = "instance %s does not fit the code here, and is left to other workers: %s"
+        _logger.warning(message, actor.instance_id, error.message, extra=actor.about())
+
+    def has_room_for_more(self) -> None:
+        """One more actor only waits."""
+        self._on_room()
+
+    def look_for(self, waits: Waits) -> None:
+        """Look into the database for messages, and tell them."""
+        self._courier.look_for(waits)
+
+    def mail_sent(self) -> None:
+        """Messages, or events for the broker, have been stored without the journal."""
+        self._on_mail()
 
     def progressed(self, actor: Actor) -> None:
         """What the instance does now has not taken its process down."""
         self._clear(actor.instance_id)
 
-    def _end(self, instance_id: str, status: Status, output: str | None, error: ErrorInfo | None) -> None:
+    def _end(self, claim: Claim, status: Status, output: str | None, error: ErrorInfo | None) -> None:
         if status is Status.STUCK and error is not None:
-            _logger.error("instance %s is stuck: %s: %s", instance_id, error.error_type, error.message)
-        ending = self._endings.pop(instance_id, None)
+            message = "instance %s is stuck: %s: %s"
+            _logger.error(message, claim.instance_id, error.error_type, error.message, extra=_about(claim))
+        if self.observers is not None:
+            tell_end(self.observers, claim, self.journal.lease.worker_id, self.clock.now(), status, error)
+        ending = self._endings.pop(claim.instance_id, None)
         if ending is not None:
             ending.status, ending.output, ending.error = status, output, error
             ending.stir()
@@ -269,6 +392,7 @@ class Supervisor:
         if (ending := self._endings.get(instance_id)) is not None:
             ending.stir()
         self._cancels.pop(instance_id, None)
+        self._behind.discard(instance_id)
         self._clear(instance_id)
         self._on_room()
         if not self._actors:
@@ -284,6 +408,10 @@ class Supervisor:
         if self._suspect == instance_id:
             self._suspect = None
             self._on_wake(self.clock.now())
+
+
+def _about(claim: Claim) -> dict[str, str | None]:
+    return about(claim.instance_id, claim.workflow)
 
 
 def _workflow(claim: Claim) -> Workflow[..., Any]:
