@@ -1,17 +1,22 @@
 """Durable workflows for trio."""
 
 from .app import App, AppStatistics
+from .child import ChildHandle
 from .context import ActivityContext, WorkflowContext, current_activity
 from .define import Activity, Compensation, Workflow, activity, compensation, workflow
 from .errors import (
     ActivityError,
     ActivityTerminalError,
+    ChannelModeConflictError,
+    ChildWorkflowError,
     DatabaseError,
     DefinitionError,
+    EventTimeoutError,
     InstanceExistsError,
     InstanceNotFoundError,
     InvalidDataError,
     InvalidInputError,
+    MessageTimeoutError,
     NonDeterminismError,
     OperationIdError,
     PayloadTooLargeError,
@@ -26,7 +31,24 @@ from .errors import (
     WorkflowStuckError,
 )
 from .handle import WorkflowHandle
-from .model import Entry, ErrorInfo, Instance, Kind, Status
+from .hooks import ActivityInfo, BatchInfo, Hooks, LeaseInfo, MessageInfo, TimerInfo, WorkflowInfo
+from .instance_filter import InstanceFilter
+from .model import (
+    ChannelMode,
+    Entry,
+    ErrorInfo,
+    Instance,
+    Kind,
+    Message,
+    OutboxEvent,
+    OutboxStatus,
+    Page,
+    ReceivedEvent,
+    Sent,
+    Status,
+    WorkerInfo,
+)
+from .process import run_worker
 from .retry import RetryPolicy
 from .storage.session import Session
 
@@ -34,40 +56,62 @@ __all__ = [
     "Activity",
     "ActivityContext",
     "ActivityError",
+    "ActivityInfo",
     "ActivityTerminalError",
     "App",
     "AppStatistics",
+    "BatchInfo",
+    "ChannelMode",
+    "ChannelModeConflictError",
+    "ChildHandle",
+    "ChildWorkflowError",
     "Compensation",
     "DatabaseError",
     "DefinitionError",
     "Entry",
     "ErrorInfo",
+    "EventTimeoutError",
+    "Hooks",
     "Instance",
     "InstanceExistsError",
+    "InstanceFilter",
     "InstanceNotFoundError",
     "InvalidDataError",
     "InvalidInputError",
     "Kind",
+    "LeaseInfo",
+    "Message",
+    "MessageInfo",
+    "MessageTimeoutError",
     "NonDeterminismError",
     "OperationIdError",
+    "OutboxEvent",
+    "OutboxStatus",
+    "Page",
     "PayloadTooLargeError",
     "Problem",
+    "ReceivedEvent",
     "RetryExhaustedError",
     "RetryPolicy",
     "RomancyError",
     "SchemaError",
+    "Sent",
     "Session",
     "Status",
     "TerminalError",
+    "TimerInfo",
+    "WorkerInfo",
     "Workflow",
     "WorkflowCancelledError",
     "WorkflowContext",
     "WorkflowError",
     "WorkflowFailedError",
     "WorkflowHandle",
+    "WorkflowInfo",
     "WorkflowStuckError",
     "activity",
     "compensation",
     "current_activity",
+    "run_worker",
     "workflow",
 ]

@@ -17,7 +17,7 @@ from .errors import DefinitionError, InvalidDataError, InvalidInputError, Proble
 from .ids import MAX_ID, checked_id, is_id
 from .model import Kind
 from .retry import RetryPolicy
-from .serialization import Codec, codec, is_structured, loads
+from .serialization import Codec, codec, dumps, is_structured, loads
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -141,6 +141,8 @@ class Workflow(_Definition, Generic[P, R]):
     """Without the context."""
     takes_object: bool
     """Whether its one parameter is structured, so that the input is stored as that JSON object itself."""
+    event_handler: bool = False
+    """Whether an event of its name that comes over HTTP starts it."""
     id: str | None = None
     """The instance id of the next start; None: a new one."""
 
@@ -161,17 +163,22 @@ class Workflow(_Definition, Generic[P, R]):
           InvalidInputError: naming every bad field.
         """
         if not kwargs and len(args) == len(self.codecs):
-            return self._as_text(dict(zip(self.codecs, args, strict=True)), Codec.encode)
+            try:
+                return self._as_text(
+                    [codec.encode(value) for codec, value in zip(self.codecs.values(), args, strict=True)]
+                )
+            except InvalidDataError:
+                pass  # all that is wrong is found below
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
             raise self._invalid([Problem("$", str(error))]) from None
         bound.apply_defaults()
-        return self._as_text(bound.arguments, Codec.encode)
+        return self._as_text(self._each(bound.arguments, Codec.encode))
 
     def check_input(self, raw: Any) -> tuple[str, list[Any]]:
         """The same for an input that is given as plain JSON data."""
-        return self._as_text(self._by_name(raw), lambda codec, value: codec.encode(codec.decode(value)))
+        return self._as_text(self._each(self._by_name(raw), lambda codec, value: codec.encode(codec.decode(value))))
 
     def decode_input(self, text: str) -> list[Any]:
         """The arguments that a stored input stands for.
@@ -202,15 +209,16 @@ class Workflow(_Definition, Generic[P, R]):
         encoded = {name: loads(self.codecs[name].encode(defaults[name])[0]) for name in self.codecs if name not in raw}
         return {name: raw[name] if name in raw else encoded[name] for name in self.codecs}
 
-    def _as_text(
-        self, values: dict[str, Any], encode: Callable[[Codec[Any], Any], tuple[str, Any]]
-    ) -> tuple[str, list[Any]]:
-        encoded = self._each(values, encode)
+    def _as_text(self, encoded: list[tuple[str, Any]]) -> tuple[str, list[Any]]:
+        """An input as it is stored, and as it is read back, of what each parameter is."""
         restored = [value for _, value in encoded]
         if self.takes_object:
             return encoded[0][0], restored
-        texts = [f'"{name}":{text}' for name, (text, _) in zip(self.codecs, encoded, strict=True)]
-        return "{" + ",".join(texts) + "}", restored
+        fields = [
+            f'"{name}":{text}' if name.isascii() else f"{dumps(name)}:{text}"
+            for name, (text, _) in zip(self.codecs, encoded, strict=True)
+        ]
+        return f"{{{','.join(fields)}}}", restored
 
     def _each(self, values: dict[str, Any], apply: Callable[[Codec[Any], Any], T]) -> list[T]:
         """Apply something to each value and its codec, collecting what is wrong with any of them."""
@@ -353,9 +361,11 @@ class _ActivityDecorator(typing.Protocol):
 def workflow(function: Callable[Concatenate[WorkflowContext, P], Awaitable[R]], /) -> Workflow[P, R]: ...
 @overload
 def workflow(
-    *, name: str | None = None
+    *, name: str | None = None, event_handler: bool = False
 ) -> Callable[[Callable[Concatenate[WorkflowContext, P], Awaitable[R]]], Workflow[P, R]]: ...
-def workflow(function: Callable[..., Any] | None = None, /, *, name: str | None = None) -> Any:
+def workflow(
+    function: Callable[..., Any] | None = None, /, *, name: str | None = None, event_handler: bool = False
+) -> Any:
     """Define an ``async def`` that orchestrates activities, and is replayed from its journal after a crash.
 
     It takes a :class:`WorkflowContext` first, then its input. Between operations it must be deterministic: time,
@@ -363,6 +373,8 @@ def workflow(function: Callable[..., Any] | None = None, /, *, name: str | None 
 
     Args:
       name: the name in the database, by default the function's.
+      event_handler: whether whoever can post events to :attr:`App.asgi` may start it: an event of the type that is the
+        workflow's name does, and the event's data are the input.
 
     Raises:
       DefinitionError: if it cannot be used so, naming function and parameter.
@@ -385,6 +397,7 @@ def workflow(function: Callable[..., Any] | None = None, /, *, name: str | None 
                 codec=named.codec("return"),
                 codecs=codecs,
                 signature=named.signature.replace(parameters=parameters),
+                event_handler=event_handler,
                 takes_object=len(codecs) == 1 and is_structured(next(iter(codecs.values())).annotation),
             )
         )
@@ -400,6 +413,11 @@ def find_workflow(name: str) -> Workflow[..., Any] | None:
 def find_compensation(name: str) -> Compensation[..., Any] | None:
     """The compensation of that name that this process has defined."""
     return _registry.get((Compensation, name))
+
+
+def all_workflows() -> list[Workflow[..., Any]]:
+    """All workflows that this process has defined."""
+    return [definition for (cls, _), definition in _registry.items() if cls is Workflow]
 
 
 def workflow_names() -> list[str]:

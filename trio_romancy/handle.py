@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+import trio
 from attrs import define, field
 
-from .clock import Duration
+from .clock import Duration, seconds
+from .errors import RomancyError, WorkflowCancelledError, WorkflowFailedError, WorkflowStuckError
+from .model import ErrorInfo, Status
+from .serialization import loads
 
 if TYPE_CHECKING:
     from .app import App
@@ -40,9 +44,27 @@ class WorkflowHandle(Generic[R]):
           InstanceNotFoundError: if there is no such instance.
           trio.TooSlowError: if it has not ended in time.
         """
-        result: R = await self._app._result(self.instance_id, self._workflow, self._ending, timeout)
+        if timeout is None:
+            status, output, error = await self._app._end_of(self.instance_id, self._ending)
+        else:
+            with trio.fail_after(seconds(timeout)):
+                status, output, error = await self._app._end_of(self.instance_id, self._ending)
+        if status is not Status.COMPLETED:
+            raise self._failure(status, error)
+        value = loads(output or "null")
+        result: R = value if self._workflow is None else self._workflow.codec.decode(value)
         return result
 
     async def cancel(self, reason: str | None = None) -> bool:
         """Ask for the instance's cancellation: see :meth:`App.cancel`."""
         return await self._app.cancel(self.instance_id, reason)
+
+    def _failure(self, status: Status, error: ErrorInfo | None) -> RomancyError:
+        assert error is not None
+        if status is Status.STUCK:
+            return WorkflowStuckError(self.instance_id, error.error_type, error.message)
+        if status is Status.CANCELLED:
+            return WorkflowCancelledError(self.instance_id, error.message or None, error.uncompensated)
+        return WorkflowFailedError(
+            self.instance_id, error.error_type, error.message, error.traceback, error.uncompensated
+        )

@@ -58,6 +58,7 @@ class CrashingDatabase:
     reached: set[int] = field(factory=set)
     """Which of the crashes have happened."""
     is_exclusive = True  # and so nobody polls, which would take long under virtual time
+    can_listen = False
 
     @property
     def name(self) -> str:
@@ -73,6 +74,15 @@ class CrashingDatabase:
     async def read(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return await self._inner.read(fn, *args, **kwargs)
 
+    async def run_long(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self._inner.run_long(fn, *args, **kwargs)
+
+    async def alter(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self._inner.alter(fn, *args, **kwargs)
+
+    async def listen(self, on_notify: Callable[[str], None]) -> None:
+        await self._inner.listen(on_notify)
+
     @asynccontextmanager
     async def open_writer(self) -> AsyncIterator[Writer]:
         async with self._inner.open_writer() as writer:
@@ -84,7 +94,8 @@ class CrashingDatabase:
             yield _CrashingTransaction(transaction, self)
 
     async def _commit(self, commit: Callable[[], Awaitable[R]], *, dies_with_worker: bool = False) -> R:
-        if self.worker is None:
+        worker = self.worker  # it may be set to None during the commit
+        if worker is None:
             return await commit()
         self.commits += 1
         how = self._crashes.get(self.commits)
@@ -94,25 +105,17 @@ class CrashingDatabase:
         if how is How.DATABASE_AWAY:
             raise _away()
         if how is How.ACTOR_BEFORE:
-            self.worker.crash_actors(InjectedCrash("an actor crashes"))
+            worker.crash_actors(InjectedCrash("an actor crashes"))
         if how is How.WORKER_BEFORE:
-            await self._kill(dies_with_worker)
+            await _kill(worker, dies_with_worker)
         result = await commit()
         if how is How.ACTOR_AFTER:
-            self.worker.crash_actors(InjectedCrash("an actor crashes"))
+            worker.crash_actors(InjectedCrash("an actor crashes"))
         if how is How.WORKER_AFTER:
-            await self._kill(dies_with_worker)
+            await _kill(worker, dies_with_worker)
         if how is How.ANSWER_LOST:
             raise _away()
         return result
-
-    async def _kill(self, dies_with_worker: bool) -> None:
-        """Kill the worker, and its task that is committing; a client that is committing lives on."""
-        assert self.worker is not None
-        self.worker.abandon()
-        await trio.lowlevel.checkpoint_if_cancelled()
-        if dies_with_worker:
-            raise InjectedCrash("the worker dies")
 
 
 @define(eq=False)
@@ -138,6 +141,14 @@ class _CrashingTransaction:
 
     async def commit(self, last: Callable[[Connection], None]) -> None:
         await self._database._commit(lambda: self._inner.commit(last), dies_with_worker=True)
+
+
+async def _kill(worker: Worker, dies_with_worker: bool) -> None:
+    """Kill the worker, and its task that is committing; a client that is committing lives on."""
+    worker.abandon()
+    await trio.lowlevel.checkpoint_if_cancelled()
+    if dies_with_worker:
+        raise InjectedCrash("the worker dies")
 
 
 def _away() -> DatabaseAwayError:

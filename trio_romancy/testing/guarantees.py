@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
+from ..ids import short_id
 from ..model import Entry, Instance, Kind, Status
 
 _OUTCOMES = {
@@ -14,6 +15,14 @@ _OUTCOMES = {
     Kind.ACTIVITY_CANCELLED,
     Kind.TIMER_FIRED,
     Kind.TIMEOUT_FIRED,
+    Kind.EVENT_RECEIVED,
+    Kind.MESSAGE_RECEIVED,
+    Kind.WAIT_TIMED_OUT,
+    Kind.PUBLISHED,
+    Kind.SUBSCRIBED,
+    Kind.UNSUBSCRIBED,
+    Kind.CHILD_STARTED,
+    Kind.CHILD_ENDED,
     Kind.CANCEL_REQUESTED,
     Kind.COMPENSATION_COMPLETED,
 }
@@ -21,6 +30,7 @@ _END_OF = {
     Status.COMPLETED: Kind.WORKFLOW_COMPLETED,
     Status.FAILED: Kind.WORKFLOW_FAILED,
     Status.CANCELLED: Kind.WORKFLOW_CANCELLED,
+    Status.RECURRED: Kind.WORKFLOW_RECURRED,
 }
 
 
@@ -38,6 +48,8 @@ def _has_ended(instance: Instance, history: Sequence[Entry]) -> list[str]:
         return [f"has not ended, it is {instance.status}"]
     ends = [entry.kind for entry in history if entry.kind.ends_function]
     expected = [_END_OF[instance.status]]
+    if any(entry.kind is Kind.ROLLBACK_REQUESTED for entry in history):
+        expected = [Kind.WORKFLOW_COMPLETED]  # and it is cancelled because its parent did not
     problems = [] if ends == expected else [f"is {instance.status}, and its journal says {ends}"]
     if instance.worker_id is not None:
         problems.append(f"has ended and is still owned by {instance.worker_id!r}")
@@ -64,11 +76,21 @@ def _is_in_order(instance: Instance, history: Sequence[Entry]) -> list[str]:
 
 
 def _is_compensated(instance: Instance, history: Sequence[Entry]) -> list[str]:
-    to_undo = [
-        f"{entry.operation_id}/compensation"
-        for entry in history
-        if entry.kind is Kind.ACTIVITY_COMPLETED and entry.payload.get("compensation")
-    ]
+    to_undo: list[str] = []
+    starts: dict[str, str] = {}
+    for entry in history:
+        if entry.kind is Kind.ACTIVITY_COMPLETED and entry.payload.get("compensation"):
+            to_undo.append(short_id(f"{entry.operation_id}/compensation"))
+        elif entry.kind is Kind.CHILD_STARTED and entry.payload.get("refused") is None:
+            starts[entry.payload["child"]] = short_id(f"{entry.operation_id}/compensation")
+            to_undo.append(starts[entry.payload["child"]])
+        elif entry.kind is Kind.CHILD_ENDED:
+            # One that has completed is undone in the place of its end; another has undone itself.
+            undo = starts.pop(entry.payload["child"], None)  # None: it has been awaited before
+            if undo is not None:
+                to_undo.remove(undo)
+                if entry.payload["status"] == Status.COMPLETED or entry.payload["error"]["uncompensated"]:
+                    to_undo.append(undo)
     expected = list(reversed(to_undo)) if instance.status in (Status.FAILED, Status.CANCELLED) else []
     kinds = (Kind.COMPENSATION_COMPLETED, Kind.COMPENSATION_FAILED)
     undone = [entry.operation_id for entry in history if entry.kind in kinds]

@@ -1,0 +1,64 @@
+"""JSON from strangers: what Python would read although JSON does not allow it is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+MAX_DEPTH = 100
+"""The most arrays and objects inside each other. What is stored will be read again, at any depth of the stack."""
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"JSON has no {constant}")
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse)
+
+
+def loads(body: bytes) -> Any:
+    """The value that the JSON text stands for.
+
+    Raises:
+      ValueError: if it is not JSON in UTF-8, is nested too deeply, or has text in it that is not Unicode.
+    """
+    try:
+        text = body.decode()
+        value = _decoder.decode(text)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8: {error}") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is not JSON: {error}") from None
+    except RecursionError:
+        raise _too_deep() from None
+    _check_depth(value)
+    if "\\ud" in text.lower():
+        _check_surrogates(value)
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            item
+            for each in level
+            if isinstance(each, (dict, list))
+            for item in (each.values() if isinstance(each, dict) else each)
+            if isinstance(item, (dict, list))
+        ]
+        if not level:
+            return
+    raise _too_deep()
+
+
+def _check_surrogates(value: Any) -> None:
+    """An escape can be half of a character."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("it has half a surrogate pair in it, which is no Unicode text") from None
+
+
+def _too_deep() -> ValueError:
+    return ValueError(f"it is nested more than {MAX_DEPTH} levels deep")
