@@ -1,0 +1,258 @@
+"""Looks at a database from all sides, for ``doctor``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+from importlib.util import find_spec
+from pathlib import Path
+
+import trio_asyncio
+from attrs import define, field, frozen
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from ..clock import current_clock
+from ..errors import DatabaseError
+from ..storage import checkup, dialects, migrations, workers
+from ..storage.database import Database, open_database
+from ..storage.schema import REVISION
+from ..storage.urls import file_of
+from .failures import only_leaf
+from .wording import count, lasting
+
+_OVERDUE = 60
+"""Seconds that an instance may be due before somebody should have taken it up."""
+_LEAST_SPACE = 256 * 1024 * 1024
+"""Bytes that should be free beside a SQLite file."""
+_MOST_IDS = 5
+
+
+class Verdict(StrEnum):
+    """What a check has come to."""
+
+    OK = "ok"
+    NOTE = "note"
+    """Nothing is wrong, but it is worth knowing."""
+    PROBLEM = "problem"
+
+
+@frozen
+class Finding:
+    """What one check has found."""
+
+    check: str
+    verdict: Verdict
+    found: str
+    todo: str | None = None
+    """What to do about it."""
+
+
+async def examine(url: str) -> list[Finding]:
+    """Check all that can be checked. What is wrong is in what it returns, and never raised."""
+    examination = _Examination(url)
+    try:
+        if examination.look_at_file():
+            async with trio_asyncio.open_loop(), open_database(url) as database:
+                await examination.look_at_database(database)
+    except (BaseExceptionGroup, DatabaseError) as error:
+        leaf = only_leaf(error)
+        if not isinstance(leaf, DatabaseError):
+            raise
+        examination.problem("database", str(leaf), "see that it is named as it should be, and may be used")
+    return examination.findings
+
+
+@define(eq=False)
+class _Examination:
+    _url: str
+    findings: list[Finding] = field(factory=list)
+    revision: str | None = None
+    """Of the tables; None if there are none."""
+
+    def ok(self, check: str, found: str) -> None:
+        self.findings.append(Finding(check, Verdict.OK, found))
+
+    def note(self, check: str, found: str, todo: str | None = None) -> None:
+        self.findings.append(Finding(check, Verdict.NOTE, found, todo))
+
+    def problem(self, check: str, found: str, todo: str) -> None:
+        self.findings.append(Finding(check, Verdict.PROBLEM, found, todo))
+
+    # -- before it is opened -------------------------------------------------------------------------------------------
+
+    def look_at_file(self) -> bool:
+        """Returns whether to go on. The file is not made by looking for it."""
+        file = file_of(self._url)
+        if file is None:
+            return True
+        if file == "":
+            self.problem("database", "it is in memory: only its own process sees it", "name a file, or a server")
+            return False
+        if not os.path.exists(file):
+            self.problem("file", f"there is no {file}", "run trio-romancy migrate, which makes it, or mend the name")
+            return False
+        locked = [file + end for end in ("", "-wal", "-shm") if os.path.exists(file + end)]
+        locked = [name for name in locked if not os.access(name, os.R_OK | os.W_OK)]
+        if locked:
+            todo = "give the user of this process read and write permission"
+            self.problem("file", f"{', '.join(locked)} cannot be read and written", todo)
+            return False
+        free = shutil.disk_usage(os.path.dirname(os.path.abspath(file))).free
+        found = f"{Path(file).stat().st_size / 1e6:,.1f} MB, {free / 1e9:,.1f} GB free beside it"
+        if free < _LEAST_SPACE:
+            self.problem("file", found, "make room: SQLite cannot write when the disk is full")
+        else:
+            self.ok("file", found)
+        return True
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    async def look_at_database(self, database: Database) -> None:
+        if not await self._try("connection", self._look_at_connection, database):
+            return
+        await self._try("clock", self._look_at_clock, database)
+        await self._try("settings", self._look_at_settings, database)
+        if not await self._try("tables", self._look_at_tables, database):
+            return
+        await self._try("rights", self._look_at_rights, database)
+        if self.revision == REVISION:
+            await self._try("workers", self._look_at_workers, database)
+            await self._try("stuck", self._look_at_stuck, database)
+            await self._try("outbox", self._look_at_outbox, database)
+
+    async def _try(self, check: str, look: Callable[..., Awaitable[None]], *arguments: object) -> bool:
+        """Whether the check could be made."""
+        try:
+            await look(*arguments)
+        except (DatabaseError, DBAPIError) as error:
+            todo = "see that the user of the database URL may do that"
+            if check == "connection" or dialects.is_transient(error):
+                todo = "see that the server runs, and that host, port, user, password and database are right"
+            said = error.orig if isinstance(error, DBAPIError) else error
+            self.problem(check, f"it could not be checked: {said}", todo)
+            return False
+        return True
+
+    async def _look_at_connection(self, database: Database) -> None:
+        clock = current_clock()
+        begun = clock.now()
+        which = await database.read(dialects.describe)
+        took = (clock.now() - begun) / 1000
+        self.ok("connection", f"{which} answers in {took:.0f} ms")
+        if not which.startswith("SQLite"):
+            drivers = {name: find_spec(name) is not None for name in ("aiomysql", "asyncpg")}
+            there = ", ".join(name for name, is_there in drivers.items() if is_there)
+            self.ok("drivers", f"installed: {there}")
+
+    async def _look_at_clock(self, database: Database) -> None:
+        clock = current_clock()
+
+        def ask(connection: Connection) -> tuple[int, int | None, int]:
+            return clock.now(), dialects.server_time(connection), clock.now()
+
+        await database.read(ask)  # the first time a connection may have to be made
+        earliest, there, latest = await database.read(ask)
+        if there is None:
+            self.ok("clock", "the database is on this machine")
+            return
+        apart = max(earliest - there, there - latest, 0) / 1_000_000
+        if apart >= 1:
+            side = "behind" if there > latest else "ahead of"
+            found = f"this machine is {lasting(apart)} {side} the server, whose time counts"
+            self.problem("clock", found, "set both clocks by NTP")
+        else:
+            self.ok("clock", "this machine and the server agree")
+
+    async def _look_at_settings(self, database: Database) -> None:
+        if wrong := await database.read(dialects.forgetful_settings):
+            found = "a crash of its machine can take back what was committed"
+            self.note("settings", found, f"set {', '.join(wrong)}, unless other machines have a copy")
+        else:
+            self.ok("settings", "what is committed stays")
+
+    async def _look_at_tables(self, database: Database) -> None:
+        self.revision = await database.read(migrations.revision)
+        if self.revision is None:
+            self.problem("tables", "there are none of trio_romancy", "run trio-romancy migrate")
+        elif self.revision < REVISION:
+            found = f"they have revision {self.revision}, this version works with {REVISION}"
+            self.problem("tables", found, "run trio-romancy migrate")
+        elif self.revision > REVISION:
+            found = f"they have revision {self.revision}, this version knows up to {REVISION}"
+            self.problem("tables", found, "install the version of trio_romancy that has migrated them, or a newer one")
+        else:
+            self.ok("tables", f"they are up to date: revision {REVISION}")
+
+    async def _look_at_rights(self, database: Database) -> None:
+        is_current = self.revision == REVISION
+        missing: dict[str, list[str]] = {}
+        for table in checkup.TABLES if is_current else ():
+            for right in checkup.RIGHTS:
+                try:
+                    async with database.open_transaction() as transaction:
+                        await transaction.run(checkup.use_right, table, right)
+                except DBAPIError as error:
+                    if dialects.is_transient(error):
+                        raise
+                    missing.setdefault(table, []).append(right)
+        for table, rights in missing.items():
+            todo = f"GRANT {', '.join(rights)} ON {table} to the user of the database URL"
+            self.problem("rights", f"{' and '.join(rights)} on {table} refused", todo)
+        if is_current and not missing:
+            self.ok("rights", "all tables can be read and written")
+        try:
+            async with database.open_transaction() as transaction:
+                could = await transaction.run(checkup.use_right_to_create, tables_exist=self.revision is not None)
+        except DBAPIError as error:
+            if dialects.is_transient(error):
+                raise
+            if is_current:
+                self.note("rights", "no tables can be made: another user must migrate after an upgrade")
+            else:
+                todo = "GRANT the right to create, alter and drop tables, or let another user run trio-romancy migrate"
+                self.problem("rights", f"no tables can be made: {error.orig}", todo)
+        else:
+            if could:
+                self.ok("rights", "tables can be made")
+
+    # -- what is left lying --------------------------------------------------------------------------------------------
+
+    async def _look_at_workers(self, database: Database) -> None:
+        now = await database.read(dialects.server_time) or current_clock().now()
+        found = await database.read(workers.list_workers, now)
+        alive = [worker for worker in found if worker.is_alive]
+        overdue = await database.read(checkup.overdue, now - _OVERDUE * 1_000_000)
+        left = sum(worker.owned for worker in found if not worker.is_alive)
+        start = "start one: trio-romancy worker MODULE:APP"
+        if alive:
+            self.ok("workers", f"{count(len(alive), 'worker')} alive")
+            if len(found) > len(alive):
+                self.note("workers", f"{len(found) - len(alive)} dead, whose leases the others will end")
+        elif overdue or left:
+            self.problem("workers", f"none is alive, and {count(left, 'instance')} belong to dead ones", start)
+        else:
+            self.note("workers", "none is alive", start)
+        if overdue:
+            by_workflow = ", ".join(f"{number:,} of {name!r}" for name, number in sorted(overdue.items()))
+            found_due = f"due for more than {_OVERDUE} s, and nobody takes them: {by_workflow}"
+            todo = "see that a worker runs which defines these workflows, with code that fits, and keeps up"
+            self.problem("instances", found_due, todo)
+
+    async def _look_at_stuck(self, database: Database) -> None:
+        ids = await database.read(checkup.stuck_instances, _MOST_IDS + 1)
+        if not ids:
+            self.ok("stuck", "no instance is stuck")
+            return
+        shown = ", ".join(ids[:_MOST_IDS]) + (", and more" if len(ids) > _MOST_IDS else "")
+        todo = "see why (trio-romancy show ID), mend the cause, then trio-romancy resume ID"
+        self.problem("stuck", f"stuck: {shown}", todo)
+
+    async def _look_at_outbox(self, database: Database) -> None:
+        if number := await database.read(checkup.dead_events):
+            todo = "see why (trio-romancy outbox list), then trio-romancy outbox retry --all"
+            self.problem("outbox", f"{count(number, 'event')} failed, invalid or expired", todo)
+        else:
+            self.ok("outbox", "no event was given up")

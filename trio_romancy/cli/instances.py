@@ -1,0 +1,71 @@
+"""Instances, as people see them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from ..model import Instance, Status
+from .screen import Screen
+from .wording import Styled, ago, at, lasting, long_json
+
+_STYLES = {
+    Status.COMPLETED: "green",
+    Status.RECURRED: "green",
+    Status.FAILED: "red",
+    Status.STUCK: "bold red",
+    Status.CANCELLED: "yellow",
+    Status.COMPENSATING: "yellow",
+}
+
+
+def styled(status: Status) -> Styled:
+    """A status in its colour."""
+    return status.value, _STYLES.get(status, "")
+
+
+def show_instances(screen: Screen, instances: Iterable[Instance]) -> None:
+    """A list of instances."""
+    now = datetime.now(UTC)
+    rows = [(one.instance_id, one.workflow, styled(one.status), ago(one.created_at, now)) for one in instances]
+    screen.table(("instance", "workflow", "status", "started"), rows)
+
+
+def show_instance(screen: Screen, instance: Instance, *, in_full: bool) -> None:
+    """What is known of one instance, beside its journal."""
+    now = datetime.now(UTC)
+    screen.line((instance.instance_id, "bold"))
+    facts: list[tuple[str, Styled]] = [
+        ("workflow", instance.workflow),
+        ("status", styled(instance.status)),
+        ("started", f"{at(instance.created_at)} ({ago(instance.created_at, now)})"),
+        ("updated", f"{at(instance.updated_at)} ({ago(instance.updated_at, now)})"),
+    ]
+    if instance.finished_at is not None:
+        took = lasting((instance.finished_at - instance.created_at).total_seconds())
+        facts.append(("finished", f"{at(instance.finished_at)} (after {took})"))
+    others = (("worker", instance.worker_id), ("parent", instance.parent_id), ("continues", instance.continued_from))
+    facts += [(name, id) for name, id in others if id is not None]
+    if instance.error is not None:
+        said = f"{instance.error.error_type}: {instance.error.message}".strip(": ")
+        facts.append(("error", (said or "it was cancelled", "red")))
+        if instance.error.uncompensated:
+            facts.append(("not undone", (", ".join(instance.error.uncompensated), "bold red")))
+    screen.facts(facts)
+    data = [("input", instance.input), ("details", instance.details)]
+    if instance.status is Status.COMPLETED:
+        data.append(("output", instance.output))
+    for name, value in data:
+        if value is not None:
+            _show_data(screen, name, long_json(value))
+    if in_full and instance.error is not None and instance.error.traceback:
+        screen.line(("traceback", "dim"))
+        screen.lines(instance.error.traceback, indent=2)
+
+
+def _show_data(screen: Screen, name: str, text: str) -> None:
+    if "\n" not in text:
+        screen.facts([(name.ljust(len("finished")), text)])
+    else:
+        screen.line((name, "dim"))
+        screen.lines(text, indent=2)

@@ -1,0 +1,128 @@
+"""How many workflows of three activities a database does in a second, with this process as its worker."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import trio
+import trio_asyncio
+from attrs import frozen
+
+from ..app import App
+from ..clock import current_clock
+from ..context import WorkflowContext
+from ..define import Workflow, activity, workflow
+from ..storage import checkup, migrations, misfits
+from ..storage.database import Database, open_database
+from ..storage.patience import patiently_for
+from ..storage.removal import remove_instances
+from .call import START_TIMEOUT
+
+CLIENTS = (1, 20, 200)
+"""At a time; each starts a workflow and waits for its result, again and again."""
+
+NAME = "trio_romancy_bench_"
+"""How the names of the workflows begin."""
+
+_FAR_APART = 3600 * 1_000_000
+"""Microseconds by which no two clocks differ."""
+_AT_ONCE = 500
+"""Instances that are removed in one transaction."""
+_CLEANING = 60.0
+"""Seconds that removing may take after Ctrl-C."""
+
+
+@frozen
+class Rate:
+    """What was measured."""
+
+    clients: int
+    workflows: int
+    """How many were done."""
+    per_second: float
+
+
+async def measure(database: str, clients: int, seconds: float, *, is_ours: bool) -> Rate:
+    """Measure for so many seconds.
+
+    Args:
+      is_ours: whether the database is thrown away. Else its tables must be there, and what was started is removed.
+    """
+    name = NAME + secrets.token_hex(8)
+    flow = _define(name)
+    created_from = current_clock().now() - _FAR_APART
+    try:
+        # A worker throws away messages that are older than it is told: it is not told what the others are.
+        async with App(database, auto_migrate=is_ours, message_retention=timedelta(days=36_500)) as app:
+            await (await app.start(flow, 0)).result()  # so that all is there that has to be
+            return await _measure(app, flow, clients, seconds)
+    finally:
+        if not is_ours:
+            with trio.move_on_after(_CLEANING, shield=True):
+                await _remove(database, name, created_from)
+
+
+async def _measure(app: App, flow: Workflow[[int], int], clients: int, seconds: float) -> Rate:
+    done = 0
+    numbers = itertools.count()
+
+    async def client() -> None:
+        nonlocal done
+        while True:
+            await (await app.start(flow, next(numbers))).result()
+            done += 1
+
+    begun = time.perf_counter()
+    with trio.move_on_after(seconds):
+        async with trio.open_nursery() as nursery:
+            for _ in range(clients):
+                nursery.start_soon(client)
+    return Rate(clients, done, done / (time.perf_counter() - begun))
+
+
+def _define(name: str) -> Workflow[[int], int]:
+    """A workflow of its own, which no other worker knows."""
+
+    @activity(name=f"{name}_step")
+    async def step(number: int) -> int:
+        return number
+
+    @workflow(name=name)
+    async def steps(ctx: WorkflowContext, number: int) -> int:
+        await step(number)
+        await step(number)
+        return await step(number)
+
+    return steps
+
+
+async def reason_to_refuse(database: str, *, is_meant: bool) -> str | None:
+    """Why not to measure there.
+
+    Args:
+      is_meant: whether it may be a database with instances.
+    """
+    async with _open(database) as opened:
+        if not is_meant and await opened.read(checkup.has_instances):
+            return "there are instances in the database, and measuring slows down their workers; --yes does it anyway"
+        if await opened.read(misfits.has_any):
+            return "there are instances that fit the code of no worker, and a worker with other code would wake them"
+    return None
+
+
+async def _remove(database: str, name: str, created_from: int) -> None:
+    async with _open(database) as opened:
+        while await opened.run(remove_instances, name, created_from, _AT_ONCE) == _AT_ONCE:
+            pass
+
+
+@asynccontextmanager
+async def _open(database: str) -> AsyncIterator[Database]:
+    async with trio_asyncio.open_loop(), open_database(database) as opened:
+        await patiently_for(START_TIMEOUT, opened, opened.read, migrations.check)
+        yield opened

@@ -1,0 +1,102 @@
+"""``show``: one instance and its journal, also live."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import trio
+from typer import Argument, Option
+
+from ..app import App
+from ..errors import InstanceNotFoundError
+from ..model import Entry, Instance, Status
+from .call import Call
+from .wording import count, short_json
+
+InstanceId = Annotated[str, Argument(metavar="ID", help="The id of the instance.")]
+
+
+async def show(
+    call: Call,
+    instance_id: InstanceId,
+    watch: Annotated[bool, Option("--watch", help="Go on until it has ended, or is stuck.")] = False,
+    interval: Annotated[float, Option(help="Seconds between two looks.", min=0.05, metavar="SECONDS")] = 1.0,
+    in_full: Annotated[bool, Option("--full", help="Show all that was recorded, and tracebacks.")] = False,
+) -> None:
+    """Show an instance: what is known of it, and its journal as a timeline.
+
+    A line of the timeline tells when it was recorded, counted from the start; what; of which operation. What undoes is
+    marked.
+    """
+    async with call.open_app() as app:
+        if watch:
+            await _watch(call, app, instance_id, interval, in_full)
+            return
+        instance, entries = await _read(app, instance_id)
+
+    def write() -> None:
+        from .instances import show_instance
+        from .timeline import Timeline
+
+        show_instance(call.screen, instance, in_full=in_full)
+        call.screen.line((f"journal: {count(len(entries), 'entry')}", "dim"))
+        Timeline(call.screen, instance.created_at, in_full=in_full).add(entries)
+
+    call.answer({"instance": instance, "history": entries}, write)
+
+
+async def _read(app: App, instance_id: str) -> tuple[Instance, list[Entry]]:
+    # The instance first: what is in its journal when it has ended is all there will be.
+    instance = await app.get_instance(instance_id)
+    if instance is None:
+        raise InstanceNotFoundError(instance_id)
+    return instance, await app.history(instance_id)
+
+
+async def _watch(call: Call, app: App, instance_id: str, interval: float, in_full: bool) -> None:
+    """Write what is new, each time. Nothing that was written is changed, so it works on whatever shows lines."""
+    last: Instance | None = None
+    seen = 0
+    report = _JsonLines(call) if call.as_json else _Report(call, in_full)
+    while True:
+        instance, entries = await _read(app, instance_id)
+        new = [entry for entry in entries if entry.seq > seen]
+        seen = max((entry.seq for entry in entries), default=seen)
+        report.tell(last, instance, new)
+        if instance.status.is_final or instance.status is Status.STUCK:
+            return
+        last = instance
+        await trio.sleep(interval)
+
+
+class _JsonLines:
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def tell(self, last: Instance | None, instance: Instance, new: list[Entry]) -> None:
+        for entry in new:
+            self._call.add_line({"entry": entry})
+        if instance != last:
+            self._call.add_line({"instance": instance})
+
+
+class _Report:
+    def __init__(self, call: Call, in_full: bool) -> None:
+        self._screen = call.screen
+        self._in_full = in_full
+
+    def tell(self, last: Instance | None, instance: Instance, new: list[Entry]) -> None:
+        from .instances import show_instance, styled
+        from .timeline import Timeline
+
+        has_ended = instance.status.is_final or instance.status is Status.STUCK
+        if last is None and not has_ended:
+            show_instance(self._screen, instance, in_full=self._in_full)
+        Timeline(self._screen, instance.created_at, in_full=self._in_full).add(new)
+        if has_ended:
+            show_instance(self._screen, instance, in_full=self._in_full)
+        elif last is not None and (last.status, last.worker_id) != (instance.status, instance.worker_id):
+            at_work = f" at {instance.worker_id}" if instance.worker_id else ""
+            self._screen.line("now ", styled(instance.status), at_work)
+        if last is not None and instance.details != last.details and not has_ended:
+            self._screen.line(("details  ", "dim"), short_json(instance.details), hang=2)

@@ -1,0 +1,97 @@
+"""A journal as a timeline: one line for each entry, if it fits.
+
+Kinds are shown as they are called, so that also a kind that is new here has its line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from rich.cells import cell_len, set_cell_size
+
+from ..model import Entry
+from .screen import Screen
+from .wording import Styled, lasting, short_json, visible
+
+_TIME, _KIND = 9, 22
+"""Columns."""
+_LEAST_PAYLOAD = 16
+"""Columns that a payload must have beside the rest, or it goes below."""
+_LONGEST_PAYLOAD = 200
+"""Characters of a payload that are shown where lines have no end."""
+
+
+class Timeline:
+    """Writes entries of one instance, as they come.
+
+    Args:
+      begun: when the instance was started: times are told from there.
+      in_full: whether to show the whole of what was recorded.
+    """
+
+    def __init__(self, screen: Screen, begun: datetime, *, in_full: bool) -> None:
+        self._screen = screen
+        self._begun = begun
+        self._in_full = in_full
+
+    def add(self, entries: Iterable[Entry]) -> None:
+        """Write these entries."""
+        for entry in entries:
+            self._add(entry)
+
+    def _add(self, entry: Entry) -> None:
+        screen = self._screen
+        time = f"+{lasting((entry.recorded_at - self._begun).total_seconds())}".rjust(_TIME)
+        mark, style = self._mark(entry)
+        what = visible(entry.operation_id)
+        payload = visible(_told(entry))
+        begin: list[Styled] = [(time, "dim"), f" {mark} ", (f"{entry.kind:<{_KIND}} ", style), what]
+        used = sum(cell_len(part if isinstance(part, str) else part[0]) for part in begin)
+        room = min(screen.width - used - 2, _LONGEST_PAYLOAD)
+        if used > screen.width:
+            screen.line((time, "dim"), f" {mark} ", (entry.kind, style))
+            screen.line(what, indent=2, hang=0)
+        elif self._in_full or not payload or room < min(_LEAST_PAYLOAD, cell_len(payload)):
+            screen.line(*begin)
+        else:
+            screen.line(*begin, ("  " + self._shortened(payload, room), "dim"))
+            return
+        if payload and self._in_full:
+            screen.line((payload, "dim"), indent=4)
+        elif payload:
+            screen.line((self._shortened(payload, min(screen.width - 4, _LONGEST_PAYLOAD)), "dim"), indent=4)
+
+    def _mark(self, entry: Entry) -> tuple[str, str]:
+        """A sign that tells what it is also without colours, and the colour."""
+        undoes = entry.kind.startswith("compensation") or entry.operation_id.endswith("/compensation")
+        fails = entry.kind.endswith("_failed") or entry.kind.endswith("_timed_out")
+        if undoes:
+            return self._screen.symbols("↩", "<"), "bold red" if fails else "yellow"
+        if fails:
+            return self._screen.symbols("✗", "x"), "red"
+        if entry.kind.endswith("_completed"):
+            return self._screen.symbols("✓", "+"), "green"
+        return self._screen.symbols("·", "."), ""
+
+    def _shortened(self, text: str, room: int) -> str:
+        if cell_len(text) <= room:
+            return text
+        dots = self._screen.symbols("…", "...")
+        return set_cell_size(text, room - cell_len(dots)) + dots
+
+
+def _told(entry: Entry) -> str:
+    """What an entry records, in short: the error of what failed, the result of what completed."""
+    payload: Any = entry.payload
+    if payload in (None, {}):
+        return ""
+    if isinstance(payload, dict) and "error_type" in payload and "message" in payload:
+        times = f"attempt {payload.get('attempts', 1)}: " if entry.operation_id else ""
+        return " ".join(f"{times}{payload['error_type']}: {payload['message']}".split())
+    if isinstance(payload, dict) and "result" in payload:
+        undone = payload.get("compensation")
+        named = f" (undone by {undone['name']})" if isinstance(undone, dict) and "name" in undone else ""
+        return short_json(payload["result"]) + named
+    return short_json(payload)

@@ -1,0 +1,67 @@
+"""Times, durations and foreign text, as people read them on a terminal."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+_LONGEST_LINE = 60
+"""Characters of JSON that stay on one line."""
+
+Styled = str | tuple[str, str]
+"""Text, or text and rich's name for how it looks."""
+
+MINUTE, HOUR, DAY = 60, 3600, 86400
+"""Seconds."""
+
+
+def visible(text: str) -> str:
+    """Text with nothing in it that a terminal would obey: what does not print is shown as an escape."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def short_json(data: Any) -> str:
+    """Plain JSON data on one line."""
+    return visible(json.dumps(data, ensure_ascii=False))
+
+
+def long_json(data: Any) -> str:
+    """Plain JSON data, on several lines if it is long."""
+    text = short_json(data)
+    if len(text) > _LONGEST_LINE:
+        text = "\n".join(map(visible, json.dumps(data, ensure_ascii=False, indent=2).splitlines()))
+    return text
+
+
+def at(when: datetime) -> str:
+    """A point in time, in UTC, to the second."""
+    return f"{when:%Y-%m-%d %H:%M:%S}Z"
+
+
+def lasting(seconds: float) -> str:
+    """A length of time in its two largest units."""
+    if seconds < MINUTE:
+        return f"{max(seconds, 0):.3f}s"
+    whole = int(seconds)
+    if whole < HOUR:
+        return f"{whole // MINUTE}m{whole % MINUTE:02}s"
+    if whole < DAY:
+        return f"{whole // HOUR}h{whole % HOUR // MINUTE:02}m"
+    return f"{whole // DAY}d{whole % DAY // HOUR:02}h"
+
+
+def ago(when: datetime, now: datetime) -> str:
+    """How long ago that was, in its largest unit."""
+    seconds = int((now - when).total_seconds())
+    for size, unit in ((DAY, "d"), (HOUR, "h"), (MINUTE, "m")):
+        if seconds >= size:
+            return f"{seconds // size}{unit} ago"
+    return f"{max(seconds, 0)}s ago"
+
+
+def count(number: int, what: str) -> str:
+    """``1 entry``, ``2 entries``."""
+    if number == 1:
+        return f"1 {what}"
+    return f"{number:,} {what[:-1]}ies" if what.endswith("y") else f"{number:,} {what}s"
