@@ -51,6 +51,13 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def chaos(session: nox.Session) -> None:
+    """Worker processes that are killed, frozen and cut off. TRIO_ROMANCY_CHAOS=seconds makes it longer."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "pytest", "-s", "tests/chaos", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """How fast it is, beside others. Takes minutes, and is not run by default."""
     session.install("-e", ".[bench]")

@@ -49,7 +49,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("NOT TESTED", red=True, bold=True)
         for kind, why in missing.items():
             terminalreporter.line(f"{kind}: {why}", red=True)
-        terminalreporter.line("All databases: apt-get install mariadb-server postgresql", red=True)
+        terminalreporter.line(
+            "All databases: apt-get install mariadb-server postgresql; a Galera cluster: galera-4 rsync, too", red=True
+        )
 
 
 @pytest.hookimpl(tryfirst=True)

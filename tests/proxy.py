@@ -159,7 +159,7 @@ class Proxy:
             if link.is_half_closed:
                 continue
             if chunk == POSTGRESQL_WANTS_TLS:
-                await link.client.send_all(b"N")
+                await link.tell_client(b"N")
                 continue
             loss = next((loss for loss in self._losses if loss.is_due(chunk)), None)
             if loss is not None:
@@ -180,9 +180,9 @@ class Proxy:
                     return
                 continue
             if not chunk:
-                await link.client.send_eof()
+                await link.end_client()
                 return
-            await link.client.send_all(chunk)
+            await link.tell_client(chunk)
 
 
 @define(eq=False)
@@ -203,6 +203,19 @@ class _Link:
     scope: trio.CancelScope = field(factory=trio.CancelScope, init=False)
     loss: _Loss | None = field(default=None, init=False)
     is_half_closed: bool = field(default=False, init=False)
+    has_ended: bool = field(default=False, init=False)
+    _telling: trio.Lock = field(factory=trio.Lock, init=False)
+
+    async def tell_client(self, chunk: bytes) -> None:
+        async with self._telling:  # the server may speak unasked, as when it dies, while we say that there is no TLS
+            if not self.has_ended:
+                await self.client.send_all(chunk)
+
+    async def end_client(self) -> None:
+        """End the stream to the client. The server may do so just while we say that there is no TLS."""
+        async with self._telling:
+            self.has_ended = True
+            await self.client.send_eof()
 
     def half_close(self) -> None:
         if not self.is_half_closed:

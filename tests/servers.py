@@ -153,7 +153,13 @@ class MariaDB:
         return [_found(self, "mariadbd", "mysqld"), *self._options(data)]
 
     def _options(self, data: Path) -> list[str]:
-        return ["--no-defaults", f"--datadir={data}", "--innodb-log-file-size=16M"]
+        return [
+            "--no-defaults",
+            f"--datadir={data}",
+            # When it starts it removes all temporary tables that are there, and in /tmp they may be of others.
+            f"--tmpdir={data.parent}",
+            "--innodb-log-file-size=16M",
+        ]
 
 
 class PostgreSQL:

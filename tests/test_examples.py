@@ -84,6 +84,47 @@ and must not be retried: trio_romancy.TerminalError: shipping service unavailabl
             """)
 
 
+def test_child_workflows(tmp_path: Path) -> None:
+    for _ in range(2):
+        assert run(tmp_path, "child_workflows") == text("""
+            What is done:
+              order: reserving ORD-1
+                payment: holding $109.97 of ORD-1
+                payment: capturing it for ORD-1
+                shipping: packing ORD-1
+                shipping: calling the carrier for ORD-1
+            The result: TXN-ORD-1, TRACK-ORD-1
+            The family:
+              order: completed (done)
+                payment: completed
+                shipping: completed
+            """)
+    assert count(tmp_path / "family.db", "romancy_instances") == 6
+
+
+def test_child_workflows__rolls_back_across_parent_and_children_in_reverse_order(tmp_path: Path) -> None:
+    for _ in range(2):
+        assert run(tmp_path, "child_workflows", "--fail-shipping", exit_code=1) == text("""
+            What is done:
+              order: reserving ORD-1
+                payment: holding $109.97 of ORD-1
+                payment: capturing it for ORD-1
+                shipping: packing ORD-1
+                shipping: calling the carrier for ORD-1
+                shipping: unpacking ORD-1
+                payment: refunding TXN-ORD-1
+                payment: releasing $109.97 of ORD-1
+              order: cancelling the reservation of ORD-1
+            The error: trio_romancy.ChildWorkflowError: child '<id>/shipping:1' of workflow 'shipping' failed: \
+trio_romancy.ActivityTerminalError: activity 'call_carrier:1' failed and must not be retried: \
+trio_romancy.TerminalError: the carrier is on strike
+            The family:
+              order: failed (waiting for the carrier)
+                payment: cancelled
+                shipping: failed
+            """)
+
+
 def test_crash_recovery(tmp_path: Path) -> None:
     for _ in range(2):
         assert run(tmp_path, "crash_recovery") == text("""
@@ -204,3 +245,168 @@ def test_own_tables(tmp_path: Path) -> None:
             """)
         assert count(tmp_path / "shop.db", "orders") == runs
         assert count(tmp_path / "shop.db", "order_lines") == 2 * runs
+
+
+def test_event_waiting(tmp_path: Path) -> None:
+    for runs in (1, 2):
+        assert run(tmp_path, "event_waiting") == text("""
+            REQ-1:
+              manager, may we buy a laptop for $1,500?
+              ordering a laptop
+              approved by the manager: ORDER-REQ-1
+            REQ-2:
+              manager, may we buy a golden pen for $4,000?
+              rejected by the manager
+            REQ-3:
+              manager, may we buy a milling machine for $25,000?
+              manager, there is still the milling machine; we ask somebody else now
+              director, may we buy a milling machine for $25,000?
+              ordering a milling machine
+              approved by the director: ORDER-REQ-3
+            REQ-4:
+              manager, may we buy a yacht for $2,000,000?
+              manager, there is still the yacht; we ask somebody else now
+              director, may we buy a yacht for $2,000,000?
+              director, there is still the yacht; we ask somebody else now
+              expired: nobody has answered
+            """)
+        assert count(tmp_path / "approvals.db", "romancy_messages") == 3 * runs
+        assert count(tmp_path / "approvals.db", "romancy_waits") == 0
+
+
+def test_chat_channels(tmp_path: Path) -> None:
+    for _ in range(2):
+        assert run(tmp_path, "chat_channels") == text("""
+            ada has heard:
+              host: welcome
+              host: ada, how are you?
+              ada: fine, thanks
+              host: grace, how are you?
+              grace: fine, thanks
+            grace has heard:
+              host: welcome
+              host: ada, how are you?
+              ada: fine, thanks
+              host: grace, how are you?
+              grace: fine, thanks
+            translated:
+              der alte Mann
+              der Mann hat einen Hund
+            words that the translators have done:
+              8
+            """)
+        assert count(tmp_path / "chat.db", "romancy_waits") == 0
+
+
+def test_timers(tmp_path: Path) -> None:
+    for _ in range(2):
+        assert run(tmp_path, "timers") == text("""
+            A trial:
+              day 0: ada, your trial has begun
+              day 29: ada, your trial ends tomorrow
+              day 30: ada, your trial has ended
+            Two auctions:
+              the vase goes for $50
+              nobody wants the stamp
+            Two invoices:
+              day 40: INV-1, reminder 1
+              day 40: INV-2, reminder 1
+              INV-1 was paid, reminders: 1
+              day 47: INV-2, reminder 2
+              day 54: INV-2, reminder 3
+              INV-2 was given up
+            Many that wait:
+              just started: 200 in memory
+              20 seconds later: 0 in memory
+              day 154: all have ended
+            """)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cloudevents_server(tmp_path: Path) -> None:
+    for _ in range(2):
+        printed = run(tmp_path, "cloudevents_server", "--demo")
+        # The workflow and its clients run side by side. Whether it waits when the payment comes makes no difference.
+        masked = re.sub(
+            r"waiting: [01]", "waiting: ?", re.sub(r"\b[0-9a-f]{8}(?=-\d|\s|$)|\b[0-9a-f]{64}\b", "<hex>", printed)
+        )
+        assert sorted(masked.splitlines()) == sorted(
+            text("""
+              ORD-<hex> waits for $59.98
+            an order: 202
+              event_id: <hex>-1
+              instance_id: event-<hex>
+              waiting: ?
+              duplicate: False
+            its payment: 202
+              event_id: <hex>-2
+              instance_id: None
+              waiting: ?
+              duplicate: False
+              ORD-<hex> is paid: $59.98 from /bank
+              shipping ORD-<hex>
+              the workflow has ended: TRACK-ORD-<hex>
+            the payment again: 202
+              event_id: <hex>-2
+              instance_id: None
+              waiting: ?
+              duplicate: True
+            an order that is none: 400
+              error: workflow 'order_received' does not take this input: $.amount: expected float, got 'a lot'
+              error_type: InvalidInputError
+              retryable: False
+            its health: 200
+              status: ready
+            an order without the token: 401
+              error: this needs the header Authorization: Bearer, with the token of this app
+              error_type: Unauthorized
+              retryable: False
+            """).splitlines()
+        )
+    assert count(tmp_path / "cloudevents.db", "romancy_instances") == 2
+
+
+def test_outbox(tmp_path: Path) -> None:
+    for runs in (1, 2):
+        assert run(tmp_path, "outbox") == text("""
+            The broker:
+              away
+              away
+              order.placed: {'order_id': 'ORD-1', 'attempt': 2}
+              order.packed: {'order_id': 'ORD-1'}
+              order.packed: {'order_id': 'ORD-1'}, again
+              order.shipped: {'order_id': 'ORD-1', 'weight': 1.5}
+              order.archived is refused
+
+            The outbox:
+              order.placed    sent     attempts: 3
+              order.packed    sent     attempts: 2
+              order.shipped   sent     attempts: 1
+              order.archived  invalid  attempts: 1
+                the broker answered 400: nobody archives here
+
+            The broker has learnt to archive, and the event is retried:
+              order.archived: None
+            """)
+        assert count(tmp_path / "outbox.db", "romancy_outbox") == 4 * runs
+
+
+def test_observability(tmp_path: Path) -> None:
+    assert run(tmp_path, "observability") == text("""
+        order-1 started
+              log of order-1, None: an order has come
+              log of order-1, reserve:1: taken from the shelf
+          ✓ reserve, attempt 1
+          ↻ charge, attempt 1: the bank does not answer
+              log of order-1, charge:1: charged
+          ✓ charge, attempt 2
+          ✗ ship, attempt 1: the carrier is on strike
+              log of order-1, charge:1/compensation: money back
+          ↩ refund, attempt 1
+              log of order-1, reserve:1/compensation: back on the shelf
+          ↩ cancel_reservation, attempt 1
+        order-1 failed: activity 'ship:1' failed and must not be retried: trio_romancy.TerminalError: \
+the carrier is on strike
+        attempts that succeeded: 2, that failed: 2
+        """)
+    assert list(tmp_path.iterdir()) == []

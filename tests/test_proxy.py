@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trio
@@ -262,6 +262,45 @@ async def test_to_clients_of_postgresql_it_says_that_there_is_no_tls() -> None:
         assert await client.receive_some() == b"N"
         assert await ask(client, b"one") == b"ONE"
         assert server.heard == b"one"
+
+
+async def test_it_says_so_even_while_the_server_speaks_unasked() -> None:
+    megabytes = bytes(8 << 20)
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, lambda stream: stream.send_all(megabytes), [listener])
+        async with open_proxy(*listener.socket.getsockname()) as proxy:
+            client = await connect(proxy)
+            await wait_all_tasks_blocked(CUSHION)  # until nothing more fits into what the system holds for the client
+            await client.send_all(POSTGRESQL_WANTS_TLS)
+            await wait_all_tasks_blocked(CUSHION)
+            heard = await hear(client, len(megabytes) + 1)
+        nursery.cancel_scope.cancel()
+    assert len(heard) == len(megabytes) + 1
+    assert heard.count(b"N") == 1
+
+
+async def test_it_says_so_even_while_the_server_ends() -> None:
+    hung_up = trio.Event()
+
+    async def hang_up(stream: trio.SocketStream) -> None:
+        await stream.send_eof()
+        hung_up.set()
+        with suppress(trio.BrokenResourceError):  # the end of the proxy
+            await stream.receive_some()
+
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, hang_up, [listener])
+        async with open_proxy(*listener.socket.getsockname()) as proxy:
+            proxy.stall()
+            client = await connect(proxy)
+            await client.send_all(POSTGRESQL_WANTS_TLS)
+            await hung_up.wait()
+            await wait_all_tasks_blocked(CUSHION)
+            proxy.resume()  # both go on in the same moment
+            assert await hear(client, 2) in (b"N", b"")
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_database_url_leads_through_it() -> None:

@@ -152,6 +152,11 @@ def test_nothing_listens_beyond_127_0_0_1(private_server: PrivateServer) -> None
         socket.create_connection(("127.0.0.2", private_server.port))
 
 
+def test_mariadb_keeps_its_temporary_files_apart(kind: str, private_server: PrivateServer) -> None:
+    if kind == "mariadb":  # PostgreSQL's are with its data
+        assert execute(private_server.url(), "SELECT @@tmpdir") == [(str(private_server._directory),)]
+
+
 def test_what_cannot_be_done_now_is_refused(private_server: PrivateServer) -> None:
     with pytest.raises(RuntimeError, match="it runs"):
         private_server.start()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import trio
 from attrs import define, field
@@ -13,6 +13,9 @@ from sqlalchemy import Connection, make_url
 from trio_romancy import App
 
 from ..proxy import Proxy, _Link, _Loss, open_proxy
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @asynccontextmanager
@@ -36,9 +39,18 @@ async def open_app(database: str, **options: Any) -> AsyncIterator[tuple[LossyPr
             proxy.accept()
 
 
+def in_trio(fn: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call it in the trio thread, from there or from a thread in which a transaction runs."""
+    if trio.lowlevel.in_trio_run():
+        return fn(*args, **kwargs)
+    return trio.from_thread.run_sync(lambda: fn(*args, **kwargs))
+
+
 def port_of(connection: Connection) -> int:
     """The port of our end of a connection."""
     driver: Any = connection.connection.driver_connection
+    if hasattr(driver, "_sock"):
+        return int(driver._sock.getsockname()[1])
     transport = driver._transport if hasattr(driver, "_transport") else driver._writer
     port: int = transport.get_extra_info("sockname")[1]
     return port

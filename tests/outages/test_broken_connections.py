@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from trio_romancy.storage import aio
+from trio_romancy.storage import connections
 
 from .load import SLACK, Load, open_load
 from .lossy import LossyProxy, open_app
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.real_clock, pytest.mark.usefixtures("quiet")]
 
 @pytest.fixture(autouse=True)
 def is_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aio, "ANSWER_TIMEOUT", 0.7)
+    monkeypatch.setattr(connections, "ANSWER_TIMEOUT", 0.7)
 
 
 @asynccontextmanager
@@ -74,3 +74,12 @@ async def test_half_closed_nothing_fails(database: str) -> None:
         for _ in range(2):
             proxy.half_close()
             assert await load.goes_on() < 2.0 + SLACK
+
+
+async def test_it_can_be_ended_while_its_server_says_nothing(database: str) -> None:
+    with trio.CancelScope() as scope:
+        async with open_app(database, shutdown_timeout=1) as (proxy, app), open_load(app, database, at_once=15):
+            proxy.stall()
+            since = trio.current_time()
+            scope.cancel()
+    assert trio.current_time() - since < 15

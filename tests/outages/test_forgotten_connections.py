@@ -15,12 +15,12 @@ from sqlalchemy import Connection
 
 from trio_romancy import App, WorkflowContext, activity, current_activity, workflow
 from trio_romancy.runtime import delivery
-from trio_romancy.storage import aio, dialects, journal
+from trio_romancy.storage import connections, dialects, journal
 from trio_romancy.testing import broken_guarantees
 
 from ..servers import PRODUCTS, execute
 from .load import SLACK
-from .lossy import LossyProxy, open_app
+from .lossy import LossyProxy, in_trio, open_app
 
 pytestmark = [pytest.mark.real_clock, pytest.mark.usefixtures("quiet")]
 
@@ -32,7 +32,7 @@ runs: list[str] = []
 
 @pytest.fixture(autouse=True)
 def is_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aio, "ANSWER_TIMEOUT", 0.7)
+    monkeypatch.setattr(connections, "ANSWER_TIMEOUT", 0.7)
     monkeypatch.setattr(dialects, "LOCK_TIMEOUT", 1)
     runs.clear()
 
@@ -144,7 +144,8 @@ async def test_the_engine_ends_its_own_lost_transaction_that_locks_its_row(
             happens(proxy, connection)
             happened.set()
 
-        monkeypatch.setattr(module, name, when(getattr(module, name), 1, now, before=before))
+        hook = when(getattr(module, name), 1, lambda connection: in_trio(now, connection), before=before)
+        monkeypatch.setattr(module, name, hook)
         results: list[int] = []
 
         async def pay_8() -> None:

@@ -15,7 +15,7 @@ from trio_romancy import (
     current_activity,
     workflow,
 )
-from trio_romancy.storage import aio, dialects
+from trio_romancy.storage import connections, dialects
 
 from ..servers import execute
 from .lossy import LossyProxy, open_app
@@ -27,7 +27,7 @@ proxies: list[LossyProxy] = []
 
 @pytest.fixture(autouse=True)
 def is_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aio, "ANSWER_TIMEOUT", 0.7)
+    monkeypatch.setattr(connections, "ANSWER_TIMEOUT", 0.7)
     monkeypatch.setattr(dialects, "LOCK_TIMEOUT", 1)
     proxies.clear()
 

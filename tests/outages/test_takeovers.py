@@ -13,12 +13,12 @@ from sqlalchemy import Connection, Engine, event
 
 from trio_romancy import App, Kind, WorkflowContext, activity, current_activity, workflow
 from trio_romancy.runtime import worker
-from trio_romancy.storage import aio
+from trio_romancy.storage import connections
 from trio_romancy.testing import broken_guarantees
 
 from ..servers import PrivateServer, execute
 from .load import SLACK
-from .lossy import LossyProxy, open_lossy_proxy
+from .lossy import LossyProxy, in_trio, open_lossy_proxy
 
 pytestmark = [pytest.mark.real_clock, pytest.mark.usefixtures("quiet")]
 
@@ -62,15 +62,17 @@ class Takeover:
         self.at_transaction: Callable[[int, Connection], None] = lambda _, __: None
         """Called before it commits."""
         self.at_statement: Callable[[int], None] = lambda _: None
-        self._in_transaction = aio._in_transaction
+        self._in_transaction = connections.in_transaction
         self._join = worker.join
+
+    # Both may be called in a thread.
 
     def in_transaction(self, connection: Connection, fn: Transaction, *args: Any) -> Any:
         def run(connection: Connection, *args: Any) -> Any:
             answer = fn(connection, *args)
             if self.has_begun:
                 self.transactions += 1
-                self.at_transaction(self.transactions, connection)
+                in_trio(self.at_transaction, self.transactions, connection)
             return answer
 
         return self._in_transaction(connection, run, *args)
@@ -82,7 +84,7 @@ class Takeover:
     def before_statement(self, *_: Any) -> None:
         if self.has_begun:
             self.statements += 1
-            self.at_statement(self.statements)
+            in_trio(self.at_statement, self.statements)
 
 
 async def die(database: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -121,7 +123,7 @@ async def check(app: App, database: str, ids: list[str]) -> None:
 def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Takeover]:
     takeover = Takeover()
     with monkeypatch.context() as patch:
-        patch.setattr(aio, "_in_transaction", takeover.in_transaction)
+        patch.setattr(connections, "in_transaction", takeover.in_transaction)
         patch.setattr(worker, "join", takeover.join)
         event.listen(Engine, "before_cursor_execute", takeover.before_statement)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from trio_romancy import (
     workflow,
 )
 from trio_romancy.errors import LeaseLostError
+from trio_romancy.storage import claims
 
 from ..conftest import SHARED_KINDS
 from ..servers import PRODUCTS
@@ -143,6 +145,31 @@ async def test_cancel_at_any_moment_either_wins_or_says_that_it_did_not(database
         for moment in range(30):
             ran.clear()
             await cancels(app, partial(trio.sleep, moment * 0.0005))
+
+
+@pytest.mark.parametrize("moment", range(0, 40, 3))
+async def test_a_request_that_meets_the_end_of_the_function_is_recorded_once(moment: int) -> None:
+    """The function ends while its mailbox waits for it to come to rest."""
+
+    @workflow(name=f"never_at_rest_{moment}")
+    async def never_at_rest(ctx: WorkflowContext) -> str:
+        await ctx.sleep(1)
+        for _ in range(20):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        return "completed"
+
+    async with App(":memory:") as app:
+        handle = await app.start(never_at_rest)
+        await trio.sleep(1)
+        for _ in range(moment):
+            await trio.lowlevel.checkpoint()
+        won = await handle.cancel()
+        with suppress(WorkflowCancelledError):
+            assert await handle.result() == "completed"
+        kinds = [entry.kind for entry in await app.history(handle.instance_id)]
+        assert kinds.count(Kind.CANCEL_REQUESTED) == won
+        worker = app.statistics().worker
+        assert worker is not None and worker.supervisor.restarts == 0
 
 
 async def test_a_request_that_came_with_the_last_commit_wins_over_completion(database: str) -> None:
@@ -396,6 +423,7 @@ async def test_a_cancel_request_that_comes_while_the_journal_is_loaded_is_heard(
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(type(database), "read", slow_read)
+            patch.setattr(claims, "_MOST_ENTRIES", -1)  # as if it were a large one
             await loading.wait()
             assert await handle.cancel("while loading")
             await trio.sleep(0.01)

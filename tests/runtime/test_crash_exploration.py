@@ -181,6 +181,18 @@ async def durable_timeout(app: App) -> object:
     return await (await app.start(patient)).result()
 
 
+@workflow
+async def outlasting(ctx: WorkflowContext) -> bool:
+    with ctx.move_on_after(10) as scope:
+        await slowly_reserve("slow", 60)
+        await ctx.sleep(60)
+    return scope.cancelled_caught
+
+
+async def timeout_during_an_activity(app: App) -> object:
+    return await (await app.start(outlasting)).result()
+
+
 accounts = sa.Table(
     "accounts", sa.MetaData(), sa.Column("id", sa.String(50), primary_key=True), sa.Column("balance", sa.Integer)
 )
@@ -245,6 +257,7 @@ SCENARIOS = [
     retry_with_backoff,
     cancel_during_an_activity,
     durable_timeout,
+    timeout_during_an_activity,
     session_transaction,
     passivation_and_wake,
 ]

@@ -13,10 +13,10 @@ from trio_romancy.clock import to_datetime
 from trio_romancy.errors import InstanceExistsError
 from trio_romancy.model import ErrorInfo, Kind, Status
 from trio_romancy.storage import schema
+from trio_romancy.storage.claims import claim_due, next_wake
 from trio_romancy.storage.instances import (
     Cancelled,
     Record,
-    claim_due,
     close_instances,
     closing_row,
     entry_row,
@@ -30,7 +30,6 @@ from trio_romancy.storage.instances import (
     load_history,
     load_records,
     new_row,
-    next_wake,
     request_cancel,
     resume,
     start_instance,

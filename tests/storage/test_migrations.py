@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -19,13 +20,14 @@ from sqlalchemy import Connection, event, inspect, select, text
 from trio_asyncio import open_loop
 
 from trio_romancy import App, SchemaError, WorkflowContext, workflow
-from trio_romancy.storage import migrations, schema
+from trio_romancy.storage import connections, migrations, schema
 from trio_romancy.storage.database import open_database
 
 from ..conftest import SHARED_KINDS, Databases
 from ..runtime.test_recovery import query
+from ..servers import PRODUCTS
 
-OURS = {"romancy_instances", "romancy_history", "romancy_workers", migrations.VERSION_TABLE}
+OURS = {table.name for table in schema.metadata.sorted_tables} | {migrations.VERSION_TABLE}
 
 
 @workflow
@@ -123,7 +125,7 @@ def test_revisions_sort_in_the_order_in_which_they_are_taken() -> None:
 
 def test_a_database_that_is_up_to_date_is_left_as_it_is(empty: Connection) -> None:
     migrations.migrate(empty)
-    empty.execute(text("INSERT INTO romancy_workers VALUES ('me', 1, 2, 3, 4, '{}')"))
+    empty.execute(text("INSERT INTO romancy_workers VALUES ('me', 1, 2, 3, 4, '{}', NULL)"))
     before = definitions(empty)
     migrations.migrate(empty)
     assert definitions(empty) == before
@@ -317,3 +319,47 @@ async def test_many_apps_of_one_process_that_open_a_new_database_at_once_all_wor
     async with trio.open_nursery() as nursery:
         for number in range(8):
             nursery.start_soon(run, number)
+
+
+@pytest.mark.real_clock
+@pytest.mark.parametrize("kind", ["file"], indirect=True)
+async def test_a_new_file_that_another_connection_writes_to_is_waited_for(new: str) -> None:
+    """SQLite itself does not wait here: changing the journal mode under a writer fails at once."""
+    with closing(sqlite3.connect(new, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(use, new)
+            await trio.sleep(0.2)
+            other.execute("COMMIT")
+
+
+async def use(database: str) -> None:
+    async with App(database) as app:
+        assert await (await app.start(migrations_workflow)).result(timeout=20) == 1
+
+
+@pytest.mark.real_clock
+@pytest.mark.parametrize("kind", SHARED_KINDS, indirect=True)
+async def test_apps_of_one_process_that_each_open_a_new_database_of_their_own_do_not_meet(
+    kind: str, databases: Databases, tmp_path: Path
+) -> None:
+    async with trio.open_nursery() as nursery:
+        for number in range(4):
+            nursery.start_soon(use, str(tmp_path / f"{number}.db") if kind == "file" else databases.new(kind))
+
+
+@pytest.mark.real_clock
+@pytest.mark.parametrize("kind", PRODUCTS, indirect=True)
+async def test_a_migration_of_large_tables_may_take_longer_than_any_other_transaction(
+    kind: str, new: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upgrade = migrations._upgrade
+
+    def upgrade_slowly(connection: Connection) -> None:
+        connection.execute(text("SELECT pg_sleep(2)" if kind == "postgresql" else "SELECT SLEEP(2)"))
+        upgrade(connection)
+
+    monkeypatch.setattr(migrations, "_upgrade", upgrade_slowly)
+    monkeypatch.setattr(connections, "ANSWER_TIMEOUT", 1.0)
+    async with App(new, worker=False, start_timeout=5) as app:
+        assert (await app.list_instances()).instances == []

@@ -192,15 +192,17 @@ async def test_nobody_waits_long_for_a_lock(kind: str, odd: str) -> None:
 
 @define
 class Cursor:
-    """Answers every question with the same number."""
+    """Answers every question with the same number, and knows nothing of clusters."""
 
     _answer: int
+    _is_about_cluster: bool = False
     description = ("number",)
 
-    def execute(self, statement: str) -> None: ...
+    def execute(self, statement: str) -> None:
+        self._is_about_cluster = "wsrep" in statement
 
-    def fetchone(self) -> tuple[int]:
-        return (self._answer,)
+    def fetchone(self) -> tuple[int] | None:
+        return None if self._is_about_cluster else (self._answer,)
 
     def close(self) -> None: ...
 

@@ -18,8 +18,8 @@ from sqlalchemy.engine import make_url
 
 from trio_romancy import App, DatabaseError, WorkflowContext, workflow
 from trio_romancy.storage import urls
-from trio_romancy.storage.database import open_database, shown_url
-from trio_romancy.storage.urls import Server, parse_server
+from trio_romancy.storage.database import open_database
+from trio_romancy.storage.urls import Server, parse_server, shown_url
 
 from ..servers import PRODUCTS, PrivateServer, ServerMissingError, execute, open_private_server
 
@@ -179,6 +179,7 @@ def test_a_driver_that_is_missing_is_named_with_how_to_install_it(
 # -- TLS ---------------------------------------------------------------------------------------------------------------
 
 NAMES = {"mariadb": ("ssl_mode", "ssl_ca"), "postgresql": ("sslmode", "sslrootcert")}
+PREFER = {"mariadb": "PREFERRED", "postgresql": "prefer"}
 REQUIRE = {"mariadb": "REQUIRED", "postgresql": "require"}
 FULL = {"mariadb": "VERIFY_IDENTITY", "postgresql": "verify-full"}
 ENCRYPTED = {
@@ -261,6 +262,8 @@ async def test_required_tls_encrypts_whoever_the_server_is(tls: tuple[str, Any])
     assert await works(url("127.0.0.1", REQUIRE))
     async with trio_asyncio.open_loop(), open_database(url("127.0.0.1", REQUIRE)) as database:
         assert await database.read(lambda connection: connection.execute(text(ENCRYPTED[kind])).scalar())
+        async with database.open_writer() as writer:
+            assert await writer.run(lambda connection: connection.execute(text(ENCRYPTED[kind])).scalar())
 
 
 @pytest.mark.real_clock
@@ -283,14 +286,27 @@ async def test_the_full_check_refuses_any_other(
 
 
 @pytest.mark.real_clock
+async def test_preferred_tls_encrypts_if_the_server_can(tls: tuple[str, Any]) -> None:
+    kind, url = tls
+    async with trio_asyncio.open_loop(), open_database(url("127.0.0.1", PREFER)) as database:
+        assert await database.read(lambda connection: connection.execute(text(ENCRYPTED[kind])).scalar())
+        async with database.open_writer() as writer:
+            assert await writer.run(lambda connection: connection.execute(text(ENCRYPTED[kind])).scalar())
+
+
+@pytest.mark.real_clock
 @pytest.mark.parametrize("kind", PRODUCTS)
 async def test_a_server_without_tls_is_refused_if_the_url_asks_for_it(kind: str) -> None:
     settings = {"mariadb": {"skip-ssl": 1}, "postgresql": {"ssl": "off"}}[kind]
-    mode = {NAMES[kind][0]: REQUIRE[kind]}
+
+    def url(mode: str) -> str:
+        query = {NAMES[kind][0]: mode}
+        return make_url(server.url("romancy")).set(query=query).render_as_string(hide_password=False)
+
     with open_private_server(kind, settings=settings, durable=False) as server:
         execute(server.url(), "CREATE DATABASE romancy")
         assert await works(server.url("romancy"))
-        url = make_url(server.url("romancy")).set(query=mode).render_as_string(hide_password=False)
+        assert await works(url(PREFER[kind]))
         with pytest.raises(DatabaseError, match=r"does not encrypt|rejected SSL|SSL upgrade") as caught:
-            await works(url)
-        assert str(caught.value).startswith(shown_url(url))
+            await works(url(REQUIRE[kind]))
+        assert str(caught.value).startswith(shown_url(url(REQUIRE[kind])))

@@ -22,6 +22,8 @@ from trio_romancy.storage.workers import (
     is_dead,
     join,
     leave,
+    list_workers,
+    next_expiry,
     this_process,
 )
 
@@ -240,6 +242,16 @@ def test_leases_end_that_have_expired_or_whose_process_is_gone(connection: Conne
     }
 
 
+def test_the_next_lease_to_expire_is_known_and_a_dead_process_has_none(connection: Connection, dead: Process) -> None:
+    joined(connection, "me", HERE, 10, 20)
+    assert next_expiry(connection, "me", 15) is None
+    joined(connection, "late", ELSEWHERE, 10, 80)
+    joined(connection, "early", ELSEWHERE, 10, 50)
+    assert next_expiry(connection, "me", 15) == 50
+    joined(connection, "dead", dead, 10, 1_000)
+    assert next_expiry(connection, "me", 15) == 15
+
+
 def test_dead_leases_are_ended_once(connection: Connection) -> None:
     joined(connection, "expired", ELSEWHERE, 10, 50)
     own(connection, "a", "expired")
@@ -274,3 +286,29 @@ def test_leaving_with_a_lease_that_was_lost_changes_nothing(connection: Connecti
 def test_a_worker_that_has_left_can_join_again(connection: Connection) -> None:
     leave(connection, joined(connection, "me", HERE, 10, 50), 20)
     fence(connection, joined(connection, "me", OTHER, 30, 60), 70)
+
+
+# -- looking -----------------------------------------------------------------------------------------------------------
+
+
+def test_workers_are_listed_with_what_they_own(connection: Connection) -> None:
+    joined(connection, "b", HERE, now=1_000_000, expires_at=9_000_000)
+    join(connection, "a", OTHER, 2_000_000, 9_000_000, "version 7")
+    own(connection, "i-1", "a")
+    own(connection, "i-2", "a")
+    own(connection, "i-3", None)
+    a, b = list_workers(connection, 3_000_000)
+    assert (a.worker_id, a.version, a.owned, a.is_alive) == ("a", "version 7", 2, True)
+    assert (b.worker_id, b.version, b.owned, b.is_alive) == ("b", None, 0, True)
+    assert (a.joined_at.timestamp(), a.expires_at.timestamp(), a.pid) == (2, 9, HERE.pid)
+    assert a.host == HERE.host.split()[0]
+
+
+def test_a_worker_is_listed_as_dead_once_its_lease_expired_or_its_process_ended(
+    connection: Connection, dead: Process
+) -> None:
+    joined(connection, "ended", dead, now=1, expires_at=9)
+    joined(connection, "expired", ELSEWHERE, now=1, expires_at=5)
+    joined(connection, "works", ELSEWHERE, now=1, expires_at=6)
+    found = {worker.worker_id: worker.is_alive for worker in list_workers(connection, 5)}
+    assert found == {"ended": False, "expired": False, "works": True}

@@ -1,0 +1,114 @@
+"""Runs the command line as its users do: as a process, on a terminal of some width or into a pipe."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+ROOT = Path(__file__).parents[2]
+"""Where ``tests.cli.shop`` can be imported."""
+
+COMMAND = (sys.executable, "-m", "trio_romancy")
+
+_STYLING = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+@frozen
+class Answer:
+    """What a command has answered."""
+
+    code: int
+    text: str
+    """On a terminal all that it shows, without styling; else what is on standard output."""
+    errors: str = ""
+
+    @property
+    def lines(self) -> list[str]:
+        return self.text.splitlines()
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.text)
+
+
+def environment(database: str | None, **others: str) -> dict[str, str]:
+    """The environment of a command."""
+    unset = ("TRIO_ROMANCY_DATABASE", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")
+    given = {name: value for name, value in os.environ.items() if name not in unset}
+    given |= {"TERM": "xterm-256color", "PYTHONPATH": str(ROOT)} | others
+    return given if database is None else given | {"TRIO_ROMANCY_DATABASE": database}
+
+
+def on_terminal(
+    width: int,
+    database: str | None,
+    *arguments: str,
+    when_shown: dict[str, Callable[[subprocess.Popen[bytes], int], object]] | None = None,
+    styled: bool = False,
+    **others: str,
+) -> Answer:
+    """Run a command on a terminal of so many columns.
+
+    Args:
+      when_shown: what to do once some text is shown: it gets the process, and our end of the terminal.
+      styled: whether to keep colours and the like.
+    """
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+    process = subprocess.Popen(
+        [*COMMAND, *arguments],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=ROOT,
+        env=environment(database, **others),
+        start_new_session=True,
+    )
+    os.close(theirs)
+    shown = b""
+    waiting = dict(when_shown or {})
+    try:
+        while True:
+            try:
+                part = os.read(ours, 65536)
+            except OSError:  # nobody has the other end any more
+                break
+            if not part:
+                break
+            shown += part
+            for text in [text for text in waiting if text.encode() in shown]:
+                waiting.pop(text)(process, ours)
+        code = process.wait()
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+    text = shown.decode().replace("\r\n", "\n")
+    return Answer(code, text if styled else _STYLING.sub("", text))
+
+
+def through_pipe(database: str | None, *arguments: str, input: str = "", **others: str) -> Answer:
+    """Run a command whose output is not shown on a terminal."""
+    done = subprocess.run(
+        [*COMMAND, *arguments],
+        input=input,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment(database, **others),
+        timeout=60,
+        check=False,
+    )
+    return Answer(done.returncode, done.stdout, done.stderr)

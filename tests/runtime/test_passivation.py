@@ -1,0 +1,54 @@
+"""Nothing that comes while an instance is being dropped from memory is missed."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from trio_romancy import App, WorkflowCancelledError, WorkflowContext, workflow
+from trio_romancy.testing import run
+
+MOMENTS = 40
+"""How many steps of the scheduler after the order to give the instance back to try."""
+
+
+@workflow
+async def passivation_waiter(ctx: WorkflowContext) -> str:
+    event = await ctx.wait_event("passivation.go")
+    return str(event.data)
+
+
+async def being_dropped(app: App, moment: int) -> None:
+    """Return so many steps of the scheduler after the order to give back an instance that waits."""
+    worker = app._now_running().worker
+    assert worker is not None and worker._supervisor is not None
+    worker._supervisor.passivate_idle(1)
+    for _ in range(moment):
+        await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("moment", range(MOMENTS))
+def test_an_event_that_comes_while_the_instance_is_dropped_is_received(moment: int) -> None:
+    async def main() -> None:
+        async with App(":memory:") as app:
+            handle = await app.start(passivation_waiter)
+            await trio.sleep(0.1)
+            await being_dropped(app, moment)
+            await app.send_event("passivation.go", "went")
+            assert await handle.result(timeout=100) == "went"
+
+    run(main)
+
+
+@pytest.mark.parametrize("moment", range(MOMENTS))
+def test_a_cancel_request_that_comes_while_the_instance_is_dropped_is_heard(moment: int) -> None:
+    async def main() -> None:
+        async with App(":memory:") as app:
+            handle = await app.start(passivation_waiter)
+            await trio.sleep(0.1)
+            await being_dropped(app, moment)
+            assert await handle.cancel()
+            with pytest.raises(WorkflowCancelledError):
+                await handle.result(timeout=100)
+
+    run(main)

@@ -1,0 +1,111 @@
+"""Journals that do not fit the code of some workers: others get them, and when there are no others it is said."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, insert, select
+
+from trio_romancy.model import ErrorInfo, Status
+from trio_romancy.storage import instances as instance_sql
+from trio_romancy.storage import misfits, schema
+from trio_romancy.storage.claims import claim_due, next_wake
+from trio_romancy.storage.workers import Process, join
+
+ERROR = ErrorInfo("trio_romancy.NonDeterminismError", "it does not fit")
+
+
+def arrive(connection: Connection, worker_id: str, version: str) -> None:
+    process = Process("another machine", 1, "", worker_id)
+    assert join(connection, worker_id, process, 10, 1_000, version) is not None
+    misfits.revive(connection, version, 10)
+
+
+def leave(connection: Connection, worker_id: str) -> None:
+    connection.execute(schema.workers.delete().where(schema.workers.c.worker_id == worker_id))
+
+
+def own(connection: Connection, owner: str) -> None:
+    connection.execute(insert(schema.instances).values(**instance_sql.new_row("i", "w", "{}", 1, owner=owner)))
+
+
+def claims(connection: Connection, me: str) -> list[str]:
+    return [claim.instance_id for claim in claim_due(connection, me, 100, ["w"], 10, suspects=True)]
+
+
+def shown(connection: Connection) -> tuple[str, int | None, bool]:
+    """Status, wake-up, and whether there is an error."""
+    columns = (schema.instances.c.status, schema.instances.c.wake_at, schema.instances.c.error)
+    row = connection.execute(select(*columns)).one()
+    return row.status, row.wake_at, row.error is not None
+
+
+def test_what_does_not_fit_one_version_is_left_to_another(connection: Connection) -> None:
+    for worker_id, version in (("new", "2"), ("also new", "2"), ("old", "1")):
+        arrive(connection, worker_id, version)
+    own(connection, "new")
+    assert misfits.give_up(connection, "new", "i", ERROR, 50) is Status.PENDING
+    assert shown(connection) == (Status.PENDING, 50, False)
+    assert claims(connection, "new") == claims(connection, "also new") == []
+    assert next_wake(connection, "new", ["w"], suspects=True) is None
+    assert next_wake(connection, "old", ["w"], suspects=True) == 50
+    assert claims(connection, "old") == ["i"]
+
+
+def test_what_fits_no_live_version_is_stuck_until_one_comes_that_has_not_been_tried(connection: Connection) -> None:
+    arrive(connection, "new", "2")
+    own(connection, "new")
+    assert misfits.give_up(connection, "new", "i", ERROR, 50) is Status.STUCK
+    assert shown(connection) == (Status.STUCK, None, True)
+    arrive(connection, "also new", "2")
+    assert shown(connection) == (Status.STUCK, None, True)
+    arrive(connection, "old", "1")
+    assert shown(connection) == (Status.PENDING, 10, False)
+    assert (claims(connection, "also new"), claims(connection, "old")) == ([], ["i"])
+
+
+def test_it_is_stuck_when_the_last_worker_has_gone_that_may_fit(connection: Connection) -> None:
+    arrive(connection, "new", "2")
+    arrive(connection, "old", "1")
+    own(connection, "new")
+    misfits.give_up(connection, "new", "i", ERROR, 50)
+    assert misfits.sweep(connection, 60) == []
+    leave(connection, "old")
+    assert misfits.sweep(connection, 60) == [misfits.Parked("i", "w", 1, None, ERROR)]
+    assert shown(connection) == (Status.STUCK, None, True)
+    assert misfits.sweep(connection, 70) == []
+
+
+def test_two_versions_that_both_do_not_fit_do_not_take_turns(connection: Connection) -> None:
+    arrive(connection, "new", "2")
+    arrive(connection, "old", "1")
+    own(connection, "new")
+    assert misfits.give_up(connection, "new", "i", ERROR, 50) is Status.PENDING
+    assert claims(connection, "old") == ["i"]
+    assert misfits.give_up(connection, "old", "i", ERROR, 60) is Status.STUCK
+    assert claims(connection, "old") == claims(connection, "new") == []
+
+
+def test_anybody_may_roll_a_misfit_back(connection: Connection) -> None:
+    arrive(connection, "new", "2")
+    own(connection, "new")
+    misfits.give_up(connection, "new", "i", ERROR, 50)
+    answer = instance_sql.request_cancel(connection, "i", None, 60)
+    assert answer is not None and answer.accepted
+    assert claims(connection, "new") == ["i"]
+
+
+def test_after_resuming_all_versions_may_try_again(connection: Connection) -> None:
+    arrive(connection, "new", "2")
+    own(connection, "new")
+    misfits.give_up(connection, "new", "i", ERROR, 50)
+    assert instance_sql.resume(connection, "i", 60)
+    assert claims(connection, "new") == ["i"]
+
+
+def test_what_is_known_of_ended_instances_is_forgotten(connection: Connection) -> None:
+    arrive(connection, "new", "2")
+    own(connection, "new")
+    misfits.give_up(connection, "new", "i", ERROR, 50)
+    connection.execute(schema.instances.update().values(status=Status.CANCELLED))
+    assert misfits.has_any(connection)
+    misfits.sweep(connection, 60)
+    assert not misfits.has_any(connection)

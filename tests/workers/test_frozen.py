@@ -1,0 +1,89 @@
+"""A process that stands still in the midst of a batch: it must not hold up the others for long."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import trio
+
+from trio_romancy import App, WorkflowContext, activity, workflow
+from trio_romancy.storage import journal
+
+from ..servers import PRODUCTS, execute
+
+LEASE = 2.0
+BATCHES = 20
+"""How many batches the worker commits before it stands still."""
+
+
+@activity(name="frozen_step")
+async def step() -> None:
+    pass
+
+
+@workflow(name="frozen_workflow")
+async def stepping(ctx: WorkflowContext) -> None:
+    await step()
+
+
+async def work_and_freeze(database: str) -> None:
+    """What the process does that stops itself, behind the fence of a batch: its transaction holds locks."""
+    fence_batch, batches = journal.fence_batch, 0
+
+    def freezing(*args: object) -> bool:
+        nonlocal batches
+        answer = fence_batch(*args)  # type: ignore[arg-type]
+        batches += 1
+        if batches == BATCHES:
+            print("frozen", flush=True)
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return answer
+
+    journal.fence_batch = freezing
+    async with App(database, worker_id="frozen", lease=LEASE) as app:
+        while True:
+            await (await app.start(stepping)).result()
+
+
+@contextmanager
+def frozen_worker(database: str) -> Iterator[None]:
+    command = [sys.executable, "-m", __spec__.name, database]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "frozen\n"
+            yield
+        finally:
+            process.kill()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGSTOP")
+@pytest.mark.real_clock
+@pytest.mark.parametrize("kind", PRODUCTS, indirect=True)
+async def test_a_worker_that_stands_still_in_a_batch_holds_up_nobody_and_is_taken_over(database: str) -> None:
+    async with App(database, worker_id="live", lease=LEASE) as app:
+        with frozen_worker(database):
+            begun, longest = time.monotonic(), 0.0
+            while time.monotonic() < begun + 3 * LEASE or not is_taken_over(database):
+                since = time.monotonic()
+                await (await app.start(stepping)).result()
+                longest = max(longest, time.monotonic() - since)
+                assert time.monotonic() < begun + 30
+                await trio.sleep(0.05)
+    assert longest < 2
+
+
+def is_taken_over(database: str) -> bool:
+    """Whether nothing is left with the worker that stands still."""
+    return execute(database, "SELECT count(*) FROM romancy_instances WHERE owner = 'frozen'") == [(0,)]
+
+
+if __name__ == "__main__":
+    trio.run(work_and_freeze, sys.argv[1])

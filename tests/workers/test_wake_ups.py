@@ -1,0 +1,74 @@
+"""What one process makes due, another takes up: told by the database, or found when it looks."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import pytest
+import trio
+
+from trio_romancy import App, WorkflowContext, workflow
+
+from ..conftest import SHARED_KINDS
+from ..servers import execute
+
+pytestmark = pytest.mark.real_clock
+
+
+@workflow(name="wake_ups_quick")
+async def quick(ctx: WorkflowContext) -> int:
+    return 1
+
+
+@workflow(name="wake_ups_waiter")
+async def waiter(ctx: WorkflowContext) -> int:
+    event = await ctx.wait_event("wake.up")
+    return int(event.data)
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+async def test_postgresql_tells_an_idle_worker_at_once_also_after_its_connection_was_lost(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trio_romancy.runtime.worker._LONGEST_POLL", 60.0)  # so that it cannot have looked
+    async with App(database) as app, App(database, worker=False) as client:
+        for _ in range(2):
+            handle = await client.start(quick)
+            assert await handle.result(timeout=10) == 1
+            waiting = await client.start(waiter)
+            with trio.fail_after(20):
+                while (await client.list_instances(status="waiting")).instances == []:  # noqa: ASYNC110
+                    await trio.sleep(0.02)
+            await client.send_event("wake.up", 7)
+            assert await waiting.result(timeout=10) == 7
+            ours = "datname = current_database() AND pid <> pg_backend_pid()"
+            execute(database, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {ours}")
+            listening = f"SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND {ours}"
+            with trio.fail_after(20):
+                while execute(database, listening) != [(1,)]:  # noqa: ASYNC110
+                    await trio.sleep(0.05)
+        assert app.statistics().worker is not None
+
+
+@pytest.mark.parametrize("kind", SHARED_KINDS, indirect=True)
+async def test_what_a_client_starts_after_a_while_is_taken_up_soon(database: str) -> None:
+    took = []
+    async with App(database), App(database, worker=False) as client:
+        for pause in (0.0, 0.2, 1.5):
+            await trio.sleep(pause)
+            begun = time.monotonic()
+            assert await (await client.start(quick)).result(timeout=20) == 1
+            took.append(time.monotonic() - begun)
+    assert statistics.median(took) < 3
+
+
+async def test_an_idle_worker_looks_less_and_less_often_down_to_once_a_second(tmp_path: object) -> None:
+    async with App(f"{tmp_path}/idle.db") as app:
+        worker = app._now_running().worker
+        assert worker is not None
+        now = worker._clock.now()
+        for idle, least, most in ((0.0, 0.05, 0.07), (2.0, 0.2, 0.26), (60.0, 1.0, 1.26)):
+            at = worker._poll_at(now - round(idle * 1_000_000))
+            assert at is not None
+            assert least <= (at - now) / 1_000_000 <= most + 0.05
