@@ -1,0 +1,155 @@
+"""One run of chaos, from the first worker to the verdict."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+
+import trio
+from attrs import define, field
+
+from trio_romancy import App, Kind
+
+from .checker import find_violations
+from .crew import open_crew
+from .evidence import Evidence, read_evidence, told
+from .load import Expected, Load
+from .nemesis import Nemesis
+from .target import Target
+
+FINISH_WITHIN = 120.0
+"""Seconds in which all that was begun must have ended once the nemesis has."""
+
+BEGIN_WITHIN = 60.0
+
+REJOIN_WITHIN = 15.0
+"""Seconds in which those who work must hold a lease, and no others, once the nemesis has ended."""
+
+
+@define
+class Report:
+    """What has happened."""
+
+    name: str
+    seed: int
+    violations: list[str]
+    misdeeds: Counter[str]
+    workers: int
+    expected: Expected
+    evidence: Evidence
+    finish_seconds: float = 0.0
+    """From the end of the nemesis to that of the last instance."""
+    _kinds: Counter[Kind] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._kinds = Counter(entry.kind for entry in self.evidence.entries)
+
+    def __str__(self) -> str:
+        plans = self.expected.plans.values()
+        ended = Counter(f"{plan.kind}{' (cancelled)' if plan.is_cancelled else ''}" for plan in plans if plan.seconds)
+        slowest = max(plans, key=lambda plan: plan.seconds or 0, default=None)
+        lines = [
+            f"{self.name}, seed {self.seed}: {len(self.violations)} violations",
+            f"  {sum(ended.values())} of {len(plans)} instances ended: {_counted(ended)}",
+            f"  {len(self.evidence.entries)} entries: {_counted(self._kinds)}",
+            f"  {len(self.expected.events)} events, {len(self.evidence.messages)} messages with these, "
+            f"{len(self.evidence.bookings)} bookings, {self.workers} workers",
+            f"  misdeeds: {_counted(self.misdeeds)}; finished {self.finish_seconds:.1f} s after the last",
+        ]
+        if slowest is not None and slowest.seconds is not None:
+            lines.append(
+                f"  the slowest instance was {slowest.instance_id}, with {slowest.seconds:.1f} s; "
+                f"for {self._longest_silence():.1f} s nobody has recorded anything"
+            )
+        return "\n".join(lines + [f"  VIOLATION {problem}" for problem in self.violations])
+
+    def _longest_silence(self) -> float:
+        times = sorted(entry.recorded_at for entry in self.evidence.entries)
+        return max((after - before for before, after in pairwise(times)), default=0) / 1e6
+
+
+async def run_chaos(
+    target: Target,
+    directory: Path,
+    *,
+    seed: int,
+    seconds: float,
+    options: Sequence[str] = (),
+    misdeeds: frozenset[str] | None = None,
+    finish_within: float = FINISH_WITHIN,
+) -> Report:
+    """Let workers work and the nemesis disturb them for so many seconds. Then let everything finish, and judge it.
+
+    Args:
+      directory: where workers log, and the journals are written to.
+      options: of the worker processes.
+      misdeeds: those that the nemesis keeps to; None: all.
+    """
+    rejoin_within = min(REJOIN_WITHIN, finish_within)
+    _log_to(directory / "nemesis.log")
+    async with App(target.client_url, worker=False) as app:
+        await trio.to_thread.run_sync(target.make_tables)
+        async with open_crew(target, directory, options) as crew:
+            load = Load(app, Random(seed))
+            nemesis = Nemesis(target, crew, Random(seed + 1), misdeeds)
+            with trio.move_on_after(BEGIN_WITHIN + seconds + finish_within) as scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(load.run)
+                    with trio.fail_after(BEGIN_WITHIN):
+                        await load.has_begun.wait()
+                    await nemesis.run(seconds)
+                    load.is_stopping = True
+                    ending = trio.current_time()
+                    scope.deadline = ending + finish_within
+            finish_seconds = trio.current_time() - ending
+            problems = await _leases(target, {slot.worker_id for slot in crew.slots}, rejoin_within)
+        problems += await _leases(target, set(), rejoin_within)
+    evidence = await trio.to_thread.run_sync(lambda: read_evidence(target.rows, watched=target.watches_writers))
+    (directory / "journals.txt").write_text(told(evidence))
+    violations = find_violations(load.expected, evidence, crew.worker_ids)
+    violations += [*_unfinished(load, scope, finish_within), *problems, *crew.problems, *crew.complaints()]
+    return Report(
+        target.name,
+        seed,
+        violations,
+        nemesis.counts,
+        len(crew.worker_ids),
+        load.expected,
+        evidence,
+        finish_seconds,
+    )
+
+
+async def _leases(target: Target, right: set[str], seconds: float) -> list[str]:
+    """Those who work hold a lease, also if they have lost one before; and nobody else does."""
+    with trio.move_on_after(seconds):
+        while True:
+            holders = {
+                id for (id,) in await trio.to_thread.run_sync(target.rows, "SELECT worker_id FROM romancy_workers")
+            }
+            if holders == right:
+                return []
+            await trio.sleep(0.2)
+    return [f"workers {sorted(right)} are at work, and {sorted(holders)} hold a lease"]
+
+
+def _unfinished(load: Load, scope: trio.CancelScope, seconds: float) -> list[str]:
+    if not scope.cancelled_caught:
+        return []
+    waiting = [plan.instance_id for plan in load.expected.plans.values() if plan.seconds is None]
+    return [f"not all had ended {seconds:g} s after the nemesis; the driver still waited for {waiting}"]
+
+
+def _log_to(path: Path) -> None:
+    logger = logging.getLogger("chaos")
+    logger.setLevel(logging.INFO)
+    logger.handlers = [logging.FileHandler(path)]
+    logger.handlers[0].setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+
+
+def _counted(counts: Counter[str] | Counter[Kind]) -> str:
+    return ", ".join(f"{count} {what}" for what, count in sorted(counts.items())) or "none"
