@@ -15,18 +15,43 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import distant
+import events
+import idle
 import latency
 import memory
+import passive
+import recur
 import replay
+import scaling
+import search
 import server_durability
 import systems
+import takeover
 import throughput
+import timers
+import wake
 from databases import FILES, NAMES, open_place
 from disk import sync_ms
 
 from tests.servers import ServerMissingError
 
-_ALL = ("throughput", "latency", "replay", "memory")
+_ALL = (
+    "throughput",
+    "latency",
+    "replay",
+    "memory",
+    "wake",
+    "events",
+    "timers",
+    "passive",
+    "takeover",
+    "scaling",
+    "idle",
+    "distant",
+    "search",
+    "recur",
+)
 
 
 def main() -> None:
@@ -72,6 +97,71 @@ def _measure(options: argparse.Namespace, places: dict[str, str], results: dict[
     if "memory" in options.only:
         results["memory"] = memory.measure(1_000 if options.quick else 10_000, _say)
         print(f"\n{memory.show(results['memory'])}\n", flush=True)
+    _measure_waiting(options, places, results)
+    _measure_processes(options, places, results)
+
+
+def _measure_waiting(options: argparse.Namespace, places: dict[str, str], results: dict[str, Any]) -> None:
+    """What is for workflows that wait for the outside world."""
+    if "wake" in options.only:
+        samples, seconds = (20, 4.0) if options.quick else (300, 20.0)
+        results["wake"] = {kind: wake.measure(kind, place, samples, seconds, _say) for kind, place in places.items()}
+        print(f"\n{wake.show(results['wake'])}\n", flush=True)
+    if "events" in options.only:
+        repetitions = options.repetitions or 1
+        seconds = options.seconds or (1.0 if options.quick else 4.0)
+        results["events"] = {}
+        for kind, place in places.items():
+            found = events.measure(kind, place, seconds, repetitions, _say)
+            results["events"][kind] = found
+            print(f"\n{events.show(kind, found)}\n", flush=True)
+    if "timers" in options.only:
+        count, spread = (500, 4.0) if options.quick else (10_000, 30.0)
+        results["timers"] = {kind: timers.measure(kind, place, count, spread, _say) for kind, place in places.items()}
+        print(f"\n{timers.show(results['timers'])}\n", flush=True)
+    if "passive" in options.only:
+        count = 1_000 if options.quick else 100_000
+        results["passive"] = {kind: passive.measure(kind, place, count, _say) for kind, place in places.items()}
+        print(f"\n{passive.show(results['passive'])}\n", flush=True)
+
+
+def _measure_processes(options: argparse.Namespace, places: dict[str, str], results: dict[str, Any]) -> None:
+    """What is about several processes on one database."""
+    if "takeover" in options.only:
+        count, lease = (100, 2.0) if options.quick else (1_000, 10.0)
+        results["takeover"] = {
+            kind: takeover.measure(kind, place, count, lease, _say) for kind, place in places.items()
+        }
+        print(f"\n{takeover.show(results['takeover'])}\n", flush=True)
+    if "scaling" in options.only:
+        most = 2 if options.quick else 4
+        repetitions = options.repetitions or 1
+        seconds = options.seconds or (1.0 if options.quick else 6.0)
+        results["scaling"] = {
+            kind: scaling.measure(kind, place, most, seconds, repetitions, _say) for kind, place in places.items()
+        }
+        print(f"\n{scaling.show(results['scaling'])}\n", flush=True)
+    if "idle" in options.only:
+        counts, quiet, seconds = ((0,), 11.0, 5.0) if options.quick else ((0, 1_000), 15.0, 20.0)
+        results["idle"] = {
+            kind: idle.measure(kind, place, counts, quiet, seconds, _say) for kind, place in places.items()
+        }
+        print(f"\n{idle.show(results['idle'])}\n", flush=True)
+    if "distant" in options.only:
+        samples, pause = (20, 0.2) if options.quick else (200, 1.0)
+        results["distant"] = {
+            kind: distant.measure(kind, place, samples, pause, _say) for kind, place in places.items()
+        }
+        print(f"\n{distant.show(results['distant'])}\n", flush=True)
+    if "recur" in options.only:
+        results["recur"] = recur.measure(10_000 if options.quick else 1_000_000, _say)
+        print(f"\n{recur.show(results['recur'])}\n", flush=True)
+    if "search" in options.only:
+        results["search"] = {}
+        for kind, place in places.items():
+            count, samples = (20_000, 50) if options.quick else (100_000 if kind == "sqlite" else 1_000_000, 1_000)
+            results["search"][kind] = search.measure(kind, place, count, samples, _say)
+        print(f"\n{search.show(results['search'])}\n", flush=True)
 
 
 def _parse() -> argparse.Namespace:
@@ -82,10 +172,14 @@ def _parse() -> argparse.Namespace:
         "--database",
         nargs="+",
         choices=tuple(NAMES),
-        help="for throughput and latency; default: all that can be had",
+        help="for all but replay and memory; default: all that can be had",
     )
-    parser.add_argument("--repetitions", type=int, help="of each throughput measurement; the median counts")
-    parser.add_argument("--seconds", type=float, help="that each throughput measurement takes about")
+    parser.add_argument(
+        "--repetitions", type=int, help="of each measurement of throughput, events and scaling; the median counts"
+    )
+    parser.add_argument(
+        "--seconds", type=float, help="that each measurement of throughput, events and scaling takes about"
+    )
     parser.add_argument("--output", type=Path, default=Path("bench-results.json"), help="default: %(default)s")
     return parser.parse_args()
 

@@ -49,10 +49,10 @@ async def _grow(state: str, count: int) -> int:
     async with App("memory.db", idle_timeout=idle_timeout, max_running=2 * count, max_resident=2 * count) as app:
         await _start(app, count)
         await _come_to_rest(app, kept)
-        before = _resident_bytes()
+        before = resident_bytes()
         await _start(app, count)
         await _come_to_rest(app, 2 * kept)
-        return _resident_bytes() - before
+        return resident_bytes() - before
 
 
 async def _start(app: App, count: int) -> None:
@@ -78,7 +78,7 @@ async def _come_to_rest(app: App, resident: int) -> None:
             return
 
 
-def _resident_bytes() -> int:
+def resident_bytes() -> int:
     """Memory that the process occupies. Where the system does not say, the most that it ever occupied."""
     gc.collect()
     try:

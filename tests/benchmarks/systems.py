@@ -41,6 +41,8 @@ class System:
     """Whether it is somebody else's."""
     needs: tuple[str, ...] = ()
     """Distributions that must be installed, too."""
+    mail: str | None = None
+    """The module that sends to workflows that wait; None: it is not compared in that."""
 
     def run(self, database: str, concurrency: int, total: int) -> tuple[float, list[float]]:
         """Run ``total`` workflows, so many at a time, on a new database: a file name, or the URL of one on a server.
@@ -49,6 +51,11 @@ class System:
         """
         outcome: tuple[float, list[float]] = self.in_loop(import_module(self.module).run, database, concurrency, total)
         return outcome
+
+    def call_mail(self, function: str, *arguments: object) -> Any:
+        """Run a function of the module that sends to workflows that wait."""
+        assert self.mail is not None
+        return self.in_loop(getattr(import_module(self.mail), function), *arguments)
 
     def missing(self) -> str | None:
         """The first distribution that it needs and that is not installed."""
@@ -67,9 +74,9 @@ SYSTEMS = {
     system.name: system
     for system in (
         System("bare", "bare", "trio_romancy", _on_trio, tuple(NAMES), is_peer=False),
-        System("ours", "ours", "trio_romancy", _on_trio, tuple(NAMES), is_peer=False),
-        System("dbos", "dbos_peer", "dbos", _on_asyncio, ("sqlite", "postgresql")),
-        System("edda", "edda_peer", "edda-framework", _on_uvloop, tuple(NAMES)),
+        System("ours", "ours", "trio_romancy", _on_trio, tuple(NAMES), is_peer=False, mail="ours_mail"),
+        System("dbos", "dbos_peer", "dbos", _on_asyncio, ("sqlite", "postgresql"), mail="dbos_mail"),
+        System("edda", "edda_peer", "edda-framework", _on_uvloop, tuple(NAMES), mail="edda_mail"),
         System("absurd", "absurd_peer", "absurd-sdk", _on_uvloop, ("postgresql",), needs=("absurdctl",)),
     )
 }
