@@ -83,3 +83,16 @@ async def test_it_can_be_ended_while_its_server_says_nothing(database: str) -> N
             since = trio.current_time()
             scope.cancel()
     assert trio.current_time() - since < 15
+
+
+async def test_nobody_complains_of_connections_that_were_cut_before_they_are_closed(
+    database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_app(database) as (proxy, app):
+        async with trio.open_nursery() as nursery:
+            for _ in range(8):  # each on a connection of its own
+                nursery.start_soon(app.list_instances)
+        proxy.cut()
+        await trio.sleep(0.05)  # until both ends know
+        proxy.refuse()
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]

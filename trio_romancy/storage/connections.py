@@ -58,6 +58,8 @@ class Connections:
             record.info["made"], record.info["host"] = made, self._host(turn)
             return connection
 
+        _close_quietly(engine.dialect)
+
         @event.listens_for(engine, "handle_error")
         def failed(context: ExceptionContext) -> None:
             if dialects.is_of_no_use(context.original_exception):
@@ -149,6 +151,23 @@ def in_transaction(connection: Connection, fn: Callable[..., R], *args: Any) -> 
     """Run ``fn(connection, ...)`` in a transaction of its own, commit, and return its result."""
     with connection.begin():
         return fn(connection, *args)
+
+
+def _close_quietly(dialect: Dialect) -> None:
+    """What the server has closed already can be closed too: a pool would tell of it as of an error.
+
+    aiomysql takes leave of the server first, and leaves the socket open where there is nobody to take leave of.
+    """
+    close = dialect.do_close
+
+    def do_close(connection: Any) -> None:
+        try:
+            close(connection)
+        except Exception:
+            if dialect.has_terminate:  # if it has not, this is all it can do
+                dialect.do_terminate(connection)
+
+    dialect.do_close = do_close  # type: ignore[assignment, method-assign]
 
 
 def _distrust(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
