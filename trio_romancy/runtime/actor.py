@@ -38,7 +38,7 @@ from .recur import Recur, recur_in
 from .replay import Operation, Replay
 from .saga import Saga
 from .seat import Seat
-from .side import SideNursery
+from .side import SideTasks
 from .waits import Waits
 from .watch import Watch
 
@@ -89,8 +89,8 @@ class Actor:
     """Whether that is not all any more."""
     _stirred: Signal | None
     """What somebody waits for who wants to look by himself."""
-    _side: SideNursery | None
-    """Where the mailbox is emptied and threads are waited for; opened when there is something to do there."""
+    _side: SideTasks | None
+    """Who empties the mailbox and waits for threads, if there has been something to do for them."""
     _seat: Seat[Any]
     _workflow_scope: trio.CancelScope | None
     """Around the workflow function, while that runs."""
@@ -235,6 +235,8 @@ class Actor:
             self.idle_since = None
             if self._side is not None:
                 await self._side.aclose()
+            if self._delivery is not None:
+                self._delivery.close()
         if has_ended:
             return
         if self._crash is not None:
@@ -615,8 +617,7 @@ class Actor:
     def start_soon(self, fn: Callable[[], Awaitable[object]]) -> None:
         """Run a task beside the workflow function, as long as the actor lives."""
         if self._side is None:
-            self._side = SideNursery()
-            self.home.start_soon(self._side.run)
+            self._side = SideTasks(self.home.start_soon)
         self._side.start_soon(fn)
 
     def end(self, operation: Operation) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -46,6 +48,8 @@ class Delivery:
         self._actor = actor
         self._mailbox = Mailbox(actor.clock)
         self._is_recording = False
+        self._alarm: int | None = None
+        """What will wake it: it has no task now."""
 
     @property
     def is_clear(self) -> bool:
@@ -55,40 +59,60 @@ class Delivery:
     def post(self, letter: Letter) -> None:
         """Have it recorded and told when its turn comes."""
         self._mailbox.post(letter)
+        self._get_up()
 
     def post_at(self, when: Microseconds, letter: Letter) -> None:
         """The same, not before that time."""
         self._actor.idle_since = None
         self._mailbox.post_at(when, letter)
+        self._get_up()
 
     def poke(self) -> None:
         """Look at the state of the actor again."""
         self._mailbox.poke()
+        self._get_up()
 
     async def run(self) -> None:
-        """Tell the journal, then the mailbox, until the workflow function has ended."""
+        """Tell the journal, then the mailbox, until the workflow function has ended or there is a long rest."""
+        await self._try(self._tell_all)
+
+    def close(self) -> None:
+        """Nobody will tell the workflow anything any more. Its task, if it has one, must have ended."""
+        if self._alarm is not None:
+            self._actor.home.alarms.cancel(self._alarm)
+            self._alarm = None
+
+    async def _try(self, fn: Callable[[], Awaitable[None]]) -> None:
         actor = self._actor
         try:
-            await self._tell_journal()
-            await self._settled()
-            actor.forget_stored_waits()
-            while not actor.is_ending and not actor.is_dropped:
-                await self._settled()
-                if actor.is_ending or actor.is_dropped:
-                    break  # meanwhile: what comes now, the end sees to
-                letter = self._next()
-                if letter is None:
-                    await self._rest()
-                elif letter.operation.is_open:
-                    self._is_recording = True
-                    await self._record(letter)
-                    self._is_recording = False
+            await fn()
         except (Dropped, LeaseLostError):
             actor.drop()
         except Exception as error:
             actor.crash(error)
         finally:
-            await self._mailbox.aclose()
+            if self._alarm is None:
+                await self._mailbox.aclose()
+
+    async def _tell_all(self) -> None:
+        await self._tell_journal()
+        await self._settled()
+        self._actor.forget_stored_waits()
+        await self._tell_mailbox()
+
+    async def _tell_mailbox(self) -> None:
+        actor = self._actor
+        while self._alarm is None and not actor.is_ending and not actor.is_dropped:
+            await self._settled()
+            if actor.is_ending or actor.is_dropped:
+                break  # meanwhile: what comes now, the end sees to
+            letter = self._next()
+            if letter is None:
+                await self._rest()
+            elif letter.operation.is_open:
+                self._is_recording = True
+                await self._record(letter)
+                self._is_recording = False
 
     async def _settled(self) -> None:
         """Wait until no task of the workflow can go on by itself."""
@@ -222,7 +246,20 @@ class Delivery:
                 actor.set_status(Status.WAITING)
             else:
                 until = min(until, actor.idle_since + _GRACE)
-        await self._mailbox.wait(until)
+        if actor.status is Status.WAITING:
+            self._lie_down(until)
+        else:
+            await self._mailbox.wait(until)
+
+    def _lie_down(self, until: Microseconds) -> None:
+        """Wait without a task, which is half of what an actor that waits weighs."""
+        due = self._mailbox.next_timer()
+        self._alarm = self._actor.home.alarms.set(until if due is None else min(due, until), self._get_up)
+
+    def _get_up(self) -> None:
+        if self._alarm is not None:
+            self.close()
+            self._actor.start_soon(partial(self._try, self._tell_mailbox))
 
     def _is_idle(self) -> bool:
         waits = self._actor.used_waits

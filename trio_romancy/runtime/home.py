@@ -15,6 +15,7 @@ from ..storage.claims import Claim
 from ..storage.database import Database
 from ..storage.instances import Record
 from ..storage.journal import Journal
+from .alarms import Alarms
 from .observers import Observers
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Home(Protocol):
     thread_limiter: trio.CapacityLimiter
     observers: Observers | None
     """Those who call the hooks; None: there are none."""
+    alarms: Alarms
     idle: int
     """How many actors only wait."""
 

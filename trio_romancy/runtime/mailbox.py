@@ -12,6 +12,7 @@ from attrs import define, field
 
 from ..clock import Clock, Microseconds
 from ..model import Kind
+from ..signal import Signal
 
 if TYPE_CHECKING:
     from ..storage.instances import Record
@@ -40,13 +41,14 @@ class Letter:
 
 @define(eq=False)
 class Mailbox:
-    """The letters and timers of one actor. It lives and dies with the actor's nursery."""
+    """The letters and timers of one actor. It lives and dies with the actor."""
 
     _clock: Clock
     _letters: deque[Letter] = field(factory=deque)
     _timers: list[tuple[Microseconds, int, Letter]] = field(factory=list)
     _set: int = 0
-    _arrived: trio.Event = field(factory=trio.Event)
+    _arrived: Signal | None = None
+    """What somebody waits for who has nothing to do."""
 
     def __bool__(self) -> bool:
         return bool(self._letters)
@@ -54,17 +56,18 @@ class Mailbox:
     def post(self, letter: Letter) -> None:
         """Deliver a letter."""
         self._letters.append(letter)
-        self._arrived.set()
+        self.poke()
 
     def post_at(self, when: Microseconds, letter: Letter) -> None:
         """Deliver a letter at that time, if its operation is still in flight then."""
         self._set += 1
         heapq.heappush(self._timers, (when, self._set, letter))
-        self._arrived.set()
+        self.poke()
 
     def poke(self) -> None:
         """Wake the receiver, to look at the state of its actor again."""
-        self._arrived.set()
+        if self._arrived is not None:
+            self._arrived.set()
 
     def next_timer(self) -> Microseconds | None:
         """When the next timer is due."""
@@ -93,7 +96,7 @@ class Mailbox:
 
     async def wait(self, until: Microseconds | None, *, for_timers: bool = True) -> None:
         """Wait for a letter, a new or due timer, a poke, or that time. May return early."""
-        self._arrived = trio.Event()
+        self._arrived = Signal()
         due = self.next_timer() if for_timers else None
         if due is not None:
             until = due if until is None else min(due, until)
@@ -102,3 +105,4 @@ class Mailbox:
         else:
             with trio.CancelScope(deadline=self._clock.deadline(until)):
                 await self._arrived.wait()
+        self._arrived = None

@@ -21,6 +21,7 @@ from ..clock import Microseconds
 from ..errors import NonDeterminismError, OperationIdError
 from ..ids import checked_id
 from ..model import Kind
+from ..signal import Signal
 from ..storage.instances import Record
 from .peek import is_runnable
 
@@ -60,7 +61,7 @@ class Operation:
     is_in_flight: bool = True
     record: Record | None = None
     """Its outcome, once the workflow has been told."""
-    _news: trio.Event | None = None
+    _news: Signal | None = None
 
     @property
     def is_open(self) -> bool:
@@ -83,7 +84,7 @@ class Operation:
 
     async def news(self) -> Record | None:
         """Wait for the outcome. None if there is something to do first: see :meth:`stir`."""
-        self._news = trio.Event()
+        self._news = Signal()
         await self._news.wait()
         self._news = None
         return self.record

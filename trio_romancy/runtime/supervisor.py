@@ -26,6 +26,7 @@ from ..storage.journal import Journal
 from ..storage.patience import patiently
 from ..storage.waiting import News
 from .actor import Actor
+from .alarms import Alarms
 from .courier import Courier
 from .failure import describe
 from .home import Settings
@@ -108,6 +109,7 @@ class Supervisor:
         self.journal = journal
         self.thread_limiter = thread_limiter
         self.observers = observers
+        self.alarms = Alarms(clock)
         self.idle = 0
         self.is_draining = False
         self._endings = endings
@@ -131,6 +133,7 @@ class Supervisor:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Hold the nursery until cancelled."""
         async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self.alarms.run)
             task_status.started()
             await self._courier.run()
 

@@ -1,0 +1,155 @@
+"""Instances that wait long cost one task each, and are woken in time all the same."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from trio_romancy import App, WorkflowCancelledError, WorkflowContext, workflow
+from trio_romancy.clock import current_clock
+from trio_romancy.runtime.alarms import _KEPT, Alarms
+from trio_romancy.runtime.side import SideTasks
+from trio_romancy.runtime.supervisor import Supervisor
+
+rung: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def forget() -> None:
+    rung.clear()
+
+
+@workflow(name="alarms_sleeper")
+async def sleeper(ctx: WorkflowContext, seconds: float) -> None:
+    await ctx.sleep(seconds)
+    rung.append(f"{seconds:g} at {trio.current_time():g}")
+
+
+@workflow(name="alarms_waiter")
+async def waiter(ctx: WorkflowContext) -> str:
+    return str((await ctx.wait_event("alarms.go", timeout=3600)).data)
+
+
+def supervisor_of(app: App) -> Supervisor:
+    worker = app._now_running().worker
+    assert worker is not None and worker._supervisor is not None
+    return worker._supervisor
+
+
+def tasks_of(app: App) -> int:
+    nursery = supervisor_of(app)._nursery
+    assert nursery is not None
+    return len(nursery.child_tasks)
+
+
+async def test_who_waits_is_a_single_task() -> None:
+    async with App(":memory:", idle_timeout=3600) as app:
+        idle = tasks_of(app)
+        for _ in range(10):
+            await app.start(sleeper, 1000.0)
+            await app.start(waiter)
+        await trio.sleep(1)
+        await wait_all_tasks_blocked()
+        assert tasks_of(app) - idle == 20
+        assert len(supervisor_of(app).alarms._rings) == 20
+
+
+async def test_all_are_woken_in_time_and_leave_no_alarm() -> None:
+    async with App(":memory:", idle_timeout=7200) as app:
+        handles = [await app.start(sleeper, float(seconds)) for seconds in (500, 5, 3000, 50)]
+        for handle in handles:
+            await handle.result()
+        assert rung == ["5 at 5", "50 at 50", "500 at 500", "3000 at 3000"]
+        assert not supervisor_of(app).alarms._rings
+
+
+@pytest.mark.parametrize("end", ["event", "cancel", "passivate", "drop"])
+async def test_whatever_ends_a_wait_takes_its_alarm_back(end: str) -> None:
+    async with App(":memory:", idle_timeout=7200) as app:
+        handle = await app.start(waiter)
+        await trio.sleep(1)
+        assert len(supervisor_of(app).alarms._rings) == 1
+        if end == "event":
+            await app.send_event("alarms.go", "went")
+            assert await handle.result() == "went"
+        elif end == "cancel":
+            await handle.cancel()
+            with pytest.raises(WorkflowCancelledError):
+                await handle.result()
+        else:
+            if end == "drop":
+                supervisor_of(app).drop_all()
+            else:
+                supervisor_of(app).passivate_idle(1)
+            await wait_all_tasks_blocked()
+            assert supervisor_of(app).resident == 0
+        assert not supervisor_of(app).alarms._rings
+
+
+async def test_alarms_ring_in_order_and_not_when_taken_back() -> None:
+    clock = current_clock()
+    alarms = Alarms(clock)
+    now = clock.now()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(alarms.run)
+        numbers = {
+            second: alarms.set(now + second * 1_000_000, lambda second=second: rung.append(f"{second}"))  # type: ignore[misc]
+            for second in (3, 1, 2)
+        }
+        alarms.cancel(numbers[2])
+        await trio.sleep(1.5)
+        alarms.set(now, lambda: rung.append("late"))  # due before it was set
+        await trio.sleep(3)
+        alarms.cancel(numbers[3])  # it has rung
+        nursery.cancel_scope.cancel()
+    assert rung == ["1", "late", "3"]
+
+
+async def test_an_alarm_years_ahead_rings() -> None:
+    clock = current_clock()
+    alarms = Alarms(clock)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(alarms.run)
+        alarms.set(clock.now() + 10 * 365 * 86400 * 1_000_000, lambda: rung.append("far"))
+        await trio.sleep(10 * 365 * 86400 - 1)
+        assert rung == []
+        await trio.sleep(2)
+        assert rung == ["far"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_alarms_that_were_taken_back_do_not_pile_up() -> None:
+    clock = current_clock()
+    alarms = Alarms(clock)
+    for number in range(5 * _KEPT):
+        alarms.cancel(alarms.set(clock.now() + number, lambda: rung.append("wrong")))
+    assert len(alarms._heap) <= _KEPT + 2
+
+
+async def test_side_tasks_have_ended_when_they_are_closed() -> None:
+    ended = []
+
+    async def task() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(1)
+            ended.append(trio.current_time())
+
+    async with trio.open_nursery() as nursery:
+
+        def start_soon(fn: Callable[[], Awaitable[object]]) -> None:
+            nursery.start_soon(fn)
+
+        side = SideTasks(start_soon)
+        await side.aclose()  # nothing runs
+        side.start_soon(task)
+        await wait_all_tasks_blocked()
+        side.start_soon(task)  # has not begun yet
+        await side.aclose()
+        assert ended == [1, 1]
+        assert not nursery.child_tasks
