@@ -126,8 +126,13 @@ class Databases:
         tables = [name for (name,) in found]
         kept = [name for name in tables if name.startswith("romancy_") and not name.endswith("alembic_version")]
         dropped = [name for name in tables if not name.startswith("romancy_")]
-        if tables:
-            execute(url, *[f"DELETE FROM {name}" for name in kept], *[f"DROP TABLE {name}" for name in dropped])
+        if kept:
+            looks = [f"SELECT '{name}' WHERE EXISTS (SELECT 1 FROM {name})" for name in kept]
+            filled = [name for (name,) in execute(url, " UNION ALL ".join(looks))]
+            if filled:
+                execute(url, "BEGIN", *[f"DELETE FROM {name}" for name in filled], "COMMIT")
+        if dropped:
+            execute(url, *[f"DROP TABLE {name}" for name in dropped])
         return url
 
 
@@ -156,9 +161,12 @@ def nobody_polls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture
-def database(kind: str, databases: Databases, tmp_path: Path, nobody_polls: None) -> str:
+def database(kind: str, databases: Databases, request: pytest.FixtureRequest, nobody_polls: None) -> str:
     """The URL of a database without instances."""
-    return str(tmp_path / "romancy.db") if kind == "file" else databases.empty(kind)
+    if kind != "file":
+        return databases.empty(kind)
+    directory: Path = request.getfixturevalue("tmp_path")  # no other kind needs one
+    return str(directory / "romancy.db")
 
 
 @pytest.fixture

@@ -35,6 +35,12 @@ async def migrations_workflow(ctx: WorkflowContext) -> int:
     return 1
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test finds out anew what the migrations make."""
+    monkeypatch.setattr(migrations, "_made", [])
+
+
 @pytest.fixture
 def new(kind: str, databases: Databases, tmp_path: Path) -> str:
     """The URL of a database that nobody has used."""
@@ -355,11 +361,30 @@ async def test_a_migration_of_large_tables_may_take_longer_than_any_other_transa
 ) -> None:
     upgrade = migrations._upgrade
 
-    def upgrade_slowly(connection: Connection) -> None:
+    def upgrade_slowly(connection: Connection, found: str | None) -> None:
         connection.execute(text("SELECT pg_sleep(2)" if kind == "postgresql" else "SELECT SLEEP(2)"))
-        upgrade(connection)
+        upgrade(connection, found)
 
     monkeypatch.setattr(migrations, "_upgrade", upgrade_slowly)
     monkeypatch.setattr(connections, "ANSWER_TIMEOUT", 1.0)
     async with App(new, worker=False, start_timeout=5) as app:
         assert (await app.list_instances()).instances == []
+
+
+@pytest.mark.real_clock
+async def test_the_second_new_sqlite_database_is_what_the_migrations_made_of_the_first(tmp_path: Path) -> None:
+    paths = [str(tmp_path / name) for name in ("first.db", "second.db", "third.db")]
+    with closing(sqlite3.connect(paths[1])) as users, users:
+        users.execute("CREATE TABLE orders (id)")
+    with closing(sqlite3.connect(paths[2])) as users, users:
+        users.execute("CREATE TABLE romancy_by_hand (id)")  # ours by its name: nothing is taken for granted then
+    found = []
+    for path in paths:
+        async with open_loop(), open_database(path) as database:
+            await database.run_long(migrations.migrate)
+            assert await database.read(revision) == schema.REVISION
+            found.append(await database.read(definitions))
+            if path == paths[0]:
+                assert migrations._made
+    assert found[0] == {name: sql for name, sql in found[1].items() if name != "orders"}
+    assert found[0] == {name: sql for name, sql in found[2].items() if name != "romancy_by_hand"}

@@ -286,6 +286,14 @@ def ddl_commits(connection: Connection) -> bool:
     return connection.dialect.name in _MYSQL
 
 
+def made_by(connection: Connection, prefix: str) -> list[str] | None:
+    """The statements that make all tables whose names begin so, with their indexes, if the database keeps them."""
+    if connection.dialect.name != "sqlite":
+        return None
+    kept = text("SELECT sql FROM sqlite_master WHERE substr(tbl_name, 1, :n) = :prefix AND sql IS NOT NULL")
+    return list(connection.execute(kept, {"n": len(prefix), "prefix": prefix}).scalars())
+
+
 @contextmanager
 def only_migrator(connection: Connection) -> Iterator[None]:
     """Keep other processes from migrating the same database meanwhile.

@@ -7,13 +7,14 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
+from functools import cache
 from typing import Any, ParamSpec, TypeVar
 
 import sqlalchemy
 import trio
 from attrs import define, field
 from sqlalchemy import Connection, Engine, event
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.pool import NullPool
 
 from ..clock import hold_virtual_time
 from ..errors import DatabaseError
@@ -180,12 +181,14 @@ class ThreadedDatabase:
 @asynccontextmanager
 async def open_inline_database() -> AsyncIterator[Database]:
     """A new, empty database in memory. It goes when the block ends."""
-    engine = _engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
-    try:
-        with engine.connect() as connection:
-            yield InlineDatabase(connection)
-    finally:
-        engine.dispose()
+    with _inline_engine().connect() as connection:
+        yield InlineDatabase(connection)
+
+
+@cache
+def _inline_engine() -> Engine:
+    """Each connection is a database of its own. One engine for all of them, for it keeps what it has compiled."""
+    return _engine("sqlite://", poolclass=NullPool, connect_args={"check_same_thread": False})
 
 
 @asynccontextmanager
