@@ -55,6 +55,7 @@ def break_fence() -> None:
         fence(connection, lease, expires_at)
         return True
 
+    journal.Batch.is_plain = False  # one statement has its own fence
     for module in (workers, delivery, journal):
         for name, broken in (("fence", fence), ("fence_batch", fence_batch)):
             if hasattr(module, name):

@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, ParamSpec, TypeVar
 
+import pytest
 import trio
 from attrs import define, field
 from sqlalchemy import Connection, make_url
 
 from trio_romancy import App
+from trio_romancy.storage import journal
 
 from ..proxy import Proxy, _Link, _Loss, open_proxy
 
@@ -46,6 +48,28 @@ def in_trio(fn: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     return trio.from_thread.run_sync(lambda: fn(*args, **kwargs))
 
 
+def commits_each(connection: Connection) -> bool:
+    """Whether each statement is a transaction of its own there."""
+    return connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
+
+
+def before_commit(hook: Callable[[Connection], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have it called with the connection of each batch of the journal, before that is committed."""
+    fence_batch, write_at_once = journal.fence_batch, journal.write_at_once
+
+    def fence_and_call(connection: Connection, *args: Any) -> bool:
+        answer = fence_batch(connection, *args)
+        hook(connection)
+        return answer
+
+    def call_and_write(connection: Connection, *args: Any) -> Any:
+        hook(connection)
+        return write_at_once(connection, *args)
+
+    monkeypatch.setattr(journal, "fence_batch", fence_and_call)
+    monkeypatch.setattr(journal, "write_at_once", call_and_write)
+
+
 def port_of(connection: Connection) -> int:
     """The port of our end of a connection."""
     driver: Any = connection.connection.driver_connection
@@ -64,8 +88,11 @@ class LossyProxy(Proxy):
     """By the client's port: how many more requests reach the server."""
 
     def lose_commit(self, connection: Connection, *, is_made: bool) -> trio.Event:
-        """Reset the connection at its next COMMIT, after or before the server hears of that. Sets the event then."""
-        loss = _Loss(b"COMMIT")
+        """Reset the connection at its next commit, after or before the server hears of that. Sets the event then.
+
+        Where each statement is a transaction of its own, that is the next statement.
+        """
+        loss = _LossOfStatement(b"") if commits_each(connection) else _Loss(b"COMMIT")
         self._commits[port_of(connection)] = (loss, is_made)
         return loss.happened
 
@@ -100,6 +127,13 @@ class LossyProxy(Proxy):
 
     async def _forward_answers(self, link: _Link, server: trio.SocketStream) -> None:
         await super()._forward_answers(link, _Gate(self, link, _port(link), server))  # type: ignore[arg-type]
+
+
+class _LossOfStatement(_Loss):
+    """Of one that the server knows already: to PostgreSQL, a message of Bind."""
+
+    def is_due(self, chunk: bytes) -> bool:
+        return chunk.startswith(b"B")
 
 
 @define(eq=False)

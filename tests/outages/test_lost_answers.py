@@ -12,11 +12,10 @@ from sqlalchemy import Connection
 
 from trio_romancy import App, InstanceExistsError, Kind, WorkflowContext, activity, current_activity, workflow
 from trio_romancy.runtime import delivery
-from trio_romancy.storage import journal
 from trio_romancy.testing import broken_guarantees
 
 from ..servers import execute
-from .lossy import LossyProxy, open_app
+from .lossy import LossyProxy, before_commit, open_app
 
 pytestmark = [pytest.mark.real_clock, pytest.mark.usefixtures("quiet")]
 
@@ -61,7 +60,7 @@ async def both(ctx: WorkflowContext, count: int) -> int:
 
 
 class Losses:
-    """Loses the commits of transactions that pass a fence, as told by a word for each: made, unmade, or fine."""
+    """Loses commits of the engine, as told by a word for each: made, unmade, or fine."""
 
     def __init__(self, proxy: LossyProxy, *fates: str) -> None:
         self.happened: list[trio.Event] = []
@@ -71,12 +70,15 @@ class Losses:
     def after(self, fence: Callable[..., Any]) -> Callable[..., Any]:
         def fence_and_lose(connection: Connection, *args: Any) -> Any:
             answer = fence(connection, *args)
-            fate = self._fates.pop(0) if self._fates else "fine"
-            if fate != "fine":
-                self.happened.append(self._proxy.lose_commit(connection, is_made=fate == "made"))
+            self.lose(connection)
             return answer
 
         return fence_and_lose
+
+    def lose(self, connection: Connection) -> None:
+        fate = self._fates.pop(0) if self._fates else "fine"
+        if fate != "fine":
+            self.happened.append(self._proxy.lose_commit(connection, is_made=fate == "made"))
 
     def have_all_happened(self) -> bool:
         return not self._fates and all(event.is_set() for event in self.happened)
@@ -103,7 +105,7 @@ async def test_a_batch_of_the_journal_is_written_once_and_nothing_runs_again(
 ) -> None:
     async with open_app(database) as (proxy, app):
         losses = Losses(proxy, *[fate] * 2, "fine", *[fate] * 4)
-        monkeypatch.setattr(journal, "fence_batch", losses.after(journal.fence_batch))
+        before_commit(losses.lose, monkeypatch)
         handle = await app.start(steps, 4)
         assert await handle.result(timeout=10) == 6
         assert losses.have_all_happened()
@@ -161,7 +163,7 @@ async def test_every_other_commit_of_siblings_is_lost_and_each_is_recorded_once(
     async with open_app(database) as (proxy, app):
         losses = Losses(proxy, *["made", "fine", "unmade", "fine"] * 3)
         monkeypatch.setattr(delivery, "fence", losses.after(delivery.fence))
-        monkeypatch.setattr(journal, "fence_batch", losses.after(journal.fence_batch))
+        before_commit(losses.lose, monkeypatch)
         handles = [await app.start(both, 3) for _ in range(5)]
         for handle in handles:
             assert await handle.result(timeout=20) == 3
@@ -179,7 +181,7 @@ async def test_a_start_whose_commit_got_no_answer_is_one_start(
 ) -> None:
     async with open_app(database) as (proxy, app):
         losses = Losses(proxy, *[fate] * 6)
-        monkeypatch.setattr(journal, "fence_batch", losses.after(journal.fence_batch))
+        before_commit(losses.lose, monkeypatch)
         named = await app.start(steps.options(id="named"), 2)
         assert await named.result(timeout=10) == 1
         assert (await app.start(steps.options(id="named"), 2)).instance_id == "named"

@@ -14,11 +14,12 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from trio_romancy import App, Kind, WorkflowContext, activity, current_activity, workflow
-from trio_romancy.storage import dialects, instances, journal
+from trio_romancy.storage import dialects, instances
 from trio_romancy.storage.database import Transaction, open_database
 from trio_romancy.testing import broken_guarantees
 
 from ..servers import PRODUCTS, execute
+from .lossy import before_commit
 
 pytestmark = [pytest.mark.real_clock, pytest.mark.usefixtures("quiet")]
 
@@ -166,7 +167,8 @@ async def test_a_batch_that_the_server_refuses_for_now_is_written_again(
     kind: str, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with App(database) as app:
-        monkeypatch.setattr(journal, "fence_batch", refused_first(journal.fence_batch, *CODES[kind] * 2))
+        refuse = refused_first(lambda _: None, *CODES[kind] * 2)
+        before_commit(refuse, monkeypatch)
         may_end.set()
         handle = await app.start(waiting)
         assert await handle.result(timeout=10) == "done"

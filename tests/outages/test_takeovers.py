@@ -18,7 +18,7 @@ from trio_romancy.testing import broken_guarantees
 
 from ..servers import PrivateServer, execute
 from .load import SLACK
-from .lossy import LossyProxy, in_trio, open_lossy_proxy
+from .lossy import LossyProxy, commits_each, in_trio, open_lossy_proxy
 
 pytestmark = [pytest.mark.real_clock, pytest.mark.usefixtures("quiet")]
 
@@ -69,13 +69,19 @@ class Takeover:
 
     def in_transaction(self, connection: Connection, fn: Transaction, *args: Any) -> Any:
         def run(connection: Connection, *args: Any) -> Any:
+            if each := commits_each(connection):
+                self._commits(connection)
             answer = fn(connection, *args)
-            if self.has_begun:
-                self.transactions += 1
-                in_trio(self.at_transaction, self.transactions, connection)
+            if not each:
+                self._commits(connection)
             return answer
 
         return self._in_transaction(connection, run, *args)
+
+    def _commits(self, connection: Connection) -> None:
+        if self.has_begun:
+            self.transactions += 1
+            in_trio(self.at_transaction, self.transactions, connection)
 
     def join(self, *args: Any) -> Any:
         self.has_begun = True

@@ -47,6 +47,7 @@ async def work_and_freeze(database: str) -> None:
         return answer
 
     journal.fence_batch = freezing
+    journal.Batch.is_plain = False  # of several statements
     async with App(database, worker_id="frozen", lease=LEASE) as app:
         while True:
             await (await app.start(stepping)).result()

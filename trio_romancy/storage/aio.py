@@ -19,6 +19,7 @@ from attrs import define
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
 
 from ..clock import hold_virtual_time
 from ..errors import DatabaseAwayError, DatabaseError, RomancyError
@@ -51,8 +52,8 @@ class AioDatabase:
     name: str
     _connections: Connections
     _engine: AsyncEngine
-    _blocking_engine: Engine | None
-    """For the journal, where a driver that blocks is the faster one."""
+    _writing_engine: Engine | AsyncEngine
+    """For the journal: of a driver that blocks, where that is the faster one."""
     _loop: asyncio.AbstractEventLoop
     _turns: trio.Semaphore
     _session_turns: trio.Semaphore
@@ -76,8 +77,9 @@ class AioDatabase:
 
     @asynccontextmanager
     async def open_writer(self) -> AsyncIterator[Writer]:
-        blocking = self._blocking_engine
-        writer = _Writer(self) if blocking is None else BlockingWriter(blocking, self._connections)
+        engine = self._writing_engine
+        writer: BlockingWriter | _Writer
+        writer = BlockingWriter(engine, self._connections) if isinstance(engine, Engine) else _Writer(self, engine)
         try:
             yield writer
         finally:
@@ -128,9 +130,9 @@ class AioDatabase:
 
     # -- in asyncio ------------------------------------------------------------------------------------------------
 
-    async def _connect(self) -> AsyncConnection:
+    async def _connect(self, engine: AsyncEngine | None = None) -> AsyncConnection:
         try:
-            connection = await self._engine.connect()
+            connection = await (engine or self._engine).connect()
         except (RomancyError, asyncio.CancelledError):
             raise
         except Exception as error:
@@ -234,15 +236,29 @@ class _Writer:
     """Holds a connection for as long as it works."""
 
     _database: AioDatabase
+    _engine: AsyncEngine
     _connection: AsyncConnection | None = None
+    _isolation: str = ""
+    """Of the connection."""
+
+    @property
+    def at_once(self) -> Writer | None:
+        return _AtOnce(self) if dialects.writes_at_once(self._engine.dialect) else None
 
     async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        return await self._database._cross(self._run, lambda connection: fn(connection, *args, **kwargs))
+        return await self._run("READ COMMITTED", lambda connection: fn(connection, *args, **kwargs))
 
-    async def _run(self, fn: Callable[[Connection], R]) -> R:
+    async def _run(self, isolation: str, fn: Callable[[Connection], R]) -> R:
+        return await self._database._cross(self._run_in_asyncio, isolation, fn)
+
+    async def _run_in_asyncio(self, isolation: str, fn: Callable[[Connection], R]) -> R:
         if self._connection is None:
-            self._connection = await self._database._connect()
+            self._connection = await self._database._connect(self._engine)
+            await self._connection.run_sync(connections.in_transaction, dialects.plan_once)
         try:
+            if self._isolation != isolation:
+                await self._connection.execution_options(isolation_level=isolation)
+                self._isolation = isolation
             return await self._connection.run_sync(connections.in_transaction, fn)
         except BaseException:
             await self._close()
@@ -252,9 +268,20 @@ class _Writer:
         await self._database._cross(self._close)
 
     async def _close(self) -> None:
-        connection, self._connection = self._connection, None
+        connection, self._connection, self._isolation = self._connection, None, ""
         if connection is not None:
             await connection.close()
+
+
+@define(eq=False)
+class _AtOnce:
+    """The connection of a writer, where each statement is a transaction of its own."""
+
+    _writer: _Writer
+    at_once = None
+
+    async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self._writer._run("AUTOCOMMIT", lambda connection: fn(connection, *args, **kwargs))
 
 
 @asynccontextmanager
@@ -267,26 +294,32 @@ async def open_aio_database(server: Server, pool_size: int) -> AsyncIterator[Dat
     Raises:
       DatabaseError: on the first connection, if the server is too old.
     """
+    options: dict[str, Any] = {
+        "connect_args": server.connect_args,
+        "isolation_level": "READ COMMITTED",
+        "pool_reset_on_return": None,  # nothing is given back that was not committed or rolled back
+        "hide_parameters": True,  # they are the users' data, and errors go to logs
+    }
     engine = create_async_engine(
         server.url,
-        connect_args=server.connect_args,
-        isolation_level="READ COMMITTED",
-        pool_size=pool_size + 2,  # one is the writer's, if it has none that blocks, and one only listens
-        max_overflow=1,  # for the moment in which one writer takes over from another
+        pool_size=pool_size + 1,  # one only listens
+        max_overflow=0,
         pool_recycle=_RECYCLE,
-        pool_reset_on_return=None,  # nothing is given back that was not committed or rolled back
-        hide_parameters=True,  # they are the users' data, and errors go to logs
+        **options,
     )
     ours = Connections(server)
     ours.watch(engine.sync_engine)
     tell_sessions(engine.sync_engine)
-    blocking = None
+    writing: Engine | AsyncEngine
     if server.blocking_url is not None:
-        blocking = blocking_engine(server, server.blocking_url)
-        ours.watch(blocking, partial(blocking_connect, server))
+        writing = blocking_engine(server, server.blocking_url)
+        ours.watch(writing, partial(blocking_connect, server))
+    else:
+        writing = create_async_engine(server.url, poolclass=NullPool, **options)
+        ours.watch(writing.sync_engine)
     loop = trio_asyncio.current_loop.get()
     turns, session_turns = trio.Semaphore(pool_size), trio.Semaphore(pool_size - 1)
-    database = AioDatabase(server.name, ours, engine, blocking, loop, turns, session_turns)
+    database = AioDatabase(server.name, ours, engine, writing, loop, turns, session_turns)
     try:
         yield database
     finally:

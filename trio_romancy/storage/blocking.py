@@ -45,6 +45,7 @@ class BlockingWriter:
     """Belongs to the thread that has the turn."""
     _turn: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1))
     """Not trio's default limiter: whatever else runs in threads could take all of that."""
+    at_once = None
 
     async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return await self._in_thread(self._run, lambda connection: fn(connection, *args, **kwargs))

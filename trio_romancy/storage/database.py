@@ -40,6 +40,14 @@ class Transaction(Protocol):
 class Writer(Protocol):
     """A connection that is held by one task which writes all the time."""
 
+    @property
+    def at_once(self) -> Writer | None:
+        """The same connection, where each statement is a transaction of its own.
+
+        None: the database cannot write several tables with one, so there is no use for it. See :mod:`.at_once`.
+        """
+        ...
+
     async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run ``fn(connection, ...)`` in a transaction of its own, commit, and return its result."""
         ...

@@ -6,12 +6,13 @@ import json
 import socket as socket_module
 import sqlite3
 import ssl
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from socket import AF_INET, AF_INET6, IPPROTO_TCP, SO_KEEPALIVE, SOL_SOCKET
 from typing import Any, TypeVar
 
 from sqlalchemy import (
+    JSON,
     Boolean,
     Column,
     ColumnElement,
@@ -19,10 +20,13 @@ from sqlalchemy import (
     Insert,
     String,
     Table,
+    TableValuedAlias,
     Text,
     Update,
     bindparam,
+    cast,
     column,
+    func,
     literal,
     select,
     text,
@@ -211,6 +215,32 @@ def _rounds(rows: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         ids.add(row["id"])
         size += larger
     yield gathered
+
+
+def json_rows(parameter: str, types: Mapping[str, TypeEngine[Any]]) -> TableValuedAlias:
+    """The rows of a JSON array of objects, given as text, as a table. For PostgreSQL."""
+    columns = [column(name, type_) for name, type_ in types.items()]
+    function = func.json_to_recordset(cast(bindparam(parameter, type_=Text), JSON))
+    return function.table_valued(*columns).render_derived(name=parameter, with_types=True)
+
+
+def plan_once(connection: Connection) -> None:
+    """Have the server plan each statement once, and by keys, for a connection that does the same again and again.
+
+    PostgreSQL would think about it each time, for as long as it then works. Left to itself it might also read the whole
+    of a table that is empty yet, and go on doing so for a minute, however many rows come meanwhile.
+    """
+    if connection.dialect.name == "postgresql":
+        settings = {"plan_cache_mode": "force_generic_plan", "jit": "off", **dict.fromkeys(_NOT_BY_KEYS, "off")}
+        connection.execute(select(*(func.set_config(name, value, False) for name, value in settings.items())))
+
+
+_NOT_BY_KEYS = ("enable_seqscan", "enable_mergejoin")
+
+
+def writes_at_once(dialect: Dialect) -> bool:
+    """Whether one statement can write several tables."""
+    return dialect.name == "postgresql"
 
 
 def server_time(connection: Connection) -> Microseconds | None:

@@ -66,7 +66,12 @@ _insert_instance_if_absent = insert_if_absent(instances)
 _insert_entry = insert(history)
 
 
-def _close(given: Callable[[str], ColumnElement[Any]]) -> Update:
+def closing(given: Callable[[str], ColumnElement[Any]]) -> Update:
+    """Set the status that the end of a workflow function means, unless a cancel request came first.
+
+    Args:
+      given: what stands for each of :data:`CLOSING`, of which :func:`closing_row` makes the values.
+    """
     mine = update(instances).where(instances.c.instance_id == given("id"), instances.c.cancel_requested.is_(None))
     return mine.values(
         status=given("status_"),
@@ -109,7 +114,10 @@ _common: dict[str, TypeEngine[Any]] = {
     "now": BigInteger(),
     "finished": BigInteger(),
 }
-_close_all = UpdateMany(_close, **_common, output_=instances.c.output.type)
+CLOSING: dict[str, TypeEngine[Any]] = _common | {"output_": instances.c.output.type}
+"""What is needed to close an instance, and its types."""
+
+_close_all = UpdateMany(closing, **CLOSING)
 _change_all = UpdateMany(_change, **_common, wake=BigInteger(), settled=Boolean())
 
 _with_id = instances.c.instance_id.in_(bindparam("ids", expanding=True))
@@ -149,7 +157,12 @@ def close_instances(connection: Connection, rows: Sequence[dict[str, Any]]) -> d
     """
     if _close_all.execute(connection, rows) == len(rows):
         return {}
-    found = _by_id(connection, _cancel_requests, [row["id"] for row in rows])
+    return cancel_requests(connection, [row["id"] for row in rows])
+
+
+def cancel_requests(connection: Connection, instance_ids: Sequence[str]) -> dict[str, str]:
+    """The cancel requests that were accepted: the reason, as JSON text, by instance id."""
+    found = _by_id(connection, _cancel_requests, instance_ids)
     return {row.instance_id: row.cancel_requested for row in found}
 
 

@@ -92,7 +92,8 @@ _the_channel = update(channels).where(channels.c.channel == bindparam("name"))
 _touched = bindparam("now", type_=BigInteger())
 _touch = _the_channel.values(touched_at=_touched)
 _count = _the_channel.values(last=channels.c.last + bindparam("more", type_=BigInteger()), touched_at=_touched)
-_last = select(channels.c.last).where(channels.c.channel == COUNTER)
+LAST_MESSAGE = select(channels.c.last).where(channels.c.channel == COUNTER)
+"""The number of the last message that has been sent, if there was one."""
 _insert_channel = insert_if_absent(channels)
 
 
@@ -126,7 +127,7 @@ def count_messages(connection: Connection, more: int, now: Microseconds) -> int:
 
 def last_message(connection: Connection) -> int:
     """The number of the last message that has been sent."""
-    return connection.execute(_last).scalar() or 0
+    return connection.execute(LAST_MESSAGE).scalar() or 0
 
 
 # -- sending -----------------------------------------------------------------------------------------------------------

@@ -78,6 +78,7 @@ class InlineDatabase:
     is_exclusive = True
     has_one_writer = True
     can_listen = False
+    at_once = None
 
     async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         async with self._turn:
@@ -132,6 +133,7 @@ class ThreadedDatabase:
     is_exclusive = False
     has_one_writer = True
     can_listen = False
+    at_once = None
 
     async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         def transaction() -> R:

@@ -97,7 +97,7 @@ _fence = (
     .where(workers.c.worker_id == bindparam("me"), workers.c.epoch == bindparam("my_epoch"))
     .values(expires_at=bindparam("expires"))
 )
-_fence_batch = _fence.where(workers.c.batch < bindparam("number")).values(batch=bindparam("number"))
+FENCE_BATCH = _fence.where(workers.c.batch < bindparam("number")).values(batch=bindparam("number"))
 
 
 def join(
@@ -193,7 +193,7 @@ def fence(connection: Connection, lease: Lease, expires_at: Microseconds) -> Non
     Raises:
       LeaseLostError: if the lease was ended. The transaction must not commit.
     """
-    if not connection.execute(_fence, _fence_values(lease, expires_at)).rowcount:
+    if not connection.execute(_fence, fence_values(lease, expires_at)).rowcount:
         raise _lost(lease)
 
 
@@ -203,16 +203,20 @@ def fence_batch(connection: Connection, lease: Lease, expires_at: Microseconds, 
     Raises:
       LeaseLostError: if the lease was ended.
     """
-    if connection.execute(_fence_batch, _fence_values(lease, expires_at) | {"number": number}).rowcount:
+    if connection.execute(FENCE_BATCH, fence_values(lease, expires_at) | {"number": number}).rowcount:
         return True
-    found = select(workers.c.batch).where(workers.c.worker_id == lease.worker_id, workers.c.epoch == lease.epoch)
-    committed = connection.execute(found).scalar()
-    if committed is None:
-        raise _lost(lease)
+    check_lease(connection, lease)
     return False
 
 
-def _fence_values(lease: Lease, expires_at: Microseconds) -> dict[str, object]:
+def check_lease(connection: Connection, lease: Lease) -> None:
+    """Raise :class:`LeaseLostError` if the lease was ended."""
+    held = select(workers.c.epoch).where(workers.c.worker_id == lease.worker_id, workers.c.epoch == lease.epoch)
+    if connection.execute(held).first() is None:
+        raise _lost(lease)
+
+
+def fence_values(lease: Lease, expires_at: Microseconds) -> dict[str, object]:
     return {"me": lease.worker_id, "my_epoch": lease.epoch, "expires": expires_at}
 
 

@@ -125,6 +125,11 @@ class _CrashingWriter:
     _inner: Writer
     _database: CrashingDatabase
 
+    @property
+    def at_once(self) -> Writer | None:
+        inner = self._inner.at_once
+        return None if inner is None else _CrashingWriter(inner, self._database)
+
     async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return await self._database._commit(lambda: self._inner.run(fn, *args, **kwargs))
 

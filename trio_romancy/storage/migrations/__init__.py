@@ -18,7 +18,7 @@ _PREFIX = "romancy_"
 """Of the names of all tables."""
 
 _made: list[str] = []
-"""What makes all tables in a new SQLite database, once one has been migrated: then the next takes a hundredth of the time,
+"""What makes all tables in a new SQLite database, once one has been migrated: the next takes a hundredth of the time,
 and a test suite opens thousands of them in memory."""
 
 _version = Table(VERSION_TABLE, MetaData(), Column("version_num", String(32)))
