@@ -13,7 +13,7 @@ from .model import ErrorInfo, Status
 from .serialization import loads
 
 if TYPE_CHECKING:
-    from .app import App
+    from .client import Client
     from .define import Workflow
     from .runtime.supervisor import Ending
 
@@ -25,7 +25,7 @@ class WorkflowHandle(Generic[R]):
     """One instance, seen from outside. Holding it, or dropping it, changes nothing about the instance."""
 
     instance_id: str
-    _app: App = field(repr=False)
+    _app: Client = field(repr=False)
     _workflow: Workflow[..., R] | None = field(repr=False)
     _ending: Ending | None = field(repr=False)
 

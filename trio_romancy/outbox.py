@@ -12,7 +12,7 @@ from .model import OutboxEvent, OutboxStatus
 from .storage import outbox
 
 if TYPE_CHECKING:
-    from .app import App
+    from .client import Client
 
 
 @define(eq=False)
@@ -32,7 +32,7 @@ class Outbox:
       them. They stay for thirty days, to be looked at and retried.
     """
 
-    _app: App = field(repr=False)
+    _app: Client = field(repr=False)
 
     async def list(
         self,
