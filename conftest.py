@@ -1,4 +1,4 @@
-"""Runs what ``README.md`` and ``docs/`` show.
+"""Leaves out the longest tests unless asked for them, and runs what ``README.md`` and ``docs/`` show.
 
 Each ``python`` block is executed, those of one page in one namespace. An ``output`` block is compared with what the
 Python block before it has printed.
@@ -8,11 +8,56 @@ from contextlib import redirect_stdout
 from io import StringIO
 from typing import Any
 
+import pytest
 from sybil import Example, Sybil
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser
 
 from trio_romancy import define
+
+LONG = (
+    "tests/chaos/",
+    "tests/outages/",
+    "tests/cli/",
+    "tests/web/test_durability.py",
+    "tests/web/test_outages.py",
+    "tests/workers/test_deploys.py",
+    "tests/workers/test_frozen.py",
+    "tests/workers/test_rolling_restarts.py",
+    "tests/workers/test_time.py",
+    "tests/runtime/test_crash_exploration.py",
+    "tests/runtime/test_family_exploration.py",
+    "tests/runtime/test_message_exploration.py",
+    "tests/runtime/test_outbox.py",
+    "tests/runtime/test_outbox_exploration.py",
+    "tests/runtime/test_patched.py",
+    "tests/runtime/test_random_workflows.py",
+    "tests/runtime/test_recovery.py",
+    "tests/storage/test_migrations.py",
+    "tests/storage/test_search.py",
+    "tests/test_examples.py",
+    "tests/test_galera.py",
+    "tests/test_servers.py",
+)
+"""What is left out unless files, or ``--all``, are asked for: what starts processes, kills servers, and crashes at
+each of thousands of commits. It takes two thirds of the time."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="run the long tests, too")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.args_source is not pytest.Config.ArgsSource.TESTPATHS and not hasattr(config, "workerinput"):
+        config.option.all = True  # asked for by name; the workers of pytest-xdist are told
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.option.all:
+        left_out = [item for item in items if item.nodeid.startswith(LONG)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.nodeid.startswith(LONG)]
+
 
 PRINTED = "__printed__"
 OTHERS = "__definitions_of_others__"

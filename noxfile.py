@@ -9,7 +9,7 @@ nox.options.reuse_venv = "yes"
 
 @nox.session(python=["3.11", "3.12", "3.13", "3.14"])
 def tests(session: nox.Session) -> None:
-    """All tests, among them every block of the docs, on each Python that is installed."""
+    """The tests, among them every block of the docs, on each Python that is installed. All of them: -- --all."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "pytest", *session.posargs)
 

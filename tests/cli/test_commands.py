@@ -222,7 +222,7 @@ def test_bench_refuses_a_database_with_instances(shop: str, capfd: pytest.Captur
 
 def test_bench_leaves_nothing_in_a_database_with_instances(shop: str) -> None:
     before = through_pipe(shop, "list", "--json", "--limit", "100").text
-    measured = through_pipe(shop, "bench", "--seconds", "0.1", "--yes", "--json")
+    measured = through_pipe(shop, "bench", "--seconds", "0.5", "--yes", "--json")
     assert [rate["clients"] for rate in measured.document["rates"]] == [1, 20, 200]
     assert all(rate["per_second"] > 0 for rate in measured.document["rates"])
     assert through_pipe(shop, "list", "--json", "--limit", "100").text == before

@@ -91,13 +91,13 @@ async def with_session() -> None:
 
 async def main() -> None:
     async with App() as app:
-        await app.start(ordering)  # E: No overload variant of "start" of "App" matches
-        await app.start(ordering, "1")  # E: No overload variant of "start" of "App" matches
-        await app.start(ordering, Order("1", 2.0), 3)  # E: No overload variant of "start" of "App" matches
-        await app.start(ordering.options(id="1"), 1)  # E: No overload variant of "start" of "App" matches
+        await app.start(ordering)  # E: No overload variant of "start" of "Client" matches
+        await app.start(ordering, "1")  # E: No overload variant of "start" of "Client" matches
+        await app.start(ordering, Order("1", 2.0), 3)  # E: No overload variant of "start" of "Client" matches
+        await app.start(ordering.options(id="1"), 1)  # E: No overload variant of "start" of "Client" matches
         ordering.options(name="1")  # E: Unexpected keyword argument "name"
-        await app.start(charge, "1", 2.0)  # E: No overload variant of "start" of "App" matches
-        await app.start(takes_nothing, None)  # E: No overload variant of "start" of "App" matches
+        await app.start(charge, "1", 2.0)  # E: No overload variant of "start" of "Client" matches
+        await app.start(takes_nothing, None)  # E: No overload variant of "start" of "Client" matches
         number: int = await (await app.start(ordering, Order("1", 2.0))).result()  # E: expression has type "str"
         number = (await app.start(ordering, Order("1", 2.0))).instance_id  # E: expression has type "str"
     App(lease="10")  # E: Argument "lease" to "App" has incompatible type "str"
