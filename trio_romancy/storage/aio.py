@@ -252,10 +252,10 @@ class _Writer:
         return await self._database._cross(self._run_in_asyncio, isolation, fn)
 
     async def _run_in_asyncio(self, isolation: str, fn: Callable[[Connection], R]) -> R:
-        if self._connection is None:
-            self._connection = await self._database._connect(self._engine)
-            await self._connection.run_sync(connections.in_transaction, dialects.plan_once)
         try:
+            if self._connection is None:
+                self._connection = await self._database._connect(self._engine)
+                await self._connection.run_sync(connections.in_transaction, dialects.plan_once)
             if self._isolation != isolation:
                 await self._connection.execution_options(isolation_level=isolation)
                 self._isolation = isolation
