@@ -46,7 +46,15 @@ def database(cluster: Cluster) -> Iterator[str]:
 
 
 def insert(node: Node, database: str, number: int) -> None:
-    execute(node.url(database), f"INSERT INTO numbers VALUES ({number}, 0)")
+    # It waits for what others have committed, be it the table itself.
+    execute(node.url(database), "SET wsrep_sync_wait = 7", f"INSERT INTO numbers VALUES ({number}, 0)")
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def numbers(node: Node, database: str) -> list[int]:
@@ -85,7 +93,7 @@ def test_one_that_was_frozen_catches_up_by_itself(cluster: Cluster, database: st
     first, second, _ = cluster.nodes
     first.freeze()
     insert(second, database, 1)
-    assert second.status("cluster_size") == "2"
+    until(lambda: second.status("cluster_size") == "2")  # it may have been let in before the others had noticed
     first.thaw()
     cluster.wait_until_synced()
     assert numbers(first, database) == [1]
