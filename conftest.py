@@ -47,13 +47,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="run the long tests, too")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    if config.args_source is not pytest.Config.ArgsSource.TESTPATHS and not hasattr(config, "workerinput"):
-        config.option.all = True  # asked for by name; the workers of pytest-xdist are told
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.option.all:
+    names_none = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if names_none and not config.option.all:
         left_out = [item for item in items if item.nodeid.startswith(LONG)]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not item.nodeid.startswith(LONG)]
