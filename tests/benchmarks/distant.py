@@ -17,9 +17,9 @@ import fresh
 import table
 import trio
 from bare_insert import seconds_each
+from crowd import come_to_rest
 from databases import NAMES
 from on_disk import open_durable
-from ours_mail import come_to_rest
 from worker_process import WorkerProcess, next_order, open_worker, say, work
 
 from trio_romancy import App, WorkflowContext, workflow

@@ -16,9 +16,10 @@ import fresh
 import table
 import trio
 from attrs import define, field
+from crowd import come_to_rest, start_all
 from databases import NAMES
 from on_disk import open_durable
-from ours_mail import come_to_rest, receiver
+from ours_mail import receiver
 from sqlalchemy import Engine, event
 
 from trio_romancy import App
@@ -30,8 +31,6 @@ _LOOK = "SELECT romancy_instances.wake_at"
 """How the question begins whether something has become due."""
 _SHOWN = 80
 """Characters by which statements are told apart in the result."""
-_STARTERS = 50
-"""How many tasks start instances."""
 _HEADS = ("database", "waiting", "looks/s", "bound", "transactions/s", "statements/s", "CPU %")
 
 
@@ -94,15 +93,7 @@ class _Counted:
 
 async def _idle(database: str, count: int, quiet: float, seconds: float) -> dict[str, Any]:
     async with App(database, idle_timeout=3600) as app:
-        left = iter(range(count))
-
-        async def starter() -> None:
-            for number in left:
-                await app.start(receiver, f"instance-{number}", 1)
-
-        async with trio.open_nursery() as nursery:
-            for _ in range(_STARTERS):
-                nursery.start_soon(starter)
+        await start_all(lambda number: app.start(receiver, f"instance-{number}", 1), range(count))
         await come_to_rest(app, count, 0.05)
         await trio.sleep(quiet)
         counted = _Counted()

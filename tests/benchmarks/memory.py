@@ -11,11 +11,9 @@ from typing import Any
 import fresh
 import table
 import trio
+from crowd import come_to_rest, start_all
 
 from trio_romancy import App, WorkflowContext, workflow
-
-_STARTERS = 100
-"""How many tasks start instances."""
 
 
 @workflow
@@ -47,35 +45,17 @@ async def _grow(state: str, count: int) -> int:
     """
     idle_timeout, kept = (10**6, count) if state == "resident" else (0.1, 0)
     async with App("memory.db", idle_timeout=idle_timeout, max_running=2 * count, max_resident=2 * count) as app:
-        await _start(app, count)
-        await _come_to_rest(app, kept)
+        await _start(app, count, kept)
         before = resident_bytes()
-        await _start(app, count)
-        await _come_to_rest(app, 2 * kept)
+        await _start(app, count, 2 * kept)
         return resident_bytes() - before
 
 
-async def _start(app: App, count: int) -> None:
-    left = iter(range(count))
-
-    async def starter() -> None:
-        for _ in left:
-            await app.start(waiter)
-
-    async with trio.open_nursery() as nursery:
-        for _ in range(_STARTERS):
-            nursery.start_soon(starter)
-
-
-async def _come_to_rest(app: App, resident: int) -> None:
-    """Wait until that many instances are in memory, all of them idle, with nothing left to write."""
-    while True:
-        await trio.sleep(0.2)
-        worker = app.statistics().worker
-        assert worker is not None
-        supervisor = worker.supervisor
-        if supervisor.resident == supervisor.idle == resident and worker.journal.waiting == 0:
-            return
+async def _start(app: App, count: int, resident: int) -> None:
+    """Start so many, and wait until that many are in memory and have waited for a while."""
+    await start_all(lambda _: app.start(waiter), range(count))
+    await trio.sleep(0.2)
+    await come_to_rest(app, resident, 0.2)
 
 
 def resident_bytes() -> int:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import time
-from itertools import count
 from typing import Any
 
 import trio
 from arrivals import Arrivals
+from crowd import come_to_rest, start_all
 
 from trio_romancy import App, WorkflowContext, workflow
 
 _WARM_UP = 20
 """Samples before the first that counts."""
-_STARTERS = 50
-"""How many tasks start instances."""
 
 arrivals = Arrivals()
 
@@ -67,15 +65,7 @@ async def exchange(database: str, instances: int, events: int, senders: int, sec
     """
     async with App(database, idle_timeout=3600) as app:
         keys = [f"instance-{number}" for number in range(instances)]
-        waiting = iter(keys)
-
-        async def starter() -> None:
-            for key in waiting:
-                await app.start(receiver, key, events)
-
-        async with trio.open_nursery() as nursery:
-            for _ in range(_STARTERS):
-                nursery.start_soon(starter)
+        await start_all(lambda key: app.start(receiver, key, events), keys)
         await come_to_rest(app, instances)
         left = ((key, number) for number in range(events) for key in keys)
         sent = 0
@@ -96,14 +86,3 @@ async def exchange(database: str, instances: int, events: int, senders: int, sec
         while arrivals.may_come(sent, ended):  # noqa: ASYNC110
             await trio.sleep(0.01)
         return {"sent": sent, "received": len(arrivals), "seconds": max(arrivals.last - begun, 0.0)}
-
-
-async def come_to_rest(app: App, resident: int, interval: float = 0.001) -> None:
-    """Wait until that many instances are in memory, all of them idle, with nothing left to write."""
-    for _ in count():
-        worker = app.statistics().worker
-        assert worker is not None
-        supervisor = worker.supervisor
-        if supervisor.resident == supervisor.idle == resident and worker.journal.waiting == 0:
-            return
-        await trio.sleep(interval)

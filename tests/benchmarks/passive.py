@@ -16,9 +16,10 @@ from typing import Any
 import fresh
 import table
 import trio
+from crowd import come_to_rest, start_all
 from databases import FILES, NAMES, open_new
 from memory import resident_bytes
-from ours_mail import arrivals, come_to_rest, receiver
+from ours_mail import arrivals, receiver
 
 from trio_romancy import App, WorkflowContext, workflow
 
@@ -104,19 +105,15 @@ async def _make(database: str, what: str, count: int) -> dict[str, float]:
         await (await app.start(nothing)).result()
         before = resident_bytes()
         begun = time.perf_counter()
-        left = iter(range(count))
 
-        async def starter() -> None:
-            for number in left:
-                key = f"instance-{number}"
-                if what == "for events":
-                    await app.start(receiver, key, 1)
-                else:
-                    await app.start(sleeper, key)
+        async def start(number: int) -> None:
+            key = f"instance-{number}"
+            if what == "for events":
+                await app.start(receiver, key, 1)
+            else:
+                await app.start(sleeper, key)
 
-        async with trio.open_nursery() as nursery:
-            for _ in range(_STARTERS):
-                nursery.start_soon(starter)
+        await start_all(start, range(count), _STARTERS)
         await come_to_rest(app, 0, 0.05)
         made_seconds = time.perf_counter() - begun
         return {"made_seconds": made_seconds, "maker_mb": (resident_bytes() - before) / 1e6}

@@ -19,6 +19,7 @@ import fresh
 import table
 import trio
 import trio_asyncio
+from crowd import start_all
 from databases import NAMES
 from on_disk import open_durable
 from sqlalchemy import Connection, func, select
@@ -35,8 +36,6 @@ MARGIN = 2.0
 SIGHTS = ("same", "other")
 """Whether the two workers are on the same machine, or as if they were not."""
 
-_STARTERS = 100
-"""How many tasks start instances."""
 _SLEEP = 1.0
 """Seconds between two activities of an instance."""
 _STEPS = 2
@@ -130,19 +129,7 @@ async def _work(database: str, sight: str, count: int, lease: float) -> None:
     async with App(database, lease=lease, max_running=2 * count, max_resident=2 * count) as app:
         say("open")
         while await next_order() is not None:
-            await _start(app, count)
-
-
-async def _start(app: App, count: int) -> None:
-    left = iter(range(count))
-
-    async def starter() -> None:
-        for number in left:
-            await app.start(chain, number)
-
-    async with trio.open_nursery() as nursery:
-        for _ in range(_STARTERS):
-            nursery.start_soon(starter)
+            await start_all(lambda number: app.start(chain, number), range(count))
 
 
 def _measure(place: str, sight: str, count: int, lease: float) -> dict[str, Any]:

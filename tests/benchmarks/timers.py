@@ -16,17 +16,15 @@ from typing import Any
 import fresh
 import table
 import trio
+from crowd import STARTERS, come_to_rest, start_all
 from databases import NAMES
 from on_disk import open_durable
-from ours_mail import come_to_rest
 
 from trio_romancy import App, WorkflowContext, workflow
 
 BOUND = 100.0
 """Milliseconds that all but one in a hundred may be late at most."""
 
-_STARTERS = 100
-"""How many tasks start instances."""
 _REHEARSAL = 10
 """One in so many is started before, to see how fast that goes. They sleep for longer than this takes."""
 _LONG = 10**6
@@ -78,15 +76,19 @@ def _row(kind: str, each: dict[str, Any]) -> list[str]:
 
 async def _sleep(state: str, database: str, count: int, spread: float) -> dict[str, Any]:
     is_resident = state == "resident"
-    rehearsal = max(count // _REHEARSAL, _STARTERS)
+    rehearsal = max(count // _REHEARSAL, STARTERS)
     most = 2 * (count + rehearsal)
     async with App(database, idle_timeout=3600 if is_resident else 0, max_running=most, max_resident=most) as app:
+
+        async def start(due: float) -> None:
+            await app.start(alarm, due)
+
         begun = time.time()
-        await _start(app, [begun + _LONG] * rehearsal)
+        await start_all(start, [begun + _LONG] * rehearsal)
         await come_to_rest(app, rehearsal if is_resident else 0, 0.05)
         first = time.time() + 2 * (time.time() - begun) * count / rehearsal + 1
         chance = random.Random(1)
-        await _start(app, [first + chance.uniform(0, spread) for _ in range(count)])
+        await start_all(start, [first + chance.uniform(0, spread) for _ in range(count)])
         kept = rehearsal + count if is_resident else 0
         unready = 0
         with trio.move_on_after(max(first - time.time(), 0)) as scope:
@@ -109,18 +111,6 @@ async def _sleep(state: str, database: str, count: int, spread: float) -> dict[s
         "cpu_ms": used * 1000 / count,
         "unready": unready,
     }
-
-
-async def _start(app: App, due: Sequence[float]) -> None:
-    left = iter(due)
-
-    async def starter() -> None:
-        for each in left:
-            await app.start(alarm, each)
-
-    async with trio.open_nursery() as nursery:
-        for _ in range(_STARTERS):
-            nursery.start_soon(starter)
 
 
 def _lateness(state: str, place: str, count: int, spread: float) -> dict[str, Any]:

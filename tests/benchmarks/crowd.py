@@ -1,0 +1,40 @@
+"""Many instances of ours at once: started by many tasks, and awaited until all of them rest."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from itertools import count
+from typing import TypeVar
+
+import trio
+
+from trio_romancy import App
+
+T = TypeVar("T")
+
+STARTERS = 100
+"""How many tasks start instances."""
+
+
+async def start_all(start: Callable[[T], Awaitable[object]], inputs: Iterable[T], starters: int = STARTERS) -> None:
+    """Await ``start(input)`` for all of them, so many at a time."""
+    left = iter(inputs)
+
+    async def starter() -> None:
+        for each in left:
+            await start(each)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(starters):
+            nursery.start_soon(starter)
+
+
+async def come_to_rest(app: App, resident: int, interval: float = 0.001) -> None:
+    """Wait until that many instances are in memory, all of them idle, with nothing left to write."""
+    for _ in count():
+        worker = app.statistics().worker
+        assert worker is not None
+        supervisor = worker.supervisor
+        if supervisor.resident == supervisor.idle == resident and worker.journal.waiting == 0:
+            return
+        await trio.sleep(interval)
