@@ -437,7 +437,8 @@ class Journal:
         self._number += 1
         writer = self._writer
         assert writer is not None
-        if batch.is_plain and (at_once := writer.at_once) is not None:
+        at_once = writer.at_once
+        if at_once is not None and batch.is_plain:
             await patiently(self._database, at_once.run, self._apply_at_once, batch, self._number)
         else:
             await patiently(self._database, writer.run, self._apply, batch, self._number)

@@ -94,31 +94,25 @@ Index(
     postgresql_where=instances.c.origin.is_not(None),
 )
 
-# No foreign key: it would lock the instance's row with every entry, and only the owner of an instance writes both.
-history = Table(
-    "romancy_history",
-    metadata,
-    Column("instance_id", _name(), primary_key=True),
-    Column("seq", Integer, primary_key=True, autoincrement=False),
-    Column("operation_id", _name(), nullable=False),
-    Column("kind", _name(32), nullable=False),
-    Column("payload", _json()),
-    Column("recorded_at", BigInteger, nullable=False),
-    **_options,
-)
 
+def _journal(name: str) -> Table:
+    # No foreign key: it would lock the instance's row with every entry, and only the owner of an instance writes both.
+    return Table(
+        name,
+        metadata,
+        Column("instance_id", _name(), primary_key=True),
+        Column("seq", Integer, primary_key=True, autoincrement=False),
+        Column("operation_id", _name(), nullable=False),
+        Column("kind", _name(32), nullable=False),
+        Column("payload", _json()),
+        Column("recorded_at", BigInteger, nullable=False),
+        **_options,
+    )
+
+
+history = _journal("romancy_history")
 # Of instances that recurred: whoever runs instances never looks here.
-history_archive = Table(
-    "romancy_history_archive",
-    metadata,
-    Column("instance_id", _name(), primary_key=True),
-    Column("seq", Integer, primary_key=True, autoincrement=False),
-    Column("operation_id", _name(), nullable=False),
-    Column("kind", _name(32), nullable=False),
-    Column("payload", _json()),
-    Column("recorded_at", BigInteger, nullable=False),
-    **_options,
-)
+history_archive = _journal("romancy_history_archive")
 
 workers = Table(
     "romancy_workers",

@@ -9,23 +9,7 @@ from itertools import pairwise
 from ..ids import short_id
 from ..model import Entry, Instance, Kind, Status
 
-_OUTCOMES = {
-    Kind.ACTIVITY_COMPLETED,
-    Kind.ACTIVITY_FAILED,
-    Kind.ACTIVITY_CANCELLED,
-    Kind.TIMER_FIRED,
-    Kind.TIMEOUT_FIRED,
-    Kind.EVENT_RECEIVED,
-    Kind.MESSAGE_RECEIVED,
-    Kind.WAIT_TIMED_OUT,
-    Kind.PUBLISHED,
-    Kind.SUBSCRIBED,
-    Kind.UNSUBSCRIBED,
-    Kind.CHILD_STARTED,
-    Kind.CHILD_ENDED,
-    Kind.CANCEL_REQUESTED,
-    Kind.COMPENSATION_COMPLETED,
-}
+_OUTCOMES = {kind for kind in Kind if kind.is_delivered} | {Kind.COMPENSATION_COMPLETED}
 _END_OF = {
     Status.COMPLETED: Kind.WORKFLOW_COMPLETED,
     Status.FAILED: Kind.WORKFLOW_FAILED,
