@@ -21,10 +21,11 @@ from ..model import ChannelMode, ErrorInfo, Kind, Message, ReceivedEvent, Status
 from ..sending import to_json
 from ..serialization import Codec, loads
 from ..signal import Signal
+from ..storage.batch import Batch
 from ..storage.chains import Luggage
 from ..storage.claims import Claim
 from ..storage.instances import Record, update_row
-from ..storage.journal import Batch, Journal
+from ..storage.journal import Journal
 from ..storage.mail import Mail
 from ..storage.waiting import News, Wait
 from . import channels, children, ending, operations

@@ -20,7 +20,7 @@ from .failure import Failure
 from .observers import Around, Observers
 
 if TYPE_CHECKING:
-    from ..storage.journal import Batch
+    from ..storage.batch import Batch
     from ..storage.mail import Mail
     from .actor import Actor
 

@@ -16,15 +16,15 @@ from operator import itemgetter
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import trio
-from attrs import define, field, frozen
+from attrs import frozen
 from sqlalchemy import Connection
 
 from ..clock import Clock, Microseconds
 from ..errors import LeaseLostError
 from ..logs import about
-from ..signal import Signal
 from . import chains, instances, messages
 from .at_once import write_at_once
+from .batch import Batch, Call, Closing, Start
 from .chains import Successor
 from .database import Database, Writer
 from .dialects import notify_workers
@@ -39,9 +39,6 @@ R = TypeVar("R")
 
 _logger = logging.getLogger("trio_romancy.journal")
 
-_FEW = 100
-"""The most writes in a batch that is written at once: of many, executemany is as fast."""
-
 
 @frozen
 class JournalStatistics:
@@ -55,109 +52,6 @@ class JournalStatistics:
     """The most writes in one transaction."""
     waiting: int
     """Writes that are not durable yet."""
-
-
-@define(eq=False)
-class _Start:
-    """A new instance."""
-
-    row: dict[str, Any]
-    on_durable: Callable[[], None]
-    is_ours: bool = True
-    """False if the same instance was there before."""
-    failure: Exception | None = None
-
-
-@define(eq=False)
-class _Closing:
-    """The end of a workflow function, which only counts if no cancel request was accepted before."""
-
-    row: dict[str, Any]
-    entry: dict[str, Any]
-    origin: str | None = None
-    """Of the instance's chain, if that has a parent which may wait for its end."""
-    successor: Successor | None = None
-    """Who goes on with it."""
-    refused_for: str | None = None
-    """JSON text of the reason of the cancel request that came first."""
-    failure: Exception | None = None
-
-
-@define(eq=False)
-class _Call:
-    fn: Callable[[Connection], Any]
-    tell: Callable[[Any], None] | None = None
-    """Told the result."""
-    result: Any = None
-    failure: Exception | None = None
-
-
-@define(eq=False)
-class Batch:
-    """What goes into one transaction. Outside of this module it is observed, and handed to :meth:`Journal.durable`."""
-
-    starts: list[_Start] = field(factory=list)
-    """New instances whose id is certainly new."""
-    named_starts: list[_Start] = field(factory=list)
-    """New instances whose id may be taken."""
-    closings: list[_Closing] = field(factory=list)
-    entries: list[dict[str, Any]] = field(factory=list)
-    updates: list[dict[str, Any]] = field(factory=list)
-    calls: list[_Call] = field(factory=list)
-    details: dict[str, str] | None = None
-    """What instances say of themselves: JSON text, by instance id."""
-    mail: Mail | None = None
-    size: int = 0
-    durable: Signal = field(factory=Signal)
-    lost: LeaseLostError | None = None
-    """Set if the lease was lost before it was known to be committed."""
-    observations: list[tuple[str, Callable[[], None]]] | None = None
-    """Instances, and what to call once their part of it is committed; None: nobody wants to know."""
-
-    def observe(self, instance_id: str, tell: Callable[[], None]) -> None:
-        """Have something called once what is in it of an instance is committed, in order, and not at all otherwise."""
-        if self.observations is None:
-            self.observations = []
-        self.observations.append((instance_id, tell))
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether it is a few new instances of this worker, ends of workflow functions, and entries, and nothing else.
-
-        What has many rows spends little of its time on the way between us and the database.
-        """
-        return (
-            self.size <= _FEW
-            and self.mail is None
-            and not (self.named_starts or self.updates or self.calls or self.details)
-            and not any(one.origin is not None or one.successor is not None for one in self.closings)
-            and not any(start.row["owner"] is None for start in self.starts)
-        )
-
-    def is_for_others(self, now: Microseconds) -> bool:
-        """Whether it makes something due that another worker may take up."""
-        return (
-            any(start.row["owner"] is None for start in self.starts)
-            or any(one.successor is not None and one.successor.row["owner"] is None for one in self.closings)
-            or any(start.row["owner"] is None for start in self.named_starts)
-            or any(row["owner_"] is None and row["wake"] is not None and row["wake"] <= now for row in self.updates)
-        )
-
-    def origins(self) -> list[str]:
-        """Of chains whose last instance ends or goes on with it. One that is the first itself is written anyway."""
-        origins = []
-        for one in self.closings:
-            origin = one.origin if one.successor is None else one.successor.row["origin"]
-            if origin is not None and origin != one.row["id"]:
-                origins.append(origin)
-        return origins
-
-    def check(self, part: _Start | _Closing | _Call | None = None) -> None:
-        """Raise what has gone wrong with the batch, or with this part of it."""
-        if self.lost is not None:
-            raise self.lost
-        if part is not None and part.failure is not None:
-            raise part.failure
 
 
 class Journal:
@@ -273,7 +167,7 @@ class Journal:
           InstanceExistsError: if the id is taken by another workflow or input.
         """
         batch = self._next()
-        start = _Start(row, on_durable)
+        start = Start(row, on_durable)
         (batch.starts if id_is_new else batch.named_starts).append(start)
         await batch.durable.wait()
         batch.check(start)
@@ -295,7 +189,7 @@ class Journal:
         Returns None once it is durable; else, with nothing written, the JSON text of the request's reason.
         """
         batch = self._next()
-        closing = _Closing(row, entry, origin, successor)
+        closing = Closing(row, entry, origin, successor)
         batch.closings.append(closing)
         await batch.durable.wait()
         batch.check(closing)
@@ -303,7 +197,7 @@ class Journal:
 
     async def call(self, fn: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run ``fn(connection, ...)`` behind the fence, as a part of the next batch, and return its result."""
-        result: R = await self._call(_Call(lambda connection: fn(connection, *args, **kwargs)))
+        result: R = await self._call(Call(lambda connection: fn(connection, *args, **kwargs)))
         return result
 
     async def call_and_tell(
@@ -314,10 +208,10 @@ class Journal:
         **kwargs: P.kwargs,
     ) -> R:
         """The same. ``tell`` is told the result first, before the next batch is closed: what it appends is in that."""
-        result: R = await self._call(_Call(lambda connection: fn(connection, *args, **kwargs), tell))
+        result: R = await self._call(Call(lambda connection: fn(connection, *args, **kwargs), tell))
         return result
 
-    async def _call(self, call: _Call) -> Any:
+    async def _call(self, call: Call) -> Any:
         batch = self._next()
         batch.calls.append(call)
         await batch.durable.wait()
@@ -512,7 +406,7 @@ class Journal:
         """Write a refused batch instance by instance, so that one bad write harms nobody but its own instance."""
         if batch.mail is not None:
             batch.mail.news, batch.mail.wakes_others = [], False  # what was rolled back
-        for part, instance_id in _parts(batch):
+        for instance_id, part in batch.parts():
             try:
                 await self._commit(part)
                 if part.mail is not None:
@@ -524,7 +418,7 @@ class Journal:
                 message = "instance %s: the database refuses what it wants to record"
                 is_id = not instance_id.startswith("\0")  # else the part is of no instance
                 _logger.exception(message, instance_id, extra=about(instance_id if is_id else None))
-                waiting: list[_Start | _Closing | _Call] = [
+                waiting: list[Start | Closing | Call] = [
                     *part.starts,
                     *part.named_starts,
                     *part.closings,
@@ -540,31 +434,3 @@ class Journal:
 
 
 _by_id = itemgetter("id")
-
-
-def _parts(batch: Batch) -> list[tuple[Batch, str]]:
-    """A batch as one batch for each instance in it, in the order in which they came."""
-    parts: dict[str, Batch] = {}
-
-    def part(instance_id: str) -> Batch:
-        parts.setdefault(instance_id, Batch()).size += 1
-        return parts[instance_id]
-
-    for start in batch.starts:
-        part(start.row["instance_id"]).starts.append(start)
-    for start in batch.named_starts:
-        part(start.row["instance_id"]).named_starts.append(start)
-    for entry in batch.entries:
-        part(entry["instance_id"]).entries.append(entry)
-    for closing in batch.closings:
-        part(closing.row["id"]).closings.append(closing)
-    for update in batch.updates:
-        part(update["id"]).updates.append(update)
-    if batch.mail is not None:
-        for instance_id, mail in batch.mail.parts():
-            part(instance_id).mail = mail
-    for instance_id, text in (batch.details or {}).items():
-        part(instance_id).details = {instance_id: text}
-    for number, call in enumerate(batch.calls):
-        part(f"\0call {number}").calls.append(call)
-    return [(part, instance_id) for instance_id, part in parts.items()]
