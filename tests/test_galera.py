@@ -41,6 +41,8 @@ def database(cluster: Cluster) -> Iterator[str]:
         execute(url, "CREATE TABLE numbers (id INTEGER PRIMARY KEY, n INTEGER)")
         name = make_url(url).database
         assert name is not None
+        for node in cluster.nodes:
+            assert numbers(node, name) == []  # one that dies while it makes the table may come back without it
         yield name
         cluster.heal()  # or it could not be dropped
 
