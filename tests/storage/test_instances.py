@@ -200,15 +200,18 @@ def test_instances_of_workflows_that_the_worker_does_not_know_are_left_alone(con
     assert stored(connection, "unknown")["owner"] is None
 
 
-def test_suspects_are_claimed_one_at_a_time_after_the_others_the_least_suspect_first(connection: Connection) -> None:
+@pytest.mark.parametrize("limit", [3, 10])  # there may be more than that, or not
+def test_suspects_are_claimed_one_at_a_time_after_the_others_the_least_suspect_first(
+    connection: Connection, limit: int
+) -> None:
     store(connection, "bad", recoveries=3, wake_at=1)
     store(connection, "suspect", recoveries=2, wake_at=20)
     store(connection, "older suspect", recoveries=2, wake_at=10)
     store(connection, "unlucky", recoveries=1, wake_at=40)
     store(connection, "good", wake_at=30)
-    assert claim(connection) == ["good", "unlucky", "older suspect"]
-    assert claim(connection) == ["suspect"]
-    assert claim(connection) == ["bad"]
+    assert claim(connection, limit=limit) == ["good", "unlucky", "older suspect"]
+    assert claim(connection, limit=limit) == ["suspect"]
+    assert claim(connection, limit=limit) == ["bad"]
 
 
 def test_no_suspect_is_claimed_while_another_is_watched_or_there_is_no_room(connection: Connection) -> None:

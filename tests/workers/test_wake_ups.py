@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import trio
+from sqlalchemy import Connection
 
 from trio_romancy import App, WorkflowContext, workflow
+from trio_romancy.storage import aio, claims
 
 from ..conftest import SHARED_KINDS
 from ..servers import execute
@@ -49,6 +53,36 @@ async def test_postgresql_tells_an_idle_worker_at_once_also_after_its_connection
                 while execute(database, listening) != [(1,)]:  # noqa: ASYNC110
                     await trio.sleep(0.05)
         assert app.statistics().worker is not None
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+async def test_a_worker_that_hears_itself_need_not_look(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+
+    def counted(connection: Connection, me: str, workflows: Sequence[str], *, suspects: bool) -> int | None:
+        nonlocal looks
+        looks += 1
+        return claims.next_wake(connection, me, workflows, suspects=suspects)
+
+    run = aio._Writer.run
+
+    async def slow(*args: Any, **kwargs: Any) -> Any:
+        result = await run(*args, **kwargs)
+        await trio.sleep(0.3)  # the news comes before the answer
+        return result
+
+    monkeypatch.setattr("trio_romancy.runtime.worker._LONGEST_POLL", 60.0)
+    monkeypatch.setattr("trio_romancy.runtime.worker.next_wake", counted)
+    async with App(database, idle_timeout=0) as app:
+        waiting = await app.start(waiter)
+        with trio.fail_after(20):
+            while (found := app.statistics().worker) is None or found.supervisor.resident:  # noqa: ASYNC110
+                await trio.sleep(0.05)
+        monkeypatch.setattr(aio._Writer, "run", slow)
+        before = looks
+        await app.send_event("wake.up", 7)
+        assert looks == before
+        assert await waiting.result(timeout=20) == 7
 
 
 @pytest.mark.parametrize("kind", SHARED_KINDS, indirect=True)

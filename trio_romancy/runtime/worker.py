@@ -389,6 +389,9 @@ class Worker:
         """Take up what is due, as far as there is room. Returns whether there was anything."""
         names = workflow_names()
         suspects = not supervisor.has_suspect
+        if self._listens and not self._is_due:
+            # What was heard may come from our own journal, which then says so itself once it knows.
+            await supervisor.journal.tell_all()
         is_due, self._is_due = self._is_due, False
         self._next_wake = None  # what somebody says from here on may be news, whatever was known
         if not is_due:

@@ -104,17 +104,24 @@ def claim_due(
       suspects: whether to take one that outlived its worker more than once. Those come one at a time, the least
         suspect first, so that one that takes its process down with it does so alone.
     """
-    due = select(*_claim_columns, instances.c.owner).where(
-        instances.c.wake_at <= now + ahead, instances.c.workflow.in_(workflows), may_run(me)
+    due = (
+        select(*_claim_columns, instances.c.owner)
+        .where(instances.c.wake_at <= now + ahead, instances.c.workflow.in_(workflows), may_run(me))
+        # One that is locked is being woken just now, or claimed: it is still due when that is over.
+        .with_for_update(skip_locked=True)
     )
-    # One that is locked is being woken just now, or claimed: it is still due when that is over.
-    mine = connection.execute(due.where(instances.c.owner == me).with_for_update(skip_locked=True)).all()
-    free = due.where(instances.c.owner.is_(None))
-    calm = free.where(instances.c.recoveries <= 1).order_by(instances.c.wake_at).limit(limit)
-    rows = [*mine, *connection.execute(calm.with_for_update(skip_locked=True)).all()]
-    if suspects and len(rows) - len(mine) < limit:
-        one = free.where(instances.c.recoveries > 1).order_by(instances.c.recoveries, instances.c.wake_at).limit(1)
-        rows += connection.execute(one.with_for_update(skip_locked=True)).all()
+    is_mine, is_free = instances.c.owner == me, instances.c.owner.is_(None)
+    few = due.where(or_(is_mine, is_free)).order_by(instances.c.wake_at).limit(limit + 1)
+    rows = list(connection.execute(few))
+    if len(rows) > limit:  # there may be more: then the ones to take have to be chosen
+        is_calm = instances.c.recoveries <= 1
+        calm_ones = due.where(is_free, is_calm).order_by(instances.c.wake_at).limit(limit)
+        suspect_ones = due.where(is_free, ~is_calm).order_by(instances.c.recoveries, instances.c.wake_at).limit(1)
+        rows = [row for query in (due.where(is_mine), calm_ones, suspect_ones) for row in connection.execute(query)]
+    mine = [row for row in rows if row.owner == me]
+    calm = [row for row in rows if row.owner is None and row.recoveries <= 1]
+    suspect = sorted((row for row in rows if row.owner is None and row.recoveries > 1), key=_suspicion)[:1]
+    rows = [*mine, *calm, *(suspect if suspects and len(calm) < limit else ())]
     claims = [_to_claim(row, me) for row in rows]
     if claims:
         connection.execute(
@@ -135,6 +142,10 @@ def _to_claim(row: Row[*tuple[Any, ...]], me: str) -> Claim:
 
 def _claimed_status(status: Status) -> Status:
     return Status.COMPENSATING if status is Status.COMPENSATING else Status.RUNNING
+
+
+def _suspicion(row: Row[*tuple[Any, ...]]) -> tuple[int, Microseconds]:
+    return row.recoveries, row.due_at
 
 
 def next_wake(connection: Connection, me: str, workflows: Sequence[str], *, suspects: bool) -> Microseconds | None:

@@ -79,6 +79,7 @@ class Journal:
         self._lease_time = lease_time
         self._gathering = Batch()
         self._arrived = trio.Event()
+        self._under_way: Batch | None = None
         self._number = 0
         self._batches = self._writes = self._largest = 0
         self._last_commit = clock.now()
@@ -244,6 +245,11 @@ class Journal:
         await batch.durable.wait()
         batch.check()
 
+    async def tell_all(self) -> None:
+        """Wait until all has been told of the batch that is being written, if one is. What it holds may be lost."""
+        if self._under_way is not None:
+            await self._under_way.durable.wait()
+
     def statistics(self) -> JournalStatistics:
         """Numbers about this journal."""
         return JournalStatistics(self._batches, self._writes, self._largest, self._gathering.size)
@@ -264,6 +270,7 @@ class Journal:
                     if not self._gathering.size:
                         await self._arrived.wait()
                     batch, self._gathering = self._gathering, Batch()
+                    self._under_way = batch
                     self._arrived = trio.Event()
                     await self._write(batch)
             except LeaseLostError as error:
