@@ -10,6 +10,7 @@ from typing import Any
 
 from attrs import asdict, field, frozen
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Connection,
     Row,
@@ -18,7 +19,6 @@ from sqlalchemy import (
     delete,
     func,
     insert,
-    literal,
     or_,
     select,
     update,
@@ -130,11 +130,12 @@ def touch(connection: Connection, instance_ids: list[str], now: Microseconds) ->
     It is a change and no locked read, so that a cluster which certifies what has changed (Galera) sees it.
     """
     if instance_ids:
-        these = update(instances).where(instances.c.instance_id.in_(sorted(set(instance_ids))))
-        connection.execute(these.values(updated_at=later(now)))
+        connection.execute(_touch, {"ids": sorted(set(instance_ids)), "now": now})
 
 
-def later(now: Microseconds) -> ColumnElement[int]:
-    """What to set ``updated_at`` to, so that it changes whatever it was."""
-    before = instances.c.updated_at
-    return case((before < now, literal(now, before.type)), else_=before + 1)
+NOW = bindparam("now", type_=BigInteger())
+"""Microseconds since the epoch: a parameter."""
+_before = instances.c.updated_at
+LATER = case((_before < NOW, NOW), else_=_before + 1)
+"""What to set ``updated_at`` to, so that it changes whatever it was, when it is :data:`NOW`."""
+_touch = update(instances).where(instances.c.instance_id.in_(bindparam("ids", expanding=True))).values(updated_at=LATER)

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from attrs import frozen
-from sqlalchemy import Connection, Row, bindparam, func, or_, select, update
+from sqlalchemy import BigInteger, Connection, Row, and_, bindparam, func, or_, select, update
 
 from ..clock import Microseconds
 from ..model import Status
 from .instances import Record, load_journals
-from .misfits import may_run
+from .misfits import MAY_RUN
 from .schema import history, instances
 from .waiting import News, look, stored_waits
 
@@ -78,6 +78,35 @@ _claim_columns = (
     instances.c.wake_at.label("due_at"),
     instances.c.trace,
 )
+_is_mine, _is_free = instances.c.owner == bindparam("me"), instances.c.owner.is_(None)
+_is_calm = instances.c.recoveries <= 1
+_can_run = and_(instances.c.workflow.in_(bindparam("workflows", expanding=True)), MAY_RUN)
+_most = bindparam("most", type_=BigInteger())
+
+_due = (
+    select(*_claim_columns, instances.c.owner)
+    .where(instances.c.wake_at <= bindparam("until"), _can_run)
+    # One that is locked is being woken just now, or claimed: it is still due when that is over.
+    .with_for_update(skip_locked=True)
+)
+_due_at_all = _due.where(or_(_is_mine, _is_free)).order_by(instances.c.wake_at).limit(_most)
+_mine = _due.where(_is_mine)
+_calm = _due.where(_is_free, _is_calm).order_by(instances.c.wake_at).limit(_most)
+_suspect = _due.where(_is_free, ~_is_calm).order_by(instances.c.recoveries, instances.c.wake_at).limit(1)
+
+# In the order of the index, up to the first that fits: there may be a hundred thousand sleepers.
+_next = (
+    select(instances.c.wake_at)
+    .where(instances.c.wake_at.is_not(None), or_(_is_free, _is_mine), _can_run)
+    .order_by(instances.c.wake_at)
+    .limit(1)
+)
+_next_without_suspects = _next.where(or_(_is_calm, _is_mine))
+_sizes = (
+    select(history.c.instance_id, func.count(), func.sum(func.length(history.c.payload)))
+    .where(history.c.instance_id.in_(bindparam("ids", expanding=True)))
+    .group_by(history.c.instance_id)
+)
 _own = (
     update(instances)
     .where(instances.c.instance_id == bindparam("id"))
@@ -104,20 +133,11 @@ def claim_due(
       suspects: whether to take one that outlived its worker more than once. Those come one at a time, the least
         suspect first, so that one that takes its process down with it does so alone.
     """
-    due = (
-        select(*_claim_columns, instances.c.owner)
-        .where(instances.c.wake_at <= now + ahead, instances.c.workflow.in_(workflows), may_run(me))
-        # One that is locked is being woken just now, or claimed: it is still due when that is over.
-        .with_for_update(skip_locked=True)
-    )
-    is_mine, is_free = instances.c.owner == me, instances.c.owner.is_(None)
-    few = due.where(or_(is_mine, is_free)).order_by(instances.c.wake_at).limit(limit + 1)
-    rows = list(connection.execute(few))
+    values = {"me": me, "until": now + ahead, "workflows": workflows, "most": limit + 1}
+    rows = list(connection.execute(_due_at_all, values))
     if len(rows) > limit:  # there may be more: then the ones to take have to be chosen
-        is_calm = instances.c.recoveries <= 1
-        calm_ones = due.where(is_free, is_calm).order_by(instances.c.wake_at).limit(limit)
-        suspect_ones = due.where(is_free, ~is_calm).order_by(instances.c.recoveries, instances.c.wake_at).limit(1)
-        rows = [row for query in (due.where(is_mine), calm_ones, suspect_ones) for row in connection.execute(query)]
+        values["most"] = limit
+        rows = [row for query in (_mine, _calm, _suspect) for row in connection.execute(query, values)]
     mine = [row for row in rows if row.owner == me]
     calm = [row for row in rows if row.owner is None and row.recoveries <= 1]
     suspect = sorted((row for row in rows if row.owner is None and row.recoveries > 1), key=_suspicion)[:1]
@@ -150,21 +170,8 @@ def _suspicion(row: Row[*tuple[Any, ...]]) -> tuple[int, Microseconds]:
 
 def next_wake(connection: Connection, me: str, workflows: Sequence[str], *, suspects: bool) -> Microseconds | None:
     """When the next instance is due that :func:`claim_due` would take; None if none ever is by itself."""
-    # In the order of the index, up to the first that fits: there may be a hundred thousand sleepers.
-    wake = (
-        select(instances.c.wake_at)
-        .where(
-            instances.c.wake_at.is_not(None),
-            or_(instances.c.owner.is_(None), instances.c.owner == me),
-            instances.c.workflow.in_(workflows),
-            may_run(me),
-        )
-        .order_by(instances.c.wake_at)
-        .limit(1)
-    )
-    if not suspects:
-        wake = wake.where(or_(instances.c.recoveries <= 1, instances.c.owner == me))
-    return connection.execute(wake).scalar()
+    wake = _next if suspects else _next_without_suspects
+    return connection.execute(wake, {"me": me, "workflows": workflows}).scalar()
 
 
 def take_up(
@@ -200,12 +207,7 @@ def _small_ones(connection: Connection, ids: Sequence[str]) -> Iterator[str]:
     """Those whose journals can be loaded together without keeping others waiting."""
     if not ids:
         return
-    size = (
-        select(history.c.instance_id, func.count(), func.sum(func.length(history.c.payload)))
-        .where(history.c.instance_id.in_(ids))
-        .group_by(history.c.instance_id)
-    )
-    sizes = {id: (count, int(text or 0)) for id, count, text in connection.execute(size)}
+    sizes = {id: (count, int(text or 0)) for id, count, text in connection.execute(_sizes, {"ids": ids})}
     entries = text = 0
     for id in ids:
         count, length = sizes.get(id, (0, 0))

@@ -377,19 +377,21 @@ _entries = select(
     history.c.payload,
     history.c.recorded_at,
 )
+_journal = _entries.where(history.c.instance_id == bindparam("id")).order_by(history.c.seq)
+_journals = _entries.where(history.c.instance_id.in_(bindparam("ids", expanding=True))).order_by(
+    history.c.instance_id, history.c.seq
+)
 
 
 def load_records(connection: Connection, instance_id: str) -> list[Record]:
     """The journal of an instance, in order."""
-    rows = connection.execute(_entries.where(history.c.instance_id == instance_id).order_by(history.c.seq))
-    return [_to_record(row) for row in rows]
+    return [_to_record(row) for row in connection.execute(_journal, {"id": instance_id})]
 
 
 def load_journals(connection: Connection, instance_ids: Sequence[str]) -> dict[str, list[Record]]:
     """The journals of several instances, each in order. One without entries is missing."""
     journals: dict[str, list[Record]] = {}
-    query = _entries.where(history.c.instance_id.in_(bindparam("ids", expanding=True)))
-    for row in _by_id(connection, query.order_by(history.c.instance_id, history.c.seq), instance_ids):
+    for row in _by_id(connection, _journals, instance_ids):
         journals.setdefault(row.instance_id, []).append(_to_record(row))
     return journals
 

@@ -37,7 +37,18 @@ from .chains import LASTS
 from .dialects import insert_if_absent, update_and_get
 from .instances import insert_entries
 from .schema import channels, instances, messages, waits
-from .waiting import FamilyMode, News, Wait, chunks, insert_wait, look, open_waits_of_all, to_wait, wake
+from .waiting import (
+    FamilyMode,
+    News,
+    Wait,
+    chunks,
+    insert_wait,
+    look,
+    open_waits_of_all,
+    open_waits_of_some,
+    to_wait,
+    wake,
+)
 
 COUNTER = ""
 """The channel whose row counts all messages. No other can have this name."""
@@ -182,9 +193,13 @@ def send_apart(connection: Connection, outgoing: Sequence[Outgoing], now: Micros
 def _known_events(connection: Connection, outgoing: Sequence[Outgoing]) -> set[tuple[str | None, str | None]]:
     """Source and id of those events that were sent before."""
     ids = {one.row["event_id"] for one in outgoing if one.row["event_id"] is not None and not one.is_new}
-    query = select(messages.c.source, messages.c.event_id)
-    found = (connection.execute(query.where(messages.c.event_id.in_(some))) for some in chunks(ids))
+    found = (connection.execute(_with_event_ids, {"ids": some}) for some in chunks(ids))
     return {(row.source, row.event_id) for rows in found for row in rows}
+
+
+_with_event_ids = select(messages.c.source, messages.c.event_id).where(
+    messages.c.event_id.in_(bindparam("ids", expanding=True))
+)
 
 
 def _origins(connection: Connection, outgoing: Sequence[Outgoing]) -> dict[str, str]:
@@ -241,18 +256,26 @@ def _waiting(
     subjects = list(chunks({subject for _, subject in about if subject is not None}))
     found: dict[tuple[str, str], Row[Any]] = {}
     for names in chunks({channel for channel, _ in about}):
-        on_channel = open_waits_of_all.where(waits.c.channel.in_(names))
-        queries = [on_channel.where(waits.c.subject.is_(None))]
-        queries += [on_channel.where(waits.c.subject.in_(some)) for some in subjects]
-        # One statement, and yet each part of it a range of the index.
-        for row in connection.execute(queries[0] if len(queries) == 1 else union_all(*queries)):
-            found[row.instance_id, row.operation_id] = row
+        for some in subjects or [[]]:
+            query = _for_these_subjects_too if some else _for_any_subject
+            for row in connection.execute(query, {"names": names, "subjects": some}):
+                found[row.instance_id, row.operation_id] = row
     for some in chunks(addressees):
-        last_of_chain = (instances.c.origin.in_(some), instances.c.status.in_(LASTS))
-        for conditions in ((waits.c.instance_id.in_(some),), last_of_chain):
-            for row in connection.execute(open_waits_of_all.where(*conditions)):
+        for query in (open_waits_of_some, _of_chains):
+            for row in connection.execute(query, {"ids": some}):
                 found[row.instance_id, row.operation_id] = row
     return found.values()
+
+
+_on_channels = open_waits_of_all.where(waits.c.channel.in_(bindparam("names", expanding=True)))
+_for_any_subject = _on_channels.where(waits.c.subject.is_(None))
+# One statement, and yet each part of it a range of the index.
+_for_these_subjects_too = union_all(
+    _for_any_subject, _on_channels.where(waits.c.subject.in_(bindparam("subjects", expanding=True)))
+)
+_of_chains = open_waits_of_all.where(
+    instances.c.origin.in_(bindparam("ids", expanding=True)), instances.c.status.in_(LASTS)
+)
 
 
 # -- channels ----------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ is stuck only when no live worker has a version that has not been tried.
 from __future__ import annotations
 
 from attrs import frozen
-from sqlalchemy import ColumnElement, Connection, delete, exists, or_, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, or_, select, update
 
 from ..clock import Microseconds
 from ..model import ErrorInfo, Status
@@ -30,11 +30,10 @@ class Parked:
     """Why the last of those who tried could not run it."""
 
 
-def may_run(me: str) -> ColumnElement[bool]:
-    """Whether this worker may run an instance: not one that is known to be a misfit, unless to roll it back."""
-    known = select(misfits.c.version).join(workers, workers.c.version == misfits.c.version)
-    known = known.where(misfits.c.instance_id == instances.c.instance_id, workers.c.worker_id == me)
-    return or_(instances.c.cancel_requested.is_not(None), ~known.exists())
+_known = select(misfits.c.version).join(workers, workers.c.version == misfits.c.version)
+_known = _known.where(misfits.c.instance_id == instances.c.instance_id, workers.c.worker_id == bindparam("me"))
+MAY_RUN = or_(instances.c.cancel_requested.is_not(None), ~_known.exists())
+"""Whether the worker ``me`` may run an instance: not one that is known to be a misfit, unless to roll it back."""
 
 
 def give_up(connection: Connection, me: str, instance_id: str, error: ErrorInfo, now: Microseconds) -> Status:

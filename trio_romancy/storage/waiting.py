@@ -29,7 +29,7 @@ from sqlalchemy import (
 from ..clock import Microseconds
 from ..model import ChannelMode, Status
 from ..serialization import dumps
-from .chains import end_of, later
+from .chains import LATER, NOW, end_of
 from .dialects import notify_workers
 from .instances import IN_LIST
 from .schema import instances, messages, waits
@@ -113,6 +113,8 @@ open_waits_of_all = (
     .join(instances, instances.c.instance_id == waits.c.instance_id)
     .where(waits.c.is_open == true())
 )
+_of_some = waits.c.instance_id.in_(bindparam("ids", expanding=True))
+open_waits_of_some = open_waits_of_all.where(_of_some)
 
 
 def to_wait(row: Row[Any]) -> Wait:
@@ -135,21 +137,23 @@ def wake(
     Args:
       owners: the workers that own them.
     """
-    wake_at = instances.c.wake_at
     for some in chunks(instance_ids):
-        connection.execute(
-            update(instances)
-            .where(instances.c.instance_id.in_(some), instances.c.status.in_(_WAKEABLE))
-            .values(wake_at=case((wake_at <= now, wake_at), else_=now), updated_at=later(now))
-        )
+        connection.execute(_wake, {"ids": some, "now": now})
     if instance_ids:
         notify_workers(connection, owners)
 
+
+_wake = (
+    update(instances)
+    .where(instances.c.instance_id.in_(bindparam("ids", expanding=True)), instances.c.status.in_(_WAKEABLE))
+    .values(wake_at=case((instances.c.wake_at <= NOW, instances.c.wake_at), else_=NOW), updated_at=LATER)
+)
 
 insert_wait = insert(waits)
 _close_wait = delete(waits).where(
     waits.c.instance_id == bindparam("instance"), waits.c.operation_id == bindparam("operation")
 )
+_forget_waits = delete(waits).where(_of_some)
 
 
 def open_waits(connection: Connection, new: Sequence[Wait]) -> None:
@@ -165,13 +169,13 @@ def close_waits(connection: Connection, keys: Sequence[tuple[str, str]]) -> None
 def forget_waits(connection: Connection, instance_ids: Collection[str]) -> None:
     """Remove all waits and subscriptions of instances that have ended."""
     for some in chunks(instance_ids):
-        connection.execute(delete(waits).where(waits.c.instance_id.in_(some)))
+        connection.execute(_forget_waits, {"ids": some})
 
 
 def stored_waits(connection: Connection, instance_ids: Collection[str]) -> list[Wait]:
     """The waits of these instances."""
-    of = (open_waits_of_all.where(waits.c.instance_id.in_(some)) for some in chunks(instance_ids))
-    return [to_wait(row) for query in of for row in connection.execute(query)]
+    found = (connection.execute(open_waits_of_some, {"ids": some}) for some in chunks(instance_ids))
+    return [to_wait(row) for rows in found for row in rows]
 
 
 def look(connection: Connection, waits: Sequence[Wait], now: Microseconds) -> list[News]:
