@@ -26,6 +26,9 @@ from .storage.messages import Outgoing
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_MAY_GO_ON = (Status.STUCK, Status.FAILED)
+"""If an operator lets it."""
+
 
 class Client:
     """The half of an :class:`App` that needs no worker in its own process."""
@@ -99,7 +102,7 @@ class Client:
         """Wait until the instance has ended: for :meth:`WorkflowHandle.result`."""
         running = self._now_running()
         running.refuse_in_open_session("await an instance")
-        if ending is None or ending.status in (Status.STUCK, Status.FAILED):  # unless it goes on since then
+        if ending is None or ending.status in _MAY_GO_ON:  # unless it goes on since then
             _refuse_what_is_no_id(instance_id)
             ending = running.ending(instance_id)
         return running.wait(instance_id, ending)

@@ -1,4 +1,4 @@
-"""Nothing that comes while an instance is being dropped from memory is missed."""
+"""What waits keeps little in memory, and nothing that comes while it is dropped from there is missed."""
 
 from __future__ import annotations
 
@@ -16,6 +16,21 @@ MOMENTS = 40
 async def passivation_waiter(ctx: WorkflowContext) -> str:
     event = await ctx.wait_event("passivation.go")
     return str(event.data)
+
+
+def test_instances_that_wait_do_not_keep_what_they_have_written_together() -> None:
+    async def main() -> None:
+        async with App(":memory:") as app:
+            for _ in range(10):
+                await app.start(passivation_waiter)
+            await trio.sleep(10)
+            worker = app._now_running().worker
+            assert worker is not None and worker._supervisor is not None
+            batches = {actor._written for actor in worker._supervisor._actors.values() if actor is not None}
+            assert None not in batches
+            assert not any(batch.updates or batch.mail for batch in batches if batch is not None)
+
+    run(main)
 
 
 async def being_dropped(app: App, moment: int) -> None:

@@ -119,7 +119,8 @@ async def attempt(
             actor.clock,
             actor.settings.max_payload,
         )
-        token = current_execution.set(context)
+        outside = current_execution.get()
+        current_execution.set(context)
         if watch is not None:
             around = watch.begin_attempt(operation.id, number)
         if what.cancellable:
@@ -166,7 +167,7 @@ async def attempt(
         finally:
             if watch is not None:
                 watch.end_attempt(operation.id, around, None)
-            current_execution.reset(token)
+            current_execution.set(outside)
             if what.cancellable:
                 operation.scope.shield = True
 

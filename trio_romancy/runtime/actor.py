@@ -48,8 +48,7 @@ _FINAL_ENDS = frozenset({Kind.WORKFLOW_COMPLETED, Kind.WORKFLOW_RECURRED})
 """Of a workflow function, after which there is nothing more to do."""
 
 # What every workflow asks for: to find a member of an enum takes ten times as long as a global (Python 3.11).
-_RUNNING, _WAITING, _COMPLETED = Status.RUNNING, Status.WAITING, Status.COMPLETED
-_WORKFLOW_COMPLETED = Kind.WORKFLOW_COMPLETED
+_RUNNING, _WAITING = Status.RUNNING, Status.WAITING
 
 _REPEAT_AFTER = 0.1
 """Seconds before an attempt is repeated whose transaction could not be committed."""
@@ -674,7 +673,8 @@ class Actor:
         id, is_patched = self.replay.is_patched(change_id)
         if is_patched is None:
             self.append(id, Kind.PATCHED, "null")
-            self.replay.patches[id] = is_patched = True
+            self.replay.patch(id, is_patched=True)
+            is_patched = True
         return is_patched
 
     call_activity = operations.call_activity

@@ -131,7 +131,7 @@ class Replay:
         """Outcomes from before a retry, which count again when they are asked for, by operation id."""
         self._used: set[str] = set()
         self._added: trio.Event | None = None
-        self.patches: dict[str, bool] = {}
+        self._patches: dict[str, bool] | None = None
         """Changes of the code, and whether the instance goes their way."""
         self._unasked: set[str] | None = None
         """Those of them that the code has not asked for since the replay began; None: there were none."""
@@ -142,13 +142,13 @@ class Replay:
             if record.kind is Kind.ATTEMPT_FAILED:
                 self.add_failure(record)
             elif record.kind is Kind.PATCHED:
-                self.patches[record.operation_id] = True
+                self.patch(record.operation_id, is_patched=True)
             elif record.kind is Kind.KEPT:
                 self.kept = (self.kept or {}) | {record.operation_id: record}
             elif self.kept is not None:
                 self.kept.pop(record.operation_id, None)  # it has been asked for
-        if self.patches:
-            self._unasked = set(self.patches)
+        if self._patches is not None:
+            self._unasked = set(self._patches)
 
     def begin(self) -> None:
         """The workflow function begins, in the current task."""
@@ -204,9 +204,15 @@ class Replay:
             raise OperationIdError(f"instance {self.instance_id!r}: {error}") from None
         if self._unasked is not None:
             self._unasked.discard(id)
-        if id not in self.patches and self._has_passed(prefix):
-            self.patches[id] = False
-        return id, self.patches.get(id)
+        if id not in (self._patches or ()) and self._has_passed(prefix):
+            self.patch(id, is_patched=False)
+        return id, (self._patches or {}).get(id)
+
+    def patch(self, id: str, *, is_patched: bool) -> None:
+        """The instance goes the way of a change of the code, or not."""
+        if self._patches is None:
+            self._patches = {}
+        self._patches[id] = is_patched
 
     def _has_passed(self, prefix: str) -> bool:
         """Whether the branch that the current task is in goes on in the journal, as far as ids can tell."""

@@ -6,7 +6,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -287,29 +287,33 @@ class Supervisor:
         seat.close(None)
 
     async def _supervise(self, seat: Seat[_Taken], taken: TakenUp, new: list[Any] | None) -> None:
-        claim = taken.claim
+        claim, records, waits = taken.claim, taken.records, taken.waits
+        del taken
         crashes: deque[Microseconds] | None = None
         try:
             while True:
                 try:
-                    records = taken.records
                     if records is None:
                         records = await self._load(claim.instance_id)
                     if (reason := self._cancels.get(claim.instance_id)) is not None:
                         claim = evolve(claim, cancel_requested=reason)
-                    actor = Actor(self, seat, claim, _workflow(claim), records, new, taken.waits)
+                    actor = Actor(self, seat, claim, _workflow(claim), records, new, waits)
                     actor.is_behind = claim.instance_id in self._behind
                     self._behind.discard(claim.instance_id)
                     self._actors[claim.instance_id] = actor
                     if self.is_draining:
                         actor.drain()
-                    with nullcontext() if actor.watch is None else actor.watch.over(len(records)):
-                        await actor.run(_too_often(claim, self._max_recoveries))
+                    too_often = _too_often(claim, self._max_recoveries)
+                    if actor.watch is None:
+                        await actor.run(too_often)
+                    else:
+                        with actor.watch.over(len(records)):
+                            await actor.run(too_often)
                     return
                 except LeaseLostError:
                     return
                 except Exception as error:
-                    taken, new = TakenUp(claim), None
+                    records, new, waits = None, None, ()
                     crashes = crashes or deque(maxlen=_CRASHES)
                     if not await self._may_restart(claim, crashes, error):
                         return
@@ -380,7 +384,7 @@ class Supervisor:
         self._clear(actor.instance_id)
 
     def _end(self, claim: Claim, status: Status, output: str | None, error: ErrorInfo | None) -> None:
-        if status is Status.STUCK and error is not None:
+        if error is not None and status is Status.STUCK:
             message = "instance %s is stuck: %s: %s"
             _logger.error(message, claim.instance_id, error.error_type, error.message, extra=_about(claim))
         if self.observers is not None:

@@ -115,6 +115,12 @@ class Batch:
                 origins.append(origin)
         return origins
 
+    def forget(self) -> None:
+        """It is durable. Who has written to it remembers it until it writes again, but not what others have written."""
+        for parts in (self.starts, self.named_starts, self.closings, self.entries, self.updates, self.calls):
+            parts.clear()
+        self.details = self.mail = self.observations = None
+
     def check(self, part: Start | Closing | Call | None = None) -> None:
         """Raise what has gone wrong with the batch, or with this part of it."""
         if self.lost is not None:

@@ -331,6 +331,7 @@ class Journal:
                 self.on_sent()
             if batch.mail.outbox:
                 self.on_posted()
+        batch.forget()
         batch.durable.set()
 
     async def _commit(self, batch: Batch) -> None:
