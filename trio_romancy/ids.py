@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time
 from typing import Any
 
@@ -47,10 +48,14 @@ if hasattr(os, "register_at_fork"):
 
 def _draw() -> str:
     digits = os.urandom(10 * _DRAWN_AT_ONCE).hex()
-    for at in range(0, len(digits), 20):
-        variant = 0x8 | int(digits[at], 16) & 0x3
-        _drawn.append(f"-7{digits[at + 1 : at + 4]}-{variant:x}{digits[at + 4 : at + 7]}-{digits[at + 7 : at + 19]}")
+    _drawn.extend(f"-7{a}-{_VARIANTS[variant]}{b}-{c}" for variant, a, b, c in _PARTS.findall(digits))
     return _drawn.pop()
+
+
+_PARTS = re.compile("(.)(...)(...)(.{12}).")
+"""Of twenty hexadecimal digits."""
+_VARIANTS = {f"{digit:x}": f"{0x8 | digit & 0x3:x}" for digit in range(16)}
+"""Two bits of the first digit say that it is a UUID of RFC 9562, the others are random."""
 
 
 def new_id() -> str:

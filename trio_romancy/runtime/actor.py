@@ -190,11 +190,12 @@ class Actor:
 
     @idle_since.setter
     def idle_since(self, since: Microseconds | None) -> None:
-        begins = since is not None and self._idle_since is None
-        self.home.idle += (since is not None) - (self._idle_since is not None)
-        self._idle_since = since
-        if begins:
+        before, self._idle_since = self._idle_since, since
+        if before is None and since is not None:
+            self.home.idle += 1
             self.home.has_room_for_more()
+        elif before is not None and since is None:
+            self.home.idle -= 1
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -427,6 +428,8 @@ class Actor:
             with self._seat as self._workflow_scope:
                 if self.claim.cancel_requested is not None or self.replay.was_cancelled:
                     self.request_cancel(self.claim.cancel_requested or "null")
+                elif self.is_new:
+                    self.replay.go_live()
                 value = await self.workflow.function(WorkflowContext(self), *arguments)
         except KeyboardInterrupt:
             raise

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from attrs import frozen
 from sqlalchemy import BigInteger, Connection, Row, and_, bindparam, func, or_, select, update
 
 from ..clock import Microseconds
+from ..lightweight import frozen
 from ..model import Status
 from .instances import Record, load_journals
 from .misfits import MAY_RUN

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from attrs import asdict, frozen
+from attrs import asdict
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -26,6 +26,7 @@ from sqlalchemy.types import TypeEngine
 
 from ..clock import Microseconds, to_datetime
 from ..errors import InstanceExistsError
+from ..lightweight import frozen
 from ..model import Entry, ErrorInfo, Instance, Kind, Status
 from ..serialization import dumps, loads
 from .chains import last_of
