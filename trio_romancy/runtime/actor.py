@@ -429,7 +429,7 @@ class Actor:
                 if self.claim.cancel_requested is not None or self.replay.was_cancelled:
                     self.request_cancel(self.claim.cancel_requested or "null")
                 elif self.is_new:
-                    self.replay.go_live()
+                    self.replay.go_live()  # there is no journal that could tell it anything first
                 value = await self.workflow.function(WorkflowContext(self), *arguments)
         except KeyboardInterrupt:
             raise

@@ -246,7 +246,7 @@ class Journal:
         batch.check()
 
     async def tell_all(self) -> None:
-        """Wait until all has been told of the batch that is being written, if one is. What it holds may be lost."""
+        """Wait until the batch that is being written, if one is, has been told to all whom it concerns, or is lost."""
         if self._under_way is not None:
             await self._under_way.durable.wait()
 
