@@ -138,4 +138,6 @@ NOW = bindparam("now", type_=BigInteger())
 _before = instances.c.updated_at
 LATER = case((_before < NOW, NOW), else_=_before + 1)
 """What to set ``updated_at`` to, so that it changes whatever it was, when it is :data:`NOW`."""
-_touch = update(instances).where(instances.c.instance_id.in_(bindparam("ids", expanding=True))).values(updated_at=LATER)
+WITH_ID = instances.c.instance_id.in_(bindparam("ids", expanding=True))
+"""Whether an instance has one of the ``ids``."""
+_touch = update(instances).where(WITH_ID).values(updated_at=LATER)

@@ -29,7 +29,7 @@ from ..errors import InstanceExistsError
 from ..lightweight import frozen
 from ..model import Entry, ErrorInfo, Instance, Kind, Status
 from ..serialization import dumps, loads
-from .chains import last_of
+from .chains import WITH_ID, last_of
 from .dialects import UpdateMany, insert_if_absent, notify_workers
 from .schema import history, history_archive, instances, misfits
 
@@ -121,7 +121,6 @@ CLOSING: dict[str, TypeEngine[Any]] = _common | {"output_": instances.c.output.t
 _close_all = UpdateMany(closing, **CLOSING)
 _change_all = UpdateMany(_change, **_common, wake=BigInteger(), settled=Boolean())
 
-_with_id = instances.c.instance_id.in_(bindparam("ids", expanding=True))
 _holders = select(
     instances.c.instance_id,
     instances.c.workflow,
@@ -129,9 +128,9 @@ _holders = select(
     instances.c.owner,
     instances.c.created_at,
     instances.c.parent_id,
-).where(_with_id)
+).where(WITH_ID)
 _cancel_requests = select(instances.c.instance_id, instances.c.cancel_requested).where(
-    _with_id, instances.c.cancel_requested.is_not(None)
+    WITH_ID, instances.c.cancel_requested.is_not(None)
 )
 
 

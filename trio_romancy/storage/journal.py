@@ -80,6 +80,7 @@ class Journal:
         self._gathering = Batch()
         self._arrived = trio.Event()
         self._under_way: Batch | None = None
+        """The batch that is being written, or was last."""
         self._number = 0
         self._batches = self._writes = self._largest = 0
         self._last_commit = clock.now()
@@ -264,22 +265,20 @@ class Journal:
         """
         async with self._database.open_writer() as self._writer:
             lost = LeaseLostError(f"worker {self.lease.worker_id!r} has stopped")
-            batch = self._gathering
             try:
                 while True:
                     if not self._gathering.size:
                         await self._arrived.wait()
-                    batch, self._gathering = self._gathering, Batch()
-                    self._under_way = batch
+                    self._under_way, self._gathering = self._gathering, Batch()
                     self._arrived = trio.Event()
-                    await self._write(batch)
+                    await self._write(self._under_way)
             except LeaseLostError as error:
                 lost = error
                 raise
             finally:
                 self._lost = lost
-                for unwritten in (batch, self._gathering):
-                    if not unwritten.durable.is_set():
+                for unwritten in (self._under_way, self._gathering):
+                    if unwritten is not None and not unwritten.durable.is_set():
                         unwritten.lost = lost
                         unwritten.durable.set()
                 self.on_lost()

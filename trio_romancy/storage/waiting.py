@@ -29,7 +29,7 @@ from sqlalchemy import (
 from ..clock import Microseconds
 from ..model import ChannelMode, Status
 from ..serialization import dumps
-from .chains import LATER, NOW, end_of
+from .chains import LATER, NOW, WITH_ID, end_of
 from .dialects import notify_workers
 from .instances import IN_LIST
 from .schema import instances, messages, waits
@@ -145,7 +145,7 @@ def wake(
 
 _wake = (
     update(instances)
-    .where(instances.c.instance_id.in_(bindparam("ids", expanding=True)), instances.c.status.in_(_WAKEABLE))
+    .where(WITH_ID, instances.c.status.in_(_WAKEABLE))
     .values(wake_at=case((instances.c.wake_at <= NOW, instances.c.wake_at), else_=NOW), updated_at=LATER)
 )
 
