@@ -1,7 +1,8 @@
 """Leaves out the longest tests unless asked for them, and runs what ``README.md`` and ``docs/`` show.
 
 Each ``python`` block is executed, those of one page in one namespace. An ``output`` block is compared with what the
-Python block before it has printed.
+Python block before it has printed. Of a page whose blocks are spread over several processes, each process executes all
+that come before its own.
 """
 
 from contextlib import redirect_stdout
@@ -57,6 +58,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 PRINTED = "__printed__"
 OTHERS = "__definitions_of_others__"
+EVALUATED = "__evaluated__"
 
 _execute = PythonEvaluator()
 
@@ -64,6 +66,7 @@ _execute = PythonEvaluator()
 def begin_page(namespace: dict[str, Any]) -> None:
     """Each page is a program of its own, so its definitions do not meet those of other pages and of the tests."""
     namespace["__name__"] = "__main__"
+    namespace[EVALUATED] = set()
     namespace[OTHERS] = dict(define._registry)
     define._registry.clear()
 
@@ -73,13 +76,24 @@ def end_page(namespace: dict[str, Any]) -> None:
     define._registry.update(namespace[OTHERS])
 
 
+def catch_up(example: Example) -> None:
+    """Evaluate what comes before it on its page, as far as another process has done that."""
+    evaluated = example.namespace[EVALUATED]
+    for earlier in example.document.examples():
+        if earlier.start < example.start and earlier.start not in evaluated:
+            earlier.evaluate()
+    evaluated.add(example.start)
+
+
 def execute(example: Example) -> None:
+    catch_up(example)
     with redirect_stdout(StringIO()) as printed:
         _execute(example)
     example.namespace[PRINTED] = printed.getvalue()
 
 
 def compare(example: Example) -> None:
+    catch_up(example)
     assert example.namespace[PRINTED].strip() == example.parsed.strip()
 
 
