@@ -14,7 +14,7 @@ from sybil import Example, Sybil
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser
 
-from trio_romancy import define
+from trio_romancy._definitions import decorators
 
 LONG = (
     "tests/chaos/",
@@ -67,13 +67,13 @@ def begin_page(namespace: dict[str, Any]) -> None:
     """Each page is a program of its own, so its definitions do not meet those of other pages and of the tests."""
     namespace["__name__"] = "__main__"
     namespace[EVALUATED] = set()
-    namespace[OTHERS] = dict(define._registry)
-    define._registry.clear()
+    namespace[OTHERS] = dict(decorators._registry)
+    decorators._registry.clear()
 
 
 def end_page(namespace: dict[str, Any]) -> None:
-    define._registry.clear()
-    define._registry.update(namespace[OTHERS])
+    decorators._registry.clear()
+    decorators._registry.update(namespace[OTHERS])
 
 
 def catch_up(example: Example) -> None:

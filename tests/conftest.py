@@ -16,9 +16,9 @@ import trio
 import trio.testing
 from attrs import define, field
 
-from trio_romancy import define as definitions
-from trio_romancy.storage.aio import AioDatabase
-from trio_romancy.storage.sqlite import ThreadedDatabase
+from trio_romancy._definitions import decorators
+from trio_romancy._storage.drivers.asyncio_server import AioDatabase
+from trio_romancy._storage.drivers.sqlite import ThreadedDatabase
 
 from .servers import PRODUCTS, ServerMissingError, execute, open_new_database, open_server
 
@@ -73,9 +73,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 @pytest.fixture(autouse=True)
 def only_own_definitions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test sees the definitions of its own module only, as if no other had been imported."""
-    registry = definitions._registry
+    registry = decorators._registry
     own = {key: made for key, made in registry.items() if made.function.__module__ == request.module.__name__}
-    monkeypatch.setattr(definitions, "_registry", own)
+    monkeypatch.setattr(decorators, "_registry", own)
 
 
 # -- databases ---------------------------------------------------------------------------------------------------------

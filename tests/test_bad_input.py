@@ -34,7 +34,7 @@ from trio_romancy import (
     activity,
     workflow,
 )
-from trio_romancy.storage import schema
+from trio_romancy._storage.sql import tables as schema
 
 from .conftest import ALL_KINDS, Databases
 from .servers import PRODUCTS

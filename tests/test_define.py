@@ -32,7 +32,7 @@ from trio_romancy import (
     current_activity,
     workflow,
 )
-from trio_romancy.define import find_workflow, workflow_names
+from trio_romancy._definitions.decorators import find_workflow, workflow_names
 
 if TYPE_CHECKING:
     from nowhere import Undefined  # type: ignore[import-not-found]

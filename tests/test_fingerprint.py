@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from trio_romancy import define
-from trio_romancy.fingerprint import code_version
+from trio_romancy._definitions import decorators
+from trio_romancy._definitions.code_version import code_version
 
 SAME = """
 from trio_romancy import workflow
-from trio_romancy.fingerprint import code_version
+from trio_romancy._definitions.code_version import code_version
 
 @workflow
 async def first(ctx, number: int) -> int:
@@ -35,7 +35,7 @@ def test_it_changes_with_the_code_of_any_workflow(monkeypatch: pytest.MonkeyPatc
     versions = set()
     bodies = ("return 1", "return 2", "def inner(): return 1\n    return inner()", "return ctx.now()")
     for body in bodies:
-        monkeypatch.setattr(define, "_registry", {})
-        exec(f"@workflow\nasync def some(ctx) -> int:\n    {body}", {"workflow": define.workflow})
+        monkeypatch.setattr(decorators, "_registry", {})
+        exec(f"@workflow\nasync def some(ctx) -> int:\n    {body}", {"workflow": decorators.workflow})
         versions.add(code_version())
     assert len(versions) == len(bodies)

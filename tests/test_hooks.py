@@ -32,8 +32,9 @@ from trio_romancy import (
     current_activity,
     workflow,
 )
-from trio_romancy.storage import journal, schema
-from trio_romancy.storage.workers import Process, end_dead_leases, join
+from trio_romancy._storage.journal import journal
+from trio_romancy._storage.sql import tables
+from trio_romancy._storage.sql.workers import Process, end_dead_leases, join
 from trio_romancy.testing import Crash, How, run_with_crashes
 
 from .conftest import SHARED_KINDS
@@ -142,7 +143,7 @@ async def waiting(ctx: WorkflowContext) -> str:
 
 def end_lease(connection: Connection, worker_id: str) -> None:
     """What another worker does when that one has been silent for too long."""
-    connection.execute(update(schema.workers).where(schema.workers.c.worker_id == worker_id).values(expires_at=0))
+    connection.execute(update(tables.workers).where(tables.workers.c.worker_id == worker_id).values(expires_at=0))
     assert end_dead_leases(connection, "another", 1) == [worker_id]
 
 
@@ -348,7 +349,7 @@ async def test_what_a_session_commits_is_told_after_what_came_before(database: s
 
     @activity
     async def stored() -> None:
-        await current_activity().session.execute(update(schema.channels).values(touched_at=1))
+        await current_activity().session.execute(update(tables.channels).values(touched_at=1))
         current_activity().publish("news", 1)
 
     @workflow
@@ -405,7 +406,7 @@ async def test_what_a_session_commits_while_an_earlier_entry_is_on_its_way_is_to
 
     @activity
     async def stored() -> None:
-        await current_activity().session.execute(update(schema.channels).values(touched_at=1))
+        await current_activity().session.execute(update(tables.channels).values(touched_at=1))
 
     @workflow
     async def flow(ctx: WorkflowContext) -> None:

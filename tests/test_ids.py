@@ -8,7 +8,7 @@ import uuid
 
 import pytest
 
-from trio_romancy import ids
+from trio_romancy._data import ids
 
 
 def test_new_ids_are_distinct_uuids_of_version_7() -> None:

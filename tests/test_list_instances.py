@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 import pytest
 import trio
 
-from trio_romancy import App, InvalidInputError, Status, WorkflowContext, define, workflow
-from trio_romancy.storage.instances import insert_instances, new_row
+from trio_romancy import App, InvalidInputError, Status, WorkflowContext, workflow
+from trio_romancy._definitions import decorators
+from trio_romancy._storage.sql.instances import insert_instances, new_row
 
 from .conftest import SHARED_KINDS
 
@@ -116,7 +117,7 @@ async def test_what_no_worker_knows_is_left_alone_and_seen_to_be_pending(
     async with App(database) as app:
         with monkeypatch.context() as patch:
             async with App(database, worker=False) as client:
-                patch.delitem(define._registry, (define.Workflow, "list_quick"))
+                patch.delitem(decorators._registry, (decorators.Workflow, "list_quick"))
                 handle = await client.start(quick, 7)
             await trio.sleep(0.5)
             assert await listed(app, status=Status.PENDING, workflow="list_quick") == [handle.instance_id]

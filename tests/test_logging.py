@@ -25,7 +25,7 @@ from trio_romancy import (
     compensation,
     workflow,
 )
-from trio_romancy.storage import journal
+from trio_romancy._storage.journal import journal
 
 from .runtime.test_replay import worker_of
 

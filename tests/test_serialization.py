@@ -34,8 +34,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trio_romancy._data.codec import codec, dumps, is_structured, loads
 from trio_romancy.errors import InvalidDataError
-from trio_romancy.serialization import codec, dumps, is_structured, loads
 
 T = TypeVar("T")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from trio_romancy.signal import Signal
+from trio_romancy._tasks.light_event import Signal
 
 
 def test_it_wakes_all_who_wait() -> None:

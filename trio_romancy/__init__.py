@@ -1,9 +1,12 @@
 """Durable workflows for trio."""
 
+from ._client.handle import WorkflowHandle
+from ._context.child import ChildHandle
+from ._context.workflow import ActivityContext, WorkflowContext, current_activity
+from ._definitions.decorators import Activity, Compensation, Workflow, activity, compensation, workflow
+from ._observe.log_filter import InstanceFilter
+from ._storage.session import Session
 from .app import App, AppStatistics
-from .child import ChildHandle
-from .context import ActivityContext, WorkflowContext, current_activity
-from .define import Activity, Compensation, Workflow, activity, compensation, workflow
 from .errors import (
     ActivityError,
     ActivityTerminalError,
@@ -30,9 +33,7 @@ from .errors import (
     WorkflowFailedError,
     WorkflowStuckError,
 )
-from .handle import WorkflowHandle
 from .hooks import ActivityInfo, BatchInfo, Hooks, LeaseInfo, MessageInfo, TimerInfo, WorkflowInfo
-from .instance_filter import InstanceFilter
 from .model import (
     ChannelMode,
     Entry,
@@ -48,9 +49,8 @@ from .model import (
     Status,
     WorkerInfo,
 )
-from .process import run_worker
 from .retry import RetryPolicy
-from .storage.session import Session
+from .run_worker import run_worker
 
 __all__ = [
     "Activity",

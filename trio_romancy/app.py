@@ -15,24 +15,24 @@ import trio_asyncio
 from attrs import frozen
 from sqlalchemy.exc import DBAPIError
 
-from .client import Client
+from ._client.client import Client
+from ._client.engine import Running
+from ._data.ids import checked_id
+from ._observe.dispatcher import checked_hooks
+from ._outbox.broker import ContentMode, require_web
+from ._outbox.relay import Relay, RelaySettings, RelayStatistics
+from ._runtime.actor.host import Settings
+from ._runtime.worker.clock_sync import keep_time
+from ._runtime.worker.worker import Limits, Worker, WorkerStatistics
+from ._settings import check_numbers, checked_duration, checked_token
+from ._storage import migrations
+from ._storage.database import POOL_SIZE, Database, open_database
+from ._storage.drivers.urls import shown_url
+from ._storage.outages import patiently_for
 from .clock import Clock, Duration, current_clock
 from .errors import DatabaseError, RomancyError
 from .hooks import Hooks
-from .ids import checked_id
-from .options import check_numbers, checked_duration, checked_token
 from .retry import RetryPolicy
-from .running import Running
-from .runtime.broker import ContentMode, require_web
-from .runtime.home import Settings
-from .runtime.observers import checked_hooks
-from .runtime.relay import Relay, RelaySettings, RelayStatistics
-from .runtime.timekeeper import keep_time
-from .runtime.worker import Limits, Worker, WorkerStatistics
-from .storage import migrations
-from .storage.database import POOL_SIZE, Database, open_database
-from .storage.patience import patiently_for
-from .storage.urls import shown_url
 
 _ROOM_IN_BODY = 64 * 1024
 """Bytes of a request's body beside the data of an event."""

@@ -21,8 +21,8 @@ except ModuleNotFoundError as error:
     raise RomancyError(f"{error.name} is missing: pip install 'trio_romancy[otel]'") from error
 
 if TYPE_CHECKING:
+    from ._runtime.worker.supervisor import SupervisorStatistics
     from .app import App
-    from .runtime.supervisor import SupervisorStatistics
 
 Attributes = dict[str, str | bool | int]
 

@@ -8,13 +8,13 @@ from functools import partial
 import trio
 import trio_asyncio
 
+from trio_romancy._storage import migrations
+from trio_romancy._storage.database import open_database
+from trio_romancy._storage.journal.journal import Journal
+from trio_romancy._storage.sql.instances import closing_row, new_row
+from trio_romancy._storage.sql.workers import join, this_process
 from trio_romancy.clock import current_clock
 from trio_romancy.model import Kind, Status
-from trio_romancy.storage import migrations
-from trio_romancy.storage.database import open_database
-from trio_romancy.storage.instances import closing_row, new_row
-from trio_romancy.storage.journal import Journal
-from trio_romancy.storage.workers import join, this_process
 
 
 async def run(database: str, concurrency: int, total: int) -> tuple[float, list[float]]:

@@ -18,11 +18,11 @@ import trio
 from sqlalchemy import Connection
 
 from trio_romancy import App, WorkflowContext, activity, workflow
+from trio_romancy._storage import migrations
+from trio_romancy._storage.database import open_database
+from trio_romancy._storage.sql.instances import Record, entry_row, insert_entries, insert_instances, new_row
 from trio_romancy.clock import current_clock
 from trio_romancy.model import Kind, Status
-from trio_romancy.storage import migrations
-from trio_romancy.storage.database import open_database
-from trio_romancy.storage.instances import Record, entry_row, insert_entries, insert_instances, new_row
 
 ENTRIES = (0, 100, 1_000, 10_000)
 """Lengths of journals. The empty one shows what does not depend on the length."""

@@ -22,11 +22,11 @@ from sqlalchemy import Connection, select
 from worker_process import next_order, open_worker, say, work
 
 from trio_romancy import App, WorkflowContext, activity, workflow
+from trio_romancy._storage import migrations
+from trio_romancy._storage.database import Database, open_database
+from trio_romancy._storage.sql.instances import insert_instances, new_row
+from trio_romancy._storage.sql.tables import instances
 from trio_romancy.clock import current_clock
-from trio_romancy.storage import migrations
-from trio_romancy.storage.database import Database, open_database
-from trio_romancy.storage.instances import insert_instances, new_row
-from trio_romancy.storage.schema import instances
 
 LOADS = {
     "nothing": "activities that do nothing, as many as a worker can run: the CPUs and the database set the limit",

@@ -19,7 +19,7 @@ from databases import FILES, NAMES, open_new
 from sqlalchemy import Connection, text
 
 from trio_romancy import App, Status
-from trio_romancy.storage.search import page_token
+from trio_romancy._storage.sql.search import page_token
 
 BOUND = 50.0
 """Milliseconds that the median of a search by an indexed path may take."""

@@ -26,9 +26,9 @@ from sqlalchemy import Connection, func, select
 from worker_process import next_order, open_worker, say, work
 
 from trio_romancy import App, WorkflowContext, activity, workflow
-from trio_romancy.storage import workers
-from trio_romancy.storage.database import open_database
-from trio_romancy.storage.schema import history
+from trio_romancy._storage.database import open_database
+from trio_romancy._storage.sql import workers
+from trio_romancy._storage.sql.tables import history
 
 MARGIN = 2.0
 """Seconds beside the lease within which all must go on."""

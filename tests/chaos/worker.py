@@ -15,10 +15,11 @@ import trio
 from sqlalchemy import Connection, update
 
 from trio_romancy import App
+from trio_romancy._runtime.run import sequencer
+from trio_romancy._storage.journal import journal
+from trio_romancy._storage.sql import tables, workers
+from trio_romancy._storage.sql.workers import Lease
 from trio_romancy.clock import Microseconds
-from trio_romancy.runtime import delivery
-from trio_romancy.storage import journal, schema, workers
-from trio_romancy.storage.workers import Lease
 
 from . import workflows
 
@@ -47,8 +48,8 @@ def break_fence() -> None:
     """Let writes through whose lease was ended, to prove that the checker sees what the fence is for."""
 
     def fence(connection: Connection, lease: Lease, expires_at: Microseconds) -> None:
-        row = schema.workers.c
-        mine = update(schema.workers).where(row.worker_id == lease.worker_id, row.epoch == lease.epoch)
+        row = tables.workers.c
+        mine = update(tables.workers).where(row.worker_id == lease.worker_id, row.epoch == lease.epoch)
         connection.execute(mine.values(expires_at=expires_at))
 
     def fence_batch(connection: Connection, lease: Lease, expires_at: Microseconds, number: int) -> bool:
@@ -56,7 +57,7 @@ def break_fence() -> None:
         return True
 
     journal.Batch.is_plain = False  # one statement has its own fence
-    for module in (workers, delivery, journal):
+    for module in (workers, sequencer, journal):
         for name, broken in (("fence", fence), ("fence_batch", fence_batch)):
             if hasattr(module, name):
                 setattr(module, name, broken)

@@ -22,8 +22,8 @@ from trio_romancy import (
     current_activity,
     workflow,
 )
-from trio_romancy.storage import schema
-from trio_romancy.storage.database import open_database
+from trio_romancy._storage.database import open_database
+from trio_romancy._storage.sql import tables
 
 USES = ("80", "40", "json", "once")
 """What changes an instance is tried on one for each of these."""
@@ -110,10 +110,10 @@ async def fill(database: str) -> None:
 def _spoil(connection: Connection) -> None:
     error = '{"error_type": "trio_romancy.NonDeterminismError", "message": "other code", "traceback": "", '
     stuck: dict[str, Any] = {"status": "stuck", "wake_at": None, "error": error + '"uncompensated": []}'}
-    is_stuck = schema.instances.c.instance_id.startswith("stuck-")
-    connection.execute(update(schema.instances).where(is_stuck).values(stuck))
+    is_stuck = tables.instances.c.instance_id.startswith("stuck-")
+    connection.execute(update(tables.instances).where(is_stuck).values(stuck))
     given_up = {"status": "failed", "due_at": None, "attempts": 100, "error": '"the broker answers 503"'}
-    connection.execute(update(schema.outbox).values(given_up))
+    connection.execute(update(tables.outbox).values(given_up))
     dead = {
         "worker_id": "worker-that-died",
         "epoch": 1,
@@ -123,7 +123,7 @@ def _spoil(connection: Connection) -> None:
         "process": '{"host": "far-away", "pid": 7, "started": "", "token": ""}',
         "version": "2024-06-01",
     }
-    connection.execute(insert(schema.workers).values(dead))
+    connection.execute(insert(tables.workers).values(dead))
 
 
 if __name__ == "__main__":

@@ -13,9 +13,10 @@ import pytest
 from sqlalchemy import make_url
 
 from trio_romancy import App
+from trio_romancy._storage import dialects
+from trio_romancy._storage.sql import tables as schema
 from trio_romancy.cli.checks import Finding, Verdict, examine
 from trio_romancy.clock import Clock
-from trio_romancy.storage import dialects, schema
 
 from ..conftest import SHARED_KINDS, Databases
 from ..servers import PRODUCTS, execute

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from trio_romancy._storage.sql import tables
 from trio_romancy.cli.main import run
-from trio_romancy.storage import schema
 
 from .test_commands import MODULE
 
@@ -180,7 +180,7 @@ def test_tracebacks_are_shown_on_demand(
 def test_a_mistake_of_ours_is_one_sentence_too(
     empty: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(schema.instances, "c", None)
+    monkeypatch.setattr(tables.instances, "c", None)
     assert run(["workers"]) == 1
     assert "trio-romancy: unexpected AttributeError:" in capfd.readouterr().err
 

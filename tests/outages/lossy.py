@@ -12,7 +12,7 @@ from attrs import define, field
 from sqlalchemy import Connection, make_url
 
 from trio_romancy import App
-from trio_romancy.storage import journal
+from trio_romancy._storage.journal import journal
 
 from ..proxy import Proxy, _Link, _Loss, open_proxy
 

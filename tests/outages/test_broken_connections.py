@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from trio_romancy.storage import connections
+from trio_romancy._storage.drivers import connections
 
 from .load import SLACK, Load, open_load
 from .lossy import LossyProxy, open_app

@@ -10,7 +10,7 @@ import sqlalchemy.orm
 import trio
 
 from trio_romancy import App, Kind, RetryPolicy, WorkflowContext, activity, current_activity, workflow
-from trio_romancy.storage import aio
+from trio_romancy._storage.drivers import asyncio_server
 from trio_romancy.testing import broken_guarantees
 
 from ..servers import execute
@@ -34,7 +34,7 @@ asked: list[str] = []
 
 @pytest.fixture(autouse=True)
 def is_impatient(monkeypatch: pytest.MonkeyPatch, database: str) -> None:
-    monkeypatch.setattr(aio, "_GRACE", GRACE)
+    monkeypatch.setattr(asyncio_server, "_GRACE", GRACE)
     execute(database, "CREATE TABLE slept (what VARCHAR(20))")
     asked.clear()
 

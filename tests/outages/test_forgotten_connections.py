@@ -14,8 +14,10 @@ import trio
 from sqlalchemy import Connection
 
 from trio_romancy import App, WorkflowContext, activity, current_activity, workflow
-from trio_romancy.runtime import delivery
-from trio_romancy.storage import connections, dialects, journal
+from trio_romancy._runtime.run import sequencer
+from trio_romancy._storage import dialects
+from trio_romancy._storage.drivers import connections
+from trio_romancy._storage.journal import journal
 from trio_romancy.testing import broken_guarantees
 
 from ..servers import PRODUCTS, execute
@@ -139,7 +141,7 @@ async def test_the_engine_ends_its_own_lost_transaction_that_locks_its_row(
     async with open_app(database, pool_size=2) as (proxy, app):
         for number in range(8):  # until every connection of the pool knows the statements
             await (await app.start(pay_and_note, number)).result(timeout=10)
-        module: Any = delivery if is_session else journal
+        module: Any = sequencer if is_session else journal
         name = "fence" if is_session else "fence_batch"
         happened = trio.Event()
 

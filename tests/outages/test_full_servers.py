@@ -12,8 +12,8 @@ from attrs import define
 from sqlalchemy import make_url
 
 from trio_romancy import App, Kind, WorkflowContext, activity, workflow
-from trio_romancy.storage.database import Database, open_database
-from trio_romancy.storage.dialects import is_transient
+from trio_romancy._storage.database import Database, open_database
+from trio_romancy._storage.dialects import is_transient
 from trio_romancy.testing import broken_guarantees
 
 from ..servers import ServerMissingError, execute, open_new_database, open_private_server

@@ -12,9 +12,9 @@ import trio_asyncio
 from sqlalchemy import Connection, make_url, text
 
 from trio_romancy import App, DatabaseError
-from trio_romancy.storage import connections
-from trio_romancy.storage.database import Database, open_database
-from trio_romancy.storage.patience import patiently
+from trio_romancy._storage.database import Database, open_database
+from trio_romancy._storage.drivers import connections
+from trio_romancy._storage.outages import patiently
 
 from .. import galera
 from ..galera import Cluster

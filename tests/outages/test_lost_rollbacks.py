@@ -15,7 +15,8 @@ from trio_romancy import (
     current_activity,
     workflow,
 )
-from trio_romancy.storage import connections, dialects
+from trio_romancy._storage import dialects
+from trio_romancy._storage.drivers import connections
 
 from ..servers import execute
 from .lossy import LossyProxy, open_app

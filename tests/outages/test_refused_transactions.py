@@ -14,8 +14,9 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from trio_romancy import App, Kind, WorkflowContext, activity, current_activity, workflow
-from trio_romancy.storage import dialects, instances
-from trio_romancy.storage.database import Transaction, open_database
+from trio_romancy._storage import dialects
+from trio_romancy._storage.database import Transaction, open_database
+from trio_romancy._storage.sql import instances
 from trio_romancy.testing import broken_guarantees
 
 from ..servers import PRODUCTS, execute

@@ -12,8 +12,8 @@ import trio
 from sqlalchemy import Connection, Engine, event
 
 from trio_romancy import App, Kind, WorkflowContext, activity, current_activity, workflow
-from trio_romancy.runtime import worker
-from trio_romancy.storage import connections
+from trio_romancy._runtime.worker import worker
+from trio_romancy._storage.drivers import connections
 from trio_romancy.testing import broken_guarantees
 
 from ..servers import PrivateServer, execute

@@ -9,10 +9,10 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from trio_romancy import App, WorkflowCancelledError, WorkflowContext, workflow
+from trio_romancy._runtime.worker.supervisor import Supervisor
+from trio_romancy._tasks.alarms import _KEPT, Alarms
+from trio_romancy._tasks.scoped import SideTasks
 from trio_romancy.clock import current_clock
-from trio_romancy.runtime.alarms import _KEPT, Alarms
-from trio_romancy.runtime.side import SideTasks
-from trio_romancy.runtime.supervisor import Supervisor
 
 rung: list[str] = []
 

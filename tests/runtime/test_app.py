@@ -29,8 +29,8 @@ from trio_romancy import (
     current_activity,
     workflow,
 )
+from trio_romancy._storage.sql import claims
 from trio_romancy.errors import LeaseLostError
-from trio_romancy.storage import claims
 
 from ..conftest import SHARED_KINDS
 from ..servers import PRODUCTS
@@ -178,7 +178,7 @@ async def test_a_request_that_came_with_the_last_commit_wins_over_completion(dat
         await do("one")
         # Between the last activity and the durable end: a request from another process.
         database = app._now_running().database
-        from trio_romancy.storage.instances import request_cancel
+        from trio_romancy._storage.sql.instances import request_cancel
 
         assert (await database.run(request_cancel, ctx.instance_id, "late", 0)).accepted  # type: ignore[union-attr]
         return "completed"
@@ -220,7 +220,7 @@ async def test_shutdown_lets_running_activities_finish_and_records_them_and_the_
         database = app._now_running().database
         worker.stop()
         await trio.sleep(10)
-        from trio_romancy.storage.instances import get_instance, load_history
+        from trio_romancy._storage.sql.instances import get_instance, load_history
 
         instance = await database.read(get_instance, handle.instance_id)
         history = await database.read(load_history, handle.instance_id)
@@ -290,7 +290,7 @@ async def test_a_worker_that_lost_its_lease_drops_everything_writes_nothing_and_
         handle = await app.start(two_steps, 5.0)
         await trio.sleep(2)
         old = worker_of(app)._supervisor.journal
-        from trio_romancy.storage.workers import Lease, _end, _set_free
+        from trio_romancy._storage.sql.workers import Lease, _end, _set_free
 
         def take_over(connection: Any) -> None:
             assert _end(connection, Lease(old.lease.worker_id, old.lease.epoch))

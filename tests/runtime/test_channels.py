@@ -33,8 +33,8 @@ from trio_romancy import (
     current_activity,
     workflow,
 )
+from trio_romancy._storage.sql import tables
 from trio_romancy.clock import VIRTUAL_EPOCH, to_datetime
-from trio_romancy.storage import schema
 
 from .test_replay import worker_of
 
@@ -100,7 +100,7 @@ async def test_broadcast_reaches_every_subscriber_from_its_subscription_on(datab
         await publish(app, "other", "elsewhere")
         assert await first.result() == ["one", "two", "three"]
         assert await second.result() == ["two", "three"]
-        assert await count_rows(app, schema.waits) == 0
+        assert await count_rows(app, tables.waits) == 0
 
 
 @IDLE
@@ -236,7 +236,7 @@ async def test_the_first_subscriber_fixes_the_mode_and_a_conflict_is_the_same_on
         for instance_id, channel, mode, held, sentence in seen:
             assert (instance_id, channel, mode, held) == (handle.instance_id, "ch", other, first)
             assert first in sentence
-        assert await count_rows(app, schema.waits) == 0
+        assert await count_rows(app, tables.waits) == 0
 
 
 async def test_of_many_first_subscribers_at_once_all_but_those_of_one_mode_are_refused(database: str) -> None:
@@ -590,7 +590,7 @@ async def test_an_activity_that_succeeds_at_last_has_published_once_from_that_at
         await trio.sleep(1)
         handle = await app.start(runs_activity, number, listener.instance_id)
         assert await handle.result() == "done"
-        assert await count_rows(app, schema.messages) == 2
+        assert await count_rows(app, tables.messages) == 2
         id = COMMITTING[number].name + ":1"  # type: ignore[attr-defined]
         assert await listener.result() == [f"{id} 3 1", f"{id} 3 2"]
 
@@ -603,7 +603,7 @@ async def test_an_activity_that_does_not_succeed_has_published_nothing(database:
         handle = await app.start(runs_activity, number, listener.instance_id)
         assert (await handle.result() == "done") is (number < 0)
         assert await listener.result() == []
-        assert await count_rows(app, schema.messages) == 0
+        assert await count_rows(app, tables.messages) == 0
 
 
 async def test_what_a_published_message_wakes_is_awake_though_passive(database: str) -> None:
@@ -662,7 +662,7 @@ async def test_a_bad_message_is_refused_by_everybody_and_nothing_is_stored(bad: 
         with pytest.raises(InvalidInputError):
             await app.publish(message["channel"], message["data"], metadata=message["metadata"])
         assert await (await app.start(bad_workflow)).result() == ["refused"] * 3
-        assert await count_rows(app, schema.messages) == 0
+        assert await count_rows(app, tables.messages) == 0
 
 
 async def test_a_message_to_nobody_or_too_large_is_refused(database: str) -> None:
@@ -689,7 +689,7 @@ async def test_a_message_to_nobody_or_too_large_is_refused(database: str) -> Non
         with pytest.raises(PayloadTooLargeError):
             await app.publish("ch", "x" * 200)
         assert await (await app.start(large_workflow)).result() == ["PayloadTooLargeError"] * 2
-        assert await count_rows(app, schema.messages) == 0
+        assert await count_rows(app, tables.messages) == 0
 
 
 @pytest.mark.parametrize("what", ["subscribe", "unsubscribe", "receive"])
@@ -706,4 +706,4 @@ async def test_a_channel_that_cannot_be_fails_the_workflow_clearly(what: str, ch
         instance = await app.get_instance(handle.instance_id)
         assert instance is not None
         assert instance.status is Status.FAILED
-        assert await count_rows(app, schema.waits) == 0
+        assert await count_rows(app, tables.waits) == 0

@@ -10,7 +10,7 @@ import trio
 from attrs import define
 
 from trio_romancy import App, InvalidDataError, PayloadTooLargeError, WorkflowContext, activity, workflow
-from trio_romancy.context import MAX_DETAILS
+from trio_romancy._context.workflow import MAX_DETAILS
 
 
 @define

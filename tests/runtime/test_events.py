@@ -32,9 +32,9 @@ from trio_romancy import (
     activity,
     workflow,
 )
+from trio_romancy._runtime.run.sequencer import Delivery
+from trio_romancy._storage.sql import tables as schema
 from trio_romancy.clock import VIRTUAL_EPOCH, to_datetime
-from trio_romancy.runtime.delivery import Delivery
-from trio_romancy.storage import schema
 from trio_romancy.testing import How
 from trio_romancy.testing.exploration import _CrashingApp
 

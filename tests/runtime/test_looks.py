@@ -20,12 +20,12 @@ from trio_romancy import (
     current_activity,
     workflow,
 )
-from trio_romancy.sending import event_row, message_row
-from trio_romancy.storage import schema
-from trio_romancy.storage.mail import Mail
-from trio_romancy.storage.messages import Outgoing, send_apart
-from trio_romancy.storage.sqlite import InlineDatabase
-from trio_romancy.storage.waiting import find_all
+from trio_romancy._storage.drivers.sqlite import InlineDatabase
+from trio_romancy._storage.journal.effects import Mail
+from trio_romancy._storage.outgoing import event_row, message_row
+from trio_romancy._storage.sql import tables
+from trio_romancy._storage.sql.messages import Outgoing, send_apart
+from trio_romancy._storage.sql.waits import find_all
 from trio_romancy.testing import Crash, How, run, run_with_crashes
 
 
@@ -206,7 +206,7 @@ def test_a_wait_that_was_over_when_the_worker_died_is_forgotten(commit: int) -> 
 
 
 def count_waits(connection: Connection) -> int:
-    return connection.execute(select(func.count()).select_from(schema.waits)).scalar_one()
+    return connection.execute(select(func.count()).select_from(tables.waits)).scalar_one()
 
 
 # -- a batch that the database refuses ---------------------------------------------------------------------------------

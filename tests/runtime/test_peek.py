@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 import trio.testing
 
-from trio_romancy.runtime.peek import is_innermost, is_runnable
+from trio_romancy._tasks.trio_internals import is_innermost, is_runnable
 
 
 async def test_a_task_is_runnable_if_and_only_if_it_goes_on_by_itself() -> None:

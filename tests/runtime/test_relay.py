@@ -21,14 +21,15 @@ import trio_asyncio
 from sqlalchemy import select
 
 from trio_romancy import App, RomancyError
+from trio_romancy._outbox import relay as relay_module
+from trio_romancy._outbox.relay import Relay, RelaySettings
+from trio_romancy._storage import migrations
+from trio_romancy._storage.database import Database, open_database
+from trio_romancy._storage.sql import tables
+from trio_romancy._storage.sql.outbox import insert_outbox, list_events, new_row, retry
 from trio_romancy.clock import current_clock, to_datetime
 from trio_romancy.errors import DatabaseAwayError
 from trio_romancy.model import OutboxEvent, OutboxStatus
-from trio_romancy.runtime import relay as relay_module
-from trio_romancy.runtime.relay import Relay, RelaySettings
-from trio_romancy.storage import migrations, schema
-from trio_romancy.storage.database import Database, open_database
-from trio_romancy.storage.outbox import insert_outbox, list_events, new_row, retry
 
 from ..broker import LOSE, TAKE, Answer, Broker, Post, no, open_broker
 from ..conftest import ALL_KINDS, SHARED_KINDS
@@ -627,7 +628,7 @@ async def test_a_broker_that_hangs_does_not_keep_it_from_stopping(monkeypatch: p
 
 async def claims(database: Database) -> dict[str, str]:
     """Who claims what."""
-    found = select(schema.outbox.c.event_id, schema.outbox.c.claimed_by).where(schema.outbox.c.claimed_by.is_not(None))
+    found = select(tables.outbox.c.event_id, tables.outbox.c.claimed_by).where(tables.outbox.c.claimed_by.is_not(None))
     return await database.read(lambda connection: {row.event_id: row.claimed_by for row in connection.execute(found)})
 
 

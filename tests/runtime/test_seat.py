@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from trio_romancy import App, WorkflowCancelledError, WorkflowContext, WorkflowFailedError, activity, workflow
-from trio_romancy.runtime.seat import Seat
+from trio_romancy._tasks.pool import Seat
 
 from .test_replay import worker_of
 
@@ -98,7 +98,7 @@ async def test_a_free_task_ends_with_the_app() -> None:
 
 
 async def test_only_so_many_tasks_wait_for_an_instance(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trio_romancy.runtime.supervisor._MOST_FREE_SEATS", 2)
+    monkeypatch.setattr("trio_romancy._runtime.worker.supervisor._MOST_FREE_SEATS", 2)
     async with App(":memory:") as app:
         for handle in [await app.start(sleepy) for _ in range(5)]:
             await handle.result()

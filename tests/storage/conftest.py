@@ -12,8 +12,9 @@ from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from trio_romancy.storage import dialects, migrations, schema
-from trio_romancy.storage.urls import parse_server
+from trio_romancy._storage import dialects, migrations
+from trio_romancy._storage.drivers.urls import parse_server
+from trio_romancy._storage.sql import tables as schema
 
 from ..conftest import Databases
 
@@ -56,7 +57,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 async def on_server(url: str, fn: Callable[[Connection], Any], *, tables: bool) -> None:
-    """Run ``fn(connection)`` on a server as :class:`~trio_romancy.storage.aio.AioDatabase` does, and roll back."""
+    """Run ``fn(connection)`` on a server as :class:`~trio_romancy._storage.drivers.asyncio_server.AioDatabase`
+    does, and roll back."""
     server = parse_server(make_url(url), url)
     engine = create_async_engine(server.url, connect_args=server.connect_args, isolation_level="READ COMMITTED")
 

@@ -15,22 +15,17 @@ from sqlalchemy.exc import IntegrityError
 from trio.testing import wait_all_tasks_blocked
 
 from trio_romancy import App, WorkflowContext, activity, workflow
+from trio_romancy._storage import dialects, migrations
+from trio_romancy._storage.database import Database, open_database
+from trio_romancy._storage.journal import single_statement
+from trio_romancy._storage.journal.journal import Journal
+from trio_romancy._storage.journal.single_statement import write_at_once
+from trio_romancy._storage.sql import tables
+from trio_romancy._storage.sql.instances import Record, closing_row, entry_row, load_records, new_row, request_cancel
+from trio_romancy._storage.sql.messages import count_messages, lock_channels
+from trio_romancy._storage.sql.workers import Lease, Process, join, leave
 from trio_romancy.errors import LeaseLostError
 from trio_romancy.model import Kind, Status
-from trio_romancy.storage import at_once, dialects, migrations, schema
-from trio_romancy.storage.at_once import write_at_once
-from trio_romancy.storage.database import Database, open_database
-from trio_romancy.storage.instances import (
-    Record,
-    closing_row,
-    entry_row,
-    load_records,
-    new_row,
-    request_cancel,
-)
-from trio_romancy.storage.journal import Journal
-from trio_romancy.storage.messages import count_messages, lock_channels
-from trio_romancy.storage.workers import Lease, Process, join, leave
 
 pytestmark = pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
 
@@ -74,12 +69,12 @@ def entry(instance_id: str, seq: int = 1, payload: object = None) -> Row:
 
 
 def statuses(connection: Connection) -> dict[str, str]:
-    c = schema.instances.c
+    c = tables.instances.c
     return {row.instance_id: row.status for row in connection.execute(select(c.instance_id, c.status))}
 
 
 def entries(connection: Connection) -> list[tuple[str, int]]:
-    c = schema.history.c
+    c = tables.history.c
     rows = connection.execute(select(c.instance_id, c.seq).order_by(c.instance_id, c.seq))
     return [(row.instance_id, row.seq) for row in rows]
 
@@ -100,7 +95,7 @@ def test_everything_is_written(connection: Connection) -> None:
     assert load_records(connection, "c") == [
         Record(1, "op:1", Kind.TIMER_FIRED, {"text": "\\ ' \" 🦊 \0", "number": 2**63}, 40)
     ]
-    new = connection.execute(select(schema.instances).where(schema.instances.c.instance_id == "d")).one()
+    new = connection.execute(select(tables.instances).where(tables.instances.c.instance_id == "d")).one()
     assert (new.input, new.owner, new.recoveries, new.trace, new.created_at, new.output, new.wake_at) == (
         '{"x":"ä\\u0000"}',
         "me",
@@ -110,9 +105,9 @@ def test_everything_is_written(connection: Connection) -> None:
         None,
         None,
     )
-    old = connection.execute(select(schema.instances).where(schema.instances.c.instance_id == "a")).one()
+    old = connection.execute(select(tables.instances).where(tables.instances.c.instance_id == "a")).one()
     assert (old.owner, old.output, old.finished_at, old.updated_at, old.wake_at) == (None, '"done"', 50, 50, None)
-    batch, expires = connection.execute(select(schema.workers.c.batch, schema.workers.c.expires_at)).one()
+    batch, expires = connection.execute(select(tables.workers.c.batch, tables.workers.c.expires_at)).one()
     assert (batch, expires) == (2, EXPIRES)
 
 
@@ -133,7 +128,7 @@ def test_new_instances_know_the_last_message_before_them(connection: Connection)
     count_messages(connection, 1, 1)
     # the answer was lost, and it is tried again
     assert write(connection, lease, 1, starts=[new_row("a", "w", "{}", 5, owner="me")]) == (7, {})
-    assert connection.execute(select(schema.instances.c.started_after)).scalars().all() == [7]
+    assert connection.execute(select(tables.instances.c.started_after)).scalars().all() == [7]
 
 
 def test_without_the_lease_nothing_is_written(connection: Connection) -> None:
@@ -168,12 +163,12 @@ def test_a_key_that_is_taken_is_an_error_and_nothing_is_written(connection: Conn
         write(connection, lease, 3, ends=[end("b")], entries=[entry("c"), entry("a")])
     assert set(statuses(connection).values()) == {"running"}
     assert entries(connection) == [("a", 1)]
-    assert connection.execute(select(schema.workers.c.batch)).scalar() == 2
+    assert connection.execute(select(tables.workers.c.batch)).scalar() == 2
 
 
 def test_it_is_planned_for_large_tables_though_they_are_empty(connection: Connection) -> None:
     dialects.plan_once(connection)
-    statement = str(at_once._write.compile(dialect=connection.dialect))
+    statement = str(single_statement._write.compile(dialect=connection.dialect))
     nothing = ", ".join(["NULL"] * max(map(int, re.findall(r"\$(\d+)", statement))))
     connection.exec_driver_sql(f"PREPARE written AS {statement}")
     plan = [row[0] for row in connection.exec_driver_sql(f"EXPLAIN EXECUTE written({nothing})")]
@@ -206,7 +201,7 @@ async def test_who_waits_for_a_take_over_writes_nothing(database: str) -> None:
                 await writer.at_once.run(write, lease, 2, ends=[end("a")], entries=[entry("b")])
 
         async with trio.open_nursery() as nursery, db.open_transaction() as other:
-            await other.run(lambda connection: connection.execute(delete(schema.workers)))
+            await other.run(lambda connection: connection.execute(delete(tables.workers)))
             nursery.start_soon(write_late)
             await trio.sleep(0.3)
             await other.commit(lambda _: None)
@@ -274,7 +269,7 @@ async def test_a_workflow_of_activities_needs_nothing_else(database: str, monkey
 
 def test_update_of_another_epoch_is_no_fence(connection: Connection) -> None:
     lease = started(connection)
-    connection.execute(update(schema.workers).values(epoch=lease.epoch + 1, batch=0))
+    connection.execute(update(tables.workers).values(epoch=lease.epoch + 1, batch=0))
     with pytest.raises(LeaseLostError):
         write(connection, lease, 2, entries=[entry("a")])
     assert entries(connection) == []

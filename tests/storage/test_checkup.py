@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import Connection, insert, select
 
-from trio_romancy.storage import instances as instance_sql
-from trio_romancy.storage import schema
-from trio_romancy.storage.checkup import (
+from trio_romancy._storage.sql import instances as instance_sql
+from trio_romancy._storage.sql import tables
+from trio_romancy._storage.sql.checks import (
     RIGHTS,
     TABLES,
     dead_events,
@@ -17,22 +17,22 @@ from trio_romancy.storage.checkup import (
     use_right,
     use_right_to_create,
 )
-from trio_romancy.storage.removal import remove_instances
+from trio_romancy._storage.sql.removal import remove_instances
 
 
 def store(connection: Connection, instance_id: str, workflow: str = "w", **values: object) -> None:
     row = instance_sql.new_row(instance_id, workflow, "{}", 100, owner=None)
-    connection.execute(insert(schema.instances).values(**row | values))
+    connection.execute(insert(tables.instances).values(**row | values))
 
 
 def test_rights_are_used_without_a_trace(connection: Connection) -> None:
     store(connection, "there")
-    before = connection.execute(select(schema.instances)).all()
+    before = connection.execute(select(tables.instances)).all()
     for table in TABLES:
         for right in RIGHTS:
             use_right(connection, table, right)
     assert use_right_to_create(connection, tables_exist=True)
-    assert connection.execute(select(schema.instances)).all() == before
+    assert connection.execute(select(tables.instances)).all() == before
 
 
 def test_overdue_are_those_without_a_worker_that_were_due_before(connection: Connection) -> None:
@@ -58,7 +58,7 @@ def test_stuck_instances_are_told_the_newest_first(connection: Connection) -> No
 def test_dead_events_are_those_that_nobody_tries(connection: Connection, status: str, number: int) -> None:
     names = ("instance_id", "event_id", "source", "type")
     values = {"seq": 1, "number": 0, "time": 1, "data": "1", "attempts": 1, "created_at": 1, "status": status}
-    connection.execute(insert(schema.outbox).values(**dict.fromkeys(names, "x"), **values))
+    connection.execute(insert(tables.outbox).values(**dict.fromkeys(names, "x"), **values))
     assert dead_events(connection) == number
 
 
@@ -66,9 +66,9 @@ def test_what_is_removed_is_removed_with_all_it_has_and_nothing_else(connection:
     for name, workflow, created_at in (("a", "mine", 10), ("b", "mine", 11), ("old", "mine", 9), ("c", "other", 12)):
         store(connection, name, workflow, created_at=created_at)
         entry = {"instance_id": name, "seq": 1, "operation_id": "", "kind": "k", "recorded_at": 1}
-        connection.execute(insert(schema.history).values(entry))
+        connection.execute(insert(tables.history).values(entry))
     assert remove_instances(connection, "mine", 10, limit=1) == 1
     assert remove_instances(connection, "mine", 10, limit=5) == 1
     assert remove_instances(connection, "mine", 10, limit=5) == 0
-    for table in (schema.instances, schema.history):
+    for table in (tables.instances, tables.history):
         assert set(connection.execute(select(table.c.instance_id)).scalars()) == {"old", "c"}

@@ -7,8 +7,8 @@ import pymysql
 import pytest
 from sqlalchemy.exc import DBAPIError
 
+from trio_romancy._storage.dialects import is_transient
 from trio_romancy.errors import DatabaseAwayError, DatabaseError
-from trio_romancy.storage.dialects import is_transient
 
 
 def wrapped(cause: Exception) -> DBAPIError:

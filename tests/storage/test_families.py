@@ -11,17 +11,18 @@ import trio_asyncio
 from sqlalchemy import Connection, delete, select
 
 from trio_romancy import App, Kind, Status, WorkflowContext, activity, compensation, workflow
+from trio_romancy._data.codec import loads
+from trio_romancy._storage import migrations
+from trio_romancy._storage.database import open_database
+from trio_romancy._storage.journal.effects import Mail, Opening
+from trio_romancy._storage.journal.journal import Journal
+from trio_romancy._storage.sql import children, tables
+from trio_romancy._storage.sql import instances as instance_sql
+from trio_romancy._storage.sql.chains import Luggage, Successor, continue_chain, end_of, last_of, touch
+from trio_romancy._storage.sql.waits import FamilyMode, Wait
+from trio_romancy._storage.sql.workers import join, this_process
 from trio_romancy.clock import current_clock
 from trio_romancy.errors import InstanceExistsError, WorkflowFailedError
-from trio_romancy.serialization import loads
-from trio_romancy.storage import families, migrations, schema
-from trio_romancy.storage import instances as instance_sql
-from trio_romancy.storage.chains import Luggage, Successor, continue_chain, end_of, last_of, touch
-from trio_romancy.storage.database import open_database
-from trio_romancy.storage.journal import Journal
-from trio_romancy.storage.mail import Mail, Opening
-from trio_romancy.storage.waiting import FamilyMode, Wait
-from trio_romancy.storage.workers import join, this_process
 
 from ..conftest import SHARED_KINDS
 from .test_messages import NOW, InFlight, cross, on_servers, own, wake_times
@@ -85,20 +86,20 @@ def successor(life: int) -> Successor:
 
 
 def request_ends(connection: Connection) -> None:
-    families.request_ends(connection, ["c"], "enough", NOW)
+    children.request_ends(connection, ["c"], "enough", NOW)
 
 
 def roll_back(connection: Connection) -> Any:
-    return families.roll_back(connection, "p", "c/compensation", "c", "enough", NOW)
+    return children.roll_back(connection, "p", "c/compensation", "c", "enough", NOW)
 
 
 def cancelled(connection: Connection) -> set[str]:
-    query = select(schema.instances.c.instance_id).where(schema.instances.c.cancel_requested.is_not(None))
+    query = select(tables.instances.c.instance_id).where(tables.instances.c.cancel_requested.is_not(None))
     return set(connection.execute(query).scalars())
 
 
 def status_of(connection: Connection, instance_id: str) -> str:
-    query = select(schema.instances.c.status).where(schema.instances.c.instance_id == instance_id)
+    query = select(tables.instances.c.status).where(tables.instances.c.instance_id == instance_id)
     return str(connection.execute(query).scalar_one())
 
 
@@ -193,8 +194,8 @@ def test_a_child_that_is_gone_needs_no_rollback_and_is_no_end(connection: Connec
     assert roll_back(connection) == (Status.CANCELLED, [])
     assert begin_to_wait(connection) == []
     request_ends(connection)
-    families.roll_back_again(connection, "c", NOW)
-    families.end_roll_back(connection, "p", "c/compensation")
+    children.roll_back_again(connection, "c", NOW)
+    children.end_roll_back(connection, "p", "c/compensation")
     assert (end_of(connection, "c"), last_of(connection, "c")) == (None, None)
 
 
@@ -203,7 +204,7 @@ def test_a_chain_whose_first_was_deleted_is_still_found_by_it(connection: Connec
     own(connection, "c", status=Status.RUNNING, parent_id="p")
     recur(connection, 1)
     recur(connection, 2)
-    connection.execute(delete(schema.instances).where(schema.instances.c.instance_id == "c"))
+    connection.execute(delete(tables.instances).where(tables.instances.c.instance_id == "c"))
     assert last_of(connection, "c#2") == "c#3"
     begin_to_wait(connection)
     request_ends(connection)
@@ -308,7 +309,7 @@ async def test_a_parent_is_told_of_the_end_of_a_child_also_if_the_batch_is_writt
 
 
 def own_by_me(connection: Connection) -> None:
-    connection.execute(schema.instances.update().where(schema.instances.c.instance_id == "p").values(owner="me"))
+    connection.execute(tables.instances.update().where(tables.instances.c.instance_id == "p").values(owner="me"))
 
 
 # -- on several workers ------------------------------------------------------------------------------------------------

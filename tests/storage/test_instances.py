@@ -9,12 +9,9 @@ import pytest
 from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import IntegrityError
 
-from trio_romancy.clock import to_datetime
-from trio_romancy.errors import InstanceExistsError
-from trio_romancy.model import ErrorInfo, Kind, Status
-from trio_romancy.storage import schema
-from trio_romancy.storage.claims import claim_due, next_wake
-from trio_romancy.storage.instances import (
+from trio_romancy._storage.sql import tables
+from trio_romancy._storage.sql.claims import claim_due, next_wake
+from trio_romancy._storage.sql.instances import (
     Cancelled,
     Record,
     close_instances,
@@ -36,6 +33,9 @@ from trio_romancy.storage.instances import (
     update_instances,
     update_row,
 )
+from trio_romancy.clock import to_datetime
+from trio_romancy.errors import InstanceExistsError
+from trio_romancy.model import ErrorInfo, Kind, Status
 
 Row = dict[str, Any]
 
@@ -44,7 +44,7 @@ UNCOMPENSATED = ErrorInfo("ValueError", "bad", uncompensated=["charge:1"])
 
 
 def stored(connection: Connection, instance_id: str) -> Row:
-    found = connection.execute(select(schema.instances).where(schema.instances.c.instance_id == instance_id))
+    found = connection.execute(select(tables.instances).where(tables.instances.c.instance_id == instance_id))
     return dict(found.mappings().one())
 
 
@@ -56,7 +56,7 @@ def store(connection: Connection, instance_id: str, *, owner: str | None = None,
     } | values
     workflow = values.pop("workflow", "w")
     insert_instances(connection, [new_row(instance_id, str(workflow), '{"a":1}', 100, owner=owner)])
-    connection.execute(schema.instances.update().where(schema.instances.c.instance_id == instance_id).values(**values))
+    connection.execute(tables.instances.update().where(tables.instances.c.instance_id == instance_id).values(**values))
 
 
 def record(connection: Connection, instance_id: str, seq: int, kind: Kind, payload: object = None) -> None:
@@ -112,7 +112,7 @@ def test_more_instances_than_one_query_takes_are_stored_and_found(connection: Co
     request_cancel(connection, "1200", "enough", 1)
     ends = [closing_row(f"{n}", Status.COMPLETED, 2, owner=None, output="1", error=None) for n in range(1_201)]
     assert close_instances(connection, ends) == {"1200": '"enough"'}
-    closed = select(func.count()).where(schema.instances.c.status == Status.COMPLETED)
+    closed = select(func.count()).where(tables.instances.c.status == Status.COMPLETED)
     assert connection.execute(closed).scalar() == 1_200
 
 

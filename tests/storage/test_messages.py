@@ -12,13 +12,15 @@ import trio_asyncio
 from sqlalchemy import Connection, func, insert, select, update
 
 from trio_romancy import ChannelMode, InstanceNotFoundError, Status
-from trio_romancy.storage import instances as instance_sql
-from trio_romancy.storage import messages as sql
-from trio_romancy.storage import migrations, schema, waiting
-from trio_romancy.storage.claims import take_up
-from trio_romancy.storage.database import Database, open_database
-from trio_romancy.storage.messages import Outgoing, new_message
-from trio_romancy.storage.waiting import Found, Wait
+from trio_romancy._storage import migrations
+from trio_romancy._storage.database import Database, open_database
+from trio_romancy._storage.sql import instances as instance_sql
+from trio_romancy._storage.sql import messages as sql
+from trio_romancy._storage.sql import tables
+from trio_romancy._storage.sql import waits as waiting
+from trio_romancy._storage.sql.claims import take_up
+from trio_romancy._storage.sql.messages import Outgoing, new_message
+from trio_romancy._storage.sql.waits import Found, Wait
 
 from ..servers import PRODUCTS
 
@@ -30,7 +32,7 @@ def own(connection: Connection, *instance_ids: str, owner: str | None = None, **
     for instance_id in instance_ids:
         row = instance_sql.new_row(instance_id, "w", "{}", 1, owner=owner)
         given = {"status": Status.WAITING, "wake_at": None} | values
-        connection.execute(insert(schema.instances).values(**row | given))
+        connection.execute(insert(tables.instances).values(**row | given))
 
 
 def event(type: str = "t", data: str = "1", **values: Any) -> Outgoing:
@@ -64,11 +66,11 @@ def payloads(found: Sequence[Found]) -> list[str]:
 
 
 def count_messages(connection: Connection) -> int:
-    return connection.execute(select(func.count()).select_from(schema.messages)).scalar_one()
+    return connection.execute(select(func.count()).select_from(tables.messages)).scalar_one()
 
 
 def wake_times(connection: Connection) -> dict[str, int | None]:
-    rows = connection.execute(select(schema.instances.c.instance_id, schema.instances.c.wake_at))
+    rows = connection.execute(select(tables.instances.c.instance_id, tables.instances.c.wake_at))
     return {row.instance_id: row.wake_at for row in rows}
 
 
@@ -81,7 +83,7 @@ def test_messages_are_numbered_in_the_order_in_which_they_are_sent(connection: C
     assert sql.last_message(connection) == 2
     send(connection, message(data="3"), event(data="4"))
     assert sql.last_message(connection) == 4
-    rows = connection.execute(select(schema.messages.c.seq, schema.messages.c.data).order_by(schema.messages.c.seq))
+    rows = connection.execute(select(tables.messages.c.seq, tables.messages.c.data).order_by(tables.messages.c.seq))
     assert [tuple(row) for row in rows] == [(1, "1"), (2, "2"), (3, "3"), (4, "4")]
     assert count_messages(connection) == 4
 
@@ -163,7 +165,7 @@ def test_a_wait_for_a_subject_is_not_woken_by_what_has_none(connection: Connecti
 def test_more_messages_and_waits_than_fit_in_one_statement(connection: Connection) -> None:
     ids = [f"i{number}" for number in range(2500)]
     row = instance_sql.new_row("i", "w", "{}", 1, owner=None) | {"status": Status.WAITING, "wake_at": None}
-    connection.execute(insert(schema.instances), [row | {"instance_id": id} for id in ids])
+    connection.execute(insert(tables.instances), [row | {"instance_id": id} for id in ids])
     open_waits(connection, *[wait(id, subject=id) for id in ids[:1250]], *[wait(id) for id in ids[1250:]])
     about = [event(data=str(number), subject=id) for number, id in enumerate(ids[:1250])]
     addressed = [event(data=str(number + 1250), addressee=id) for number, id in enumerate(ids[1250:])]
@@ -224,14 +226,14 @@ def test_a_message_is_taken_once_and_only_who_takes_it_records_that(connection: 
     assert not sql.take(connection, 1, entry("b", 1))
     assert not sql.take(connection, 1, entry("a", 2))
     assert payloads(waiting.find(connection, wait("b", "ch", mode=ChannelMode.COMPETING), 10)) == ["2"]
-    assert connection.execute(select(schema.history.c.instance_id, schema.history.c.seq)).all() == [("a", 1)]
+    assert connection.execute(select(tables.history.c.instance_id, tables.history.c.seq)).all() == [("a", 1)]
 
 
 # -- waits and subscriptions -------------------------------------------------------------------------------------------
 
 
 def kept(connection: Connection) -> set[tuple[str, str, bool]]:
-    rows = connection.execute(select(schema.waits))
+    rows = connection.execute(select(tables.waits))
     return {(row.instance_id, row.operation_id, bool(row.is_open)) for row in rows}
 
 
@@ -271,7 +273,7 @@ def test_old_messages_and_idle_channels_are_deleted_and_no_others(connection: Co
     assert sql.delete_old_messages(connection, 25, 2) == 0
     assert count_messages(connection) == 1
     assert sql.delete_idle_channels(connection, 15, 10) == 1
-    names = set(connection.execute(select(schema.channels.c.channel)).scalars())
+    names = set(connection.execute(select(tables.channels.c.channel)).scalars())
     assert names == {sql.COUNTER, "gone", "new", "subscribed"}
     assert sql.delete_idle_channels(connection, 1_000, 10) == 1
     assert sql.last_message(connection) == 4
@@ -418,7 +420,7 @@ async def test_whoever_has_seen_a_number_has_seen_all_below(database: str, chann
 
 
 def numbered(connection: Connection) -> dict[str, int]:
-    rows = connection.execute(select(schema.messages.c.data, schema.messages.c.seq))
+    rows = connection.execute(select(tables.messages.c.data, tables.messages.c.seq))
     return {row.data: row.seq for row in rows}
 
 
@@ -432,7 +434,7 @@ async def test_a_message_that_crosses_the_claim_of_an_instance_that_is_due_alrea
     """The message before it has made the instance due, so waking it again must not go without a trace."""
     async with trio_asyncio.open_loop(), open_database(database) as opened:
         await opened.run(prepare, None)
-        await opened.run(lambda connection: connection.execute(update(schema.instances).values(owner=owner)))
+        await opened.run(lambda connection: connection.execute(update(tables.instances).values(owner=owner)))
         await opened.run(wait_for, "a", "t")
         await opened.run(send, event("t", '"first"'))
         sender = InFlight(opened, partial(send, now=NOW + 1), event("t", '"second"'))
@@ -497,7 +499,7 @@ async def test_an_instance_that_is_started_while_an_event_is_in_flight_gets_it_o
 
 def test_waking_changes_also_what_is_due_already_whatever_the_time(connection: Connection) -> None:
     """Or a claim on another node of a cluster would not meet it."""
-    updated_at = select(schema.instances.c.updated_at)
+    updated_at = select(tables.instances.c.updated_at)
     own(connection, "a", wake_at=1, updated_at=NOW)
     waiting.wake(connection, ["a"], NOW)
     first = connection.execute(updated_at).scalar_one()
@@ -513,6 +515,6 @@ def test_waking_does_not_postpone_and_leaves_those_alone_that_cannot_run(connect
     own(connection, "stuck", status=Status.STUCK)
     waiting.wake(connection, ["none", "sooner", "later", "stuck", "nobody"], NOW)
     assert wake_times(connection) == {"none": NOW, "sooner": 1, "later": NOW, "stuck": None}
-    connection.execute(update(schema.instances).values(wake_at=None))
+    connection.execute(update(tables.instances).values(wake_at=None))
     waiting.wake(connection, [], NOW)
     assert set(wake_times(connection).values()) == {None}

@@ -20,8 +20,10 @@ from sqlalchemy import Connection, event, inspect, select, text
 from trio_asyncio import open_loop
 
 from trio_romancy import App, SchemaError, WorkflowContext, workflow
-from trio_romancy.storage import connections, migrations, schema
-from trio_romancy.storage.database import open_database
+from trio_romancy._storage import migrations
+from trio_romancy._storage.database import open_database
+from trio_romancy._storage.drivers import connections
+from trio_romancy._storage.sql import tables as schema
 
 from ..conftest import SHARED_KINDS, Databases
 from ..runtime.test_recovery import query

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, insert, select
 
+from trio_romancy._storage.sql import incompatible, tables
+from trio_romancy._storage.sql import instances as instance_sql
+from trio_romancy._storage.sql.claims import claim_due, next_wake
+from trio_romancy._storage.sql.workers import Process, join
 from trio_romancy.model import ErrorInfo, Status
-from trio_romancy.storage import instances as instance_sql
-from trio_romancy.storage import misfits, schema
-from trio_romancy.storage.claims import claim_due, next_wake
-from trio_romancy.storage.workers import Process, join
 
 ERROR = ErrorInfo("trio_romancy.NonDeterminismError", "it does not fit")
 
@@ -16,15 +16,15 @@ ERROR = ErrorInfo("trio_romancy.NonDeterminismError", "it does not fit")
 def arrive(connection: Connection, worker_id: str, version: str) -> None:
     process = Process("another machine", 1, "", worker_id)
     assert join(connection, worker_id, process, 10, 1_000, version) is not None
-    misfits.revive(connection, version, 10)
+    incompatible.revive(connection, version, 10)
 
 
 def leave(connection: Connection, worker_id: str) -> None:
-    connection.execute(schema.workers.delete().where(schema.workers.c.worker_id == worker_id))
+    connection.execute(tables.workers.delete().where(tables.workers.c.worker_id == worker_id))
 
 
 def own(connection: Connection, owner: str) -> None:
-    connection.execute(insert(schema.instances).values(**instance_sql.new_row("i", "w", "{}", 1, owner=owner)))
+    connection.execute(insert(tables.instances).values(**instance_sql.new_row("i", "w", "{}", 1, owner=owner)))
 
 
 def claims(connection: Connection, me: str) -> list[str]:
@@ -33,7 +33,7 @@ def claims(connection: Connection, me: str) -> list[str]:
 
 def shown(connection: Connection) -> tuple[str, int | None, bool]:
     """Status, wake-up, and whether there is an error."""
-    columns = (schema.instances.c.status, schema.instances.c.wake_at, schema.instances.c.error)
+    columns = (tables.instances.c.status, tables.instances.c.wake_at, tables.instances.c.error)
     row = connection.execute(select(*columns)).one()
     return row.status, row.wake_at, row.error is not None
 
@@ -42,7 +42,7 @@ def test_what_does_not_fit_one_version_is_left_to_another(connection: Connection
     for worker_id, version in (("new", "2"), ("also new", "2"), ("old", "1")):
         arrive(connection, worker_id, version)
     own(connection, "new")
-    assert misfits.give_up(connection, "new", "i", ERROR, 50) is Status.PENDING
+    assert incompatible.give_up(connection, "new", "i", ERROR, 50) is Status.PENDING
     assert shown(connection) == (Status.PENDING, 50, False)
     assert claims(connection, "new") == claims(connection, "also new") == []
     assert next_wake(connection, "new", ["w"], suspects=True) is None
@@ -53,7 +53,7 @@ def test_what_does_not_fit_one_version_is_left_to_another(connection: Connection
 def test_what_fits_no_live_version_is_stuck_until_one_comes_that_has_not_been_tried(connection: Connection) -> None:
     arrive(connection, "new", "2")
     own(connection, "new")
-    assert misfits.give_up(connection, "new", "i", ERROR, 50) is Status.STUCK
+    assert incompatible.give_up(connection, "new", "i", ERROR, 50) is Status.STUCK
     assert shown(connection) == (Status.STUCK, None, True)
     arrive(connection, "also new", "2")
     assert shown(connection) == (Status.STUCK, None, True)
@@ -66,28 +66,28 @@ def test_it_is_stuck_when_the_last_worker_has_gone_that_may_fit(connection: Conn
     arrive(connection, "new", "2")
     arrive(connection, "old", "1")
     own(connection, "new")
-    misfits.give_up(connection, "new", "i", ERROR, 50)
-    assert misfits.sweep(connection, 60) == []
+    incompatible.give_up(connection, "new", "i", ERROR, 50)
+    assert incompatible.sweep(connection, 60) == []
     leave(connection, "old")
-    assert misfits.sweep(connection, 60) == [misfits.Parked("i", "w", 1, None, ERROR)]
+    assert incompatible.sweep(connection, 60) == [incompatible.Parked("i", "w", 1, None, ERROR)]
     assert shown(connection) == (Status.STUCK, None, True)
-    assert misfits.sweep(connection, 70) == []
+    assert incompatible.sweep(connection, 70) == []
 
 
 def test_two_versions_that_both_do_not_fit_do_not_take_turns(connection: Connection) -> None:
     arrive(connection, "new", "2")
     arrive(connection, "old", "1")
     own(connection, "new")
-    assert misfits.give_up(connection, "new", "i", ERROR, 50) is Status.PENDING
+    assert incompatible.give_up(connection, "new", "i", ERROR, 50) is Status.PENDING
     assert claims(connection, "old") == ["i"]
-    assert misfits.give_up(connection, "old", "i", ERROR, 60) is Status.STUCK
+    assert incompatible.give_up(connection, "old", "i", ERROR, 60) is Status.STUCK
     assert claims(connection, "old") == claims(connection, "new") == []
 
 
 def test_anybody_may_roll_a_misfit_back(connection: Connection) -> None:
     arrive(connection, "new", "2")
     own(connection, "new")
-    misfits.give_up(connection, "new", "i", ERROR, 50)
+    incompatible.give_up(connection, "new", "i", ERROR, 50)
     answer = instance_sql.request_cancel(connection, "i", None, 60)
     assert answer is not None and answer.accepted
     assert claims(connection, "new") == ["i"]
@@ -96,7 +96,7 @@ def test_anybody_may_roll_a_misfit_back(connection: Connection) -> None:
 def test_after_resuming_all_versions_may_try_again(connection: Connection) -> None:
     arrive(connection, "new", "2")
     own(connection, "new")
-    misfits.give_up(connection, "new", "i", ERROR, 50)
+    incompatible.give_up(connection, "new", "i", ERROR, 50)
     assert instance_sql.resume(connection, "i", 60)
     assert claims(connection, "new") == ["i"]
 
@@ -104,8 +104,8 @@ def test_after_resuming_all_versions_may_try_again(connection: Connection) -> No
 def test_what_is_known_of_ended_instances_is_forgotten(connection: Connection) -> None:
     arrive(connection, "new", "2")
     own(connection, "new")
-    misfits.give_up(connection, "new", "i", ERROR, 50)
-    connection.execute(schema.instances.update().values(status=Status.CANCELLED))
-    assert misfits.has_any(connection)
-    misfits.sweep(connection, 60)
-    assert not misfits.has_any(connection)
+    incompatible.give_up(connection, "new", "i", ERROR, 50)
+    connection.execute(tables.instances.update().values(status=Status.CANCELLED))
+    assert incompatible.has_any(connection)
+    incompatible.sweep(connection, 60)
+    assert not incompatible.has_any(connection)

@@ -10,10 +10,8 @@ import pytest
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import IntegrityError
 
-from trio_romancy.clock import to_datetime
-from trio_romancy.model import OutboxEvent, OutboxStatus
-from trio_romancy.storage import outbox, schema
-from trio_romancy.storage.outbox import (
+from trio_romancy._storage.sql import outbox, tables
+from trio_romancy._storage.sql.outbox import (
     DEAD,
     Claimed,
     Outcome,
@@ -29,6 +27,8 @@ from trio_romancy.storage.outbox import (
     retry,
     retry_all,
 )
+from trio_romancy.clock import to_datetime
+from trio_romancy.model import OutboxEvent, OutboxStatus
 
 Row = dict[str, Any]
 
@@ -65,7 +65,7 @@ def finish(connection: Connection, event: Claimed, status: OutboxStatus, now: in
 
 
 def stored(connection: Connection, key: str) -> Row:
-    found = select(schema.outbox).where(schema.outbox.c.instance_id == key[0], schema.outbox.c.seq == int(key[1:]))
+    found = select(tables.outbox).where(tables.outbox.c.instance_id == key[0], tables.outbox.c.seq == int(key[1:]))
     return dict(connection.execute(found).mappings().one())
 
 
@@ -228,7 +228,7 @@ def test_a_claim_that_lost_a_race_for_some_of_a_run_takes_nothing(
 
     def somebody_is_quicker(*given: Any) -> Sequence[tuple[int, int]]:
         run = list(limited(*given))
-        rival = schema.outbox.update().where(schema.outbox.c.instance_id == "a", schema.outbox.c.seq == 1)
+        rival = tables.outbox.update().where(tables.outbox.c.instance_id == "a", tables.outbox.c.seq == 1)
         connection.execute(rival.values(claimed_by="rival", claimed_until=400, due_at=400))
         return run
 
@@ -300,7 +300,7 @@ def test_an_event_that_is_tried_again_says_why_and_when(connection: Connection) 
         row = stored(connection, "a1")
         assert (row["status"], row["attempts"], row["due_at"], row["finished_at"]) == ("pending", attempt, due_at, None)
         store(connection, f"b{attempt}")
-        connection.execute(schema.outbox.update().where(schema.outbox.c.instance_id == "a").values(due_at=200))
+        connection.execute(tables.outbox.update().where(tables.outbox.c.instance_id == "a").values(due_at=200))
     (found, *_) = list_events(connection, status=None, instance_id="a", limit=1, after=None) or []
     assert found.error == "no 2\0"
 

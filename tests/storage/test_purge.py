@@ -8,18 +8,26 @@ import pytest
 import trio
 from sqlalchemy import Connection, func, insert, select
 
-from trio_romancy import App, ErrorInfo, Status, WorkflowContext, activity, current_activity, purging, workflow
+from trio_romancy import App, ErrorInfo, Status, WorkflowContext, activity, current_activity, workflow
+from trio_romancy._client import purge as purging
+from trio_romancy._storage.sql import purge as purge_sql
+from trio_romancy._storage.sql import tables
+from trio_romancy._storage.sql.instances import (
+    Record,
+    entry_row,
+    error_text,
+    insert_entries,
+    insert_instances,
+    new_row,
+)
+from trio_romancy._storage.sql.purge import purge
 from trio_romancy.model import Kind
-from trio_romancy.storage import purge as purge_sql
-from trio_romancy.storage import schema
-from trio_romancy.storage.instances import Record, entry_row, error_text, insert_entries, insert_instances, new_row
-from trio_romancy.storage.purge import purge
 
 from ..conftest import SHARED_KINDS
 from ..servers import PRODUCTS
 
 FINAL = [status for status in Status if status.is_final]
-THEIRS = (schema.history, schema.history_archive, schema.waits, schema.misfits)
+THEIRS = (tables.history, tables.history_archive, tables.waits, tables.misfits)
 """The tables that hold something of an instance, and nothing for anybody else."""
 
 
@@ -30,16 +38,16 @@ def store(connection: Connection, instance_id: str, status: Status, created: int
     insert_instances(connection, [row | {"status": status, "wake_at": None} | ended | values])
     entry = entry_row(instance_id, Record(1, "op:1", Kind.ACTIVITY_COMPLETED, None, created))
     insert_entries(connection, [entry])
-    connection.execute(insert(schema.history_archive).values(**entry))
+    connection.execute(insert(tables.history_archive).values(**entry))
     wait = {"operation_id": "op:1", "channel": "c", "after": 0, "mode": None, "is_open": True}
-    connection.execute(insert(schema.waits).values(instance_id=instance_id, **wait))
+    connection.execute(insert(tables.waits).values(instance_id=instance_id, **wait))
     misfit = {"version": "1", "error": error_text(ErrorInfo("E", "")), "found_at": 1}
-    connection.execute(insert(schema.misfits).values(instance_id=instance_id, **misfit))
+    connection.execute(insert(tables.misfits).values(instance_id=instance_id, **misfit))
 
 
 def left(connection: Connection) -> list[str]:
     """The instances that are there, with all that is theirs, or without anything."""
-    ids = sorted(connection.execute(select(schema.instances.c.instance_id)).scalars())
+    ids = sorted(connection.execute(select(tables.instances.c.instance_id)).scalars())
     for table in THEIRS:
         assert sorted(connection.execute(select(table.c.instance_id)).scalars()) == ids, table.name
     return ids
@@ -120,9 +128,9 @@ def test_what_it_sent_is_left_alone(connection: Connection) -> None:
     store(connection, "a", Status.COMPLETED, 100)
     event = {"event_id": "e", "source": "s", "type": "t", "time": 1, "data": "1", "attempts": 0, "created_at": 1}
     for number, status in enumerate(("pending", "sent")):
-        connection.execute(insert(schema.outbox).values(instance_id="a", seq=1, number=number, status=status, **event))
+        connection.execute(insert(tables.outbox).values(instance_id="a", seq=1, number=number, status=status, **event))
     assert purge_all(connection, 1000) == [1]
-    assert connection.execute(select(func.count()).select_from(schema.outbox)).scalar() == 2
+    assert connection.execute(select(func.count()).select_from(tables.outbox)).scalar() == 2
 
 
 # -- through an app ----------------------------------------------------------------------------------------------------
@@ -200,7 +208,7 @@ async def test_what_was_resumed_meanwhile_is_not_deleted(database: str) -> None:
     async with App(database, worker=False) as app, trio.open_nursery() as nursery:
         inner = app._now_running().database
         await inner.run(store, "a", Status.FAILED, 100)
-        changed = schema.instances.update().values(status=Status.RUNNING, finished_at=None)
+        changed = tables.instances.update().values(status=Status.RUNNING, finished_at=None)
         async with inner.open_transaction() as resuming:
             await resuming.run(lambda connection: connection.execute(changed))
             purged: list[int] = []

@@ -14,7 +14,7 @@ from attrs import define
 from sqlalchemy import Connection
 
 from trio_romancy import App, DatabaseError, RetryPolicy, WorkflowContext, activity, current_activity, workflow
-from trio_romancy.storage import dialects
+from trio_romancy._storage import dialects
 
 from ..servers import PRODUCTS, ServerMissingError, execute, open_private_server
 from .test_text import ALIKE, PLANES

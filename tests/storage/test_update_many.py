@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import Connection, select
 
-from trio_romancy.model import ErrorInfo, Status
-from trio_romancy.serialization import dumps
-from trio_romancy.storage import schema
-from trio_romancy.storage.instances import (
+from trio_romancy._data.codec import dumps
+from trio_romancy._storage.sql import tables
+from trio_romancy._storage.sql.instances import (
     close_instances,
     closing_row,
     insert_instances,
@@ -16,12 +15,13 @@ from trio_romancy.storage.instances import (
     update_instances,
     update_row,
 )
+from trio_romancy.model import ErrorInfo, Status
 
 ERROR = ErrorInfo("ValueError", "no", "")
 
 
 def stored(connection: Connection) -> list[tuple[str, str, str | None, int | None, int | None, bool]]:
-    c = schema.instances.c
+    c = tables.instances.c
     rows = connection.execute(
         select(c.instance_id, c.status, c.owner, c.wake_at, c.finished_at, c.error).order_by(c.instance_id)
     )
@@ -55,7 +55,7 @@ def test_values_of_any_size_are_stored(connection: Connection, size: int) -> Non
     output = dumps('\\"' * (size // 4))
     rows = [closing_row(id, Status.COMPLETED, 2, owner=None, output=output, error=None) for id in ids]
     assert close_instances(connection, rows) == {}
-    assert connection.execute(select(schema.instances.c.output).distinct()).scalars().all() == [output]
+    assert connection.execute(select(tables.instances.c.output).distinct()).scalars().all() == [output]
 
 
 def test_the_last_of_several_updates_of_one_row_counts(connection: Connection) -> None:

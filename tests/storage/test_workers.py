@@ -10,10 +10,9 @@ import attrs
 import pytest
 from sqlalchemy import Connection, insert, select
 
-from trio_romancy.errors import LeaseLostError
-from trio_romancy.storage import instances as instance_sql
-from trio_romancy.storage import schema
-from trio_romancy.storage.workers import (
+from trio_romancy._storage.sql import instances as instance_sql
+from trio_romancy._storage.sql import tables
+from trio_romancy._storage.sql.workers import (
     Lease,
     Process,
     end_dead_leases,
@@ -26,6 +25,7 @@ from trio_romancy.storage.workers import (
     next_expiry,
     this_process,
 )
+from trio_romancy.errors import LeaseLostError
 
 HERE = this_process()
 OTHER = attrs.evolve(HERE, token="another worker in this process")
@@ -45,18 +45,18 @@ def dead() -> Process:
 def own(connection: Connection, instance_id: str, owner: str | None, **values: object) -> None:
     """Store an instance that this worker owns."""
     row = instance_sql.new_row(instance_id, "w", "{}", 1, owner=owner)
-    connection.execute(insert(schema.instances).values(**row | values))
+    connection.execute(insert(tables.instances).values(**row | values))
 
 
 def owned(connection: Connection) -> dict[str, tuple[str | None, int | None, int]]:
     """Owner, wake-up and recoveries of every instance."""
-    columns = (schema.instances.c.owner, schema.instances.c.wake_at, schema.instances.c.recoveries)
-    rows = connection.execute(select(schema.instances.c.instance_id, *columns))
+    columns = (tables.instances.c.owner, tables.instances.c.wake_at, tables.instances.c.recoveries)
+    rows = connection.execute(select(tables.instances.c.instance_id, *columns))
     return {row.instance_id: (row.owner, row.wake_at, row.recoveries) for row in rows}
 
 
 def leases(connection: Connection) -> dict[str, Row]:
-    rows = connection.execute(select(schema.workers)).mappings()
+    rows = connection.execute(select(tables.workers)).mappings()
     return {row["worker_id"]: dict(row) for row in rows}
 
 

@@ -14,10 +14,11 @@ import trio_asyncio
 from sqlalchemy import Connection
 
 from trio_romancy import App, WorkflowContext, activity, workflow
+from trio_romancy._storage import dialects
+from trio_romancy._storage.database import Writer, open_database
+from trio_romancy._storage.dialects import is_transient
+from trio_romancy._storage.drivers import connections
 from trio_romancy.errors import DatabaseAwayError
-from trio_romancy.storage import connections, dialects
-from trio_romancy.storage.database import Writer, open_database
-from trio_romancy.storage.dialects import is_transient
 
 from ..outages.lossy import open_lossy_proxy
 from ..servers import PRODUCTS, execute

@@ -15,7 +15,7 @@ from hypercorn.trio import serve
 from sqlalchemy import Connection, select
 
 from trio_romancy import App
-from trio_romancy.storage import schema
+from trio_romancy._storage.sql import tables
 
 STRUCTURED = {"content-type": "application/cloudevents+json"}
 BATCHED = {"content-type": "application/cloudevents-batch+json"}
@@ -125,8 +125,8 @@ async def call(
 
 
 def _read_stored(connection: Connection) -> dict[str, list[tuple[Any, ...]]]:
-    kept = schema.instances.c.instance_id, schema.instances.c.input, schema.instances.c.cancel_requested
-    sent = schema.messages.c
+    kept = tables.instances.c.instance_id, tables.instances.c.input, tables.instances.c.cancel_requested
+    sent = tables.messages.c
     messages = sent.source, sent.event_id, sent.channel, sent.subject, sent.addressee, sent.event_time, sent.data
     return {
         "instances": sorted(tuple(row) for row in connection.execute(select(*kept))),

@@ -27,7 +27,13 @@ from attrs import define, field
 
 from trio_romancy import App, WorkflowContext, activity, compensation, current_activity, run_worker, workflow
 
-LAZILY_IMPORTED = ["aiomysql", "alembic.command", "asyncpg", "sqlalchemy.dialects.sqlite", "trio_romancy.storage.aio"]
+LAZILY_IMPORTED = [
+    "aiomysql",
+    "alembic.command",
+    "asyncpg",
+    "sqlalchemy.dialects.sqlite",
+    "trio_romancy._storage.drivers.asyncio_server",
+]
 """What an app imports when it opens. Here the processes have it from the start."""
 
 PATIENCE = 40.0

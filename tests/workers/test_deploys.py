@@ -15,14 +15,7 @@ import pytest
 import trio
 from attrs import define, field
 
-from trio_romancy import (
-    App,
-    Status,
-    WorkflowCancelledError,
-    WorkflowContext,
-    WorkflowStuckError,
-    workflow,
-)
+from trio_romancy import App, Status, WorkflowCancelledError, WorkflowContext, WorkflowStuckError, workflow
 
 from ..conftest import SHARED_KINDS
 from .deploy_worker import PATIENCE, Crew, ended, open_crew, send, until

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from trio_romancy import App, WorkflowContext, activity, workflow
-from trio_romancy.storage import journal
+from trio_romancy._storage.journal import journal
 
 from ..servers import PRODUCTS, execute
 

@@ -10,7 +10,7 @@ import trio.testing
 from sqlalchemy import Connection
 
 from trio_romancy import App, WorkflowContext, workflow
-from trio_romancy.storage import claims, instances
+from trio_romancy._storage.sql import claims, instances
 
 
 @workflow(name="looking_quick")
@@ -38,7 +38,7 @@ async def test_what_becomes_due_behind_a_look_that_is_under_way_is_looked_for_ag
         assert found is not None
         worker = found
         await trio.testing.wait_all_tasks_blocked()
-        monkeypatch.setattr("trio_romancy.runtime.worker.next_wake", next_wake)
+        monkeypatch.setattr("trio_romancy._runtime.worker.worker.next_wake", next_wake)
         worker._wake(worker._clock.now())
         await has_looked.wait()
         assert await app.handle("late").result(timeout=100) == 1

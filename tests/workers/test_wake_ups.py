@@ -12,7 +12,8 @@ import trio
 from sqlalchemy import Connection
 
 from trio_romancy import App, WorkflowContext, workflow
-from trio_romancy.storage import aio, claims
+from trio_romancy._storage.drivers import asyncio_server
+from trio_romancy._storage.sql import claims
 
 from ..conftest import SHARED_KINDS
 from ..servers import execute
@@ -35,7 +36,7 @@ async def waiter(ctx: WorkflowContext) -> int:
 async def test_postgresql_tells_an_idle_worker_at_once_also_after_its_connection_was_lost(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trio_romancy.runtime.worker._LONGEST_POLL", 60.0)  # so that it cannot have looked
+    monkeypatch.setattr("trio_romancy._runtime.worker.worker._LONGEST_POLL", 60.0)  # so that it cannot have looked
     async with App(database) as app, App(database, worker=False) as client:
         for _ in range(2):
             handle = await client.start(quick)
@@ -64,21 +65,21 @@ async def test_a_worker_that_hears_itself_need_not_look(database: str, monkeypat
         looks += 1
         return claims.next_wake(connection, me, workflows, suspects=suspects)
 
-    run = aio._Writer.run
+    run = asyncio_server._Writer.run
 
     async def slow(*args: Any, **kwargs: Any) -> Any:
         result = await run(*args, **kwargs)
         await trio.sleep(0.3)  # the news comes before the answer
         return result
 
-    monkeypatch.setattr("trio_romancy.runtime.worker._LONGEST_POLL", 60.0)
-    monkeypatch.setattr("trio_romancy.runtime.worker.next_wake", counted)
+    monkeypatch.setattr("trio_romancy._runtime.worker.worker._LONGEST_POLL", 60.0)
+    monkeypatch.setattr("trio_romancy._runtime.worker.worker.next_wake", counted)
     async with App(database, idle_timeout=0) as app:
         waiting = await app.start(waiter)
         with trio.fail_after(20):
             while (found := app.statistics().worker) is None or found.supervisor.resident:  # noqa: ASYNC110
                 await trio.sleep(0.05)
-        monkeypatch.setattr(aio._Writer, "run", slow)
+        monkeypatch.setattr(asyncio_server._Writer, "run", slow)
         before = looks
         await app.send_event("wake.up", 7)
         assert looks == before

@@ -16,8 +16,8 @@ import trio
 import typer
 from attrs import define
 
+from .._storage.drivers.urls import file_of, shown_url
 from ..app import App
-from ..storage.urls import file_of, shown_url
 from .documents import to_document
 from .failures import NoReaderError, StopError
 

@@ -14,12 +14,13 @@ from attrs import define, field, frozen
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+from .._storage import dialects, migrations
+from .._storage.database import Database, open_database
+from .._storage.drivers.urls import file_of
+from .._storage.sql import checks, workers
+from .._storage.sql.tables import REVISION
 from ..clock import current_clock
 from ..errors import DatabaseError
-from ..storage import checkup, dialects, migrations, workers
-from ..storage.database import Database, open_database
-from ..storage.schema import REVISION
-from ..storage.urls import file_of
 from .failures import only_leaf
 from .wording import count, lasting
 
@@ -189,11 +190,11 @@ class _Examination:
     async def _look_at_rights(self, database: Database) -> None:
         is_current = self.revision == REVISION
         missing: dict[str, list[str]] = {}
-        for table in checkup.TABLES if is_current else ():
-            for right in checkup.RIGHTS:
+        for table in checks.TABLES if is_current else ():
+            for right in checks.RIGHTS:
                 try:
                     async with database.open_transaction() as transaction:
-                        await transaction.run(checkup.use_right, table, right)
+                        await transaction.run(checks.use_right, table, right)
                 except DBAPIError as error:
                     if dialects.is_transient(error):
                         raise
@@ -205,7 +206,7 @@ class _Examination:
             self.ok("rights", "all tables can be read and written")
         try:
             async with database.open_transaction() as transaction:
-                could = await transaction.run(checkup.use_right_to_create, tables_exist=self.revision is not None)
+                could = await transaction.run(checks.use_right_to_create, tables_exist=self.revision is not None)
         except DBAPIError as error:
             if dialects.is_transient(error):
                 raise
@@ -224,7 +225,7 @@ class _Examination:
         now = await database.read(dialects.server_time) or current_clock().now()
         found = await database.read(workers.list_workers, now)
         alive = [worker for worker in found if worker.is_alive]
-        overdue = await database.read(checkup.overdue, now - _OVERDUE * 1_000_000)
+        overdue = await database.read(checks.overdue, now - _OVERDUE * 1_000_000)
         left = sum(worker.owned for worker in found if not worker.is_alive)
         start = "start one: trio-romancy worker MODULE:APP"
         if alive:
@@ -242,7 +243,7 @@ class _Examination:
             self.problem("instances", found_due, todo)
 
     async def _look_at_stuck(self, database: Database) -> None:
-        ids = await database.read(checkup.stuck_instances, _MOST_IDS + 1)
+        ids = await database.read(checks.stuck_instances, _MOST_IDS + 1)
         if not ids:
             self.ok("stuck", "no instance is stuck")
             return
@@ -251,7 +252,7 @@ class _Examination:
         self.problem("stuck", f"stuck: {shown}", todo)
 
     async def _look_at_outbox(self, database: Database) -> None:
-        if number := await database.read(checkup.dead_events):
+        if number := await database.read(checks.dead_events):
             todo = "see why (trio-romancy outbox list), then trio-romancy outbox retry --all"
             self.problem("outbox", f"{count(number, 'event')} failed, invalid or expired", todo)
         else:

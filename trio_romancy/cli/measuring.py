@@ -13,14 +13,15 @@ import trio
 import trio_asyncio
 from attrs import frozen
 
+from .._context.workflow import WorkflowContext
+from .._definitions.decorators import Workflow, activity, workflow
+from .._storage import migrations
+from .._storage.database import Database, open_database
+from .._storage.outages import patiently_for
+from .._storage.sql import checks, incompatible
+from .._storage.sql.removal import remove_instances
 from ..app import App
 from ..clock import current_clock
-from ..context import WorkflowContext
-from ..define import Workflow, activity, workflow
-from ..storage import checkup, migrations, misfits
-from ..storage.database import Database, open_database
-from ..storage.patience import patiently_for
-from ..storage.removal import remove_instances
 from .call import START_TIMEOUT
 
 CLIENTS = (1, 20, 200)
@@ -108,9 +109,9 @@ async def reason_to_refuse(database: str, *, is_meant: bool) -> str | None:
       is_meant: whether it may be a database with instances.
     """
     async with _open(database) as opened:
-        if not is_meant and await opened.read(checkup.has_instances):
+        if not is_meant and await opened.read(checks.has_instances):
             return "there are instances in the database, and measuring slows down their workers; --yes does it anyway"
-        if await opened.read(misfits.has_any):
+        if await opened.read(incompatible.has_any):
             return "there are instances that fit the code of no worker, and a worker with other code would wake them"
     return None
 

@@ -8,10 +8,10 @@ from typing import Annotated
 import trio
 from typer import Argument, Option
 
-from ..define import find_workflow, workflow_names
+from .._definitions.decorators import find_workflow, workflow_names
+from .._storage.outgoing import DEFAULT_SOURCE
 from ..errors import InstanceNotFoundError, WorkflowError
 from ..model import Sent, Status
-from ..sending import DEFAULT_SOURCE
 from .arguments import read_json
 from .call import Call
 from .failures import NOTHING, StopError

@@ -7,11 +7,11 @@ from typing import Annotated
 import trio_asyncio
 from typer import Argument
 
-from ..storage import migrations
-from ..storage.database import open_database
-from ..storage.patience import patiently_for
-from ..storage.schema import REVISION
-from ..storage.urls import file_of
+from .._storage import migrations
+from .._storage.database import open_database
+from .._storage.drivers.urls import file_of
+from .._storage.outages import patiently_for
+from .._storage.sql.tables import REVISION
 from .arguments import read_path
 from .call import START_TIMEOUT, Call
 from .failures import NOTHING, StopError

@@ -11,9 +11,9 @@ import trio
 from attrs import define, field, frozen
 from sqlalchemy import Connection
 
+from .._runtime.worker.worker import Worker
+from .._storage.database import Database, SQLFunction, Transaction, Writer
 from ..errors import DatabaseAwayError, RomancyError
-from ..runtime.worker import Worker
-from ..storage.database import Database, SQLFunction, Transaction, Writer
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -11,11 +11,11 @@ import trio.testing
 from attrs import field, frozen
 from sqlalchemy import Connection, select
 
+from .._storage.database import Database
+from .._storage.sql.instances import get_instance, load_history
+from .._storage.sql.tables import instances
 from ..app import App
 from ..model import Entry, Instance, Kind
-from ..storage.database import Database
-from ..storage.instances import get_instance, load_history
-from ..storage.schema import instances
 from .crashes import Crash, CrashingDatabase, How
 from .guarantees import broken_guarantees
 

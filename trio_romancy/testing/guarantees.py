@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
-from ..ids import short_id
+from .._data.ids import short_id
 from ..model import Entry, Instance, Kind, Status
 
 _OUTCOMES = {kind for kind in Kind if kind.is_delivered} | {Kind.COMPENSATION_COMPLETED}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from ..serialization import dumps
+from .._data.codec import dumps
 
 RETRY_AFTER = 2
 """Seconds that a client is asked to wait before it tries again."""

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from ..define import Workflow, find_workflow
+from .._data.codec import dumps
+from .._definitions.decorators import Workflow, find_workflow
+from .._storage.outgoing import event_row
 from ..errors import (
     DatabaseError,
     InstanceExistsError,
@@ -19,8 +21,6 @@ from ..errors import (
     PayloadTooLargeError,
     RomancyError,
 )
-from ..sending import event_row
-from ..serialization import dumps
 from .answers import RefusedError, unavailable
 from .events import Event
 

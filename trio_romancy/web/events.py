@@ -18,7 +18,7 @@ from cloudevents.core.v1.event import CloudEvent
 from dateutil.parser import isoparse
 from starlette.datastructures import Headers
 
-from ..ids import MAX_ID, is_id
+from .._data.ids import MAX_ID, is_id
 from . import strict_json
 from .answers import RefusedError
 

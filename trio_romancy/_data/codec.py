@@ -1,0 +1,207 @@
+"""Values to JSON text and back, by annotation.
+
+What is stored is what comes back: a value that JSON would change (a tuple where the annotation says ``Any``, NaN,
+a key that is no string) is refused with its path instead of being stored altered. And what the caller goes on with
+is what was read back from the JSON, so that the first run sees the very value that a replay will see.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import types
+import typing
+from collections import deque
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii
+from typing import Any, Generic, TypeVar
+
+from cattrs.errors import StructureHandlerNotFoundError
+
+from ..errors import InvalidDataError, Problem
+from .converter import AlteredError, altered, make_converter
+from .diagnosis import expected, fault_of_scalar, field_names, is_class, name_of, problems_of_error, problems_of_value
+
+T = TypeVar("T")
+
+_CONTAINS_ITSELF = Problem("$", "it contains itself, or is nested too deeply")
+
+# ASCII only: no database's character set, collation or treatment of NUL can change what is stored.
+_json = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+
+
+def dumps(raw: object) -> str:
+    """Plain JSON data as compact ASCII text."""
+    return _json.encode(raw)
+
+
+loads: Callable[[str], Any] = json.JSONDecoder().decode
+
+
+def _of_float(value: float) -> str:
+    return repr(value) if math.isfinite(value) else _json.encode(value)
+
+
+_text_of: dict[Any, Callable[[Any], str]] = {
+    str: encode_basestring_ascii,
+    int: repr,
+    float: _of_float,
+    bool: _json.encode,
+    type(None): _json.encode,
+}
+"""The JSON text of scalars, by their very type, without asking each which type it has."""
+
+
+class Codec(Generic[T]):
+    """Stores the values of one annotation as JSON text. Make one with :func:`codec`."""
+
+    __slots__ = ("_scalar", "_scalar_text", "_structure", "_unstructure", "annotation")
+
+    def __init__(self, annotation: Any) -> None:
+        self.annotation = annotation
+        self._structure = _fast.get_structure_hook(annotation)  # first: it resolves forward references
+        self._unstructure = _fast.get_unstructure_hook(annotation)
+        self._scalar = annotation if annotation in _text_of else None
+        self._scalar_text = _text_of.get(annotation, _json.encode)
+
+    def encode(self, value: T) -> tuple[str, T]:
+        """The value as JSON text, and as it will be read back from it.
+
+        Raises:
+          InvalidDataError: if it does not match the annotation, or would not survive being stored.
+        """
+        try:
+            if type(value) is self._scalar:
+                text = self._scalar_text(value)
+                if "\\ud" not in text:  # JSON joins two surrogates to one character
+                    return text, value
+            text = _json.encode(self._unstructure(value))
+            restored = self._structure(loads(text), self.annotation)
+            if restored == value or _same(restored, value):
+                return text, restored
+        except RecursionError:
+            raise InvalidDataError("this value cannot be stored", [_CONTAINS_ITSELF]) from None
+        except Exception as error:
+            problems = self._problems(value) or [_whole(error)]
+            raise InvalidDataError("this value cannot be stored", problems) from None
+        problems = self._problems(value) or [Problem("$", altered(value, restored))]
+        raise InvalidDataError("this value would not survive being stored", problems)
+
+    def decode(self, raw: object) -> T:
+        """The value that this plain JSON data stands for.
+
+        Raises:
+          InvalidDataError: naming every bad place, if the data does not match the annotation.
+        """
+        try:
+            value: T = self._structure(raw, self.annotation)
+            return value
+        except Exception as error:
+            problems = _problems_of_data(raw, self.annotation) or [_whole(error)]
+            raise InvalidDataError("this data does not match its type", problems) from None
+
+    def fault(self, value: object) -> str | None:
+        """Why the value cannot be stored, in words for the whole of it; None if it can."""
+        raw = None
+        try:
+            raw = self._unstructure(value)
+            restored = self._structure(loads(_json.encode(raw)), self.annotation)
+            if restored == value or _same(restored, value):
+                return None
+        except AlteredError as error:
+            return str(error)
+        except Exception:
+            return fault_of_scalar(raw) or expected(self.annotation, value)
+        return fault_of_scalar(raw) or altered(value, restored, self.annotation)
+
+    def _problems(self, value: object) -> list[Problem]:
+        """Why encoding failed. Slow: only called once it has."""
+        try:
+            return problems_of_value(value, self.annotation, _fault)
+        except RecursionError:
+            return [_CONTAINS_ITSELF]
+
+
+@lru_cache(maxsize=4096)
+def _cached_codec(annotation: Any) -> Codec[Any]:
+    return Codec(annotation)
+
+
+def codec(annotation: Any) -> Codec[Any]:
+    """The codec of an annotation.
+
+    Raises:
+      TypeError: if the annotation contains a type that cannot be stored as JSON.
+    """
+    try:
+        return _cached_codec(_hashable(annotation))
+    except StructureHandlerNotFoundError as error:
+        unsupported = getattr(error, "type_", annotation)
+        raise TypeError(f"{name_of(unsupported)} cannot be stored as JSON") from None
+    except TypeError as error:  # members of a union that nothing tells apart, or no hash
+        raise TypeError(f"{name_of(annotation)} cannot be stored as JSON: {error}") from None
+    except RecursionError:
+        what = "only attrs classes, dataclasses and what is in lists or dicts may contain themselves"
+        raise TypeError(f"{name_of(annotation)} cannot be stored as JSON: {what}") from None
+
+
+def is_structured(annotation: Any) -> bool:
+    """Whether values of the annotation are JSON objects: attrs classes, dataclasses, TypedDicts, mappings."""
+    origin = typing.get_origin(annotation) or annotation
+    if typing.is_typeddict(origin):
+        return True
+    return isinstance(origin, type) and (is_class(origin) or issubclass(origin, Mapping))
+
+
+def _hashable(annotation: Any) -> Any:
+    """The annotation itself, or without any ``Annotated`` in it if that holds something like a list."""
+    try:
+        hash(annotation)
+        return annotation
+    except TypeError:
+        holder = types.SimpleNamespace(__annotations__={"it": annotation})
+        return typing.get_type_hints(holder)["it"]
+
+
+def _fault(value: object, annotation: Any) -> str | None:
+    try:
+        inner = codec(annotation)
+    except (TypeError, NameError):  # the part of a type that only the whole can make sense of
+        return None
+    return inner.fault(value)
+
+
+_fast = make_converter(detailed=False)
+_detailed = make_converter(detailed=True)
+
+
+def _problems_of_data(raw: object, annotation: Any) -> list[Problem]:
+    try:
+        _detailed.structure(raw, annotation)
+    except Exception as error:
+        return problems_of_error(error, raw)
+    return []
+
+
+def _whole(error: Exception) -> Problem:
+    return Problem("$", str(error) or type(error).__name__)
+
+
+def _same(one: object, other: object) -> bool:
+    """Equality that also sees through classes without ``__eq__``, and through an hour that comes twice."""
+    if one == other:
+        return True
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(item, other[key]) for key, item in one.items())
+    if isinstance(one, (list, tuple, deque)) and isinstance(other, (list, tuple, deque)):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, datetime) and isinstance(other, datetime):  # Python calls these unequal, whatever they mean
+        moments = [(it.replace(tzinfo=None, fold=0), it.utcoffset()) for it in (one, other)]
+        return moments[0] == moments[1]
+    if is_class(type(one)):
+        return all(_same(getattr(one, name), getattr(other, name)) for name in field_names(type(one)))
+    return False

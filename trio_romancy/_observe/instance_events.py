@@ -1,0 +1,289 @@
+"""Tells hooks what happens to one instance: what is recorded when it is durable, all else at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import trio
+from attrs import define, evolve
+
+from .._data.codec import loads
+from .._data.failure import Failure
+from .._storage.sql.claims import Claim
+from .._storage.sql.incompatible import Parked
+from ..clock import Microseconds, to_datetime
+from ..hooks import ActivityInfo, Hooks, MessageInfo, TimerInfo, WorkflowInfo
+from ..model import ErrorInfo, Kind, Status
+from .dispatcher import Around, Observers
+
+if TYPE_CHECKING:
+    from .._runtime.actor.actor import Actor
+    from .._storage.journal.batch import Batch
+    from .._storage.journal.effects import Mail
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_OUTCOMES = {
+    Kind.ACTIVITY_COMPLETED: Hooks.activity_completed,
+    Kind.ACTIVITY_FAILED: Hooks.activity_failed,
+    Kind.ACTIVITY_CANCELLED: Hooks.activity_cancelled,
+    Kind.COMPENSATION_COMPLETED: Hooks.compensation_completed,
+    Kind.COMPENSATION_FAILED: Hooks.compensation_failed,
+}
+_TIMERS = frozenset({Kind.TIMER_FIRED, Kind.TIMEOUT_FIRED, Kind.WAIT_TIMED_OUT})
+_RECEIVED = {Kind.EVENT_RECEIVED: Hooks.event_received, Kind.MESSAGE_RECEIVED: Hooks.message_received}
+_ENDS = {
+    Status.COMPLETED: Hooks.workflow_completed,
+    Status.FAILED: Hooks.workflow_failed,
+    Status.CANCELLED: Hooks.workflow_cancelled,
+    Status.RECURRED: Hooks.workflow_recurred,
+    Status.STUCK: Hooks.instance_stuck,
+}
+
+
+@define(eq=False)
+class _Attempted:
+    """An activity or compensation in flight."""
+
+    name: str
+    is_compensation: bool
+    number: int
+    """Of the last attempt, from 1; 0: there was none."""
+    begun: float = 0.0
+    """On trio's clock."""
+    duration: float | None = None
+    """Seconds; None: it has not ended, or was made in another process."""
+
+
+class Watch:
+    """The hooks' view of one actor."""
+
+    def __init__(self, actor: Actor, observers: Observers) -> None:
+        self._actor = actor
+        self._observers = observers
+        self._attempted: dict[str, _Attempted] = {}
+        """By operation id."""
+
+    # -- the instance ----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def over(self, entries: int) -> Iterator[None]:
+        """The life of the actor, over a journal with so many entries."""
+        self._begins(entries)
+        try:
+            yield
+        finally:
+            info = _workflow_info(self._actor.claim, self._worker_id, self._actor.clock.now())
+            self._observers.tell(Hooks.instance_dropped, info)
+
+    def _begins(self, entries: int) -> None:
+        actor = self._actor
+        begins_with = 0 if actor.claim.origin is None else 1  # what it takes along from the one before in its chain
+        is_first = actor.is_new or (entries == begins_with and actor.claim.status is Status.PENDING)
+        now, due = actor.clock.now(), actor.claim.due_at
+        info = _workflow_info(
+            actor.claim,
+            self._worker_id,
+            now,
+            entries=entries,
+            lag=0.0 if due is None else max(now - due, 0) / 1_000_000,
+        )
+        self._observers.tell(Hooks.workflow_started if is_first else Hooks.workflow_replayed, info)
+
+    @property
+    def _worker_id(self) -> str:
+        return self._actor.journal.lease.worker_id
+
+    # -- attempts --------------------------------------------------------------------------------------------------
+
+    def attempts(self, operation_id: str, name: str, *, is_compensation: bool) -> None:
+        """From now on the operation is attempted."""
+        failures = len(self._actor.replay.failures_of(operation_id))
+        self._attempted[operation_id] = _Attempted(name, is_compensation, failures)
+
+    def begin_attempt(self, operation_id: str, number: int) -> Around | None:
+        """An attempt begins. Returns what it runs in, for :meth:`end_attempt`; None: nothing."""
+        attempted = self._attempted[operation_id]
+        attempted.number, attempted.begun, attempted.duration = number, trio.current_time(), None
+        method = Hooks.compensation_started if attempted.is_compensation else Hooks.activity_started
+        runs_in_something = self._observers.hear(Hooks.around_activity)
+        if not runs_in_something and not self._observers.hear(method):
+            return None
+        info = self._activity_info(operation_id, attempted, number, self._actor.clock.now())
+        self._observers.tell(method, info)
+        return self._observers.around(info) if runs_in_something else None
+
+    def end_attempt(self, operation_id: str, around: Around | None, error: BaseException | None) -> None:
+        """The attempt has ended, with this exception. Only the first time counts."""
+        attempted = self._attempted.get(operation_id)
+        if attempted is not None and attempted.duration is None:
+            attempted.duration = trio.current_time() - attempted.begun
+        if around is not None:
+            around.leave(error)
+
+    # -- what is recorded ------------------------------------------------------------------------------------------
+
+    def recorded(self, batch: Batch | None, entry: dict[str, Any], mail: Mail | None) -> None:
+        """There is a new entry, and what was sent together with it. It is told once the batch is durable.
+
+        Args:
+          batch: that it is in, or that was before it; None: there is none.
+        """
+
+        def tell(method: Callable[[Hooks, T], None], make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> None:
+            if not self._observers.hear(method):
+                return
+            what = make(*args, **kwargs)
+            if batch is None or batch.durable.is_set():
+                self._observers.tell(method, what)
+            else:
+                batch.observe(self._actor.instance_id, partial(self._observers.tell, method, what))
+
+        kind, id, at = entry["kind"], entry["operation_id"], entry["recorded_at"]
+        if kind is Kind.ATTEMPT_FAILED:
+            is_compensation = id in self._attempted and self._attempted[id].is_compensation
+            method = Hooks.compensation_retried if is_compensation else Hooks.activity_retried
+            tell(method, self._outcome, id, entry)
+        elif kind in _OUTCOMES:
+            tell(_OUTCOMES[kind], self._outcome, id, entry)
+            self._attempted.pop(id, None)
+        elif kind in _TIMERS:
+            tell(Hooks.timer_fired, self._timer_info, id, kind, at)
+        elif kind in _RECEIVED:
+            tell(_RECEIVED[kind], self._received, id, entry["payload"], at)
+        if mail is not None:
+            for outgoing in mail.outgoing:
+                tell(Hooks.message_sent, self._sent, outgoing.row, id)
+            for row in mail.outbox:
+                tell(Hooks.event_sent, self._sent_to_broker, row, id)
+
+    def _outcome(self, operation_id: str, entry: dict[str, Any]) -> ActivityInfo:
+        attempted = self._attempted[operation_id]
+        if entry["kind"] in (Kind.ACTIVITY_COMPLETED, Kind.COMPENSATION_COMPLETED, Kind.ACTIVITY_CANCELLED):
+            return self._activity_info(operation_id, attempted, attempted.number, entry["recorded_at"])
+        failure = Failure.from_payload(loads(entry["payload"]))
+        error = ErrorInfo(failure.error_type, failure.message, failure.traceback)
+        return self._activity_info(operation_id, attempted, failure.attempts, entry["recorded_at"], error)
+
+    def _activity_info(
+        self, operation_id: str, attempted: _Attempted, number: int, at: Microseconds, error: ErrorInfo | None = None
+    ) -> ActivityInfo:
+        actor = self._actor
+        return ActivityInfo(
+            actor.instance_id,
+            actor.workflow_name,
+            self._worker_id,
+            operation_id,
+            attempted.name,
+            number,
+            to_datetime(at),
+            attempted.is_compensation,
+            attempted.duration or 0.0,
+            error,
+        )
+
+    def _timer_info(self, operation_id: str, kind: Kind, at: Microseconds) -> TimerInfo:
+        actor = self._actor
+        due = actor.replay.in_flight[operation_id].wake_at
+        return TimerInfo(
+            actor.instance_id,
+            actor.workflow_name,
+            self._worker_id,
+            operation_id,
+            kind,
+            to_datetime(at if due is None else due),
+            to_datetime(at),
+        )
+
+    def _received(self, operation_id: str, payload_text: str, at: Microseconds) -> MessageInfo:
+        actor, payload = self._actor, loads(payload_text)
+        event = payload.get("event") or {}
+        return MessageInfo(
+            channel=actor.waits.channel_of(operation_id),
+            time=to_datetime(at),
+            sent_at=to_datetime(payload["sent_at"]),
+            instance_id=actor.instance_id,
+            workflow=actor.workflow_name,
+            worker_id=self._worker_id,
+            operation_id=operation_id,
+            id=event.get("id"),
+            source=event.get("source"),
+            subject=event.get("subject"),
+        )
+
+    def _sent(self, row: dict[str, Any], operation_id: str) -> MessageInfo:
+        return evolve(
+            sent_info(row),
+            instance_id=self._actor.instance_id,
+            workflow=self._actor.workflow_name,
+            worker_id=self._worker_id,
+            operation_id=operation_id,
+        )
+
+    def _sent_to_broker(self, row: dict[str, Any], operation_id: str) -> MessageInfo:
+        at = to_datetime(row["created_at"])
+        return MessageInfo(
+            channel=row["type"],
+            time=at,
+            sent_at=at,
+            instance_id=self._actor.instance_id,
+            workflow=self._actor.workflow_name,
+            worker_id=self._worker_id,
+            operation_id=operation_id,
+            id=row["event_id"],
+            source=row["source"],
+            subject=row["subject"],
+            to_broker=True,
+        )
+
+
+def tell_end(
+    observers: Observers,
+    claim: Claim | Parked,
+    worker_id: str,
+    now: Microseconds,
+    status: Status,
+    error: ErrorInfo | None,
+) -> None:
+    """An instance has this status now, durably: it has ended, or is stuck."""
+    observers.tell(_ENDS[status], _workflow_info(claim, worker_id, now, error=error))
+
+
+def sent_info(row: dict[str, Any]) -> MessageInfo:
+    """What hooks are told of a message, or of an event, that was stored as that row."""
+    at = to_datetime(row["sent_at"])
+    return MessageInfo(
+        channel=row["channel"],
+        time=at,
+        sent_at=at,
+        id=None if row["source"] is None else row["event_id"],
+        source=row["source"],
+        subject=row["subject"],
+        to=row["addressee"] or None,
+    )
+
+
+def _workflow_info(
+    claim: Claim | Parked,
+    worker_id: str,
+    now: Microseconds,
+    *,
+    error: ErrorInfo | None = None,
+    entries: int = 0,
+    lag: float = 0.0,
+) -> WorkflowInfo:
+    return WorkflowInfo(
+        claim.instance_id,
+        claim.workflow,
+        worker_id,
+        to_datetime(now),
+        to_datetime(claim.created_at),
+        {} if claim.trace is None else loads(claim.trace),
+        error,
+        entries,
+        lag,
+    )

@@ -1,0 +1,277 @@
+"""The broker that the events of the outbox go to: one POST, and what its answer means."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import Enum
+from functools import cache
+from ssl import SSLContext
+from typing import TYPE_CHECKING, Any, Literal, get_args
+from urllib.parse import SplitResult, unquote, urlsplit
+
+import trio
+from attrs import define, field, frozen
+
+from .._data.codec import loads
+from .._storage.sql.outbox import Claimed
+from ..clock import hold_virtual_time, to_datetime
+from ..errors import RomancyError
+
+if TYPE_CHECKING:
+    import httpx
+
+ContentMode = Literal["structured", "binary"]
+"""How an event is put into a request: all of it as JSON in the body, or its attributes as headers ``ce-...``."""
+
+_LARGEST_BODY = 64 * 1024
+"""Bytes of an answer that are read, so that its connection can be used again."""
+_LONGEST_EXCERPT = 300
+"""Characters of an answer, and of a failure, that are kept."""
+_BODY_WITHIN = 2.0
+"""Seconds for the rest of an answer once its status is known."""
+_AGAIN = frozenset({408, 425, 429})
+"""With all of 5xx the statuses that say that it may work later."""
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(r"[\t\x20-\x7e]*")
+
+
+class Verdict(Enum):
+    """What the broker's answer means for an event."""
+
+    TAKEN = "taken"
+    LATER = "later"
+    """Trying again may help."""
+    NEVER = "never"
+    """Trying again is pointless."""
+
+
+@frozen
+class Answer:
+    """What became of one POST."""
+
+    verdict: Verdict
+    why: str | None = None
+    """Why the event was not taken."""
+    retry_after: float | None = None
+    """Seconds that the broker wants to be left alone."""
+
+
+def checked_broker_url(url: Any) -> str:
+    """The URL, if it is one of HTTP.
+
+    Raises:
+      ValueError: otherwise, without showing a password.
+    """
+    with suppress(ValueError):
+        parts = urlsplit(url) if isinstance(url, str) else SplitResult("", "", "", "", "")
+        is_clean = isinstance(url, str) and url.isascii() and not re.search(r"[\x00-\x20\x7f]", url)
+        if is_clean and parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+            checked: str = url
+            return checked
+    raise ValueError(
+        f"broker_url is the URL that events are posted to, such as https://user:password@broker.example.org/events, "
+        f"not {shown_broker_url(url)}"
+    )
+
+
+def shown_broker_url(url: Any) -> str:
+    """The URL as it may be shown: without user, password, query and fragment."""
+    if not isinstance(url, str):
+        return repr(url)
+    with suppress(ValueError):
+        parts = urlsplit(url)
+        return repr(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl())
+    return "what was given"
+
+
+def checked_headers(headers: Any) -> dict[str, str]:
+    """The headers, with their names in lower case, if they can be sent.
+
+    Raises:
+      ValueError: naming a bad header, without showing its value.
+    """
+    checked: dict[str, str] = {}
+    if not isinstance(headers, Mapping):
+        raise ValueError("broker_headers is a mapping of header names to their values")
+    for name, value in headers.items():
+        if not isinstance(name, str) or not _TOKEN.fullmatch(name) or name.lower().startswith("ce-"):
+            raise ValueError(f"broker_headers: {name!r} is not the name of a header that can be set")
+        if not isinstance(value, str) or not _VALUE.fullmatch(value):
+            raise ValueError(f"broker_headers: the value of {name!r} is not a line of ASCII text")
+        checked[name.lower()] = value
+    return checked
+
+
+def checked_content_mode(mode: Any) -> ContentMode:
+    """The mode, if it is one.
+
+    Raises:
+      ValueError: otherwise.
+    """
+    if mode not in get_args(ContentMode):
+        raise ValueError(f'broker_content_mode is "structured" or "binary", not {mode!r}')
+    checked: ContentMode = mode
+    return checked
+
+
+def require_web() -> None:
+    """Find out now whether events can be posted at all.
+
+    Raises:
+      RomancyError: saying what to install.
+    """
+    try:
+        import cloudevents.core.bindings.http  # noqa: F401
+        import httpx  # noqa: F401
+    except ImportError as error:
+        raise RomancyError(
+            f"broker_url needs httpx and cloudevents, version 2 or newer ({error}): pip install 'trio_romancy[web]'"
+        ) from error
+
+
+@asynccontextmanager
+async def open_broker(
+    url: str, *, headers: Mapping[str, str], content_mode: ContentMode, timeout: float, concurrency: int
+) -> AsyncIterator[Broker]:
+    """The broker at a URL. Its connections are kept open until the block ends.
+
+    Args:
+      headers: sent with each event.
+      timeout: seconds for one POST, as a whole.
+      concurrency: the most connections.
+    """
+    import httpx
+
+    parts = urlsplit(url)
+    auth = None
+    if parts.username is not None:
+        # httpx logs the URL of each request as it is.
+        auth = httpx.BasicAuth(unquote(parts.username), unquote(parts.password or ""))
+        parts = parts._replace(netloc=parts.netloc.rpartition("@")[2])
+    client = httpx.AsyncClient(
+        auth=auth,
+        verify=_tls(),
+        timeout=timeout,
+        follow_redirects=False,
+        limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
+        # An excerpt of the answer is kept, and nobody should have to unpack what is not wanted.
+        headers={"user-agent": "trio_romancy", "accept-encoding": "identity", **headers},
+    )
+    async with client:
+        yield Broker(client, parts.geturl(), content_mode, timeout)
+
+
+@cache
+def _tls() -> SSLContext:
+    """Made once, because reading all certificates takes a while."""
+    import httpx
+
+    return httpx.create_ssl_context()
+
+
+@define(eq=False)
+class Broker:
+    """Takes CloudEvents by HTTP."""
+
+    _client: httpx.AsyncClient = field(repr=False)
+    _url: str
+    _content_mode: ContentMode
+    _timeout: float
+
+    async def post(self, event: Claimed) -> Answer:
+        """Send an event once. Never fails: all that can go wrong is an answer.
+
+        Bounded by the timeout. If it is cancelled, the broker may or may not have the event. Virtual time stands still
+        meanwhile, and the timeout with it, because the network does not wait for that.
+        """
+        try:
+            headers, body = _request(event, self._content_mode)
+        except Exception as error:
+            return Answer(Verdict.NEVER, f"it cannot be sent as a CloudEvent: {_excerpt(str(error))}")
+        answer = None
+        try:
+            with hold_virtual_time(), trio.move_on_after(self._timeout):
+                request = self._client.stream("POST", self._url, content=body, headers=headers)
+                async with request as response:
+                    answer = _judge(response)  # it counts, whatever becomes of the rest
+                    answer = await _explain(answer, response)
+        except Exception as error:
+            if answer is None:
+                answer = Answer(Verdict.LATER, _excerpt(f"{type(error).__name__}: {error}".removesuffix(": ")))
+        return answer or Answer(Verdict.LATER, f"no answer within {self._timeout:g} s")
+
+
+def _request(event: Claimed, mode: ContentMode) -> tuple[dict[str, str], bytes]:
+    from cloudevents.core.bindings import http
+    from cloudevents.core.v1.event import CloudEvent
+
+    attributes = {
+        "id": event.event_id,
+        "source": event.source,
+        "type": event.type,
+        "time": to_datetime(event.time),
+        "datacontenttype": "application/json",
+    }
+    if event.subject:  # empty means that there is none: CloudEvents knows no empty one
+        attributes["subject"] = event.subject
+    if mode == "binary":
+        # As bytes, because the library has a form of its own for what is not an object.
+        message = http.to_binary_event(CloudEvent(attributes, event.data.encode()))
+    else:
+        message = http.to_structured_event(CloudEvent(attributes, loads(event.data)))
+    return message.headers, message.body
+
+
+def _judge(response: httpx.Response) -> Answer:
+    status = response.status_code
+    if 200 <= status < 300:
+        return Answer(Verdict.TAKEN)
+    why = f"the broker answered {status} {response.reason_phrase}".rstrip()
+    if status in _AGAIN or status >= 500:
+        return Answer(Verdict.LATER, why, _retry_after(response.headers))
+    if 300 <= status < 400:
+        where = shown_broker_url(response.headers.get("location", "nowhere"))
+        return Answer(Verdict.NEVER, f"{why}, a redirect to {where}; set broker_url to where the broker is")
+    return Answer(Verdict.NEVER, why)
+
+
+async def _explain(answer: Answer, response: httpx.Response) -> Answer:
+    """The answer with what the broker says about it."""
+    body = b""
+    with trio.move_on_after(_BODY_WITHIN):
+        async for chunk in response.aiter_raw():
+            body += chunk
+            if len(body) > _LARGEST_BODY:
+                break
+    said = _excerpt(" ".join(body[: 4 * _LONGEST_EXCERPT].decode("utf-8", "replace").split()))
+    if answer.why is None or not said:
+        return answer
+    return Answer(answer.verdict, f"{answer.why}: {said}", answer.retry_after)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds, from a number of them or from a date."""
+    value = headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdecimal():
+        return float(value[:12])
+    until = _date(value)
+    # By the broker's own clock, if it tells the time.
+    now = _date(headers.get("date", "")) or datetime.now(UTC)
+    return None if until is None else max((until - now).total_seconds(), 0.0)
+
+
+def _date(value: str) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return date if date.tzinfo is not None else date.replace(tzinfo=UTC)
+
+
+def _excerpt(text: str) -> str:
+    return text if len(text) <= _LONGEST_EXCERPT else f"{text[:_LONGEST_EXCERPT]}..."

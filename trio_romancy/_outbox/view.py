@@ -1,0 +1,105 @@
+"""``app.outbox``: the events that activities have sent, on their way to the broker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attrs import define, field
+
+from .._data.ids import is_id
+from .._storage.sql import outbox
+from ..errors import RomancyError
+from ..model import OutboxEvent, OutboxStatus
+
+if TYPE_CHECKING:
+    from .._client.client import Client
+
+
+@define(eq=False)
+class Outbox:
+    """The outbox: what activities have sent to the broker by :meth:`ActivityContext.send_event`.
+
+    An event is in it if, and only if, its activity has committed. It is posted to the app's ``broker_url`` by a worker
+    that has one: at least once, with the same id each time, and those of one instance in the order in which they were
+    sent. Several workers share that work. Without any ``broker_url`` it waits.
+
+    * What the broker takes (any 2xx) is ``sent``, and deleted a day later.
+    * What it does not take now (408, 425, 429, 5xx, no answer, no connection) is tried again, with delays that double
+      up to five minutes, and not before the time that a ``Retry-After`` names. Later events of the same instance wait
+      for it, those of other instances do not.
+    * What it refuses (any other answer) is ``invalid``; what was tried ``outbox_max_attempts`` times is ``failed``;
+      what is older than ``outbox_max_age`` is ``expired``. Nobody tries these any more, and no other event waits for
+      them. They stay for thirty days, to be looked at and retried.
+    """
+
+    _app: Client = field(repr=False)
+
+    async def list(
+        self,
+        *,
+        status: OutboxStatus | None = None,
+        instance_id: str | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> list[OutboxEvent]:
+        """Events as the database shows them now: the oldest first, those of one instance in their order.
+
+        Args:
+          status: only those that stand there.
+          instance_id: only those of this instance.
+          limit: the most to return.
+          after: the id of the last event of the page before.
+
+        Raises:
+          RomancyError: if the event that ``after`` names is not there, or no longer.
+        """
+        if status is not None:
+            status = OutboxStatus(status)
+        if not isinstance(limit, int) or limit < 1:
+            raise ValueError(f"limit is a whole number, at least 1, not {limit!r}")
+        running = self._app._now_running()
+        if instance_id is not None and not is_id(instance_id):
+            return []
+        found = None
+        if after is None or is_id(after):
+            found = await running.read(
+                outbox.list_events, status=status, instance_id=instance_id, limit=limit, after=after
+            )
+        if found is None:
+            raise RomancyError(f"there is no event {after!r} in the outbox (any more): list from the beginning")
+        return found
+
+    async def retry(self, event_id: str) -> bool:
+        """Send an event as if it were new: one that failed, expired or is invalid, or that waits for its next attempt.
+
+        Its attempts and its age are counted from now on. If later events of its instance were sent meanwhile, it comes
+        after them.
+
+        Returns:
+          Whether there was such an event. What was sent, or is being sent at this moment, is left alone.
+        """
+        running = self._app._now_running()
+        running.refuse_in_open_session("retry an event")
+        if not is_id(event_id):
+            return False
+        retried = await running.write(outbox.retry, event_id, running.clock.now())
+        running.nudge_relay()
+        return retried
+
+    async def retry_all(self, status: OutboxStatus | None = None) -> int:
+        """Send all events that nobody tries any more as if they were new: see :meth:`retry`.
+
+        Args:
+          status: only those that are ``failed``, ``invalid`` or ``expired``; None: all of these.
+
+        Returns:
+          How many there were.
+        """
+        if status is not None and status not in outbox.DEAD:
+            raise ValueError(f"an event is retried that is failed, invalid or expired, not {status!r}")
+        running = self._app._now_running()
+        running.refuse_in_open_session("retry events")
+        statuses = outbox.DEAD if status is None else (OutboxStatus(status),)
+        retried = await running.write(outbox.retry_all, statuses, running.clock.now())
+        running.nudge_relay()
+        return retried

@@ -1,0 +1,86 @@
+"""What an actor needs of whoever runs it: of its supervisor, that is."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+from attrs import frozen
+
+from ..._observe.dispatcher import Observers
+from ..._storage.database import Database
+from ..._storage.journal.journal import Journal
+from ..._storage.sql.claims import Claim
+from ..._storage.sql.instances import Record
+from ..._tasks.alarms import Alarms
+from ...clock import Clock, Microseconds
+from ...model import ErrorInfo, Status
+from ...retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from ..run.message_table import Waits
+    from .actor import Actor
+
+
+@frozen
+class Settings:
+    """What all actors of a worker share."""
+
+    retry: RetryPolicy
+    max_payload: int
+    idle_timeout: Microseconds
+    lease_time: Microseconds
+    code_version: str | None = None
+    """Of the code of the workflows; None: see :func:`.code_version`."""
+
+
+class Home(Protocol):
+    """What an actor needs of its supervisor."""
+
+    settings: Settings
+    clock: Clock
+    database: Database
+    journal: Journal
+    thread_limiter: trio.CapacityLimiter
+    observers: Observers | None
+    """Those who call the hooks; None: there are none."""
+    alarms: Alarms
+    idle: int
+    """How many actors only wait."""
+
+    def start_soon(self, fn: Callable[[], Awaitable[object]]) -> None:
+        """Run a task in the supervisor's nursery."""
+        ...
+
+    def ended(self, actor: Actor, status: Status, output: str | None, error: ErrorInfo | None) -> None:
+        """The instance has this status now, durably."""
+        ...
+
+    def released(self, actor: Actor) -> None:
+        """The instance is given back, durably."""
+        ...
+
+    def goes_on(self, claim: Claim, first: Record) -> None:
+        """An instance has recurred, durably, and this worker owns the next of its chain, whose journal begins so."""
+        ...
+
+    def left_to_others(self, actor: Actor, error: ErrorInfo) -> None:
+        """The instance is given back, durably: its journal does not fit the code, and may fit that of others."""
+        ...
+
+    def progressed(self, actor: Actor) -> None:
+        """What the instance does now has not taken its process down."""
+        ...
+
+    def has_room_for_more(self) -> None:
+        """One more actor only waits."""
+        ...
+
+    def look_for(self, waits: Waits) -> None:
+        """Look into the database for messages, and tell them."""
+        ...
+
+    def mail_sent(self) -> None:
+        """Messages, or events for the broker, have been stored without the journal."""
+        ...

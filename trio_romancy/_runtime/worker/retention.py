@@ -1,0 +1,54 @@
+"""Deletes messages that have been kept long enough, and channels that nobody uses any more."""
+
+from __future__ import annotations
+
+import random
+
+import trio
+
+from ..._storage.database import Database
+from ..._storage.outages import patiently
+from ..._storage.sql.messages import delete_idle_channels, delete_old_messages, oldest_message
+from ...clock import Clock, Microseconds
+
+_AT_ONCE = 1000
+"""Rows in one transaction, so that nobody waits long for it."""
+_LOOK_EVERY = 3600.0
+"""Seconds after which to look whether other processes have sent something."""
+
+
+class Retention:
+    """Sleeps until a message becomes too old. Under virtual time it never wakes for nothing."""
+
+    def __init__(self, database: Database, clock: Clock, keep: Microseconds) -> None:
+        self._database = database
+        self._clock = clock
+        self._keep = keep
+        self._sent = trio.Event()
+
+    def nudge(self) -> None:
+        """A message has been sent."""
+        self._sent.set()
+
+    async def run(self) -> None:
+        """Clean up until cancelled."""
+        begun = self._clock.now()
+        while True:
+            self._sent = trio.Event()
+            oldest = await patiently(self._database, self._database.read, oldest_message)
+            if oldest is None:
+                with trio.CancelScope() as scope:
+                    if not self._database.is_exclusive:
+                        scope.deadline = trio.current_time() + _LOOK_EVERY
+                    await self._sent.wait()
+                continue
+            # Not for each message by itself, and not in all processes at once. Nor as soon as a worker runs: instances
+            # that waited while none did get their messages first.
+            due = max(oldest + self._keep, begun) + round(self._keep * random.uniform(0.01, 0.05))
+            await self._clock.sleep_until(due)
+            await self._delete(self._clock.now() - self._keep)
+
+    async def _delete(self, before: Microseconds) -> None:
+        for delete in (delete_old_messages, delete_idle_channels):
+            while await patiently(self._database, self._database.run, delete, before, _AT_ONCE) == _AT_ONCE:
+                await trio.lowlevel.checkpoint()

@@ -1,0 +1,245 @@
+"""URLs of database servers: which driver, and with which arguments."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from importlib.util import find_spec
+from typing import Any
+
+from attrs import frozen
+from sqlalchemy import URL
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from ...errors import DatabaseError
+
+CONNECT_TIMEOUT = 5
+"""Seconds in which a server must have accepted a connection, unless the URL says otherwise."""
+
+
+Host = tuple[str, int | None]
+"""A name or an address, and a port; None: the usual one."""
+
+
+@frozen
+class Server:
+    """A database on a server."""
+
+    name: str
+    """What to call it in messages: the URL without its password."""
+    url: URL
+    connect_args: dict[str, Any]
+    must_encrypt: bool
+    """Whether nothing may be sent over a connection without TLS."""
+    blocking_url: URL | None
+    """The same through a driver that blocks, where that is the faster one for who writes all the time."""
+    hosts: tuple[Host, ...] = ()
+    """If there are several, all that it can be reached at. The URL has the first."""
+
+
+@frozen
+class _Driver:
+    """How a family of databases is reached."""
+
+    name: str
+    """As SQLAlchemy calls it."""
+    extra: str
+    """What to install for it."""
+    timeout: str
+    """What the driver calls the time that connecting may take."""
+    tls_mode: str
+    tls_files: tuple[str, str, str]
+    """What the URL calls the certificates of authorities, its own certificate, and the key of that."""
+    options: frozenset[str]
+    """What else the URL may say."""
+    blocking: str | None = None
+    """Its twin that blocks, and takes the same arguments."""
+
+
+_MYSQL = _Driver(
+    "aiomysql",
+    "mysql",
+    "connect_timeout",
+    "ssl_mode",
+    ("ssl_ca", "ssl_cert", "ssl_key"),
+    frozenset({"unix_socket"}),
+    blocking="pymysql",
+)
+_POSTGRESQL = _Driver(
+    "asyncpg",
+    "postgresql",
+    "timeout",
+    "sslmode",
+    ("sslrootcert", "sslcert", "sslkey"),
+    frozenset({"host", "port", "target_session_attrs"}),
+)
+_DRIVERS = {
+    "mysql": ("mysql", _MYSQL),
+    "mariadb": ("mysql", _MYSQL),
+    "postgres": ("postgresql", _POSTGRESQL),
+    "postgresql": ("postgresql", _POSTGRESQL),
+}
+
+SCHEMES = (*_DRIVERS, "sqlite")
+
+# The names of libpq and of the mysql client mean the same five things.
+_MODES = {
+    "disable": "disable",
+    "disabled": "disable",
+    "prefer": "prefer",
+    "preferred": "prefer",
+    "require": "require",
+    "required": "require",
+    "verify-ca": "verify-ca",
+    "verify_ca": "verify-ca",
+    "verify-full": "verify-full",
+    "verify_identity": "verify-full",
+}
+
+
+# As SQLAlchemy has it: a password may hold anything but an @.
+_SEVERAL_HOSTS = re.compile(
+    r"(?P<before>[^:/]+://(?:[^:/@]*(?::[^@]*)?@)?)(?P<hosts>[^/?@]*,[^/?@]*)(?P<after>[/?].*)?$", re.DOTALL
+)
+_HOST = re.compile(r"(?:\[(?P<address>[^\[\]\s]+)\]|(?P<name>[^:\[\]\s]+))(?::(?P<port>\d{1,5}))?")
+_OF_ONE_HOST = ("host", "port", "unix_socket")
+
+
+def read_url(text: str) -> tuple[URL, tuple[Host, ...]]:
+    """A URL with one host, or with several: ``mysql://user@one:3306,two:3306/database``. Then it is that of the first.
+
+    Raises:
+      ArgumentError, ValueError: if it is none.
+    """
+    several = _SEVERAL_HOSTS.match(text)
+    if several is None:
+        return make_url(text), ()
+    hosts = tuple(map(_read_host, several["hosts"].split(",")))
+    first, _, _ = several["hosts"].partition(",")
+    return make_url(several["before"] + first + (several["after"] or "")), hosts
+
+
+def _read_host(text: str) -> Host:
+    host = _HOST.fullmatch(text)
+    port = None if host is None or host["port"] is None else int(host["port"])
+    if host is None or (port is not None and not 1 <= port <= 65535):
+        raise ValueError(f"{text!r} is no host")
+    return host["address"] or host["name"], port
+
+
+def file_of(url: str) -> str | None:
+    """The file that a SQLite database is in: empty, if it is in memory. None for everything else."""
+    if url == ":memory:":
+        return ""
+    if "://" not in url:
+        return url
+    try:
+        parsed, _ = read_url(url)
+    except (ArgumentError, ValueError):
+        return None
+    if parsed.get_backend_name() != "sqlite":
+        return None
+    return "" if parsed.database in (None, ":memory:") else parsed.database
+
+
+def shown_url(url: str) -> str:
+    """The URL as it may be shown: without its password and its options."""
+    if "://" not in str(url):
+        return str(url)
+    try:
+        parsed, hosts = read_url(url)
+    except (ArgumentError, ValueError):
+        return "the database URL"
+    shown = parsed.set(query={}).render_as_string(hide_password=True)
+    if not hosts:
+        return shown
+    first, *others = (_shown_host(*host) for host in hosts)
+    # The first place where it can be: a user's name and password come before it, and hold no @ that is not encoded.
+    begins = shown.index(first, shown.index("://") + 3 if "@" not in shown else shown.index("@") + 1)
+    return shown[:begins] + ",".join((first, *others)) + shown[begins + len(first) :]
+
+
+def _shown_host(name: str, port: int | None) -> str:
+    name = f"[{name}]" if ":" in name else name
+    return name if port is None else f"{name}:{port}"
+
+
+def parse_server(url: URL, shown: str, hosts: tuple[Host, ...] = ()) -> Server:
+    """What a URL of a database server means.
+
+    Args:
+      shown: the URL without its password.
+      hosts: if there are several, all of them.
+
+    Raises:
+      DatabaseError: if it is not one, or what it needs is not installed or not there.
+    """
+    scheme, _, driver_name = url.drivername.partition("+")
+    if scheme not in _DRIVERS:
+        raise DatabaseError(f"{shown}: the scheme of a database URL is one of {', '.join(sorted(SCHEMES))}")
+    dialect, driver = _DRIVERS[scheme]
+    if driver_name not in ("", driver.name):
+        raise DatabaseError(f"{shown}: {scheme} is reached with {driver.name}; write {scheme}://...")
+    if find_spec(driver.name) is None:
+        raise DatabaseError(f"{shown}: {driver.name} is not installed; run: pip install 'trio_romancy[{driver.extra}]'")
+    if not url.database:
+        raise DatabaseError(f"{shown}: it names no database; it looks like {scheme}://user@host/database")
+    if hosts and (clash := [name for name in _OF_ONE_HOST if name in url.query]):
+        raise DatabaseError(f"{shown}: it names several hosts, and {clash[0]} would be another")
+    options = {key: value if isinstance(value, str) else value[-1] for key, value in url.query.items()}
+    arguments: dict[str, Any] = {driver.timeout: _seconds(options.pop("connect_timeout", CONNECT_TIMEOUT), shown)}
+    mode = _tls_mode(options.pop(driver.tls_mode, None), driver, shown)
+    files = [options.pop(name, None) for name in driver.tls_files]
+    if mode is None and any(files):
+        mode = "verify-full" if files[0] else "require"
+    if driver is _POSTGRESQL and mode in ("disable", "prefer"):
+        arguments["ssl"] = mode
+    elif mode not in (None, "disable"):
+        arguments["ssl"] = _tls(mode, files, shown)
+    if unknown := sorted(options.keys() - driver.options):
+        known = sorted({*driver.options, *driver.tls_files, driver.tls_mode, "connect_timeout"})
+        raise DatabaseError(f"{shown}: unknown option {unknown[0]!r}; it knows {', '.join(known)}")
+    if driver is _MYSQL:
+        arguments["charset"] = "utf8mb4"
+    target = url.set(drivername=f"{dialect}+{driver.name}", query=options)
+    blocking = None if driver.blocking is None else target.set(drivername=f"{dialect}+{driver.blocking}")
+    must_encrypt = mode in ("require", "verify-ca", "verify-full")
+    return Server(shown, target, arguments, must_encrypt, blocking, hosts)
+
+
+def _seconds(text: str | int, shown: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds < float("inf"):
+        raise DatabaseError(f"{shown}: connect_timeout is a number of seconds, not {text!r}")
+    return seconds
+
+
+def _tls_mode(text: str | None, driver: _Driver, shown: str) -> str | None:
+    if text is None:
+        return None
+    try:
+        return _MODES[text.lower()]
+    except KeyError:
+        known = ", ".join(dict.fromkeys(_MODES.values()))
+        raise DatabaseError(f"{shown}: {driver.tls_mode} is one of {known}, not {text!r}") from None
+
+
+def _tls(mode: str, files: list[str | None], shown: str) -> Any:
+    authorities, certificate, key = files
+    try:
+        context = ssl.create_default_context(cafile=authorities)
+        if certificate is not None:
+            context.load_cert_chain(certificate, key)
+    except OSError as error:  # ssl.SSLError is one
+        named = ", ".join(file for file in files if file is not None)
+        raise DatabaseError(f"{shown}: the TLS files ({named}) cannot be used: {error}") from error
+    if mode == "require" and authorities is not None:
+        mode = "verify-ca"  # as libpq has it
+    context.check_hostname = mode == "verify-full"
+    if mode in ("prefer", "require"):
+        context.verify_mode = ssl.CERT_NONE
+    return context

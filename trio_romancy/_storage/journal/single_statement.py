@@ -1,0 +1,120 @@
+"""A batch of the journal in one statement: fence, new instances, ends of workflow functions and entries.
+
+On PostgreSQL a statement can write several tables, and is a transaction of its own. So the batches of which there are
+most take one round trip instead of up to eight. Each part names the fence: where that finds no row, nothing is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ARRAY, ColumnElement, Connection, any_, bindparam, exists, func, insert, literal, select
+
+from ..._data.codec import dumps
+from ...clock import Microseconds
+from ..dialects import json_rows
+from ..sql.instances import CLOSING, cancel_requests, closing
+from ..sql.messages import LAST_MESSAGE
+from ..sql.tables import history, instances
+from ..sql.workers import FENCE_BATCH, Lease, check_lease, fence_values
+
+Rows = Sequence[dict[str, Any]]
+
+_fence = FENCE_BATCH.returning(literal(1).label("held")).cte("fence")
+_is_held = exists(select(_fence.c.held))
+
+_given = [column for column in instances.columns if column is not instances.c.started_after]
+_new = json_rows("starts", {column.name: column.type for column in _given})
+_started = (
+    insert(instances)
+    .from_select(
+        [*(column.name for column in _given), "started_after"],
+        select(*_new.columns, func.coalesce(LAST_MESSAGE.scalar_subquery(), 0)).where(_is_held),
+    )
+    .returning(instances.c.started_after)
+    .cte("started")
+)
+
+_ends = json_rows("ends", CLOSING | {column.name: column.type for column in history.columns})
+_ended = bindparam("ended", type_=ARRAY(instances.c.instance_id.type))
+_locked = (
+    select(instances.c.instance_id)
+    .where(instances.c.instance_id == any_(_ended), _is_held)
+    .order_by(instances.c.instance_id + "")  # as others lock them; not by walking through the whole index
+    .with_for_update()
+    .cte("locked")
+)
+_closed = (
+    closing(lambda name: _ends.c[name])
+    .where(instances.c.instance_id == any_(select(_locked.c.instance_id).scalar_subquery()))
+    .returning(instances.c.instance_id)
+    .cte("closed")
+)
+_last_entries = (
+    insert(history)
+    .from_select(
+        [column.name for column in history.columns],
+        select(*(_ends.c[column.name] for column in history.columns)).where(
+            _ends.c.id.in_(select(_closed.c.instance_id))
+        ),
+    )
+    .cte("last_entries")
+)
+
+_entries = json_rows("entries", {column.name: column.type for column in history.columns})
+_entered = (
+    insert(history)
+    .from_select([column.name for column in history.columns], select(*_entries.columns).where(_is_held))
+    .cte("entered")
+)
+
+
+def _count(rows: Any) -> ColumnElement[int]:
+    return select(func.count()).select_from(rows).scalar_subquery()
+
+
+_write = select(
+    _count(_fence).label("held"),
+    _count(_closed).label("closed"),
+    func.coalesce(select(func.max(_started.c.started_after)).scalar_subquery(), 0).label("started_after"),
+).add_cte(_last_entries, _entered)
+
+
+def write_at_once(
+    connection: Connection,
+    lease: Lease,
+    expires_at: Microseconds,
+    number: int,
+    starts: Rows,
+    ends: Rows,
+    entries: Rows,
+) -> tuple[int, dict[str, str]]:
+    """Write batch ``number``, unless it was committed already, in a transaction that consists of nothing else.
+
+    Args:
+      ends: what :func:`.instances.closing` takes, together with the entry for each.
+
+    Returns the last message that was sent before the new instances were started; and the cancel requests that came
+    before some of the ends, which are not written then: the reason, as JSON text, by instance id.
+
+    Raises:
+      LeaseLostError: if the lease was ended.
+    """
+    values = fence_values(lease, expires_at) | {
+        "number": number,
+        "starts": dumps(starts),
+        "ends": dumps(ends),
+        "ended": [row["id"] for row in ends],
+        "entries": dumps(entries),
+    }
+    written = connection.execute(_write, values).one()
+    if not written.held:
+        check_lease(connection, lease)  # and so it was committed before, and only the answer was lost
+    elif written.closed == len(ends):
+        return written.started_after, {}
+    started_after = connection.execute(_started_after, {"id": starts[0]["instance_id"]}).scalar_one() if starts else 0
+    return started_after, cancel_requests(connection, [row["id"] for row in ends])
+
+
+_started_after = select(instances.c.started_after).where(instances.c.instance_id == bindparam("id"))

@@ -1,0 +1,147 @@
+"""What is sent: checked at the door, and turned into rows. Nothing is stored of what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+from .._data.codec import codec
+from .._data.ids import checked_id
+from ..clock import Microseconds, from_datetime
+from ..errors import InvalidDataError, InvalidInputError, PayloadTooLargeError, Problem
+from .sql.messages import new_message
+
+DEFAULT_SOURCE = "trio_romancy"
+"""The source of events whose sender names none."""
+
+
+def event_row(
+    type: str,
+    data: object,
+    *,
+    source: str,
+    id: str,
+    subject: str | None,
+    to: str | None,
+    time: datetime | None,
+    metadata: Mapping[str, Any] | None,
+    now: Microseconds,
+    max_payload: int,
+) -> dict[str, Any]:
+    """The row of an event.
+
+    Raises:
+      InvalidInputError: naming everything that is wrong with it.
+      PayloadTooLargeError: if its data are larger than ``max_payload``.
+    """
+    what = "the event cannot be sent"
+    problems = _problems(type=type, source=source, id=id)
+    if subject is not None:
+        problems += _problems(subject=subject)
+    if to is not None:
+        problems += _problems(to=to)
+    event_time = None
+    if time is not None:
+        try:
+            event_time = from_datetime(time)
+        except (AttributeError, TypeError, ValueError) as error:
+            problems.append(Problem("$.time", str(error)))
+    texts = _texts(what, data, metadata, max_payload, problems)
+    return new_message(
+        type,
+        texts[0],
+        now,
+        addressee=to,
+        subject=subject,
+        source=source,
+        event_id=id,
+        event_time=event_time,
+        metadata=texts[1],
+    )
+
+
+def message_row(
+    channel: str,
+    data: object,
+    *,
+    metadata: Mapping[str, Any] | None,
+    to: str | None,
+    now: Microseconds,
+    max_payload: int,
+    sender: str | None = None,
+    id: str | None = None,
+) -> dict[str, Any]:
+    """The row of a message on a channel.
+
+    Args:
+      id: what tells it from others, if it may come to be stored twice.
+
+    Raises:
+      InvalidInputError: naming everything that is wrong with it.
+      PayloadTooLargeError: if its data are larger than ``max_payload``.
+    """
+    what = "the message cannot be sent"
+    problems = _problems(channel=channel)
+    if to is not None:
+        problems += _problems(to=to)
+    texts = _texts(what, data, metadata, max_payload, problems)
+    return new_message(channel, texts[0], now, addressee=to, event_id=id, sender=sender, metadata=texts[1])
+
+
+def check_names(what: str, **names: object) -> None:
+    """Raise :class:`InvalidInputError`, naming ``what`` cannot be done, if one of these can be no name."""
+    if problems := _problems(**names):
+        raise InvalidInputError(what, problems)
+
+
+def _problems(**names: object) -> list[Problem]:
+    problems = []
+    for name, value in names.items():
+        try:
+            checked_id(value, f"its {name}")
+        except ValueError as error:
+            problems.append(Problem(f"$.{name}", str(error)))
+    return problems
+
+
+def _texts(
+    what: str, data: object, metadata: Mapping[str, Any] | None, max_payload: int, problems: list[Problem]
+) -> tuple[str, str | None]:
+    text, metadata_text = "null", None
+    try:
+        text = to_json(data)
+    except InvalidDataError as error:
+        problems += [Problem(f"$.data{problem.path[1:]}", problem.message) for problem in error.problems]
+    if metadata is not None:
+        try:
+            if not isinstance(metadata, Mapping):
+                raise InvalidDataError(what, [Problem("$", f"expected a mapping, got {metadata!r}")])
+            metadata_text = to_json(dict(metadata))
+        except InvalidDataError as error:
+            problems += [Problem(f"$.metadata{problem.path[1:]}", problem.message) for problem in error.problems]
+    if problems:
+        raise InvalidInputError(what, problems)
+    size = len(text) + len(metadata_text or "")
+    if size > max_payload:
+        raise PayloadTooLargeError(
+            f"{what}: its data are {size} bytes of JSON, and max_payload is {max_payload}; store them elsewhere and "
+            f"send a reference"
+        )
+    return text, metadata_text
+
+
+def to_json(value: object) -> str:
+    """A value as JSON text: plain JSON data, or one value of a type that can be stored.
+
+    Raises:
+      InvalidDataError: naming every place that cannot be stored.
+    """
+    if value is None or (isinstance(value, (bool, int, float, str, list, dict)) and not isinstance(value, Enum)):
+        return codec(Any).encode(value)[0]
+    try:
+        kind = codec(type(value))
+    except TypeError as error:
+        raise InvalidDataError("this value cannot be stored", [Problem("$", str(error))]) from None
+    return kind.encode(value)[0]

@@ -1,0 +1,143 @@
+"""SQL about chains: instances that recurred, each of which went on as the next.
+
+A chain goes by the id of its first instance, the origin. Messages to any of them are addressed to the origin, so that
+the one that runs now gets what was sent to those before it. Only the last one has not recurred.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import asdict, field, frozen
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Row,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.exc import IntegrityError
+
+from ..._data.codec import dumps
+from ...clock import Microseconds
+from ...errors import InstanceExistsError
+from ...model import Status
+from .tables import history, history_archive, instances, messages
+
+_entries = [column.name for column in history.columns]
+_archive = insert(history_archive).from_select(
+    _entries, select(*history.columns).where(history.c.instance_id == bindparam("ended"))
+)
+LASTS = [status for status in Status if status is not Status.RECURRED]
+"""What only the last of a chain can be. Said so, one range of the index for each, however long the chain is."""
+_forget = delete(history).where(history.c.instance_id == bindparam("ended"))
+
+
+@frozen
+class Luggage:
+    """What an instance knows of messages, for the one that goes on: what is not consumed goes along."""
+
+    received: list[tuple[str, str | None, int]] = field(factory=list)
+    """Channel and subject of waits for events, and the last that one of them has got."""
+    consumed: dict[str, list[int]] = field(factory=dict)
+    """By type, events that some wait has got, which waits with another subject may not get any more."""
+    subscriptions: dict[str, tuple[str, int]] = field(factory=dict)
+    """By channel, the mode, and up to which message everything was received."""
+    left: dict[str, int] = field(factory=dict)
+    """Channels that were subscribed to before, and the last message that can have been received then."""
+
+    @property
+    def is_heavy(self) -> bool:
+        """Whether there is something in it that may be out of date."""
+        return bool(self.received or self.consumed or self.left)
+
+    def since(self, oldest: int) -> Luggage:
+        """The same without what is about messages that are not kept any more."""
+        consumed = {channel: [seq for seq in seqs if seq >= oldest] for channel, seqs in self.consumed.items()}
+        return Luggage(
+            [one for one in self.received if one[2] >= oldest],
+            {channel: seqs for channel, seqs in consumed.items() if seqs},
+            self.subscriptions,
+            {channel: seq for channel, seq in self.left.items() if seq >= oldest},
+        )
+
+
+@frozen
+class Successor:
+    """Who goes on when an instance recurs."""
+
+    row: dict[str, Any]
+    entry: dict[str, Any]
+    """The first entry of its journal, without payload."""
+    luggage: Luggage
+    """What it takes along, which is the payload."""
+
+
+def continue_chain(connection: Connection, ended: str, successor: Successor) -> None:
+    """Archive the journal of an instance that has recurred, and store the next, with what it takes along.
+
+    Its origin must have been touched: whoever looks for the last of the chain comes before or after.
+    """
+    origin = successor.row["origin"]
+    connection.execute(_archive, {"ended": ended})
+    connection.execute(_forget, {"ended": ended})
+    try:
+        connection.execute(insert(instances), [successor.row])
+    except IntegrityError as error:
+        raise InstanceExistsError(successor.row["instance_id"], f"no place in the chain of {origin!r}") from error
+    luggage = successor.luggage
+    if luggage.is_heavy:
+        luggage = luggage.since(oldest_message(connection))
+    connection.execute(insert(history), [successor.entry | {"payload": dumps(asdict(luggage))}])
+
+
+def is_of(chain: ColumnElement[str] | str) -> ColumnElement[bool]:
+    """Whether an instance belongs to the chain with that origin."""
+    return or_(instances.c.instance_id == chain, instances.c.origin == chain)
+
+
+def last_of(connection: Connection, instance_id: str) -> str | None:
+    """The last instance of the chain that an instance belongs to; None if there is none."""
+    origin = connection.execute(select(instances.c.origin).where(instances.c.instance_id == instance_id)).scalar()
+    last = end_of(connection, origin or instance_id)
+    return None if last is None else str(last.instance_id)
+
+
+def end_of(connection: Connection, origin: str) -> Row[Any] | None:
+    """The row of the last instance of a chain, whether it has ended or not; None if there is none."""
+    return connection.execute(_last, {"origin_": origin}).first()
+
+
+_last = select(instances).where(is_of(bindparam("origin_")), instances.c.status.in_(LASTS))
+
+
+def oldest_message(connection: Connection) -> int:
+    """The smallest number of a message that is still kept: nothing before it can be received any more."""
+    oldest: int | None = connection.execute(select(func.min(messages.c.seq))).scalar()
+    return oldest or 0
+
+
+def touch(connection: Connection, instance_ids: list[str], now: Microseconds) -> None:
+    """Write the rows of instances without changing what they say: who else writes them comes before or after.
+
+    It is a change and no locked read, so that a cluster which certifies what has changed (Galera) sees it.
+    """
+    if instance_ids:
+        connection.execute(_touch, {"ids": sorted(set(instance_ids)), "now": now})
+
+
+NOW = bindparam("now", type_=BigInteger())
+"""Microseconds since the epoch: a parameter."""
+_before = instances.c.updated_at
+LATER = case((_before < NOW, NOW), else_=_before + 1)
+"""What to set ``updated_at`` to, so that it changes whatever it was, when it is :data:`NOW`."""
+WITH_ID = instances.c.instance_id.in_(bindparam("ids", expanding=True))
+"""Whether an instance has one of the ``ids``."""
+_touch = update(instances).where(WITH_ID).values(updated_at=LATER)

@@ -1,0 +1,67 @@
+"""SQL that finds out whether a database is fit for the work, and what there is left lying. It changes nothing."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, delete, false, func, insert, select, update
+from sqlalchemy.schema import CreateTable
+
+from ...clock import Microseconds
+from ...model import Status
+from ..dialects import ddl_commits
+from .outbox import DEAD
+from .tables import instances, metadata, outbox
+
+TABLES = tuple(metadata.tables)
+"""The names of all tables."""
+
+RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
+"""What a worker must be allowed to do in each of them."""
+
+
+def use_right(connection: Connection, table_name: str, right: str) -> None:
+    """Use a right on a table, on none of its rows. The database raises if we do not have it."""
+    table = metadata.tables[table_name]
+    first = next(iter(table.columns))
+    none = false()
+    statements = {
+        "SELECT": select(first).where(none),
+        "INSERT": insert(table).from_select(list(table.columns), select(table).where(none)),
+        "UPDATE": update(table).where(none).values({first: first}),
+        "DELETE": delete(table).where(none),
+    }
+    connection.execute(statements[right])
+
+
+def use_right_to_create(connection: Connection, *, tables_exist: bool) -> bool:
+    """Use the right to make tables. The database raises if we do not have it. The transaction must be rolled back.
+
+    Returns False, and does nothing, if that would leave something behind.
+    """
+    if not tables_exist and ddl_commits(connection):
+        return False
+    # Whoever may not is refused also where the table exists.
+    connection.execute(CreateTable(instances, if_not_exists=True))
+    return True
+
+
+def has_instances(connection: Connection) -> bool:
+    """Whether there is any instance."""
+    return connection.execute(select(instances.c.instance_id).limit(1)).first() is not None
+
+
+def overdue(connection: Connection, before: Microseconds) -> dict[str, int]:
+    """How many instances have been due since before that time and have no worker, by workflow."""
+    is_due = instances.c.owner.is_(None), instances.c.wake_at <= before
+    found = select(instances.c.workflow, func.count().label("number")).where(*is_due).group_by(instances.c.workflow)
+    return {row.workflow: row.number for row in connection.execute(found)}
+
+
+def stuck_instances(connection: Connection, limit: int) -> list[str]:
+    """Ids of stuck instances, the newest first."""
+    found = select(instances.c.instance_id).where(instances.c.status == Status.STUCK)
+    return list(connection.execute(found.order_by(instances.c.created_at.desc()).limit(limit)).scalars())
+
+
+def dead_events(connection: Connection) -> int:
+    """How many events of the outbox nobody tries any more."""
+    return connection.execute(select(func.count()).where(outbox.c.status.in_(DEAD))).scalar_one()

@@ -1,0 +1,460 @@
+"""SQL about instances and their journals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from attrs import asdict
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    Update,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.types import TypeEngine
+
+from ..._data.codec import dumps, loads
+from ..._tasks.fast_frozen import frozen
+from ...clock import Microseconds, to_datetime
+from ...errors import InstanceExistsError
+from ...model import Entry, ErrorInfo, Instance, Kind, Status
+from ..dialects import UpdateMany, insert_if_absent, notify_workers
+from .chains import WITH_ID, last_of
+from .tables import history, history_archive, instances, misfits
+
+IN_LIST = 500
+"""The most values in one IN list."""
+CANCELLABLE = (Status.PENDING, Status.RUNNING, Status.WAITING, Status.STUCK)
+"""In which a cancel request is accepted."""
+
+
+@frozen
+class Record:
+    """One entry as it is stored."""
+
+    seq: int
+    operation_id: str
+    kind: Kind
+    payload: Any
+    """Plain JSON data."""
+    recorded_at: Microseconds
+
+
+@frozen
+class Cancelled:
+    """What became of a cancel request."""
+
+    accepted: bool
+    """Whether the instance will end as cancelled because of it (or of an earlier request)."""
+    status: Status
+
+
+# -- writing: parts of a batch of the journal --------------------------------------------------------------------------
+
+_insert_instance = insert(instances)
+_insert_instance_if_absent = insert_if_absent(instances)
+_insert_entry = insert(history)
+
+
+def closing(given: Callable[[str], ColumnElement[Any]]) -> Update:
+    """Set the status that the end of a workflow function means, unless a cancel request came first.
+
+    Args:
+      given: what stands for each of :data:`CLOSING`, of which :func:`closing_row` makes the values.
+    """
+    mine = update(instances).where(instances.c.instance_id == given("id"), instances.c.cancel_requested.is_(None))
+    return mine.values(
+        status=given("status_"),
+        output=given("output_"),
+        error=given("error_"),
+        owner=given("owner_"),
+        wake_at=None,
+        updated_at=given("now"),
+        finished_at=given("finished"),
+    )
+
+
+def _change(given: Callable[[str], ColumnElement[Any]]) -> Update:
+    # Whoever wants attention sooner than the actor knows of has set wake_at meanwhile: keep the earlier time.
+    wake_at = case(
+        (given("settled"), None),
+        (instances.c.wake_at < func.coalesce(given("wake"), instances.c.wake_at + 1), instances.c.wake_at),
+        else_=given("wake"),
+    )
+    return (
+        update(instances)
+        .where(instances.c.instance_id == given("id"))
+        .values(
+            status=given("status_"),
+            error=func.coalesce(given("error_"), instances.c.error),
+            owner=given("owner_"),
+            wake_at=wake_at,
+            recoveries=0,
+            updated_at=given("now"),
+            finished_at=given("finished"),
+        )
+    )
+
+
+_common: dict[str, TypeEngine[Any]] = {
+    "id": instances.c.instance_id.type,
+    "status_": instances.c.status.type,
+    "error_": instances.c.error.type,
+    "owner_": instances.c.owner.type,
+    "now": BigInteger(),
+    "finished": BigInteger(),
+}
+CLOSING: dict[str, TypeEngine[Any]] = _common | {"output_": instances.c.output.type}
+"""What is needed to close an instance, and its types."""
+
+_close_all = UpdateMany(closing, **CLOSING)
+_change_all = UpdateMany(_change, **_common, wake=BigInteger(), settled=Boolean())
+
+_holders = select(
+    instances.c.instance_id,
+    instances.c.workflow,
+    instances.c.input,
+    instances.c.owner,
+    instances.c.created_at,
+    instances.c.parent_id,
+).where(WITH_ID)
+_cancel_requests = select(instances.c.instance_id, instances.c.cancel_requested).where(
+    WITH_ID, instances.c.cancel_requested.is_not(None)
+)
+
+
+def insert_instances(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Store new instances. Their ids must be new."""
+    connection.execute(_insert_instance, rows)
+
+
+def insert_instances_if_absent(connection: Connection, rows: Sequence[dict[str, Any]]) -> dict[str, Row[Any]]:
+    """Store new instances, except those whose id is taken. Returns the rows that now hold those ids."""
+    connection.execute(_insert_instance_if_absent, rows)
+    return {row.instance_id: row for row in _by_id(connection, _holders, [row["instance_id"] for row in rows])}
+
+
+def insert_entries(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Store journal entries. A key that is taken is an error: an instance has one writer."""
+    connection.execute(_insert_entry, rows)
+
+
+def close_instances(connection: Connection, rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Set the status that the end of their workflow function means, except where a cancel request came first.
+
+    Returns those requests: the reason, as JSON text, by instance id.
+    """
+    if _close_all.execute(connection, rows) == len(rows):
+        return {}
+    return cancel_requests(connection, [row["id"] for row in rows])
+
+
+def cancel_requests(connection: Connection, instance_ids: Sequence[str]) -> dict[str, str]:
+    """The cancel requests that were accepted: the reason, as JSON text, by instance id."""
+    found = _by_id(connection, _cancel_requests, instance_ids)
+    return {row.instance_id: row.cancel_requested for row in found}
+
+
+def start_instance(connection: Connection, row: dict[str, Any]) -> None:
+    """Store one new instance, or find it stored already.
+
+    Raises:
+      InstanceExistsError: if the id is taken by another workflow or input.
+    """
+    found = insert_instances_if_absent(connection, [row])[row["instance_id"]]
+    if (conflict := conflict_with(row, found)) is not None:
+        raise conflict
+
+
+def conflict_with(row: dict[str, Any], found: Row[Any]) -> InstanceExistsError | None:
+    """Why a new instance is not the one that is stored under its id; None if it is."""
+    if found.workflow != row["workflow"]:
+        return InstanceExistsError(row["instance_id"], f"workflow {found.workflow!r}, not {row['workflow']!r}")
+    if found.input != row["input"] and loads(found.input) != loads(row["input"]):
+        return InstanceExistsError(row["instance_id"], "another input")
+    return None
+
+
+def update_instances(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Set status, owner, wake-up and finishing time, and the error where one is given.
+
+    An actor that comes to say so has made progress, so what its instance outlived no longer counts against it.
+    """
+    _change_all.execute(connection, rows)
+
+
+def set_details(connection: Connection, details: Mapping[str, str]) -> None:
+    """Store what instances say of themselves: JSON text, by instance id."""
+    rows = [{"id": instance_id, "text": details[instance_id]} for instance_id in sorted(details)]
+    connection.execute(_set_details, rows)
+
+
+_set_details = update(instances).where(instances.c.instance_id == bindparam("id")).values(details=bindparam("text"))
+
+
+def _by_id(connection: Connection, query: Select[Any], instance_ids: Sequence[str]) -> list[Row[Any]]:
+    found: list[Row[Any]] = []
+    for start in range(0, len(instance_ids), IN_LIST):
+        found += connection.execute(query, {"ids": instance_ids[start : start + IN_LIST]}).all()
+    return found
+
+
+def new_row(
+    instance_id: str,
+    workflow: str,
+    input_text: str,
+    now: Microseconds,
+    *,
+    owner: str | None,
+    trace: str | None = None,
+) -> dict[str, Any]:
+    """A new instance: running at its owner, or pending and due now.
+
+    Args:
+      trace: JSON text of the trace context that it is started in; None: none.
+    """
+    return {
+        "instance_id": instance_id,
+        "workflow": workflow,
+        "status": Status.PENDING if owner is None else Status.RUNNING,
+        "input": input_text,
+        "owner": owner,
+        "wake_at": now if owner is None else None,
+        "recoveries": 0,
+        "started_after": 0,  # known when it is stored
+        "trace": trace,
+        "created_at": now,
+        "updated_at": now,
+    }
+
+
+def update_row(
+    instance_id: str,
+    status: Status,
+    now: Microseconds,
+    *,
+    owner: str | None,
+    wake_at: Microseconds | None = None,
+    error: ErrorInfo | None = None,
+) -> dict[str, Any]:
+    """What :func:`update_instances` takes."""
+    return {
+        "id": instance_id,
+        "status_": status,
+        "error_": None if error is None else error_text(error),
+        "owner_": owner,
+        "wake": wake_at,
+        "settled": status.is_final,
+        "now": now,
+        "finished": now if status.is_final else None,
+    }
+
+
+def closing_row(
+    instance_id: str,
+    status: Status,
+    now: Microseconds,
+    *,
+    owner: str | None,
+    output: str | None,
+    error: ErrorInfo | None,
+) -> dict[str, Any]:
+    """What :func:`close_instances` takes."""
+    return {
+        "id": instance_id,
+        "status_": status,
+        "output_": output,
+        "error_": None if error is None else error_text(error),
+        "owner_": owner,
+        "now": now,
+        "finished": now if status.is_final else None,
+    }
+
+
+# -- asking for something ----------------------------------------------------------------------------------------------
+
+
+def request_cancel(connection: Connection, instance_id: str, reason: str | None, now: Microseconds) -> Cancelled | None:
+    """Accept a cancel request, unless the workflow function has ended. Returns None if there is no such instance.
+
+    One that has recurred goes on as the last of its chain, which is cancelled then.
+    """
+    while True:
+        accepted = connection.execute(
+            update(instances)
+            .where(
+                instances.c.instance_id == instance_id,
+                instances.c.cancel_requested.is_(None),
+                instances.c.status.in_(CANCELLABLE),
+            )
+            .values(cancel_requested=dumps(reason), wake_at=now, updated_at=now)
+        ).rowcount
+        row = connection.execute(
+            select(instances.c.status, instances.c.cancel_requested, instances.c.owner).where(
+                instances.c.instance_id == instance_id
+            )
+        ).one_or_none()
+        if row is None:
+            return None
+        if row.status == Status.RECURRED and (last := last_of(connection, instance_id)) is not None:
+            instance_id = last
+            continue
+        if accepted:
+            notify_workers(connection, [row.owner])
+        return Cancelled(bool(accepted) or row.cancel_requested is not None, Status(row.status))
+
+
+def resume(connection: Connection, instance_id: str, now: Microseconds) -> bool | None:
+    """Set a stuck instance going again, or one that ended with failed compensations. Of a chain that is the last.
+
+    Returns whether it was one of these; None if there is no such instance.
+    """
+    instance_id = last_of(connection, instance_id) or instance_id
+    row = connection.execute(
+        select(instances.c.status, instances.c.error).where(instances.c.instance_id == instance_id).with_for_update()
+    ).one_or_none()
+    if row is None:
+        return None
+    status = Status(row.status)
+    uncompensated = row.error is not None and loads(row.error).get("uncompensated")
+    if status is not Status.STUCK and not (status in (Status.FAILED, Status.CANCELLED) and uncompensated):
+        return False
+    ended = connection.execute(_function_end(instance_id)).first() is not None
+    values = {
+        "status": Status.COMPENSATING if ended else Status.RUNNING,
+        "error": None if status is Status.STUCK and not ended else row.error,
+        "wake_at": now,
+        "recoveries": 0,
+        "updated_at": now,
+        "finished_at": None,
+    }
+    connection.execute(update(instances).where(instances.c.instance_id == instance_id).values(**values))
+    connection.execute(delete(misfits).where(misfits.c.instance_id == instance_id))  # the code may be mended
+    notify_workers(connection)
+    # Nobody owns it, so there is no actor whose numbers this could meet.
+    last = connection.execute(select(func.max(history.c.seq)).where(history.c.instance_id == instance_id)).scalar()
+    record = Record((last or 0) + 1, "", Kind.RESUMED, None, now)
+    insert_entries(connection, [entry_row(instance_id, record)])
+    return True
+
+
+def _function_end(instance_id: str) -> Any:
+    ends = [kind for kind in Kind if kind.ends_function]
+    return select(history.c.seq).where(history.c.instance_id == instance_id, history.c.kind.in_(ends))
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+def entry_row(instance_id: str, record: Record) -> dict[str, Any]:
+    """A record as a row of the table."""
+    return {
+        "instance_id": instance_id,
+        "seq": record.seq,
+        "operation_id": record.operation_id,
+        "kind": record.kind,
+        "payload": dumps(record.payload),
+        "recorded_at": record.recorded_at,
+    }
+
+
+_entries = select(
+    history.c.instance_id,
+    history.c.seq,
+    history.c.operation_id,
+    history.c.kind,
+    history.c.payload,
+    history.c.recorded_at,
+)
+_journal = _entries.where(history.c.instance_id == bindparam("id")).order_by(history.c.seq)
+_journals = _entries.where(history.c.instance_id.in_(bindparam("ids", expanding=True))).order_by(
+    history.c.instance_id, history.c.seq
+)
+
+
+def load_records(connection: Connection, instance_id: str) -> list[Record]:
+    """The journal of an instance, in order."""
+    return [_to_record(row) for row in connection.execute(_journal, {"id": instance_id})]
+
+
+def load_journals(connection: Connection, instance_ids: Sequence[str]) -> dict[str, list[Record]]:
+    """The journals of several instances, each in order. One without entries is missing."""
+    journals: dict[str, list[Record]] = {}
+    for row in _by_id(connection, _journals, instance_ids):
+        journals.setdefault(row.instance_id, []).append(_to_record(row))
+    return journals
+
+
+def _to_record(row: Sequence[Any]) -> Record:
+    _, seq, operation_id, kind, payload, recorded_at = row
+    return Record(seq, operation_id, _kinds[kind], None if payload is None else loads(payload), recorded_at)
+
+
+_kinds = {kind.value: kind for kind in Kind}
+
+
+def load_history(connection: Connection, instance_id: str) -> list[Entry]:
+    """The journal of an instance, in order, as users see it. That of one that recurred is in the archive."""
+    records = load_records(connection, instance_id)
+    if not records:
+        archived = select(*history_archive.columns).where(history_archive.c.instance_id == instance_id)
+        records = [_to_record(row) for row in connection.execute(archived.order_by(history_archive.c.seq))]
+    return [Entry(instance_id, r.seq, r.operation_id, r.kind, r.payload, to_datetime(r.recorded_at)) for r in records]
+
+
+def has_entry(connection: Connection, instance_id: str, seq: int) -> bool:
+    """Whether that entry is stored."""
+    found = select(history.c.seq).where(history.c.instance_id == instance_id, history.c.seq == seq)
+    return connection.execute(found).first() is not None
+
+
+def get_instance(connection: Connection, instance_id: str) -> Instance | None:
+    """The instance as it is stored now."""
+    row = connection.execute(select(instances).where(instances.c.instance_id == instance_id)).one_or_none()
+    return None if row is None else to_instance(row)
+
+
+def get_ending(connection: Connection, instance_id: str) -> tuple[Status, str | None, ErrorInfo | None] | None:
+    """Status, output as JSON text, and error; None if there is no such instance."""
+    columns = (instances.c.status, instances.c.output, instances.c.error)
+    row = connection.execute(select(*columns).where(instances.c.instance_id == instance_id)).one_or_none()
+    return None if row is None else (Status(row.status), row.output, _to_error(row.error))
+
+
+def _to_error(text: str | None) -> ErrorInfo | None:
+    return None if text is None else ErrorInfo(**loads(text))
+
+
+def to_instance(row: Row[Any]) -> Instance:
+    """A row of the table, as users see it."""
+    return Instance(
+        instance_id=row.instance_id,
+        workflow=row.workflow,
+        status=Status(row.status),
+        input=loads(row.input),
+        output=None if row.output is None else loads(row.output),
+        error=_to_error(row.error),
+        created_at=to_datetime(row.created_at),
+        updated_at=to_datetime(row.updated_at),
+        finished_at=None if row.finished_at is None else to_datetime(row.finished_at),
+        worker_id=row.owner,
+        parent_id=row.parent_id,
+        continued_from=row.continued_from,
+        details=None if row.details is None else loads(row.details),
+    )
+
+
+def error_text(error: ErrorInfo) -> str:
+    """An error as it is stored."""
+    return dumps(asdict(error))

@@ -1,0 +1,138 @@
+"""SQL that lets a failed instance start again from its first failed operation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, delete, select, update
+
+from ..._data.codec import dumps
+from ...clock import Microseconds
+from ...errors import RomancyError
+from ...model import Kind, Status
+from ..dialects import notify_workers
+from .chains import last_of
+from .instances import Record, entry_row, insert_entries, load_records
+from .tables import history, instances, misfits
+
+_KEPT = frozenset(
+    {
+        Kind.ACTIVITY_COMPLETED,
+        Kind.TIMER_FIRED,
+        Kind.EVENT_RECEIVED,
+        Kind.MESSAGE_RECEIVED,
+        Kind.PUBLISHED,
+        Kind.SUBSCRIBED,
+        Kind.UNSUBSCRIBED,
+        Kind.CHILD_STARTED,
+        Kind.CHILD_ENDED,
+    }
+)
+"""Outcomes that count again when the workflow comes to ask for them."""
+
+_UNDONE = frozenset({Kind.COMPENSATION_COMPLETED, Kind.COMPENSATION_FAILED, Kind.ROLLBACK_REQUESTED})
+
+
+def retry(connection: Connection, instance_id: str, now: Microseconds) -> bool | None:
+    """Take back how a failed instance has failed, so that it runs again from its first failed operation.
+
+    What had succeeded before that is replayed. What succeeded after it, beside it or because the workflow went on
+    another way, is kept for when the workflow asks for it. Of a chain it is the last instance that has failed.
+
+    Returns whether it had failed; None if there is no such instance.
+
+    Raises:
+      RomancyError: if something was compensated, so that it cannot be kept; or if it is a child whose parent has not
+        ended: that may have heard of the failure, and would not undo what the child does now.
+    """
+    instance_id = last_of(connection, instance_id) or instance_id
+    parent = instances.alias("parent")
+    found = (
+        select(parent.c.instance_id)
+        .join(instances, instances.c.parent_id == parent.c.instance_id)
+        .where(instances.c.instance_id == instance_id, instances.c.status == Status.FAILED)
+        .where(parent.c.status.not_in([status for status in Status if status.is_final]))
+    )
+    if (parent_id := connection.execute(found).scalar()) is not None:
+        raise RomancyError(
+            f"instance {instance_id!r} cannot be retried by itself, because it is a child of instance {parent_id!r}, "
+            f"which has not ended; if that fails, retry it, and its child with it"
+        )
+    return _retry(connection, instance_id, now)
+
+
+def _retry(connection: Connection, instance_id: str, now: Microseconds) -> bool | None:
+    found = select(instances.c.status).where(instances.c.instance_id == instance_id).with_for_update()
+    status = connection.execute(found).scalar()
+    if status != Status.FAILED:
+        return None if status is None else False
+    records = load_records(connection, instance_id)
+    if undone := [record.operation_id or "all of it, by its parent" for record in records if record.kind in _UNDONE]:
+        raise RomancyError(
+            f"instance {instance_id!r} cannot be retried, because something of it was compensated: "
+            f"{', '.join(undone)}; start a new instance"
+        )
+    _take_back(connection, instance_id, records, now)
+    last = records[-1].seq if records else 0
+    insert_entries(connection, [entry_row(instance_id, Record(last + 1, "", Kind.RETRIED, None, now))])
+    connection.execute(
+        update(instances)
+        .where(instances.c.instance_id == instance_id)
+        .values(status=Status.RUNNING, error=None, wake_at=now, recoveries=0, updated_at=now, finished_at=None)
+    )
+    connection.execute(delete(misfits).where(misfits.c.instance_id == instance_id))
+    notify_workers(connection)
+    return True
+
+
+def _take_back(connection: Connection, instance_id: str, records: Sequence[Record], now: Microseconds) -> None:
+    first = next((record for record in records if _has_failed(record)), None)
+    failed = {record.operation_id for record in records if record.kind is Kind.ACTIVITY_FAILED}
+    forgotten: list[int] = []
+    kept: list[Record] = []
+    for record in records:
+        is_attempt = record.kind is Kind.ATTEMPT_FAILED and record.operation_id in failed
+        counts = first is not None and record.seq >= first.seq and record.kind.is_delivered
+        if counts and record.kind in _KEPT and not _has_failed(record):
+            kept.append(record)
+        elif counts or is_attempt or record.kind is Kind.WORKFLOW_FAILED:
+            forgotten.append(record.seq)
+            _retry_child(connection, instance_id, record, now)
+    if forgotten:
+        connection.execute(_forget, [{"instance": instance_id, "number": seq} for seq in forgotten])
+    if kept:
+        connection.execute(_keep, [_as_kept(instance_id, record) for record in kept])
+
+
+def _has_failed(record: Record) -> bool:
+    if record.kind is Kind.CHILD_ENDED:
+        return bool(record.payload["status"] != Status.COMPLETED)
+    if record.kind is Kind.CHILD_STARTED:
+        return record.payload.get("refused") is not None
+    return record.kind is Kind.ACTIVITY_FAILED
+
+
+def _retry_child(connection: Connection, instance_id: str, record: Record, now: Microseconds) -> None:
+    """A child that failed its parent is retried with it, unless it goes on, or has completed, by itself."""
+    if record.kind is not Kind.CHILD_ENDED:
+        return
+    child = last_of(connection, record.payload["child"])
+    if child is not None and _retry(connection, child, now):
+        return
+    found = connection.execute(select(instances.c.status).where(instances.c.instance_id == child)).scalar()
+    if found is None or found in (Status.FAILED, Status.CANCELLED):
+        raise RomancyError(
+            f"instance {instance_id!r} cannot be retried, because its child {record.payload['child']!r} is "
+            f"{record.payload['status']} and cannot be retried; start a new instance"
+        )
+
+
+_entry = (history.c.instance_id == bindparam("instance"), history.c.seq == bindparam("number"))
+_forget = delete(history).where(*_entry)
+_keep = update(history).where(*_entry).values(kind=Kind.KEPT, payload=bindparam("outcome"))
+
+
+def _as_kept(instance_id: str, record: Record) -> dict[str, Any]:
+    outcome = dumps({"kind": record.kind, "payload": record.payload})
+    return {"instance": instance_id, "number": record.seq, "outcome": outcome}

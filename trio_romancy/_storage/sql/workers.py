@@ -1,0 +1,246 @@
+"""SQL about workers and their leases.
+
+A lease is a row: whoever can update it, under the epoch it knows, may write. Ending a lease means deleting the row
+or raising its epoch, in the transaction that also sets the worker's instances free.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import secrets
+from pathlib import Path
+from typing import Any
+
+from attrs import asdict, frozen
+from sqlalchemy import Connection, Row, bindparam, delete, func, select, update
+
+from ...clock import Microseconds, to_datetime
+from ...errors import LeaseLostError
+from ...model import WorkerInfo
+from ..dialects import insert_if_absent, notify_workers
+from .tables import instances, workers
+
+
+@frozen
+class Process:
+    """Which process a worker is, so that its death can be seen from another process on the same machine."""
+
+    host: str
+    """Name of the machine, its current boot, and the namespace that its process ids belong to."""
+    pid: int
+    started: str
+    """What tells the process from a later one with the same id; empty where the system does not say."""
+    token: str
+    """What tells a worker from others in the same process."""
+
+
+def this_process() -> Process:
+    """The process that we are, with a new token."""
+    return Process(_host(), os.getpid(), _started(os.getpid()), secrets.token_hex(8))
+
+
+def is_dead(process: Process) -> bool:
+    """Whether the process has certainly ended. False if it runs, or on another machine."""
+    if process.host != _host() or os.name != "posix":
+        return False
+    try:
+        os.kill(process.pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return _started(process.pid) != process.started
+
+
+def _host() -> str:
+    parts = [platform.node()]
+    try:
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    except OSError:
+        pass  # not Linux: the name has to do
+    return " ".join(parts)
+
+
+def _started(pid: int) -> str:
+    try:
+        # Field 22, the start in clock ticks since boot; the command in field 2 may hold spaces: proc(5).
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+@frozen
+class Lease:
+    """The right of one worker to write, while its row holds this epoch."""
+
+    worker_id: str
+    epoch: int
+
+
+_join = (
+    update(workers)
+    .where(workers.c.worker_id == bindparam("me"))
+    .values(
+        epoch=workers.c.epoch + 1,
+        batch=0,
+        expires_at=bindparam("expires"),
+        joined_at=bindparam("now"),
+        process=bindparam("process_"),
+        version=bindparam("version_"),
+    )
+)
+_fence = (
+    update(workers)
+    .where(workers.c.worker_id == bindparam("me"), workers.c.epoch == bindparam("my_epoch"))
+    .values(expires_at=bindparam("expires"))
+)
+FENCE_BATCH = _fence.where(workers.c.batch < bindparam("number")).values(batch=bindparam("number"))
+
+
+def join(
+    connection: Connection,
+    worker_id: str,
+    process: Process,
+    now: Microseconds,
+    expires_at: Microseconds,
+    version: str | None = None,
+) -> Lease | None:
+    """Take the lease of a worker id under a new epoch, and set free what it owned.
+
+    Args:
+      version: of the code of its workflows.
+
+    Returns None, and does nothing, while another live process holds it.
+    """
+    locked = select(workers).where(workers.c.worker_id == worker_id).with_for_update()
+    row = connection.execute(locked).one_or_none()
+    if row is None:
+        # An epoch that no ended lease of this worker id has had: it grows with time.
+        new = {"worker_id": worker_id, "epoch": now, "batch": 0, "expires_at": expires_at, "joined_at": now}
+        connection.execute(insert_if_absent(workers), new | {"process": _process_text(process), "version": version})
+        row = connection.execute(locked).one()
+        if _process(row) == process:
+            return Lease(worker_id, now)
+    holder = _process(row)
+    if holder != process and row.expires_at > now and not is_dead(holder):
+        return None
+    values = {"me": worker_id, "expires": expires_at, "now": now, "process_": _process_text(process)}
+    connection.execute(_join, values | {"version_": version})
+    _set_free(connection, worker_id, now, died=True)
+    return Lease(worker_id, row.epoch + 1)
+
+
+def next_expiry(connection: Connection, me: str, now: Microseconds) -> Microseconds | None:
+    """When the first lease of another worker expires; at once, if that worker's process is gone. None: nobody's."""
+    others = connection.execute(select(workers).where(workers.c.worker_id != me)).all()
+    return min((now if is_dead(_process(row)) else row.expires_at for row in others), default=None)
+
+
+def end_dead_leases(connection: Connection, me: str, now: Microseconds) -> list[str]:
+    """End the leases that have expired, or whose process is gone, and set free what those workers owned.
+
+    Returns their worker ids.
+    """
+    ended = []
+    # One that is locked is in the midst of a batch, or its process stands still there: then the server ends that first.
+    others = select(workers).where(workers.c.worker_id != me).with_for_update(skip_locked=True)
+    for row in connection.execute(others).all():
+        is_gone = is_dead(_process(row))
+        lease = Lease(row.worker_id, row.epoch)
+        # A worker may be late, and prolong it just now.
+        if (is_gone or row.expires_at <= now) and _end(connection, lease, unless_after=None if is_gone else now):
+            _set_free(connection, row.worker_id, now, died=True)
+            ended.append(row.worker_id)
+    return ended
+
+
+def list_workers(connection: Connection, now: Microseconds) -> list[WorkerInfo]:
+    """All that have a lease, also one that nobody has ended yet. In the order of their ids."""
+    owned = select(instances.c.owner, func.count().label("number")).where(instances.c.owner.is_not(None))
+    counts = {row.owner: row.number for row in connection.execute(owned.group_by(instances.c.owner))}
+    rows = connection.execute(select(workers).order_by(workers.c.worker_id)).all()
+    return [_info(row, now, counts.get(row.worker_id, 0)) for row in rows]
+
+
+def _info(row: Row[Any], now: Microseconds, owned: int) -> WorkerInfo:
+    process = _process(row)
+    return WorkerInfo(
+        worker_id=row.worker_id,
+        host=process.host.partition(" ")[0],
+        pid=process.pid,
+        version=row.version,
+        joined_at=to_datetime(row.joined_at),
+        expires_at=to_datetime(row.expires_at),
+        is_alive=row.expires_at > now and not is_dead(process),
+        owned=owned,
+    )
+
+
+def leave(connection: Connection, lease: Lease, now: Microseconds) -> None:
+    """End the own lease in order, handing back what is still owned."""
+    if _end(connection, lease):
+        _set_free(connection, lease.worker_id, now, died=False)
+
+
+def fence(connection: Connection, lease: Lease, expires_at: Microseconds) -> None:
+    """Prolong the lease as part of a transaction, which thereby commits only if the lease is still held.
+
+    It is a write and not a locked read, so that a cluster which certifies writes only (Galera) sees it.
+
+    Raises:
+      LeaseLostError: if the lease was ended. The transaction must not commit.
+    """
+    if not connection.execute(_fence, fence_values(lease, expires_at)).rowcount:
+        raise _lost(lease)
+
+
+def fence_batch(connection: Connection, lease: Lease, expires_at: Microseconds, number: int) -> bool:
+    """The :func:`fence` of batch ``number``. Returns False if that batch was committed already.
+
+    Raises:
+      LeaseLostError: if the lease was ended.
+    """
+    if connection.execute(FENCE_BATCH, fence_values(lease, expires_at) | {"number": number}).rowcount:
+        return True
+    check_lease(connection, lease)
+    return False
+
+
+def check_lease(connection: Connection, lease: Lease) -> None:
+    """Raise :class:`LeaseLostError` if the lease was ended."""
+    held = select(workers.c.epoch).where(workers.c.worker_id == lease.worker_id, workers.c.epoch == lease.epoch)
+    if connection.execute(held).first() is None:
+        raise _lost(lease)
+
+
+def fence_values(lease: Lease, expires_at: Microseconds) -> dict[str, object]:
+    return {"me": lease.worker_id, "my_epoch": lease.epoch, "expires": expires_at}
+
+
+def _lost(lease: Lease) -> LeaseLostError:
+    return LeaseLostError(f"worker {lease.worker_id!r} lost its lease (epoch {lease.epoch}); it will join again")
+
+
+def _end(connection: Connection, lease: Lease, unless_after: Microseconds | None = None) -> bool:
+    ended = delete(workers).where(workers.c.worker_id == lease.worker_id, workers.c.epoch == lease.epoch)
+    if unless_after is not None:
+        ended = ended.where(workers.c.expires_at <= unless_after)
+    return bool(connection.execute(ended).rowcount)
+
+
+def _set_free(connection: Connection, worker_id: str, now: Microseconds, *, died: bool) -> None:
+    """Everything the worker owned wants attention now. A death counts against what ran while it happened."""
+    free = update(instances).where(instances.c.owner == worker_id).values(owner=None, wake_at=now)
+    connection.execute(free.values(recoveries=instances.c.recoveries + 1) if died else free)
+    notify_workers(connection)
+
+
+def _process(row: Row[Any]) -> Process:
+    return Process(**json.loads(row.process))
+
+
+def _process_text(process: Process) -> str:
+    return json.dumps(asdict(process))
