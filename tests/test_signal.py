@@ -5,12 +5,12 @@ from __future__ import annotations
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from trio_romancy._tasks.light_event import Signal
+from trio_romancy._tasks.light_event import LightEvent
 
 
 def test_it_wakes_all_who_wait() -> None:
     async def main() -> None:
-        signal = Signal()
+        signal = LightEvent()
         woken = []
 
         async def waiter(name: str) -> None:
@@ -30,7 +30,7 @@ def test_it_wakes_all_who_wait() -> None:
 
 def test_it_stays_set() -> None:
     async def main() -> None:
-        signal = Signal()
+        signal = LightEvent()
         assert not signal.is_set()
         signal.set()
         signal.set()
@@ -42,7 +42,7 @@ def test_it_stays_set() -> None:
 
 def test_it_does_not_wake_a_task_that_was_cancelled_and_waits_elsewhere() -> None:
     async def main() -> None:
-        signal, other = Signal(), Signal()
+        signal, other = LightEvent(), LightEvent()
         seen = []
 
         async def waiter() -> None:
@@ -70,7 +70,7 @@ def test_it_does_not_wake_a_task_that_was_cancelled_and_waits_elsewhere() -> Non
 
 def test_it_wakes_a_task_once_that_was_cancelled_and_waits_again() -> None:
     async def main() -> None:
-        signal = Signal()
+        signal = LightEvent()
         ended = trio.Event()
         attempts = []
 

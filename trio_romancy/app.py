@@ -16,7 +16,7 @@ from attrs import frozen
 from sqlalchemy.exc import DBAPIError
 
 from ._client.client import Client
-from ._client.engine import Running
+from ._client.engine import Engine
 from ._data.ids import checked_id
 from ._observe.dispatcher import checked_hooks
 from ._outbox.broker import ContentMode, require_web
@@ -28,7 +28,7 @@ from ._settings import check_numbers, checked_duration, checked_token
 from ._storage import migrations
 from ._storage.database import POOL_SIZE, Database, open_database
 from ._storage.drivers.urls import shown_url
-from ._storage.outages import patiently_for
+from ._storage.outages import retry_while_away_for
 from .clock import Clock, Duration, current_clock
 from .errors import DatabaseError, RomancyError
 from .hooks import Hooks
@@ -173,10 +173,10 @@ class App(Client):
         self._web_timeout = checked_duration("web_timeout", web_timeout, least=1) / 1_000_000
         self._web_token = None if web_token is None else checked_token(web_token)
         self._asgi: ASGIApplication | None = None
-        self._observers = checked_hooks(hooks)
-        self._running: Running | None = None
+        self._dispatcher = checked_hooks(hooks)
+        self._running: Engine | None = None
         self._worker: Worker | None = None
-        self._block: AbstractAsyncContextManager[Running] | None = None
+        self._block: AbstractAsyncContextManager[Engine] | None = None
 
     @property
     def worker_id(self) -> str:
@@ -241,13 +241,13 @@ class App(Client):
             raise
 
     @asynccontextmanager
-    async def _open(self) -> AsyncIterator[Running]:
+    async def _open(self) -> AsyncIterator[Engine]:
         clock = current_clock()
         async with _asyncio_loop(), self._open_database() as database, AsyncExitStack() as exits:
             await _prepare(database, self._start_patience, migrate=self._auto_migrate)
-            if self._observers is not None:
-                self._observers.tell(Hooks.app_opened, self)
-                exits.callback(self._observers.tell, Hooks.app_closed, self)
+            if self._dispatcher is not None:
+                self._dispatcher.tell(Hooks.app_opened, self)
+                exits.callback(self._dispatcher.tell, Hooks.app_closed, self)
             worker = self._worker = self._make_worker(database, clock) if self._runs_workflows else None
             async with trio.open_nursery() as nursery:
                 timekeeping, working = trio.CancelScope(), trio.CancelScope()
@@ -257,7 +257,7 @@ class App(Client):
                 # The worker outlives a cancellation of the block, for as long as it may take to stop in order.
                 working.shield = True
                 try:
-                    yield Running(database, clock, worker, self._observers)
+                    yield Engine(database, clock, worker, self._dispatcher)
                 finally:
                     self._running = None
                     timekeeping.cancel()
@@ -276,7 +276,7 @@ class App(Client):
             self._limits,
             self._keep_messages,
             relay,
-            self._observers,
+            self._dispatcher,
         )
 
     def _open_database(self) -> AbstractAsyncContextManager[Database]:
@@ -323,6 +323,6 @@ async def _run_in(
 
 async def _prepare(database: Database, patience: float, *, migrate: bool) -> None:
     if not migrate:
-        await patiently_for(patience, database, database.read, migrations.check)
-    elif not await patiently_for(patience, database, database.read, migrations.is_current):
-        await patiently_for(patience, database, database.run_long, migrations.migrate)
+        await retry_while_away_for(patience, database, database.read, migrations.check)
+    elif not await retry_while_away_for(patience, database, database.read, migrations.is_current):
+        await retry_while_away_for(patience, database, database.run_long, migrations.migrate)

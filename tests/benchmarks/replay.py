@@ -20,7 +20,7 @@ from sqlalchemy import Connection
 from trio_romancy import App, WorkflowContext, activity, workflow
 from trio_romancy._storage import migrations
 from trio_romancy._storage.database import open_database
-from trio_romancy._storage.sql.instances import Record, entry_row, insert_entries, insert_instances, new_row
+from trio_romancy._storage.sql.instances import JournalEntry, entry_row, insert_entries, insert_instances, new_row
 from trio_romancy.clock import current_clock
 from trio_romancy.model import Kind, Status
 
@@ -84,7 +84,9 @@ def _insert(connection: Connection, instance_id: str, entries: int, now: int) ->
     text, _ = many_steps.encode_input((entries,), {})
     row = new_row(instance_id, many_steps.name, text, now, owner=None)
     insert_instances(connection, [row | {"status": Status.STUCK, "wake_at": None}])
-    records = [Record(n + 1, f"step:{n + 1}", Kind.ACTIVITY_COMPLETED, {"result": n}, now) for n in range(entries)]
+    records = [
+        JournalEntry(n + 1, f"step:{n + 1}", Kind.ACTIVITY_COMPLETED, {"result": n}, now) for n in range(entries)
+    ]
     if records:
         insert_entries(connection, [entry_row(instance_id, record) for record in records])
 

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, make_url, text
 from trio_romancy import App, DatabaseError
 from trio_romancy._storage.database import Database, open_database
 from trio_romancy._storage.drivers import connections
-from trio_romancy._storage.outages import patiently
+from trio_romancy._storage.outages import retry_while_away
 
 from .. import galera
 from ..galera import Cluster
@@ -236,7 +236,7 @@ async def test_a_host_that_only_reads_is_left_for_the_next(
         await trio.to_thread.run_sync(execute, first.url(), *READ_ONLY[kind])
         with trio.move_on_after(NOTICED_WITHIN) as scope:
             for n in (2, 3):
-                await patiently(database, way, database, n)
+                await retry_while_away(database, way, database, n)
         assert not scope.cancelled_caught, "it goes back to the host that does not let it write"
     assert [await trio.to_thread.run_sync(numbers, server) for server in two_servers] == [[1], [2, 3]]
 

@@ -11,7 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 from trio_romancy import App, WorkflowCancelledError, WorkflowContext, workflow
 from trio_romancy._runtime.worker.supervisor import Supervisor
 from trio_romancy._tasks.alarms import _KEPT, Alarms
-from trio_romancy._tasks.scoped import SideTasks
+from trio_romancy._tasks.scoped import ScopedTasks
 from trio_romancy.clock import current_clock
 
 rung: list[str] = []
@@ -145,7 +145,7 @@ async def test_side_tasks_have_ended_when_they_are_closed() -> None:
         def start_soon(fn: Callable[[], Awaitable[object]]) -> None:
             nursery.start_soon(fn)
 
-        side = SideTasks(start_soon)
+        side = ScopedTasks(start_soon)
         await side.aclose()  # nothing runs
         side.start_soon(task)
         await wait_all_tasks_blocked()

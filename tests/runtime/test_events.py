@@ -32,7 +32,7 @@ from trio_romancy import (
     activity,
     workflow,
 )
-from trio_romancy._runtime.run.sequencer import Delivery
+from trio_romancy._runtime.run.sequencer import Sequencer
 from trio_romancy._storage.sql import tables as schema
 from trio_romancy.clock import VIRTUAL_EPOCH, to_datetime
 from trio_romancy.testing import How
@@ -953,16 +953,16 @@ async def test_a_timeout_that_comes_due_while_the_database_is_away_waits_without
 ) -> None:
     """Else virtual time would stand still, and real time would cost a whole processor."""
     looks = 0
-    run_to_rest = Delivery._rest
+    run_to_rest = Sequencer._rest
 
-    async def counted(delivery: Delivery) -> None:
+    async def counted(delivery: Sequencer) -> None:
         nonlocal looks
         looks += 1
         if looks > 1000:
             raise RuntimeError("it spins")
         await run_to_rest(delivery)
 
-    monkeypatch.setattr(Delivery, "_rest", counted)
+    monkeypatch.setattr(Sequencer, "_rest", counted)
     app = _CrashingApp(":memory:", {commit: How.DATABASE_AWAY}, {})
     async with app:
         assert app.database is not None

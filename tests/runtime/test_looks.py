@@ -21,7 +21,7 @@ from trio_romancy import (
     workflow,
 )
 from trio_romancy._storage.drivers.sqlite import InlineDatabase
-from trio_romancy._storage.journal.effects import Mail
+from trio_romancy._storage.journal.effects import Effects
 from trio_romancy._storage.outgoing import event_row, message_row
 from trio_romancy._storage.sql import tables
 from trio_romancy._storage.sql.messages import Outgoing, send_apart
@@ -234,7 +234,7 @@ def test_nobody_hears_of_a_message_that_the_database_has_refused(caplog: pytest.
             row = message_row(
                 "looks.refused", 0, metadata=None, to=None, now=running.clock.now(), max_payload=100, sender="nobody"
             )
-            mail = Mail(outgoing=[Outgoing(row)], outbox=[{"instance_id": "nobody"}])
+            mail = Effects(outgoing=[Outgoing(row)], outbox=[{"instance_id": "nobody"}])
             journal = running.worker._supervisor.journal
             await journal.durable(journal.append_mail(mail))
             await app.publish("looks.refused", 1)

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from trio_romancy import App, WorkflowCancelledError, WorkflowContext, WorkflowFailedError, activity, workflow
-from trio_romancy._tasks.pool import Seat
+from trio_romancy._tasks.pool import PooledTask
 
 from .test_replay import worker_of
 
@@ -107,10 +107,10 @@ async def test_only_so_many_tasks_wait_for_an_instance(monkeypatch: pytest.Monke
 
 
 async def test_a_seat_whose_task_is_cancelled_is_free_no_more() -> None:
-    free: list[Seat[str]] = []
+    free: list[PooledTask[str]] = []
 
     async def sit() -> None:
-        await Seat(free).next()
+        await PooledTask(free).next()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sit)

@@ -21,7 +21,14 @@ from trio_romancy._storage.journal import single_statement
 from trio_romancy._storage.journal.journal import Journal
 from trio_romancy._storage.journal.single_statement import write_at_once
 from trio_romancy._storage.sql import tables
-from trio_romancy._storage.sql.instances import Record, closing_row, entry_row, load_records, new_row, request_cancel
+from trio_romancy._storage.sql.instances import (
+    JournalEntry,
+    closing_row,
+    entry_row,
+    load_records,
+    new_row,
+    request_cancel,
+)
 from trio_romancy._storage.sql.messages import count_messages, lock_channels
 from trio_romancy._storage.sql.workers import Lease, Process, join, leave
 from trio_romancy.errors import LeaseLostError
@@ -61,11 +68,11 @@ def write(
 
 def end(instance_id: str, seq: int = 1) -> Row:
     row = closing_row(instance_id, Status.COMPLETED, 50, owner=None, output='"done"', error=None)
-    return row | entry_row(instance_id, Record(seq, "", Kind.WORKFLOW_COMPLETED, None, 50))
+    return row | entry_row(instance_id, JournalEntry(seq, "", Kind.WORKFLOW_COMPLETED, None, 50))
 
 
 def entry(instance_id: str, seq: int = 1, payload: object = None) -> Row:
-    return entry_row(instance_id, Record(seq, f"op:{seq}", Kind.TIMER_FIRED, payload, 40))
+    return entry_row(instance_id, JournalEntry(seq, f"op:{seq}", Kind.TIMER_FIRED, payload, 40))
 
 
 def statuses(connection: Connection) -> dict[str, str]:
@@ -93,7 +100,7 @@ def test_everything_is_written(connection: Connection) -> None:
     assert statuses(connection) == {"a": "completed", "b": "completed", "c": "running", "d": "running"}
     assert entries(connection) == [("a", 1), ("a", 2), ("b", 1), ("c", 1)]
     assert load_records(connection, "c") == [
-        Record(1, "op:1", Kind.TIMER_FIRED, {"text": "\\ ' \" 🦊 \0", "number": 2**63}, 40)
+        JournalEntry(1, "op:1", Kind.TIMER_FIRED, {"text": "\\ ' \" 🦊 \0", "number": 2**63}, 40)
     ]
     new = connection.execute(select(tables.instances).where(tables.instances.c.instance_id == "d")).one()
     assert (new.input, new.owner, new.recoveries, new.trace, new.created_at, new.output, new.wake_at) == (

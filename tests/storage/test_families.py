@@ -14,11 +14,11 @@ from trio_romancy import App, Kind, Status, WorkflowContext, activity, compensat
 from trio_romancy._data.codec import loads
 from trio_romancy._storage import migrations
 from trio_romancy._storage.database import open_database
-from trio_romancy._storage.journal.effects import Mail, Opening
+from trio_romancy._storage.journal.effects import Effects, WaitRequest
 from trio_romancy._storage.journal.journal import Journal
 from trio_romancy._storage.sql import children, tables
 from trio_romancy._storage.sql import instances as instance_sql
-from trio_romancy._storage.sql.chains import Luggage, Successor, continue_chain, end_of, last_of, touch
+from trio_romancy._storage.sql.chains import CarryOver, Successor, continue_chain, end_of, last_of, touch
 from trio_romancy._storage.sql.waits import FamilyMode, Wait
 from trio_romancy._storage.sql.workers import join, this_process
 from trio_romancy.clock import current_clock
@@ -45,8 +45,8 @@ def name(life: int) -> str:
 
 def begin_to_wait(connection: Connection) -> list[str]:
     """The parent begins to wait, as the journal does it. Returns what there is."""
-    opening = Opening(WAIT, 10, True, lambda _: None)
-    mail = Mail(opened=[opening])
+    opening = WaitRequest(WAIT, 10, True, lambda _: None)
+    mail = Effects(opened=[opening])
     mail.lock(connection, NOW)
     mail.apply(connection, NOW, None)
     return [one.payload for one in opening.found or ()]
@@ -64,7 +64,7 @@ def end(connection: Connection, life: int) -> bool:
     """The child completes, unless it was cancelled before. Returns whether it has."""
     if not close(connection, life, Status.COMPLETED):
         return False
-    mail = Mail(ended_children={name(life): "c"})
+    mail = Effects(ended_children={name(life): "c"})
     mail.lock(connection, NOW)
     mail.apply(connection, NOW, None)
     return True
@@ -82,7 +82,7 @@ def successor(life: int) -> Successor:
     row = instance_sql.new_row(name(life + 1), "w", "{}", NOW, owner=None)
     row |= {"origin": "c", "continued_from": name(life), "parent_id": "p"}
     entry = {"instance_id": row["instance_id"], "seq": 1, "operation_id": "", "kind": Kind.CONTINUED}
-    return Successor(row, entry | {"recorded_at": NOW}, Luggage())
+    return Successor(row, entry | {"recorded_at": NOW}, CarryOver())
 
 
 def request_ends(connection: Connection) -> None:

@@ -13,7 +13,7 @@ from trio_romancy._storage.sql import tables
 from trio_romancy._storage.sql.claims import claim_due, next_wake
 from trio_romancy._storage.sql.instances import (
     Cancelled,
-    Record,
+    JournalEntry,
     close_instances,
     closing_row,
     entry_row,
@@ -60,7 +60,7 @@ def store(connection: Connection, instance_id: str, *, owner: str | None = None,
 
 
 def record(connection: Connection, instance_id: str, seq: int, kind: Kind, payload: object = None) -> None:
-    insert_entries(connection, [entry_row(instance_id, Record(seq, f"op:{seq}", kind, payload, seq))])
+    insert_entries(connection, [entry_row(instance_id, JournalEntry(seq, f"op:{seq}", kind, payload, seq))])
 
 
 # -- storing -----------------------------------------------------------------------------------------------------------
@@ -453,7 +453,7 @@ def test_a_stuck_instance_runs_on_and_its_error_and_deaths_are_forgotten(connect
     record(connection, "a", 3, Kind.ACTIVITY_COMPLETED, 1)
     assert resume(connection, "a", 200)
     assert get_ending(connection, "a") == (Status.RUNNING, None, None)
-    assert load_records(connection, "a")[1:] == [Record(4, "", Kind.RESUMED, None, 200)]
+    assert load_records(connection, "a")[1:] == [JournalEntry(4, "", Kind.RESUMED, None, 200)]
     assert claim(connection, now=200, suspects=False) == ["a"]
 
 

@@ -20,7 +20,7 @@ from trio_romancy._storage.sql import tables
 from trio_romancy._storage.sql import waits as waiting
 from trio_romancy._storage.sql.claims import take_up
 from trio_romancy._storage.sql.messages import Outgoing, new_message
-from trio_romancy._storage.sql.waits import Found, Wait
+from trio_romancy._storage.sql.waits import Match, Wait
 
 from ..servers import PRODUCTS
 
@@ -61,7 +61,7 @@ def open_waits(connection: Connection, *waits: Wait) -> None:
     waiting.open_waits(connection, waits)
 
 
-def payloads(found: Sequence[Found]) -> list[str]:
+def payloads(found: Sequence[Match]) -> list[str]:
     return [one.payload.rpartition('"data":')[2].removesuffix("}") for one in found]
 
 

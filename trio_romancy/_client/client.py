@@ -11,7 +11,7 @@ from .._data.ids import is_id, new_id
 from .._definitions.decorators import Workflow, find_workflow, workflow_names
 from .._outbox.view import Outbox
 from .._runtime.actor.host import Settings
-from .._runtime.worker.supervisor import Ending
+from .._runtime.worker.supervisor import LocalResult
 from .._settings import as_statuses, check_numbers
 from .._storage.outgoing import DEFAULT_SOURCE, event_row, message_row
 from .._storage.sql import instances, rewind, search, workers
@@ -21,7 +21,7 @@ from ..errors import InstanceNotFoundError, InvalidInputError, PayloadTooLargeEr
 from ..model import Entry, ErrorInfo, Instance, Page, Sent, Status, WorkerInfo
 from . import purge as purging
 from . import search as finding
-from .engine import Running
+from .engine import Engine
 from .handle import WorkflowHandle
 
 P = ParamSpec("P")
@@ -35,10 +35,10 @@ class Client:
     """The half of an :class:`App` that needs no worker in its own process."""
 
     _settings: Settings
-    _running: Running | None
+    _running: Engine | None
     """Inside of the app's block."""
 
-    def _now_running(self) -> Running:
+    def _now_running(self) -> Engine:
         if self._running is None:
             raise RomancyError("the app is not running: use it inside `async with App(...) as app:`")
         return self._running
@@ -85,7 +85,7 @@ class Client:
         running.refuse_in_open_session("start an instance")
         instance_id = workflow.id or new_id()
         ending = running.ending(instance_id)
-        trace = None if running.observers is None else running.observers.trace_context(workflow.name, instance_id)
+        trace = None if running.dispatcher is None else running.dispatcher.trace_context(workflow.name, instance_id)
         if running.worker is not None:
             id_is_new = workflow.id is None
             await running.worker.start(instance_id, workflow.name, text, arguments, id_is_new=id_is_new, trace=trace)
@@ -98,7 +98,7 @@ class Client:
         return WorkflowHandle(instance_id, self, None, None)
 
     def _end_of(
-        self, instance_id: str, ending: Ending | None
+        self, instance_id: str, ending: LocalResult | None
     ) -> Coroutine[Any, Any, tuple[Status, str | None, ErrorInfo | None]]:
         """Wait until the instance has ended: for :meth:`WorkflowHandle.result`."""
         running = self._now_running()

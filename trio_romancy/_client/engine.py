@@ -9,13 +9,13 @@ from attrs import frozen
 from sqlalchemy import Connection
 
 from .._context.workflow import ActivityContext, current_execution
-from .._observe.dispatcher import Observers
+from .._observe.dispatcher import HookDispatcher
 from .._observe.instance_events import sent_info
-from .._runtime.worker.supervisor import Ending
+from .._runtime.worker.supervisor import LocalResult
 from .._runtime.worker.worker import Worker
 from .._storage.database import Database, SQLFunction
 from .._storage.dialects import notify_workers
-from .._storage.outages import patiently
+from .._storage.outages import retry_while_away
 from .._storage.sql import chains, instances, messages
 from .._storage.sql.messages import Outgoing
 from ..clock import Clock
@@ -35,24 +35,24 @@ _LONGEST_LOOK = 1.0
 
 
 @frozen(eq=False)
-class Running:
+class Engine:
     """An app inside its block."""
 
     database: Database
     clock: Clock
     worker: Worker | None
-    observers: Observers | None
+    dispatcher: HookDispatcher | None
     """Those who call the hooks; None: there are none."""
 
-    def ending(self, instance_id: str) -> Ending:
-        return self.worker.ending(instance_id) if self.worker is not None else Ending()
+    def ending(self, instance_id: str) -> LocalResult:
+        return self.worker.ending(instance_id) if self.worker is not None else LocalResult()
 
     async def read(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        return await patiently(self.database, lambda: self.database.read(fn, *args, **kwargs))
+        return await retry_while_away(self.database, lambda: self.database.read(fn, *args, **kwargs))
 
     async def write(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Write, and let the worker look at what has become due."""
-        answer = await patiently(self.database, lambda: self.database.run(fn, *args, **kwargs))
+        answer = await retry_while_away(self.database, lambda: self.database.run(fn, *args, **kwargs))
         if self.worker is not None:
             self.worker.nudge()
         return answer
@@ -76,12 +76,12 @@ class Running:
         if outgoing.failure is not None:
             raise outgoing.failure
         is_duplicate = outgoing.is_duplicate and not is_new
-        if self.observers is not None and not is_duplicate:
+        if self.dispatcher is not None and not is_duplicate:
             is_event = outgoing.row["source"] is not None
-            self.observers.tell(Hooks.event_sent if is_event else Hooks.message_sent, sent_info(outgoing.row))
+            self.dispatcher.tell(Hooks.event_sent if is_event else Hooks.message_sent, sent_info(outgoing.row))
         return Sent(outgoing.row["event_id"], is_duplicate, len(outgoing.waiting))
 
-    async def wait(self, instance_id: str, ending: Ending) -> tuple[Status, str | None, ErrorInfo | None]:
+    async def wait(self, instance_id: str, ending: LocalResult) -> tuple[Status, str | None, ErrorInfo | None]:
         """Wait until the instance has ended, and whatever it went on as."""
         while True:
             found = None
@@ -100,7 +100,7 @@ class Running:
             instance_id, ending = last, self.ending(last)
 
     async def _look_for_end(
-        self, instance_id: str, ending: Ending
+        self, instance_id: str, ending: LocalResult
     ) -> tuple[Status, str | None, ErrorInfo | None] | None:
         """Look again and again whether the instance has ended somewhere else. None: it is, or was, here by now."""
         interval = _FIRST_LOOK
@@ -120,7 +120,7 @@ class Running:
             interval = min(interval * 2, _LONGEST_LOOK)
         return None
 
-    def _is_here(self, instance_id: str, ending: Ending) -> bool:
+    def _is_here(self, instance_id: str, ending: LocalResult) -> bool:
         """Whether the instance has ended in this process, or is in its memory, so that its end is told."""
         return ending.status is not None or (self.worker is not None and self.worker.is_resident(instance_id))
 

@@ -14,7 +14,7 @@ from ..model import ErrorInfo, Status
 
 if TYPE_CHECKING:
     from .._definitions.decorators import Workflow
-    from .._runtime.worker.supervisor import Ending
+    from .._runtime.worker.supervisor import LocalResult
     from .client import Client
 
 R = TypeVar("R")
@@ -30,7 +30,7 @@ class WorkflowHandle(Generic[R]):
     instance_id: str
     _app: Client = field(repr=False)
     _workflow: Workflow[..., R] | None = field(repr=False)
-    _ending: Ending | None = field(repr=False)
+    _ending: LocalResult | None = field(repr=False)
 
     async def result(self, timeout: Duration | None = None) -> R:
         """Wait until the instance has ended, and return what its workflow returned. Only durable results are returned.

@@ -7,19 +7,19 @@ from collections.abc import Callable, Collection
 import trio
 
 from .._settings import as_statuses, checked_duration
-from .._storage.outages import patiently
+from .._storage.outages import retry_while_away
 from .._storage.sql.purge import purge as delete_some
 from .._storage.sql.search import Place
 from ..clock import Duration
 from ..model import Status
-from .engine import Running
+from .engine import Engine
 
 _AT_ONCE = 500
 """Instances that are looked at in one transaction."""
 
 
 async def purge(
-    running: Running,
+    running: Engine,
     older_than: Duration,
     status: Status | Collection[Status] | None,
     on_batch: Callable[[int], object] | None,
@@ -34,7 +34,9 @@ async def purge(
     deleted = 0
     end: Place | None = None
     while True:
-        batch = await patiently(running.database, running.database.run, delete_some, statuses, before, end, _AT_ONCE)
+        batch = await retry_while_away(
+            running.database, running.database.run, delete_some, statuses, before, end, _AT_ONCE
+        )
         deleted += batch.deleted
         if batch.deleted and on_batch is not None:
             on_batch(batch.deleted)

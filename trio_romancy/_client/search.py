@@ -8,12 +8,12 @@ from sqlalchemy.exc import DBAPIError
 from .._data.conditions import GivenPath, checked_path
 from .._data.ids import is_id
 from .._storage import input_index
-from .._storage.outages import patiently
+from .._storage.outages import retry_while_away
 from .._storage.sql.search import Place, Sought, look, page_token, read_page_token
 from ..clock import from_datetime
 from ..errors import DatabaseError
 from ..model import Instance, Page
-from .engine import Running
+from .engine import Engine
 
 _FIRST_LOOK = 2_000
 """Instances that are looked through in the first transaction."""
@@ -25,7 +25,7 @@ _LOOK_EVERY = 0.2
 """Seconds between two looks whether somebody else has finished an index."""
 
 
-async def newest(running: Running, sought: Sought, most: int, after: Place | None = None) -> list[Instance]:
+async def newest(running: Engine, sought: Sought, most: int, after: Place | None = None) -> list[Instance]:
     """The newest instances that match. A cancellation is delivered between two transactions.
 
     Args:
@@ -50,7 +50,7 @@ async def newest(running: Running, sought: Sought, most: int, after: Place | Non
             among = max(among // 4, _FEWEST)
 
 
-async def page(running: Running, sought: Sought, limit: int, token: str | None) -> Page:
+async def page(running: Engine, sought: Sought, limit: int, token: str | None) -> Page:
     """The newest instances that match, and what gives those after them.
 
     Args:
@@ -64,7 +64,7 @@ async def page(running: Running, sought: Sought, limit: int, token: str | None) 
     return Page(found[:limit], page_token((from_datetime(last.created_at), last.instance_id)))
 
 
-async def index_input(running: Running, given: GivenPath) -> bool:
+async def index_input(running: Engine, given: GivenPath) -> bool:
     """Make an index. Returns whether there is one now.
 
     Raises:
@@ -73,7 +73,7 @@ async def index_input(running: Running, given: GivenPath) -> bool:
     path, database = checked_path(given), running.database
     while True:
         try:
-            made = await patiently(database, database.alter, input_index.make_index, path)
+            made = await retry_while_away(database, database.alter, input_index.make_index, path)
         except DBAPIError as error:
             raise DatabaseError(f"{database.name}: the input cannot be indexed by {path!r}: {error.orig}") from error
         if made is not None:

@@ -14,7 +14,7 @@ from attrs import define, field
 
 from .._data.codec import Codec, codec
 from .._data.ids import short_id
-from .._storage.journal.effects import Mail
+from .._storage.journal.effects import Effects
 from .._storage.outgoing import DEFAULT_SOURCE, event_row, message_row
 from .._storage.session import Session
 from .._storage.sql.messages import Outgoing
@@ -366,7 +366,7 @@ class ActivityContext:
     _database: Database = field(repr=False)
     _clock: Clock = field(repr=False)
     _max_payload: int = field(repr=False)
-    mail: Mail | None = field(default=None, init=False, repr=False)
+    effects: Effects | None = field(default=None, init=False, repr=False)
     """What is sent if the attempt succeeds."""
     used_session: Session | None = field(default=None, init=False, repr=False)
     """The session, if this attempt has asked for it."""
@@ -413,7 +413,7 @@ class ActivityContext:
             max_payload=self._max_payload,
             sender=self.instance_id,
         )
-        self._use_mail().outgoing.append(Outgoing(row))
+        self._use_effects().outgoing.append(Outgoing(row))
 
     def send_event(
         self,
@@ -440,9 +440,9 @@ class ActivityContext:
           InvalidInputError: naming everything that is wrong with it.
           PayloadTooLargeError: if it is larger than the app's ``max_payload``.
         """
-        mail, now = self._use_mail(), self._clock.now()
+        effects, now = self._use_effects(), self._clock.now()
         if id is None:
-            id = short_id(f"{self.idempotency_key}:{len(mail.outbox) + 1}")
+            id = short_id(f"{self.idempotency_key}:{len(effects.outbox) + 1}")
         event = event_row(
             type,
             data,
@@ -467,13 +467,13 @@ class ActivityContext:
             data_text=event["data"],
             now=now,
         )
-        mail.outbox.append(row)
+        effects.outbox.append(row)
         return id
 
-    def _use_mail(self) -> Mail:
-        if self.mail is None:
-            self.mail = Mail()
-        return self.mail
+    def _use_effects(self) -> Effects:
+        if self.effects is None:
+            self.effects = Effects()
+        return self.effects
 
 
 current_execution: contextvars.ContextVar[WorkflowRun | ActivityContext | None] = contextvars.ContextVar(

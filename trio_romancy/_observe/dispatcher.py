@@ -22,7 +22,7 @@ _LONGEST_TRACE = 8_192
 """Bytes of JSON text that are stored of a trace context."""
 
 
-class Observers:
+class HookDispatcher:
     """The hooks of an app."""
 
     def __init__(self, hooks: Sequence[Hooks]) -> None:
@@ -85,11 +85,11 @@ class Observers:
 class Around:
     """What one attempt runs in."""
 
-    def __init__(self, observers: Observers, about: dict[str, str | None]) -> None:
+    def __init__(self, dispatcher: HookDispatcher, about: dict[str, str | None]) -> None:
         self.entered: list[tuple[Hooks, AbstractContextManager[object]]] = []
         self.about = about
         """The ``extra`` of what is logged of it."""
-        self._observers = observers
+        self._dispatcher = dispatcher
 
     def leave(self, error: BaseException | None) -> None:
         """The attempt has ended, with this exception. What it ran in is left once, the last entered first."""
@@ -105,10 +105,10 @@ class Around:
                     continue  # it lets it through
                 if not isinstance(problem, Exception):
                     raise
-                self._observers._log(hooks, "around_activity", problem, self.about)
+                self._dispatcher._log(hooks, "around_activity", problem, self.about)
 
 
-def checked_hooks(hooks: Sequence[Hooks]) -> Observers | None:
+def checked_hooks(hooks: Sequence[Hooks]) -> HookDispatcher | None:
     """Those who call the hooks of an app; None if it has none.
 
     Raises:
@@ -122,7 +122,7 @@ def checked_hooks(hooks: Sequence[Hooks]) -> Observers | None:
                 raise TypeError(
                     f"{type(one).__name__}.{name} is asynchronous; the methods of hooks are plain functions"
                 )
-    return Observers(hooks) if hooks else None
+    return HookDispatcher(hooks) if hooks else None
 
 
 def _about(what: object) -> dict[str, str | None]:

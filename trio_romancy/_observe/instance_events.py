@@ -17,12 +17,12 @@ from .._storage.sql.incompatible import Parked
 from ..clock import Microseconds, to_datetime
 from ..hooks import ActivityInfo, Hooks, MessageInfo, TimerInfo, WorkflowInfo
 from ..model import ErrorInfo, Kind, Status
-from .dispatcher import Around, Observers
+from .dispatcher import Around, HookDispatcher
 
 if TYPE_CHECKING:
     from .._runtime.actor.actor import Actor
     from .._storage.journal.batch import Batch
-    from .._storage.journal.effects import Mail
+    from .._storage.journal.effects import Effects
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -59,12 +59,12 @@ class _Attempted:
     """Seconds; None: it has not ended, or was made in another process."""
 
 
-class Watch:
+class InstanceEvents:
     """The hooks' view of one actor."""
 
-    def __init__(self, actor: Actor, observers: Observers) -> None:
+    def __init__(self, actor: Actor, dispatcher: HookDispatcher) -> None:
         self._actor = actor
-        self._observers = observers
+        self._dispatcher = dispatcher
         self._attempted: dict[str, _Attempted] = {}
         """By operation id."""
 
@@ -78,7 +78,7 @@ class Watch:
             yield
         finally:
             info = _workflow_info(self._actor.claim, self._worker_id, self._actor.clock.now())
-            self._observers.tell(Hooks.instance_dropped, info)
+            self._dispatcher.tell(Hooks.instance_dropped, info)
 
     def _begins(self, entries: int) -> None:
         actor = self._actor
@@ -92,7 +92,7 @@ class Watch:
             entries=entries,
             lag=0.0 if due is None else max(now - due, 0) / 1_000_000,
         )
-        self._observers.tell(Hooks.workflow_started if is_first else Hooks.workflow_replayed, info)
+        self._dispatcher.tell(Hooks.workflow_started if is_first else Hooks.workflow_replayed, info)
 
     @property
     def _worker_id(self) -> str:
@@ -110,12 +110,12 @@ class Watch:
         attempted = self._attempted[operation_id]
         attempted.number, attempted.begun, attempted.duration = number, trio.current_time(), None
         method = Hooks.compensation_started if attempted.is_compensation else Hooks.activity_started
-        runs_in_something = self._observers.hear(Hooks.around_activity)
-        if not runs_in_something and not self._observers.hear(method):
+        runs_in_something = self._dispatcher.hear(Hooks.around_activity)
+        if not runs_in_something and not self._dispatcher.hear(method):
             return None
         info = self._activity_info(operation_id, attempted, number, self._actor.clock.now())
-        self._observers.tell(method, info)
-        return self._observers.around(info) if runs_in_something else None
+        self._dispatcher.tell(method, info)
+        return self._dispatcher.around(info) if runs_in_something else None
 
     def end_attempt(self, operation_id: str, around: Around | None, error: BaseException | None) -> None:
         """The attempt has ended, with this exception. Only the first time counts."""
@@ -127,7 +127,7 @@ class Watch:
 
     # -- what is recorded ------------------------------------------------------------------------------------------
 
-    def recorded(self, batch: Batch | None, entry: dict[str, Any], mail: Mail | None) -> None:
+    def recorded(self, batch: Batch | None, entry: dict[str, Any], effects: Effects | None) -> None:
         """There is a new entry, and what was sent together with it. It is told once the batch is durable.
 
         Args:
@@ -135,13 +135,13 @@ class Watch:
         """
 
         def tell(method: Callable[[Hooks, T], None], make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> None:
-            if not self._observers.hear(method):
+            if not self._dispatcher.hear(method):
                 return
             what = make(*args, **kwargs)
             if batch is None or batch.durable.is_set():
-                self._observers.tell(method, what)
+                self._dispatcher.tell(method, what)
             else:
-                batch.observe(self._actor.instance_id, partial(self._observers.tell, method, what))
+                batch.observe(self._actor.instance_id, partial(self._dispatcher.tell, method, what))
 
         kind, id, at = entry["kind"], entry["operation_id"], entry["recorded_at"]
         if kind is Kind.ATTEMPT_FAILED:
@@ -155,10 +155,10 @@ class Watch:
             tell(Hooks.timer_fired, self._timer_info, id, kind, at)
         elif kind in _RECEIVED:
             tell(_RECEIVED[kind], self._received, id, entry["payload"], at)
-        if mail is not None:
-            for outgoing in mail.outgoing:
+        if effects is not None:
+            for outgoing in effects.outgoing:
                 tell(Hooks.message_sent, self._sent, outgoing.row, id)
-            for row in mail.outbox:
+            for row in effects.outbox:
                 tell(Hooks.event_sent, self._sent_to_broker, row, id)
 
     def _outcome(self, operation_id: str, entry: dict[str, Any]) -> ActivityInfo:
@@ -242,7 +242,7 @@ class Watch:
 
 
 def tell_end(
-    observers: Observers,
+    dispatcher: HookDispatcher,
     claim: Claim | Parked,
     worker_id: str,
     now: Microseconds,
@@ -250,7 +250,7 @@ def tell_end(
     error: ErrorInfo | None,
 ) -> None:
     """An instance has this status now, durably: it has ended, or is stuck."""
-    observers.tell(_ENDS[status], _workflow_info(claim, worker_id, now, error=error))
+    dispatcher.tell(_ENDS[status], _workflow_info(claim, worker_id, now, error=error))
 
 
 def sent_info(row: dict[str, Any]) -> MessageInfo:

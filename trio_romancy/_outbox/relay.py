@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from .._data.log_fields import about
 from .._storage.database import Database, SQLFunction
-from .._storage.outages import patiently
+from .._storage.outages import retry_while_away
 from .._storage.sql.outbox import (
     DEAD,
     Claimed,
@@ -221,7 +221,7 @@ class Relay:
             limit = 0 if is_resting else self._room(reports)
             due: Microseconds | None = None
             if limit and not reports:
-                due = await patiently(self._database, self._database.read, next_due, self._clock.now())
+                due = await retry_while_away(self._database, self._database.read, next_due, self._clock.now())
             if reports or (due is not None and due <= self._clock.now()):
                 runs, due = await self._turn(reports, limit)
                 for run in runs:
@@ -283,7 +283,7 @@ class Relay:
             await self._stirred.wait()
 
     async def _write(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        return await patiently(self._database, lambda: self._database.run(fn, *args, **kwargs))
+        return await retry_while_away(self._database, lambda: self._database.run(fn, *args, **kwargs))
 
     # -- sending ---------------------------------------------------------------------------------------------------
 

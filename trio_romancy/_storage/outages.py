@@ -22,18 +22,18 @@ _FIRST_RETRY = 0.02
 _LONGEST_RETRY = 1.0
 
 
-async def patiently(database: Database, fn: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
+async def retry_while_away(database: Database, fn: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
     """Await ``fn(...)``, again and again while the database is away, busy or full.
 
     ``fn`` may have been carried out although its answer was lost: it must be harmless to repeat.
     """
-    return await patiently_for(math.inf, database, fn, *args, **kwargs)
+    return await retry_while_away_for(math.inf, database, fn, *args, **kwargs)
 
 
-async def patiently_for(
+async def retry_while_away_for(
     seconds: float, database: Database, fn: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs
 ) -> R:
-    """Like :func:`patiently`; what fails when the time is over is raised."""
+    """Like :func:`retry_while_away`; what fails when the time is over is raised."""
     delay = _FIRST_RETRY
     over = trio.current_time() + seconds
     while True:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 
 
-class Signal:
+class LightEvent:
     """A :class:`trio.Event` that needs nothing for each task that waits but a place in a list, and not even that if
     it is the only one.
 

@@ -16,7 +16,7 @@ from .trio_internals import is_innermost
 T = TypeVar("T")
 
 
-class Seat(Generic[T]):
+class PooledTask(Generic[T]):
     """The place of the current task. As a context manager it is the cancel scope around a workflow function.
 
     The scope stays open for the next workflow function, except after a cancellation, which nothing takes back.
@@ -25,10 +25,10 @@ class Seat(Generic[T]):
       free: where the seat is while it waits for the next instance. The last one in it goes on first.
     """
 
-    __slots__ = ("_context", "_free", "_next", "_scope", "_task", "is_spoilt")
+    __slots__ = ("_context", "_free", "_next", "_scope", "_task", "is_tainted")
 
-    def __init__(self, free: list[Seat[T]]) -> None:
-        self.is_spoilt = False
+    def __init__(self, free: list[PooledTask[T]]) -> None:
+        self.is_tainted = False
         """Whether something has left it in a state that the next instance must not find."""
         self._free = free
         self._next: T | None = None
@@ -48,7 +48,7 @@ class Seat(Generic[T]):
     ) -> bool:
         assert self._scope is not None
         if not is_innermost(self._scope, self._task):
-            self.is_spoilt = True  # trio says so when the scope is left
+            self.is_tainted = True  # trio says so when the scope is left
         elif not self._scope.cancel_called:
             return False
         return self._leave_scope(exc)

@@ -10,7 +10,7 @@ import trio
 Function = Callable[[], Awaitable[object]]
 
 
-class SideTasks:
+class ScopedTasks:
     """Runs tasks for another task, which must close it before it ends itself.
 
     There is nothing to hold while none of them runs: an actor that only waits is one task.

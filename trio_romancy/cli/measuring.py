@@ -17,7 +17,7 @@ from .._context.workflow import WorkflowContext
 from .._definitions.decorators import Workflow, activity, workflow
 from .._storage import migrations
 from .._storage.database import Database, open_database
-from .._storage.outages import patiently_for
+from .._storage.outages import retry_while_away_for
 from .._storage.sql import checks, incompatible
 from .._storage.sql.removal import remove_instances
 from ..app import App
@@ -125,5 +125,5 @@ async def _remove(database: str, name: str, created_from: int) -> None:
 @asynccontextmanager
 async def _open(database: str) -> AsyncIterator[Database]:
     async with trio_asyncio.open_loop(), open_database(database) as opened:
-        await patiently_for(START_TIMEOUT, opened, opened.read, migrations.check)
+        await retry_while_away_for(START_TIMEOUT, opened, opened.read, migrations.check)
         yield opened

@@ -10,7 +10,7 @@ from typer import Argument
 from .._storage import migrations
 from .._storage.database import open_database
 from .._storage.drivers.urls import file_of
-from .._storage.outages import patiently_for
+from .._storage.outages import retry_while_away_for
 from .._storage.sql.tables import REVISION
 from .arguments import read_path
 from .call import START_TIMEOUT, Call
@@ -22,8 +22,8 @@ async def migrate(call: Call) -> None:
     if file_of(call.database) == "":
         raise StopError("a database in memory is gone when this command ends; name a file or a server")
     async with trio_asyncio.open_loop(), open_database(call.database) as database:
-        before = await patiently_for(START_TIMEOUT, database, database.read, migrations.revision)
-        await patiently_for(START_TIMEOUT, database, database.run_long, migrations.migrate)
+        before = await retry_while_away_for(START_TIMEOUT, database, database.read, migrations.revision)
+        await retry_while_away_for(START_TIMEOUT, database, database.run_long, migrations.migrate)
     if before == REVISION:
         said = f"the tables are up to date: revision {REVISION}"
     elif before is None:

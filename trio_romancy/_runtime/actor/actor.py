@@ -17,18 +17,18 @@ from ..._data.codec import Codec, loads
 from ..._data.failure import Failure, describe
 from ..._data.log_fields import about
 from ..._definitions.decorators import Workflow
-from ..._observe.instance_events import Watch
+from ..._observe.instance_events import InstanceEvents
 from ..._storage.journal.batch import Batch
-from ..._storage.journal.effects import Mail
+from ..._storage.journal.effects import Effects
 from ..._storage.journal.journal import Journal
 from ..._storage.outgoing import to_json
-from ..._storage.sql.chains import Luggage
+from ..._storage.sql.chains import CarryOver
 from ..._storage.sql.claims import Claim
-from ..._storage.sql.instances import Record, update_row
-from ..._storage.sql.waits import News, Wait
-from ..._tasks.light_event import Signal
-from ..._tasks.pool import Seat
-from ..._tasks.scoped import SideTasks
+from ..._storage.sql.instances import JournalEntry, update_row
+from ..._storage.sql.waits import MatchResult, Wait
+from ..._tasks.light_event import LightEvent
+from ..._tasks.pool import PooledTask
+from ..._tasks.scoped import ScopedTasks
 from ..._tasks.trio_internals import is_innermost
 from ...clock import Clock, Microseconds, from_datetime, to_datetime
 from ...errors import LeaseLostError, PayloadTooLargeError, RomancyError
@@ -37,11 +37,11 @@ from ..operations import activity, channels, children
 from ..operations.attempts import Attempted, Dropped, Result, attempt, record_failure
 from ..operations.compensation import Saga
 from ..run.journal_cursor import Operation, Replay
-from ..run.mailbox import Letter
-from ..run.message_table import Waits
-from ..run.sequencer import Delivery, record_in
+from ..run.mailbox import PendingOutcome
+from ..run.message_table import MessageTable
+from ..run.sequencer import Sequencer, record_in
 from . import finish
-from .host import Home, Settings
+from .host import ActorHost, Settings
 from .recur import Recur, recur_in
 
 _CANCEL = frozenset({Kind.CANCEL_REQUESTED})
@@ -64,7 +64,7 @@ class Actor:
     detour.
     """
 
-    home: Home
+    home: ActorHost
     clock: Clock
     journal: Journal
     settings: Settings
@@ -77,10 +77,10 @@ class Actor:
     """What the input stands for, if nobody has had it in hand yet."""
     replay: Replay
     saga: Saga
-    _delivery: Delivery | None
-    used_waits: Waits | None
+    _delivery: Sequencer | None
+    used_waits: MessageTable | None
     """What it waits for from outside, if it ever has."""
-    stored_waits: dict[str, News] | None
+    stored_waits: dict[str, MatchResult] | None
     """What the database knew of that when the instance was claimed, by operation id."""
     is_wanted: bool
     """Whether somebody has asked for attention since it was dropped."""
@@ -88,11 +88,11 @@ class Actor:
     """Whether it is being given back, so that nobody can add to that any more."""
     is_behind: bool
     """Whether that is not all any more."""
-    _stirred: Signal | None
+    _stirred: LightEvent | None
     """What somebody waits for who wants to look by himself."""
-    _side: SideTasks | None
+    _side: ScopedTasks | None
     """Who empties the mailbox and waits for threads, if there has been something to do for them."""
-    _seat: Seat[Any]
+    _seat: PooledTask[Any]
     _workflow_scope: trio.CancelScope | None
     """Around the workflow function, while that runs."""
     _rollback_scope: trio.CancelScope | None
@@ -113,20 +113,20 @@ class Actor:
     cancel_reason: str | None
     was_told_to_cancel: bool
     cannot_run: Exception | None
-    watch: Watch | None
+    watch: InstanceEvents | None
     """Tells hooks what happens; None: there are none."""
     _release: tuple[Status, Microseconds | None] | None
     _crash: BaseException | None
 
     def __init__(
         self,
-        home: Home,
-        seat: Seat[Any],
+        home: ActorHost,
+        seat: PooledTask[Any],
         claim: Claim,
         workflow: Workflow[..., Any],
-        records: Sequence[Record],
+        records: Sequence[JournalEntry],
         arguments: list[Any] | None = None,
-        waits: Iterable[News] = (),
+        waits: Iterable[MatchResult] = (),
     ) -> None:
         self.home = home
         self.clock = home.clock
@@ -165,12 +165,12 @@ class Actor:
         self.cancel_reason = None
         self.was_told_to_cancel = False
         self.cannot_run = None
-        self.watch = None if home.observers is None else Watch(self, home.observers)
+        self.watch = None if home.dispatcher is None else InstanceEvents(self, home.dispatcher)
         self._release = None
         self._crash = None
         if records and records[0].kind is Kind.CONTINUED:
-            luggage = records[0].payload
-            self.waits.unpack(luggage if isinstance(luggage, Luggage) else Luggage(**luggage))
+            carry_over = records[0].payload
+            self.waits.unpack(carry_over if isinstance(carry_over, CarryOver) else CarryOver(**carry_over))
 
     @property
     def is_new(self) -> bool:
@@ -178,10 +178,10 @@ class Actor:
         return self._arguments is not None
 
     @property
-    def waits(self) -> Waits:
+    def waits(self) -> MessageTable:
         """What it waits for from outside."""
         if self.used_waits is None:
-            self.used_waits = Waits(self)
+            self.used_waits = MessageTable(self)
         return self.used_waits
 
     @property
@@ -277,7 +277,7 @@ class Actor:
         if self.used_waits is not None:
             self.used_waits.look()
 
-    def hear(self, news: News) -> None:
+    def hear(self, news: MatchResult) -> None:
         """The same, and what there was at that time for one of its waits."""
         self._stir()
         if self.used_waits is None:
@@ -285,10 +285,10 @@ class Actor:
         else:
             self.used_waits.hear(news)
 
-    def stirred(self) -> Signal:
+    def stirred(self) -> LightEvent:
         """What is set by the next :meth:`look` or :meth:`hear`."""
         if self._stirred is None:
-            self._stirred = Signal()
+            self._stirred = LightEvent()
         return self._stirred
 
     def _stir(self) -> None:
@@ -298,13 +298,13 @@ class Actor:
             if self.is_ending:
                 self.idle_since = None
 
-    async def rest_until(self, stirred: Signal) -> None:
+    async def rest_until(self, stirred: LightEvent) -> None:
         """A rollback only waits: for others to go on meanwhile it leaves the worker its room, and the memory."""
         if not stirred.is_set():
             self.idle_since = self.clock.now()
         await stirred.wait()
 
-    def take_stored_wait(self, wait: Wait) -> News | None:
+    def take_stored_wait(self, wait: Wait) -> MatchResult | None:
         """What the database knew of a wait when the instance was claimed, if that is still all."""
         stored = None if self.stored_waits is None else self.stored_waits.pop(wait.operation_id, None)
         return stored if stored is not None and stored.is_of(wait) and not self.is_behind else None
@@ -335,14 +335,14 @@ class Actor:
             self.replay.add(self._cancel)
             delivery = self.deliver()
             if not self.replay.was_cancelled:
-                delivery.post(Letter(self._cancel, Kind.CANCEL_REQUESTED, reason))
+                delivery.post(PendingOutcome(self._cancel, Kind.CANCEL_REQUESTED, reason))
 
     @property
     def was_recorded_as_cancelled(self) -> bool:
         """Whether a cancel request is in the journal."""
         return self._cancel is not None and self._cancel.record is not None
 
-    def _be_cancelled(self, record: Record) -> None:
+    def _be_cancelled(self, record: JournalEntry) -> None:
         self.cancel_reason = record.payload["reason"]
         for operation in self.replay.in_flight.values():
             if operation.scope is not None and operation.id not in record.payload["running"]:
@@ -457,39 +457,39 @@ class Actor:
     # -- writing the journal ---------------------------------------------------------------------------------------
 
     def append(
-        self, operation_id: str, kind: Kind, payload: str, mail: Mail | None = None, *, is_news: bool = True
-    ) -> Record:
+        self, operation_id: str, kind: Kind, payload: str, effects: Effects | None = None, *, is_news: bool = True
+    ) -> JournalEntry:
         """Record an entry, with what is sent together with it. It is durable before the next side effect begins.
 
         Args:
           is_news: whether to tell hooks.
         """
-        row = self.append_row(operation_id, kind, payload, mail, is_news=is_news)
-        return Record(row["seq"], operation_id, kind, loads(payload), row["recorded_at"])
+        row = self.append_row(operation_id, kind, payload, effects, is_news=is_news)
+        return JournalEntry(row["seq"], operation_id, kind, loads(payload), row["recorded_at"])
 
     def append_row(
-        self, operation_id: str, kind: Kind, payload: str, mail: Mail | None = None, *, is_news: bool = True
+        self, operation_id: str, kind: Kind, payload: str, effects: Effects | None = None, *, is_news: bool = True
     ) -> dict[str, Any]:
         """Record an entry, and return its row."""
         row = self.entry(operation_id, kind, payload)
         try:
             self._written = self.journal.append_entry(row)
-            if mail is not None:
-                mail.address(row["seq"])
-                self.journal.append_mail(mail)
+            if effects is not None:
+                effects.address(row["seq"])
+                self.journal.append_effects(effects)
         except LeaseLostError:
             self.drop()
             raise Dropped from None
         if self.watch is not None and is_news:
-            self.watch.recorded(self._written, row, mail)
+            self.watch.recorded(self._written, row, effects)
         if self.is_unproven:
             self.prove()
         return row
 
-    def committed(self, entry: dict[str, Any], mail: Mail | None = None) -> None:
+    def committed(self, entry: dict[str, Any], effects: Effects | None = None) -> None:
         """An entry was committed apart from those that are appended, with what was sent together with it."""
         if self.watch is not None:
-            self.watch.recorded(self._written, entry, mail)  # after what was appended before it
+            self.watch.recorded(self._written, entry, effects)  # after what was appended before it
 
     def take_back(self) -> None:
         """The last entry was refused: the next one takes its place."""
@@ -550,7 +550,7 @@ class Actor:
         has_turn = self._is_clear() if operation.scope is self else self.has_turn(trio.lowlevel.current_task())
         if result.session is not None or not has_turn:
             return False
-        self.append_row(operation.id, result.kind, result.payload, result.mail)
+        self.append_row(operation.id, result.kind, result.payload, result.effects)
         self.replay.now = self._time
         return True
 
@@ -577,7 +577,7 @@ class Actor:
             if self.is_dropped and result.session is not None:
                 await result.session.aclose()
             self.refuse_if_dropped()
-            letter = Letter(operation, result.kind, result.payload, result.session, mail=result.mail)
+            letter = PendingOutcome(operation, result.kind, result.payload, result.session, effects=result.effects)
             if self.is_ending and letter.session is not None:
                 recorded = await record_in(self, letter.session, letter)  # no workflow function, nobody else's turn
             else:
@@ -592,7 +592,7 @@ class Actor:
                 if self.is_ending:
                     self.append(operation.id, failed.kind, failed.payload)
                 else:
-                    self.deliver().post(Letter(operation, failed.kind, failed.payload))
+                    self.deliver().post(PendingOutcome(operation, failed.kind, failed.payload))
                     await operation.news()
                 return failed
             result = None
@@ -621,7 +621,7 @@ class Actor:
     def start_soon(self, fn: Callable[[], Awaitable[object]]) -> None:
         """Run a task beside the workflow function, as long as the actor lives."""
         if self._side is None:
-            self._side = SideTasks(self.home.start_soon)
+            self._side = ScopedTasks(self.home.start_soon)
         self._side.start_soon(fn)
 
     def end(self, operation: Operation) -> None:
@@ -644,10 +644,10 @@ class Actor:
     def _is_clear(self) -> bool:
         return self._delivery is None or self._delivery.is_clear
 
-    def deliver(self) -> Delivery:
+    def deliver(self) -> Sequencer:
         """The delivery of letters, begun if it has not been."""
         if self._delivery is None:
-            self._delivery = Delivery(self)
+            self._delivery = Sequencer(self)
             if not self.is_ending and not self.is_dropped:
                 self.start_soon(self._delivery.run)
         return self._delivery

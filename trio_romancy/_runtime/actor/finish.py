@@ -9,7 +9,7 @@ from attrs import evolve
 from ..._data.codec import dumps, loads
 from ..._data.failure import Failure, describe
 from ..._storage.sql import incompatible
-from ..._storage.sql.instances import Record, closing_row
+from ..._storage.sql.instances import JournalEntry, closing_row
 from ...errors import InvalidDataError, NonDeterminismError, PayloadTooLargeError
 from ...model import ErrorInfo, Kind, Status
 from .recur import Recur, end_text, succeed
@@ -22,7 +22,7 @@ _COMPLETED = Status.COMPLETED
 _WORKFLOW_COMPLETED = Kind.WORKFLOW_COMPLETED
 
 
-async def end_function(actor: Actor, value: Any, failure: Failure | None) -> Record | None:
+async def end_function(actor: Actor, value: Any, failure: Failure | None) -> JournalEntry | None:
     """Record how the function ended. Returns the entry if a rollback comes next."""
     actor.is_ending = True
     actor.idle_since = None
@@ -37,7 +37,7 @@ async def end_function(actor: Actor, value: Any, failure: Failure | None) -> Rec
     return _cancel(actor)
 
 
-async def finish(actor: Actor, function_end: Record) -> None:
+async def finish(actor: Actor, function_end: JournalEntry) -> None:
     """Record the end of the rollback."""
     if function_end.kind is Kind.WORKFLOW_FAILED:
         status, error = Status.FAILED, _info(Failure.from_payload(function_end.payload))
@@ -52,7 +52,7 @@ async def finish(actor: Actor, function_end: Record) -> None:
     actor.home.ended(actor, status, None, error)
 
 
-async def _close(actor: Actor, value: Any, failure: Failure | None) -> Record | None:
+async def _close(actor: Actor, value: Any, failure: Failure | None) -> JournalEntry | None:
     """Record how the function ended, unless a cancel request was accepted first."""
     kind, payload, output, error = _WORKFLOW_COMPLETED, "null", None, None
     status, successor, next_claim, first = _COMPLETED, None, None, None
@@ -90,10 +90,10 @@ async def _close(actor: Actor, value: Any, failure: Failure | None) -> Record | 
                 actor.home.goes_on(next_claim, first)
         actor.home.ended(actor, status, output, error)
         return None
-    return Record(entry["seq"], "", kind, loads(payload), entry["recorded_at"])
+    return JournalEntry(entry["seq"], "", kind, loads(payload), entry["recorded_at"])
 
 
-def _cancel(actor: Actor) -> Record:
+def _cancel(actor: Actor) -> JournalEntry:
     record = actor.append("", Kind.WORKFLOW_CANCELLED, dumps({"reason": actor.cancel_reason}))
     actor.journal.append_end(actor.instance_id)
     actor.set_status(Status.COMPENSATING)

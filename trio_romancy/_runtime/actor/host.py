@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 from attrs import frozen
 
-from ..._observe.dispatcher import Observers
+from ..._observe.dispatcher import HookDispatcher
 from ..._storage.database import Database
 from ..._storage.journal.journal import Journal
 from ..._storage.sql.claims import Claim
-from ..._storage.sql.instances import Record
+from ..._storage.sql.instances import JournalEntry
 from ..._tasks.alarms import Alarms
 from ...clock import Clock, Microseconds
 from ...model import ErrorInfo, Status
 from ...retry import RetryPolicy
 
 if TYPE_CHECKING:
-    from ..run.message_table import Waits
+    from ..run.message_table import MessageTable
     from .actor import Actor
 
 
@@ -35,7 +35,7 @@ class Settings:
     """Of the code of the workflows; None: see :func:`.code_version`."""
 
 
-class Home(Protocol):
+class ActorHost(Protocol):
     """What an actor needs of its supervisor."""
 
     settings: Settings
@@ -43,7 +43,7 @@ class Home(Protocol):
     database: Database
     journal: Journal
     thread_limiter: trio.CapacityLimiter
-    observers: Observers | None
+    dispatcher: HookDispatcher | None
     """Those who call the hooks; None: there are none."""
     alarms: Alarms
     idle: int
@@ -61,7 +61,7 @@ class Home(Protocol):
         """The instance is given back, durably."""
         ...
 
-    def goes_on(self, claim: Claim, first: Record) -> None:
+    def goes_on(self, claim: Claim, first: JournalEntry) -> None:
         """An instance has recurred, durably, and this worker owns the next of its chain, whose journal begins so."""
         ...
 
@@ -77,10 +77,10 @@ class Home(Protocol):
         """One more actor only waits."""
         ...
 
-    def look_for(self, waits: Waits) -> None:
+    def look_for(self, waits: MessageTable) -> None:
         """Look into the database for messages, and tell them."""
         ...
 
-    def mail_sent(self) -> None:
+    def effects_stored(self) -> None:
         """Messages, or events for the broker, have been stored without the journal."""
         ...

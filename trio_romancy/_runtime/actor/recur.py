@@ -9,9 +9,9 @@ from attrs import evolve
 
 from ..._data.codec import dumps
 from ..._data.ids import MAX_ID
-from ..._storage.sql.chains import Luggage, Successor
+from ..._storage.sql.chains import CarryOver, Successor
 from ..._storage.sql.claims import Claim
-from ..._storage.sql.instances import Record, new_row
+from ..._storage.sql.instances import JournalEntry, new_row
 from ...model import Kind, Status
 
 if TYPE_CHECKING:
@@ -35,11 +35,11 @@ def recur_in(error: BaseException) -> Recur | None:
     return error if isinstance(error, Recur) else None
 
 
-def succeed(actor: Actor, recur: Recur) -> tuple[Successor, Claim, Record]:
+def succeed(actor: Actor, recur: Recur) -> tuple[Successor, Claim, JournalEntry]:
     """Who goes on, its claim for this worker, and the first entry of its journal."""
     ended, now = actor.claim, actor.clock.now()
     origin = ended.origin or ended.instance_id
-    luggage = Luggage() if actor.used_waits is None else actor.used_waits.pack()
+    carry_over = CarryOver() if actor.used_waits is None else actor.used_waits.pack()
     claim = evolve(
         ended,
         instance_id=next_id(origin, ended.instance_id),
@@ -66,7 +66,7 @@ def succeed(actor: Actor, recur: Recur) -> tuple[Successor, Claim, Record]:
         "kind": Kind.CONTINUED,
         "recorded_at": now,
     }
-    return Successor(row, entry, luggage), claim, Record(1, "", Kind.CONTINUED, luggage, now)
+    return Successor(row, entry, carry_over), claim, JournalEntry(1, "", Kind.CONTINUED, carry_over, now)
 
 
 def next_id(origin: str, instance_id: str) -> str:

@@ -12,12 +12,12 @@ from attrs import evolve
 from ..._data.codec import dumps, loads
 from ..._data.failure import Failure
 from ..._definitions.decorators import Activity
-from ..._storage.sql.instances import Record
+from ..._storage.sql.instances import JournalEntry
 from ...clock import Microseconds
 from ...errors import InvalidDataError
 from ...model import Kind
 from ..run.journal_cursor import Operation
-from ..run.mailbox import Letter
+from ..run.mailbox import PendingOutcome
 from .attempts import Dropped, attempt
 from .compensation import undo_text
 
@@ -115,7 +115,7 @@ async def sleep_until(actor: Actor, when: Microseconds, id: str | None) -> None:
         operation = Operation(id, "sleep", _TIMER, None, task, waits=True, wake_at=when)
         actor.replay.add(operation)
         try:
-            actor.deliver().post_at(when, Letter(operation, Kind.TIMER_FIRED, "null"))
+            actor.deliver().post_at(when, PendingOutcome(operation, Kind.TIMER_FIRED, "null"))
             while await operation.news() is None:
                 pass
         finally:
@@ -130,7 +130,7 @@ def open_timeout(actor: Actor, duration: Microseconds, id: str | None, *, fail: 
     with trio.CancelScope() as scope:
         operation = Operation(id, "timeout", _TIMEOUT, lambda _: scope.cancel(), wake_at=when)
         actor.replay.add(operation)
-        actor.deliver().post_at(when, Letter(operation, Kind.TIMEOUT_FIRED, "null"))
+        actor.deliver().post_at(when, PendingOutcome(operation, Kind.TIMEOUT_FIRED, "null"))
         try:
             yield scope
         finally:
@@ -145,7 +145,7 @@ def new_id(actor: Actor, task: trio.lowlevel.Task, name: str, id: str | None) ->
     return actor.replay.new_id(task, name, id)
 
 
-async def recorded(actor: Actor, task: trio.lowlevel.Task, id: str, kinds: frozenset[Kind]) -> Record | None:
+async def recorded(actor: Actor, task: trio.lowlevel.Task, id: str, kinds: frozenset[Kind]) -> JournalEntry | None:
     """The outcome of the operation, if the journal says it next and nobody else wants a turn."""
     replay = actor.replay
     if not actor.has_turn(task):
@@ -162,7 +162,9 @@ async def recorded(actor: Actor, task: trio.lowlevel.Task, id: str, kinds: froze
     return record
 
 
-async def kept(actor: Actor, task: trio.lowlevel.Task, id: str, what: str, kinds: frozenset[Kind]) -> Record | None:
+async def kept(
+    actor: Actor, task: trio.lowlevel.Task, id: str, what: str, kinds: frozenset[Kind]
+) -> JournalEntry | None:
     """The outcome that the operation had before the instance was retried, recorded anew in its turn."""
     outcome = actor.replay.take_kept(id, kinds)
     if outcome is None:
@@ -171,17 +173,17 @@ async def kept(actor: Actor, task: trio.lowlevel.Task, id: str, what: str, kinds
     return evolve(outcome, payload=await perform(actor, operation, _anew(actor, operation, outcome)))
 
 
-def _anew(actor: Actor, operation: Operation, outcome: Record) -> Letter:
+def _anew(actor: Actor, operation: Operation, outcome: JournalEntry) -> PendingOutcome:
     """Records a kept outcome. What it says has happened before, so nobody else is told of it."""
     payload = dumps(outcome.payload)
 
-    async def record() -> Record:
+    async def record() -> JournalEntry:
         return actor.append(operation.id, outcome.kind, payload, is_news=False)
 
-    return Letter(operation, outcome.kind, payload, via=record)
+    return PendingOutcome(operation, outcome.kind, payload, via=record)
 
 
-async def perform(actor: Actor, operation: Operation, letter: Letter) -> Any:
+async def perform(actor: Actor, operation: Operation, letter: PendingOutcome) -> Any:
     """Have a letter recorded in its turn, or hear what was recorded. Returns what the entry says."""
     assert operation.task is not None
     await trio.lowlevel.checkpoint_if_cancelled()

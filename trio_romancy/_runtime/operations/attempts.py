@@ -16,9 +16,9 @@ from ..._data.codec import Codec
 from ..._data.failure import Failure, describe
 from ..._observe.dispatcher import Around
 from ..._storage.dialects import is_transient
-from ..._storage.journal.effects import Mail
+from ..._storage.journal.effects import Effects
 from ..._storage.session import Session
-from ..._storage.sql.instances import Record
+from ..._storage.sql.instances import JournalEntry
 from ...errors import InvalidDataError, PayloadTooLargeError
 from ...model import Kind
 from ...retry import RetryPolicy
@@ -69,7 +69,7 @@ class Result:
     """The result, as a replay will read it."""
     session: Session | None = None
     """The open transaction that it must be recorded in."""
-    mail: Mail | None = None
+    effects: Effects | None = None
     """What is sent together with it."""
 
 
@@ -143,7 +143,7 @@ async def attempt(
                 await session.flush_all()
                 if not session.is_open:
                     session = None
-            return Result(what.completed_kind, payload, value, session, context.mail)
+            return Result(what.completed_kind, payload, value, session, context.effects)
         except KeyboardInterrupt:
             await _close(context)
             raise
@@ -214,7 +214,7 @@ def _failure(actor: Actor, what: Attempted, error: BaseException, number: int) -
 
 
 async def _wait_for_retry(
-    actor: Actor, operation: Operation, what: Attempted, failures: Sequence[Record], thread: _Thread | None
+    actor: Actor, operation: Operation, what: Attempted, failures: Sequence[JournalEntry], thread: _Thread | None
 ) -> Result | None:
     """Wait until the next attempt is due, and until a thread that overran has ended, with the shield down.
 

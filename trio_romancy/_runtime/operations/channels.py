@@ -8,17 +8,17 @@ import trio
 from sqlalchemy import Connection
 
 from ..._data.codec import Codec, dumps, loads
-from ..._storage.journal.effects import Mail
+from ..._storage.journal.effects import Effects
 from ..._storage.outgoing import check_names, message_row
-from ..._storage.sql.instances import Record, insert_entries
+from ..._storage.sql.instances import JournalEntry, insert_entries
 from ..._storage.sql.messages import Outgoing, lock_channels
 from ..._storage.sql.messages import subscribe as subscribe_to
 from ...clock import Microseconds, to_datetime
 from ...errors import ChannelModeConflictError, EventTimeoutError, InvalidDataError, MessageTimeoutError, RomancyError
 from ...model import ChannelMode, Kind, Message, ReceivedEvent
 from ..run.journal_cursor import Operation
-from ..run.mailbox import Letter
-from ..run.message_table import Filter
+from ..run.mailbox import PendingOutcome
+from ..run.message_table import MessageFilter
 from .activity import kept, new_id, perform, recorded
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ async def wait_event(
 ) -> ReceivedEvent:
     """Wait for the next event of that type that the instance has not seen."""
     check_names("an event cannot be waited for", type=type, **({} if subject is None else {"subject": subject}))
-    id, record = await _receive(actor, "wait_event", Filter(type, subject), _EVENT, timeout, id)
+    id, record = await _receive(actor, "wait_event", MessageFilter(type, subject), _EVENT, timeout, id)
     if record.kind is Kind.WAIT_TIMED_OUT:
         raise EventTimeoutError(actor.instance_id, id, type, subject)
     got = record.payload
@@ -56,7 +56,7 @@ async def receive(
             f"instance {actor.instance_id!r} has not subscribed to channel {channel!r}: "
             f"call `await ctx.subscribe({channel!r})` before ctx.receive"
         )
-    id, record = await _receive(actor, "receive", Filter(channel, None, subscription), _MESSAGE, timeout, id)
+    id, record = await _receive(actor, "receive", MessageFilter(channel, None, subscription), _MESSAGE, timeout, id)
     if record.kind is Kind.WAIT_TIMED_OUT:
         raise MessageTimeoutError(actor.instance_id, id, channel)
     got = record.payload
@@ -78,8 +78,8 @@ def _decoded(actor: Actor, id: str, codec: Codec[Any], data: Any, what: str) -> 
 
 
 async def _receive(
-    actor: Actor, name: str, filter: Filter, kinds: frozenset[Kind], timeout: Microseconds | None, id: str | None
-) -> tuple[str, Record]:
+    actor: Actor, name: str, filter: MessageFilter, kinds: frozenset[Kind], timeout: Microseconds | None, id: str | None
+) -> tuple[str, JournalEntry]:
     task = trio.lowlevel.current_task()
     id = new_id(actor, task, name, id)
     await trio.lowlevel.checkpoint_if_cancelled()
@@ -94,7 +94,7 @@ async def _receive(
         try:
             actor.deliver()
             if when is not None:
-                actor.deliver().post_at(when, Letter(operation, Kind.WAIT_TIMED_OUT, "null"))
+                actor.deliver().post_at(when, PendingOutcome(operation, Kind.WAIT_TIMED_OUT, "null"))
             while record is None:
                 if actor.replay.is_live and wait is None:
                     wait = actor.waits.open(operation, filter)
@@ -117,14 +117,14 @@ async def subscribe(actor: Actor, channel: str, mode: ChannelMode, id: str | Non
             raise ChannelModeConflictError(actor.instance_id, channel, mode, known.mode)
         return
 
-    async def record() -> Record:
+    async def record() -> JournalEntry:
         entry = actor.entry(operation.id, Kind.SUBSCRIBED, "null")
         await actor.journal.call_on(channel, _store_subscription, channel, mode, entry, actor.clock.now())
-        return Record(entry["seq"], operation.id, Kind.SUBSCRIBED, loads(entry["payload"]), entry["recorded_at"])
+        return JournalEntry(entry["seq"], operation.id, Kind.SUBSCRIBED, loads(entry["payload"]), entry["recorded_at"])
 
     task = trio.lowlevel.current_task()
     operation = Operation(new_id(actor, task, "subscribe", id), "subscribe", _SUBSCRIBED, None, task)
-    payload = await perform(actor, operation, Letter(operation, Kind.SUBSCRIBED, "null", via=record))
+    payload = await perform(actor, operation, PendingOutcome(operation, Kind.SUBSCRIBED, "null", via=record))
     held = ChannelMode(payload["mode"])
     if held is not mode:
         raise ChannelModeConflictError(actor.instance_id, channel, mode, held)
@@ -147,8 +147,8 @@ async def unsubscribe(actor: Actor, channel: str, id: str | None) -> None:
         raise RomancyError(f"instance {actor.instance_id!r} has not subscribed to channel {channel!r}")
     task = trio.lowlevel.current_task()
     operation = Operation(new_id(actor, task, "unsubscribe", id), "unsubscribe", _UNSUBSCRIBED, None, task)
-    letter = Letter(operation, Kind.UNSUBSCRIBED, dumps({"channel": channel}))
-    letter.mail = Mail(closed=[(actor.instance_id, known.operation_id)])
+    letter = PendingOutcome(operation, Kind.UNSUBSCRIBED, dumps({"channel": channel}))
+    letter.effects = Effects(closed=[(actor.instance_id, known.operation_id)])
     await perform(actor, operation, letter)
 
 
@@ -167,6 +167,6 @@ async def publish(
     )
     task = trio.lowlevel.current_task()
     operation = Operation(new_id(actor, task, name, id), name, _PUBLISHED, None, task)
-    letter = Letter(operation, Kind.PUBLISHED, dumps({"channel": channel, "to": addressee}))
-    letter.mail = Mail(outgoing=[Outgoing(row)])
+    letter = PendingOutcome(operation, Kind.PUBLISHED, dumps({"channel": channel, "to": addressee}))
+    letter.effects = Effects(outgoing=[Outgoing(row)])
     await perform(actor, operation, letter)

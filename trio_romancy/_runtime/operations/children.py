@@ -10,15 +10,15 @@ from ..._context.child import ChildHandle
 from ..._data.codec import dumps
 from ..._data.ids import short_id
 from ..._definitions.decorators import Workflow
-from ..._storage.journal.effects import Mail
+from ..._storage.journal.effects import Effects
 from ..._storage.sql.children import child_row, start_named_child
-from ..._storage.sql.instances import Record
+from ..._storage.sql.instances import JournalEntry
 from ..._storage.sql.waits import FamilyMode
 from ...errors import ChildWorkflowError, InstanceExistsError, InvalidDataError, PayloadTooLargeError
 from ...model import ErrorInfo, Kind, Status
 from ..run.journal_cursor import Operation
-from ..run.mailbox import Letter
-from ..run.message_table import Filter, Subscription
+from ..run.mailbox import PendingOutcome
+from ..run.message_table import MessageFilter, Subscription
 from .activity import kept, new_id, perform, recorded
 from .attempts import Dropped
 
@@ -50,16 +50,16 @@ async def start(
     row = child_row(child_id, workflow.name, text, now, parent_id=claim.instance_id, trace=claim.trace)
     started = {"child": child_id, "workflow": workflow.name}
 
-    async def record_named() -> Record:
+    async def record_named() -> JournalEntry:
         entry = actor.entry(operation_id, Kind.CHILD_STARTED, "null")
         payload = await actor.journal.call(start_named_child, row, entry, started)
         actor.home.released(actor)  # it is due
-        return Record(entry["seq"], operation_id, Kind.CHILD_STARTED, payload, entry["recorded_at"])
+        return JournalEntry(entry["seq"], operation_id, Kind.CHILD_STARTED, payload, entry["recorded_at"])
 
     operation = Operation(operation_id, "child", _STARTED, None, task)
-    letter = Letter(operation, Kind.CHILD_STARTED, dumps(started))
+    letter = PendingOutcome(operation, Kind.CHILD_STARTED, dumps(started))
     if workflow.id is None:
-        letter.mail = Mail(children=[row])
+        letter.effects = Effects(children=[row])
     else:
         letter.via = record_named
     payload = await perform(actor, operation, letter)
@@ -95,14 +95,14 @@ async def run(actor: Actor, workflow: Workflow[..., Any], args: tuple[Any, ...],
     return await result(actor, child, short_id(f"{child.operation_id}/result"), owns=True)
 
 
-async def _await_end(actor: Actor, child_id: str, id: str, task: trio.lowlevel.Task, *, owns: bool) -> Record:
-    filter = Filter(child_id, None, Subscription("", FamilyMode.CHILD, 0))
+async def _await_end(actor: Actor, child_id: str, id: str, task: trio.lowlevel.Task, *, owns: bool) -> JournalEntry:
+    filter = MessageFilter(child_id, None, Subscription("", FamilyMode.CHILD, 0))
     operation = Operation(id, _THE_END, _ENDED, None, task)
     wait = None
     record = None
     must_end = False
 
-    async def hear() -> Record:
+    async def hear() -> JournalEntry:
         nonlocal wait, must_end
         record = operation.record
         while record is None:

@@ -18,7 +18,7 @@ from ..._data.failure import describe
 from ..._data.ids import short_id
 from ..._definitions.decorators import Activity, Compensation, find_compensation
 from ..._storage.sql.children import end_roll_back, roll_back, roll_back_again
-from ..._storage.sql.instances import Record
+from ..._storage.sql.instances import JournalEntry
 from ...errors import InvalidDataError, RomancyError
 from ...model import Kind, Status
 from ..run.journal_cursor import Operation
@@ -66,10 +66,10 @@ class Undo:
 class Saga:
     """What an instance would have to undo, and what it has undone."""
 
-    def __init__(self, records: Sequence[Record]) -> None:
-        self.function_end: Record | None = None
+    def __init__(self, records: Sequence[JournalEntry]) -> None:
+        self.function_end: JournalEntry | None = None
         """The entry with which the workflow function ended."""
-        self.rollback: Record | None = None
+        self.rollback: JournalEntry | None = None
         """The entry with which the parent has asked to undo what had completed."""
         self._undos: list[Undo | ChildUndo] | None = None
         self._children: dict[str, bool] | None = None

@@ -18,8 +18,8 @@ import trio
 from attrs import define, evolve, field
 
 from ..._data.ids import checked_id
-from ..._storage.sql.instances import Record
-from ..._tasks.light_event import Signal
+from ..._storage.sql.instances import JournalEntry
+from ..._tasks.light_event import LightEvent
 from ..._tasks.trio_internals import is_runnable
 from ...clock import Microseconds
 from ...errors import NonDeterminismError, OperationIdError
@@ -44,7 +44,7 @@ class Operation:
     """What the code asks for, in words."""
     kinds: frozenset[Kind]
     """Which entries can be its outcome."""
-    deliver: Callable[[Record], None] | None = None
+    deliver: Callable[[JournalEntry], None] | None = None
     """Tells the workflow, if no task awaits it."""
     task: trio.lowlevel.Task | None = None
     """The task that waits for it."""
@@ -59,16 +59,16 @@ class Operation:
     wake_at: Microseconds | None = None
     """When what it waits for happens, if that is known."""
     is_in_flight: bool = True
-    record: Record | None = None
+    record: JournalEntry | None = None
     """Its outcome, once the workflow has been told."""
-    _news: Signal | None = None
+    _news: LightEvent | None = None
 
     @property
     def is_open(self) -> bool:
         """Whether it can still get an outcome. A timeout has one before its block ends."""
         return self.is_in_flight and self.record is None
 
-    def tell(self, record: Record) -> None:
+    def tell(self, record: JournalEntry) -> None:
         """Tell the workflow its outcome."""
         self.record = record
         self.wake_at = None
@@ -82,9 +82,9 @@ class Operation:
         if self._news is not None:
             self._news.set()
 
-    async def news(self) -> Record | None:
+    async def news(self) -> JournalEntry | None:
         """Wait for the outcome. None if there is something to do first: see :meth:`stir`."""
-        self._news = Signal()
+        self._news = LightEvent()
         await self._news.wait()
         self._news = None
         return self.record
@@ -115,7 +115,7 @@ current_branch: ContextVar[Branch | None] = ContextVar("trio_romancy_current_bra
 class Replay:
     """The operations of one instance, and its journal up to where it went on from."""
 
-    def __init__(self, instance_id: str, created_at: Microseconds, records: Sequence[Record]) -> None:
+    def __init__(self, instance_id: str, created_at: Microseconds, records: Sequence[JournalEntry]) -> None:
         self.instance_id = instance_id
         self.now = created_at
         """Time of the entry last told to the workflow."""
@@ -125,9 +125,9 @@ class Replay:
         self.is_live = False
         """Whether the journal is used up, so that operations are really carried out."""
         self._untold = deque(record for record in records if record.kind.is_delivered) if records else None
-        self._failures: dict[str, list[Record]] | None = None
+        self._failures: dict[str, list[JournalEntry]] | None = None
         """Failed attempts, by operation id."""
-        self.kept: dict[str, Record] | None = None
+        self.kept: dict[str, JournalEntry] | None = None
         """Outcomes from before a retry, which count again when they are asked for, by operation id."""
         self._used: set[str] = set()
         self._added: trio.Event | None = None
@@ -163,11 +163,11 @@ class Replay:
 
     # -- failed attempts -------------------------------------------------------------------------------------------
 
-    def failures_of(self, operation_id: str) -> Sequence[Record]:
+    def failures_of(self, operation_id: str) -> Sequence[JournalEntry]:
         """The failed attempts of an operation, in order."""
         return () if self._failures is None else self._failures.get(operation_id, ())
 
-    def add_failure(self, record: Record) -> None:
+    def add_failure(self, record: JournalEntry) -> None:
         """An attempt has failed."""
         if self._failures is None:
             self._failures = {}
@@ -179,7 +179,7 @@ class Replay:
             kept = [record for record in self._failures[operation_id] if record.seq > until]
             self._failures[operation_id] = kept
 
-    def take_kept(self, operation_id: str, kinds: frozenset[Kind]) -> Record | None:
+    def take_kept(self, operation_id: str, kinds: frozenset[Kind]) -> JournalEntry | None:
         """The outcome that an operation had before the instance was retried, if it can have that again."""
         record = None if self.kept is None else self.kept.pop(operation_id, None)
         if record is None or record.payload["kind"] not in kinds:
@@ -338,11 +338,11 @@ class Replay:
 
     # -- the journal -----------------------------------------------------------------------------------------------
 
-    def next_record(self) -> Record | None:
+    def next_record(self) -> JournalEntry | None:
         """What the journal tells next; None if it is used up."""
         return self._untold[0] if self._untold else None
 
-    def take(self, id: str, kinds: frozenset[Kind]) -> Record | None:
+    def take(self, id: str, kinds: frozenset[Kind]) -> JournalEntry | None:
         """The next record, if it is the outcome of this operation."""
         record = self.next_record()
         if record is None or record.operation_id != id or record.kind not in kinds:
@@ -350,7 +350,7 @@ class Replay:
         self._advance(record)
         return record
 
-    def _advance(self, record: Record) -> None:
+    def _advance(self, record: JournalEntry) -> None:
         assert self._untold
         self._untold.popleft()
         self.taken += 1
@@ -381,7 +381,7 @@ class Replay:
         for operation in self.in_flight.values():
             operation.stir()
 
-    def asked_for(self, record: Record) -> Operation | None:
+    def asked_for(self, record: JournalEntry) -> Operation | None:
         """The operation in flight whose outcome this is."""
         operation = self.in_flight.get(record.operation_id)
         return operation if operation is not None and record.kind in operation.kinds else None

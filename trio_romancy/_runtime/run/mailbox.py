@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 import trio
 from attrs import define, field
 
-from ..._tasks.light_event import Signal
+from ..._tasks.light_event import LightEvent
 from ...clock import Clock, Microseconds
 from ...model import Kind
 
 if TYPE_CHECKING:
-    from ..._storage.journal.effects import Mail
+    from ..._storage.journal.effects import Effects
     from ..._storage.session import Session
-    from ..._storage.sql.instances import Record
+    from ..._storage.sql.instances import JournalEntry
     from .journal_cursor import Operation
 
 
 @define(eq=False)
-class Letter:
+class PendingOutcome:
     """Something that has happened to an operation, and is to be recorded and told to the workflow, in its turn."""
 
     operation: Operation
@@ -33,9 +33,9 @@ class Letter:
     """The transaction that it must be recorded in; None: the journal."""
     refusal: Exception | None = None
     """Why the database refuses to commit that transaction."""
-    mail: Mail | None = None
+    effects: Effects | None = None
     """What is sent together with the entry."""
-    via: Callable[[], Awaitable[Record | None]] | None = None
+    via: Callable[[], Awaitable[JournalEntry | None]] | None = None
     """Records it, if more has to be done for that than to append an entry. Returns None if it is to be forgotten."""
 
 
@@ -44,21 +44,21 @@ class Mailbox:
     """The letters and timers of one actor. It lives and dies with the actor."""
 
     _clock: Clock
-    _letters: deque[Letter] = field(factory=deque)
-    _timers: list[tuple[Microseconds, int, Letter]] = field(factory=list)
+    _letters: deque[PendingOutcome] = field(factory=deque)
+    _timers: list[tuple[Microseconds, int, PendingOutcome]] = field(factory=list)
     _set: int = 0
-    _arrived: Signal | None = None
+    _arrived: LightEvent | None = None
     """What somebody waits for who has nothing to do."""
 
     def __bool__(self) -> bool:
         return bool(self._letters)
 
-    def post(self, letter: Letter) -> None:
+    def post(self, letter: PendingOutcome) -> None:
         """Deliver a letter."""
         self._letters.append(letter)
         self.poke()
 
-    def post_at(self, when: Microseconds, letter: Letter) -> None:
+    def post_at(self, when: Microseconds, letter: PendingOutcome) -> None:
         """Deliver a letter at that time, if its operation is still in flight then."""
         self._set += 1
         heapq.heappush(self._timers, (when, self._set, letter))
@@ -80,7 +80,7 @@ class Mailbox:
         due = self.next_timer()
         return due if due is not None and due <= self._clock.now() else None
 
-    def receive_nowait(self) -> Letter | None:
+    def receive_nowait(self) -> PendingOutcome | None:
         """The next letter, or due timer; None if there is neither."""
         if self._letters:
             return self._letters.popleft()
@@ -96,7 +96,7 @@ class Mailbox:
 
     async def wait(self, until: Microseconds | None, *, for_timers: bool = True) -> None:
         """Wait for a letter, a new or due timer, a poke, or that time. May return early."""
-        self._arrived = Signal()
+        self._arrived = LightEvent()
         due = self.next_timer() if for_timers else None
         if due is not None:
             until = due if until is None else min(due, until)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from attrs import define, frozen
 
-from ..._storage.sql.chains import Luggage
-from ..._storage.sql.waits import FamilyMode, Found, News, Wait
+from ..._storage.sql.chains import CarryOver
+from ..._storage.sql.waits import FamilyMode, Match, MatchResult, Wait
 from ...clock import Microseconds
 from ...model import ChannelMode, Kind
 
@@ -33,7 +33,7 @@ class Subscription:
 
 
 @frozen
-class Filter:
+class MessageFilter:
     """Which messages a wait is for. Waits with the same filter get them one after the other."""
 
     channel: str
@@ -56,12 +56,12 @@ class Filter:
 
 
 @define(eq=False)
-class OpenWait:
+class LocalWait:
     """An operation that waits for a message."""
 
     operation: Operation
-    filter: Filter
-    found: Sequence[Found] = ()
+    filter: MessageFilter
+    found: Sequence[Match] = ()
     """What the last look has found that nobody else got, in order."""
     looked_at: Microseconds | None = None
     """When that look began; None: the database does not know of the wait yet."""
@@ -74,16 +74,16 @@ class OpenWait:
         return self.is_cut and not self.found
 
 
-class Waits:
+class MessageTable:
     """The waits and subscriptions of one actor."""
 
     def __init__(self, actor: Actor) -> None:
         self.subscriptions: dict[str, Subscription] = {}
         """By channel."""
         self._actor = actor
-        self._open: dict[str, OpenWait] = {}
+        self._open: dict[str, LocalWait] = {}
         """By operation id, in the order in which they began."""
-        self._last: dict[Filter, int] = {}
+        self._last: dict[MessageFilter, int] = {}
         """The last message that a wait with this filter has got: there is nothing more for it before that."""
         self._consumed: dict[str, set[int]] = {}
         """Events of each type that some wait has got, and which another filter may let through as well."""
@@ -98,29 +98,30 @@ class Waits:
 
     # -- going on as another instance ------------------------------------------------------------------------------
 
-    def unpack(self, luggage: Luggage) -> None:
+    def unpack(self, carry_over: CarryOver) -> None:
         """The instance goes on from another, which had received this."""
-        self._last = {Filter(channel, subject): seq for channel, subject, seq in luggage.received}
-        self._consumed = {channel: set(seqs) for channel, seqs in luggage.consumed.items()}
-        self._taken_along = dict(luggage.subscriptions)
-        self._left = dict(luggage.left)
+        self._last = {MessageFilter(channel, subject): seq for channel, subject, seq in carry_over.received}
+        self._consumed = {channel: set(seqs) for channel, seqs in carry_over.consumed.items()}
+        self._taken_along = dict(carry_over.subscriptions)
+        self._left = dict(carry_over.left)
 
-    def pack(self) -> Luggage:
+    def pack(self) -> CarryOver:
         """What the instance that goes on from this one has to know. It must not have a wait open."""
         received = [
             (filter.channel, filter.subject, seq)
             for filter, seq in self._last.items()
-            if filter.subscription is None and (filter.subject is None or seq > self._last_of(Filter(filter.channel)))
+            if filter.subscription is None
+            and (filter.subject is None or seq > self._last_of(MessageFilter(filter.channel)))
         ]
         consumed = {}
         for channel, seqs in self._consumed.items():
-            last = self._last_of(Filter(channel))
+            last = self._last_of(MessageFilter(channel))
             if left := sorted(seq for seq in seqs if seq > last):
                 consumed[channel] = left
         subscriptions = dict(self._taken_along)
         for channel, subscription in self.subscriptions.items():
             subscriptions[channel] = (str(subscription.mode), self._received_by(channel, subscription))
-        return Luggage(received, consumed, subscriptions, dict(self._left))
+        return CarryOver(received, consumed, subscriptions, dict(self._left))
 
     # -- waiting ---------------------------------------------------------------------------------------------------
 
@@ -150,11 +151,11 @@ class Waits:
         return subscription
 
     def _received_by(self, channel: str, subscription: Subscription) -> int:
-        return max(self._last_of(Filter(channel, None, subscription)), subscription.after)
+        return max(self._last_of(MessageFilter(channel, None, subscription)), subscription.after)
 
-    def open(self, operation: Operation, filter: Filter) -> OpenWait:
+    def open(self, operation: Operation, filter: MessageFilter) -> LocalWait:
         """Begin to wait."""
-        wait = self._open[operation.id] = OpenWait(operation, filter)
+        wait = self._open[operation.id] = LocalWait(operation, filter)
         actor = self._actor
         begun = actor.clock.now()
         request, most = self._request(wait)
@@ -164,7 +165,7 @@ class Waits:
             self.hear(stored)
             return wait
 
-        def opened(found: Sequence[Found] | None) -> None:
+        def opened(found: Sequence[Match] | None) -> None:
             operation.waits = True
             self._note(wait, found or (), begun, is_cut=found is None)
 
@@ -175,17 +176,17 @@ class Waits:
         """What an operation that waits receives from."""
         return self._open[operation_id].filter.channel
 
-    def close(self, wait: OpenWait) -> None:
+    def close(self, wait: LocalWait) -> None:
         """Cease to wait. If the actor is dropped its instance goes on waiting."""
         if self._open.pop(wait.operation.id, None) is not None and not self._actor.is_dropped:
             self._actor.journal.append_close(self._actor.instance_id, wait.operation.id)
 
-    def receive(self, wait: OpenWait, found: Found) -> None:
+    def receive(self, wait: LocalWait, found: Match) -> None:
         """A wait gets its message: that is recorded, and the workflow is told next."""
         self.consume(wait.filter, found.seq)
         self.close(wait)
 
-    def consume(self, filter: Filter, seq: int) -> None:
+    def consume(self, filter: MessageFilter, seq: int) -> None:
         """A wait has got a message."""
         if filter.kind is Kind.CHILD_ENDED:
             return  # which is for whoever waits for it, as often as that is asked
@@ -195,28 +196,30 @@ class Waits:
         if filter.subscription is None:  # all waits of a subscription have the same filter
             self._consumed.setdefault(filter.channel, set()).add(seq)
 
-    def give_up(self, filter: Filter, seq: int) -> None:
+    def give_up(self, filter: MessageFilter, seq: int) -> None:
         """Another instance has taken a message."""
         self._drop(filter, seq)
         self.look()
 
-    def _drop(self, filter: Filter, seq: int) -> None:
+    def _drop(self, filter: MessageFilter, seq: int) -> None:
         for wait in self._siblings(filter):
             wait.found = [found for found in wait.found if found.seq != seq]
             if wait.is_blind:
                 self.look()
 
-    def _last_of(self, filter: Filter) -> int:
+    def _last_of(self, filter: MessageFilter) -> int:
         """The last message before which there is nothing more for a wait."""
         last = self._last.get(filter, 0)
         if filter.subject is None:
             return last
-        return max(last, self._last.get(Filter(filter.channel), 0))  # what has got all events has got those as well
+        return max(
+            last, self._last.get(MessageFilter(filter.channel), 0)
+        )  # what has got all events has got those as well
 
-    def _consumed_by(self, filter: Filter) -> Collection[int]:
+    def _consumed_by(self, filter: MessageFilter) -> Collection[int]:
         return self._consumed.get(filter.channel, ()) if filter.subscription is None else ()
 
-    def _siblings(self, filter: Filter) -> list[OpenWait]:
+    def _siblings(self, filter: MessageFilter) -> list[LocalWait]:
         """The waits that the same message can be for."""
         of = (filter.channel, filter.subscription)
         return [wait for wait in self._open.values() if (wait.filter.channel, wait.filter.subscription) == of]
@@ -234,12 +237,12 @@ class Waits:
             self._is_stirred = True
             self._actor.home.look_for(self)
 
-    def requests(self) -> list[tuple[OpenWait, Wait, int]]:
+    def requests(self) -> list[tuple[LocalWait, Wait, int]]:
         """What to look for: each wait, and the most messages for it. A look begins, up to :meth:`looked`."""
         self._is_stirred, self._is_looked_for = False, True
         return [(wait, *self._request(wait)) for wait in self._open.values() if wait.looked_at is not None]
 
-    def _request(self, wait: OpenWait) -> tuple[Wait, int]:
+    def _request(self, wait: LocalWait) -> tuple[Wait, int]:
         filter, subscription, actor = wait.filter, wait.filter.subscription, self._actor
         after = actor.claim.started_after if subscription is None else subscription.after
         after = max(after, self._last_of(filter))
@@ -250,11 +253,11 @@ class Waits:
         # So many that one is left when all others have got theirs.
         return request, len(self._siblings(filter)) + sum(seq > after for seq in consumed)
 
-    def note(self, wait: OpenWait, found: Sequence[Found], looked_at: Microseconds) -> None:
+    def note(self, wait: LocalWait, found: Sequence[Match], looked_at: Microseconds) -> None:
         """This is there for a wait, as of that time: all there is, or as much as was asked for."""
         self._note(wait, found, looked_at, is_cut=False)
 
-    def _note(self, wait: OpenWait, found: Sequence[Found], looked_at: Microseconds, *, is_cut: bool) -> None:
+    def _note(self, wait: LocalWait, found: Sequence[Match], looked_at: Microseconds, *, is_cut: bool) -> None:
         # The answers of two looks may come in the wrong order, and a message does not go away by itself.
         all = {one.seq: one for one in (*wait.found, *found)}
         consumed = self._consumed_by(wait.filter)
@@ -266,7 +269,7 @@ class Waits:
             self.look()
         self._actor.deliver().poke()
 
-    def hear(self, news: News) -> None:
+    def hear(self, news: MatchResult) -> None:
         """Somebody else has looked for a wait, without knowing what has been received."""
         wait = self._open.get(news.wait.operation_id)
         if wait is None:
@@ -284,7 +287,7 @@ class Waits:
         waits = self._open.values()
         return all(wait.looked_at is not None and wait.looked_at >= when and not wait.is_blind for wait in waits)
 
-    def next(self) -> tuple[OpenWait, Found] | None:
+    def next(self) -> tuple[LocalWait, Match] | None:
         """The next message, and the wait that gets it; None if there is none for any."""
         ready = [wait for wait in self._open.values() if wait.found]
         if not ready:

@@ -11,18 +11,18 @@ from sqlalchemy import Connection
 
 from ..._data.codec import dumps, loads
 from ..._storage.dialects import is_transient
-from ..._storage.outages import patiently
+from ..._storage.outages import retry_while_away
 from ..._storage.session import Session
-from ..._storage.sql.instances import Record, has_entry, insert_entries
+from ..._storage.sql.instances import JournalEntry, has_entry, insert_entries
 from ..._storage.sql.messages import take as take_message
-from ..._storage.sql.waits import Found
+from ..._storage.sql.waits import Match
 from ..._storage.sql.workers import fence
 from ...clock import Microseconds
 from ...errors import LeaseLostError
 from ...model import Kind, Status
 from ..operations.attempts import Dropped
-from .mailbox import Letter, Mailbox
-from .message_table import OpenWait
+from .mailbox import Mailbox, PendingOutcome
+from .message_table import LocalWait
 
 if TYPE_CHECKING:
     from ..actor.actor import Actor
@@ -35,7 +35,7 @@ _GRACE: Microseconds = 50_000
 """How long an instance must have waited before its status says so."""
 
 
-class Delivery:
+class Sequencer:
     """The one who empties an actor's mailbox.
 
     Only when every task of the workflow has come to rest is the next letter recorded and told. A replay tells the
@@ -56,12 +56,12 @@ class Delivery:
         """Whether nothing waits to be recorded, and nothing is being recorded."""
         return not self._mailbox and not self._is_recording
 
-    def post(self, letter: Letter) -> None:
+    def post(self, letter: PendingOutcome) -> None:
         """Have it recorded and told when its turn comes."""
         self._mailbox.post(letter)
         self._get_up()
 
-    def post_at(self, when: Microseconds, letter: Letter) -> None:
+    def post_at(self, when: Microseconds, letter: PendingOutcome) -> None:
         """The same, not before that time."""
         self._actor.idle_since = None
         self._mailbox.post_at(when, letter)
@@ -141,7 +141,7 @@ class Delivery:
                 await self._settled()
             replay.go_live()
 
-    async def _comes_to_ask(self, record: Record) -> bool:
+    async def _comes_to_ask(self, record: JournalEntry) -> bool:
         """Some task waits for something that is no operation: it may yet come to ask for the record."""
         replay = self._actor.replay
         with trio.move_on_after(_PATIENCE):
@@ -153,7 +153,7 @@ class Delivery:
 
     # -- the mailbox -----------------------------------------------------------------------------------------------
 
-    def _next(self) -> Letter | None:
+    def _next(self) -> PendingOutcome | None:
         """The next letter; or the next message or due timer, whichever came first."""
         waits = self._actor.used_waits
         if waits is None or self._mailbox:
@@ -167,33 +167,33 @@ class Delivery:
             return None
         return self._mailbox.receive_nowait()
 
-    def _letter_of(self, wait: OpenWait, found: Found) -> Letter:
+    def _letter_of(self, wait: LocalWait, found: Match) -> PendingOutcome:
         actor, operation = self._actor, wait.operation
         kind = wait.filter.kind
 
-        async def receive() -> Record | None:
+        async def receive() -> JournalEntry | None:
             record = actor.append(operation.id, kind, found.payload)
             actor.waits.receive(wait, found)
             return record
 
-        async def take() -> Record | None:
+        async def take() -> JournalEntry | None:
             entry = actor.entry(operation.id, kind, found.payload)
             if not await actor.journal.call(take_message, found.seq, entry):
                 actor.waits.give_up(wait.filter, found.seq)
                 return None
             actor.committed(entry)
             actor.waits.receive(wait, found)
-            return Record(entry["seq"], operation.id, kind, loads(found.payload), entry["recorded_at"])
+            return JournalEntry(entry["seq"], operation.id, kind, loads(found.payload), entry["recorded_at"])
 
-        return Letter(operation, kind, found.payload, via=take if wait.filter.is_competing else receive)
+        return PendingOutcome(operation, kind, found.payload, via=take if wait.filter.is_competing else receive)
 
-    async def _record(self, letter: Letter) -> None:
+    async def _record(self, letter: PendingOutcome) -> None:
         """Record what a letter says, and tell the workflow."""
         actor, operation, payload = self._actor, letter.operation, letter.payload
         actor.idle_since = None
         if letter.kind is Kind.CANCEL_REQUESTED:
             payload = dumps({"reason": loads(payload), "running": self._running()})
-        record: Record | None
+        record: JournalEntry | None
         if letter.session is not None:
             record = await record_in(actor, letter.session, letter)
             if record is None:
@@ -201,7 +201,7 @@ class Delivery:
         elif letter.via is not None:
             record = await letter.via()
         else:
-            record = actor.append(operation.id, letter.kind, payload, letter.mail)
+            record = actor.append(operation.id, letter.kind, payload, letter.effects)
         if record is None:
             return
         actor.replay.now = record.recorded_at
@@ -269,20 +269,20 @@ class Delivery:
         return bool(awaited) and all(operation.waits for operation in awaited)
 
 
-async def record_in(actor: Actor, session: Session, letter: Letter) -> Record | None:
+async def record_in(actor: Actor, session: Session, letter: PendingOutcome) -> JournalEntry | None:
     """Commit the transaction of an activity together with its entry. None if the database lost or refused it."""
     entry = actor.entry(letter.operation.id, letter.kind, letter.payload)
-    record = Record(entry["seq"], letter.operation.id, letter.kind, loads(letter.payload), entry["recorded_at"])
+    record = JournalEntry(entry["seq"], letter.operation.id, letter.kind, loads(letter.payload), entry["recorded_at"])
 
-    mail = letter.mail
+    effects = letter.effects
 
     def write(connection: Connection) -> None:
         insert_entries(connection, [entry])
         fence(connection, actor.journal.lease, actor.clock.now() + actor.settings.lease_time)
-        if mail is not None:
-            mail.address(entry["seq"])
-            mail.lock(connection, actor.clock.now())
-            mail.apply(connection, actor.clock.now(), None)  # who is resident here is woken through the database
+        if effects is not None:
+            effects.address(entry["seq"])
+            effects.lock(connection, actor.clock.now())
+            effects.apply(connection, actor.clock.now(), None)  # who is resident here is woken through the database
 
     failure: Exception | None = None
     # Once it has begun, nothing but its own answer ends it: a torn commit has an unknown fate.
@@ -299,15 +299,15 @@ async def record_in(actor: Actor, session: Session, letter: Letter) -> Record | 
     if failure is not None and not (is_transient(failure) and await _is_stored(actor, record)):
         letter.refusal = None if is_transient(failure) else failure
         return None
-    actor.committed(entry, mail)
+    actor.committed(entry, effects)
     if actor.is_unproven:
         actor.prove()
-    if mail is not None:
-        actor.home.mail_sent()
+    if effects is not None:
+        actor.home.effects_stored()
     return record
 
 
-async def _is_stored(actor: Actor, record: Record) -> bool:
+async def _is_stored(actor: Actor, record: JournalEntry) -> bool:
     """Whether a commit without an answer was made.
 
     The fence waits for it, should the server still be at it. Where there is one writer the commit has ended, and
@@ -315,10 +315,10 @@ async def _is_stored(actor: Actor, record: Record) -> bool:
     """
     database = actor.home.database
     if database.has_one_writer:
-        return await patiently(database, database.read, has_entry, actor.instance_id, record.seq)
+        return await retry_while_away(database, database.read, has_entry, actor.instance_id, record.seq)
 
     def has_entry_for_certain(connection: Connection) -> bool:
         fence(connection, actor.journal.lease, actor.clock.now() + actor.settings.lease_time)
         return has_entry(connection, actor.instance_id, record.seq)
 
-    return await patiently(database, database.run, has_entry_for_certain)
+    return await retry_while_away(database, database.run, has_entry_for_certain)

@@ -7,7 +7,7 @@ import random
 import trio
 
 from ..._storage.database import Database
-from ..._storage.outages import patiently
+from ..._storage.outages import retry_while_away
 from ..._storage.sql.messages import delete_idle_channels, delete_old_messages, oldest_message
 from ...clock import Clock, Microseconds
 
@@ -35,7 +35,7 @@ class Retention:
         begun = self._clock.now()
         while True:
             self._sent = trio.Event()
-            oldest = await patiently(self._database, self._database.read, oldest_message)
+            oldest = await retry_while_away(self._database, self._database.read, oldest_message)
             if oldest is None:
                 with trio.CancelScope() as scope:
                     if not self._database.is_exclusive:
@@ -50,5 +50,5 @@ class Retention:
 
     async def _delete(self, before: Microseconds) -> None:
         for delete in (delete_old_messages, delete_idle_channels):
-            while await patiently(self._database, self._database.run, delete, before, _AT_ONCE) == _AT_ONCE:
+            while await retry_while_away(self._database, self._database.run, delete, before, _AT_ONCE) == _AT_ONCE:
                 await trio.lowlevel.checkpoint()

@@ -16,24 +16,24 @@ from attrs import define, evolve, frozen
 from ..._data.failure import describe
 from ..._data.log_fields import about
 from ..._definitions.decorators import Workflow, find_workflow
-from ..._observe.dispatcher import Observers
+from ..._observe.dispatcher import HookDispatcher
 from ..._observe.instance_events import tell_end
 from ..._storage.database import Database
 from ..._storage.journal.journal import Journal
-from ..._storage.outages import patiently
+from ..._storage.outages import retry_while_away
 from ..._storage.sql.claims import Claim, TakenUp
-from ..._storage.sql.instances import Record, load_records, update_row
-from ..._storage.sql.waits import News
+from ..._storage.sql.instances import JournalEntry, load_records, update_row
+from ..._storage.sql.waits import MatchResult
 from ..._tasks.alarms import Alarms
-from ..._tasks.light_event import Signal
-from ..._tasks.pool import Seat
+from ..._tasks.light_event import LightEvent
+from ..._tasks.pool import PooledTask
 from ...clock import Clock, Microseconds
 from ...errors import LeaseLostError, RomancyError
 from ...model import ErrorInfo, Status
 from ..actor.actor import Actor
 from ..actor.host import Settings
-from ..run.message_table import Waits
-from .message_fetcher import Courier
+from ..run.message_table import MessageTable
+from .message_fetcher import MessageFetcher
 
 _logger = logging.getLogger("trio_romancy.supervisor")
 
@@ -52,14 +52,14 @@ _Taken = tuple[TakenUp, list[Any] | None]
 
 
 @define(eq=False)
-class Ending:
+class LocalResult:
     """The end of an instance, for those who wait for it in this process."""
 
     status: Status | None = None
     output: str | None = None
     """JSON text."""
     error: ErrorInfo | None = None
-    _changed: Signal | None = None
+    _changed: LightEvent | None = None
 
     def stir(self) -> None:
         """Wake who waits: the instance has ended, or has left this process's memory."""
@@ -67,10 +67,10 @@ class Ending:
             self._changed.set()
             self._changed = None
 
-    def changed(self) -> Signal:
+    def changed(self) -> LightEvent:
         """What is set by the next :meth:`stir`."""
         if self._changed is None:
-            self._changed = Signal()
+            self._changed = LightEvent()
         return self._changed
 
 
@@ -96,19 +96,19 @@ class Supervisor:
         database: Database,
         journal: Journal,
         thread_limiter: trio.CapacityLimiter,
-        endings: WeakValueDictionary[str, Ending],
+        endings: WeakValueDictionary[str, LocalResult],
         max_recoveries: int,
         on_wake: Callable[[Microseconds], None],
         on_room: Callable[[], None],
-        on_mail: Callable[[], None],
-        observers: Observers | None,
+        on_effects: Callable[[], None],
+        dispatcher: HookDispatcher | None,
     ) -> None:
         self.settings = settings
         self.clock = clock
         self.database = database
         self.journal = journal
         self.thread_limiter = thread_limiter
-        self.observers = observers
+        self.dispatcher = dispatcher
         self.alarms = Alarms(clock)
         self.idle = 0
         self.is_draining = False
@@ -116,8 +116,8 @@ class Supervisor:
         self._max_recoveries = max_recoveries
         self._on_wake = on_wake
         self._on_room = on_room
-        self._on_mail = on_mail
-        self._courier = Courier(database, clock)
+        self._on_effects = on_effects
+        self._message_fetcher = MessageFetcher(database, clock)
         self._actors: dict[str, Actor | None] = {}
         """By instance id; None while the journal is being loaded."""
         self._behind: set[str] = set()
@@ -125,7 +125,7 @@ class Supervisor:
         self._cancels: dict[str, str] = {}
         """Requests that came after the claim."""
         self._nursery: trio.Nursery | None = None
-        self._free_seats: list[Seat[_Taken]] = []
+        self._free_seats: list[PooledTask[_Taken]] = []
         self._emptied = trio.Event()
         self._restarts = 0
         self._suspect: str | None = None
@@ -135,7 +135,7 @@ class Supervisor:
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self.alarms.run)
             task_status.started()
-            await self._courier.run()
+            await self._message_fetcher.run()
 
     def has_room(self, most_running: int, most_resident: int) -> bool:
         """Whether one more instance may be taken into memory."""
@@ -213,7 +213,7 @@ class Supervisor:
             if (actor := self._living(instance_id)) is not None:
                 actor.look()
 
-    def hear(self, news: Sequence[News]) -> None:
+    def hear(self, news: Sequence[MatchResult]) -> None:
         """There was this for waits of this worker's instances."""
         for one in news:
             if (actor := self._living(one.wait.instance_id)) is not None:
@@ -275,18 +275,18 @@ class Supervisor:
 
     async def _sit(self, taken: _Taken) -> None:
         """Run that instance, and then others, as they come."""
-        seat = Seat(self._free_seats)
+        seat = PooledTask(self._free_seats)
         try:
             await self._supervise(seat, *taken)
             del taken  # it may be large, and the wait for the next one long
-            while not seat.is_spoilt and len(self._free_seats) < _MOST_FREE_SEATS:
+            while not seat.is_tainted and len(self._free_seats) < _MOST_FREE_SEATS:
                 await self._supervise(seat, *await seat.next())
         except BaseException as error:
             seat.close(error)
             raise
         seat.close(None)
 
-    async def _supervise(self, seat: Seat[_Taken], taken: TakenUp, new: list[Any] | None) -> None:
+    async def _supervise(self, seat: PooledTask[_Taken], taken: TakenUp, new: list[Any] | None) -> None:
         claim, records, waits = taken.claim, taken.records, taken.waits
         del taken
         crashes: deque[Microseconds] | None = None
@@ -338,8 +338,8 @@ class Supervisor:
         await self.journal.flush()  # what the crashed actor recorded is part of the journal it left
         return True
 
-    async def _load(self, instance_id: str) -> list[Record]:
-        return await patiently(self.database, self.database.read, load_records, instance_id)
+    async def _load(self, instance_id: str) -> list[JournalEntry]:
+        return await retry_while_away(self.database, self.database.read, load_records, instance_id)
 
     async def _park(self, claim: Claim, cause: Exception) -> None:
         failure = describe(cause)
@@ -358,7 +358,7 @@ class Supervisor:
         """The instance is given back, durably."""
         self._on_wake(self.clock.now())  # it may be due: somebody may have asked for attention before it was released
 
-    def goes_on(self, claim: Claim, first: Record) -> None:
+    def goes_on(self, claim: Claim, first: JournalEntry) -> None:
         """An instance has recurred, durably, and this worker owns the next of its chain, whose journal begins so."""
         self.spawn(TakenUp(claim, [first]))
 
@@ -371,13 +371,13 @@ class Supervisor:
         """One more actor only waits."""
         self._on_room()
 
-    def look_for(self, waits: Waits) -> None:
+    def look_for(self, waits: MessageTable) -> None:
         """Look into the database for messages, and tell them."""
-        self._courier.look_for(waits)
+        self._message_fetcher.look_for(waits)
 
-    def mail_sent(self) -> None:
+    def effects_stored(self) -> None:
         """Messages, or events for the broker, have been stored without the journal."""
-        self._on_mail()
+        self._on_effects()
 
     def progressed(self, actor: Actor) -> None:
         """What the instance does now has not taken its process down."""
@@ -387,8 +387,8 @@ class Supervisor:
         if error is not None and status is Status.STUCK:
             message = "instance %s is stuck: %s: %s"
             _logger.error(message, claim.instance_id, error.error_type, error.message, extra=_about(claim))
-        if self.observers is not None:
-            tell_end(self.observers, claim, self.journal.lease.worker_id, self.clock.now(), status, error)
+        if self.dispatcher is not None:
+            tell_end(self.dispatcher, claim, self.journal.lease.worker_id, self.clock.now(), status, error)
         ending = self._endings.pop(claim.instance_id, None)
         if ending is not None:
             ending.status, ending.output, ending.error = status, output, error

@@ -16,12 +16,12 @@ from sqlalchemy import Connection
 from ..._data.log_fields import about
 from ..._definitions.code_version import code_version
 from ..._definitions.decorators import workflow_names
-from ..._observe.dispatcher import Observers
+from ..._observe.dispatcher import HookDispatcher
 from ..._observe.instance_events import tell_end
 from ..._outbox.relay import Relay
 from ..._storage.database import Database
 from ..._storage.journal.journal import Journal, JournalStatistics
-from ..._storage.outages import patiently, patiently_for
+from ..._storage.outages import retry_while_away, retry_while_away_for
 from ..._storage.sql import incompatible
 from ..._storage.sql.claims import TakenUp, next_wake, take_up
 from ..._storage.sql.instances import new_row
@@ -34,7 +34,7 @@ from ...model import Status
 from ..actor.host import Settings
 from ..run.sequencer import AHEAD
 from .retention import Retention
-from .supervisor import Ending, Supervisor, SupervisorStatistics
+from .supervisor import LocalResult, Supervisor, SupervisorStatistics
 
 _logger = logging.getLogger("trio_romancy.worker")
 
@@ -89,7 +89,7 @@ class Worker:
         limits: Limits,
         keep_messages: Microseconds,
         relay: Relay | None = None,
-        observers: Observers | None = None,
+        dispatcher: HookDispatcher | None = None,
     ) -> None:
         self.worker_id = worker_id
         self._database = database
@@ -98,11 +98,11 @@ class Worker:
         self._limits = limits
         self.relay = relay
         """Sends what activities leave in the outbox; None: nobody does."""
-        self._observers = observers
+        self._dispatcher = dispatcher
         self._retention = Retention(database, clock, keep_messages)
         self._process = this_process()
         self._threads = trio.CapacityLimiter(trio.to_thread.current_default_thread_limiter().total_tokens)
-        self._endings: WeakValueDictionary[str, Ending] = WeakValueDictionary()
+        self._endings: WeakValueDictionary[str, LocalResult] = WeakValueDictionary()
         self._supervisor: Supervisor | None = None
         self._joined = trio.Event()
         self._nudged = trio.Event()
@@ -168,9 +168,9 @@ class Worker:
             except LeaseLostError:  # they may have been stored all the same, and are then found to be duplicates
                 await trio.lowlevel.checkpoint()  # until somebody has noticed
 
-    def ending(self, instance_id: str) -> Ending:
+    def ending(self, instance_id: str) -> LocalResult:
         """What is set when the instance ends in this process. Hold on to it for as long as it is waited for."""
-        return self._endings.setdefault(instance_id, Ending())
+        return self._endings.setdefault(instance_id, LocalResult())
 
     def is_resident(self, instance_id: str) -> bool:
         """Whether the instance is in this worker's memory."""
@@ -241,9 +241,9 @@ class Worker:
                 lost = LeaseLostError if not isinstance(error, ExceptionGroup) else error.split(LeaseLostError)[1]
                 if isinstance(error, LeaseLostError) or (isinstance(error, ExceptionGroup) and lost is None):
                     _logger.warning("worker %s lost its lease: joining again", self.worker_id)
-                    if self._observers is not None:
+                    if self._dispatcher is not None:
                         info = LeaseInfo(self.worker_id, lease.epoch, to_datetime(self._clock.now()))
-                        self._observers.tell(Hooks.lease_lost, info)
+                        self._dispatcher.tell(Hooks.lease_lost, info)
                 else:
                     _logger.exception("worker %s failed: joining again", self.worker_id)
                     await trio.sleep(_REJOIN_AFTER)
@@ -295,8 +295,8 @@ class Worker:
             self._limits.max_recoveries,
             on_wake=self._wake,
             on_room=self._have_room,
-            on_mail=self._mail_sent,
-            observers=self._observers,
+            on_effects=self._effects_stored,
+            dispatcher=self._dispatcher,
         )
         journal.on_refused = supervisor.crash
         journal.on_news = supervisor.hear
@@ -305,7 +305,7 @@ class Worker:
         if self.relay is not None:
             journal.on_posted = self.relay.nudge
         journal.on_lost = supervisor.drop_all
-        if self._observers is not None:
+        if self._dispatcher is not None:
             journal.on_committed = self._tell_batch
         return supervisor
 
@@ -321,11 +321,11 @@ class Worker:
             now = self._clock.now()
             until = now + self._settings.lease_time
             version = self._settings.code_version or code_version()
-            lease = await patiently_for(
+            lease = await retry_while_away_for(
                 patience, self._database, self._database.run, join, self.worker_id, self._process, now, until, version
             )
             if lease is not None:
-                await patiently(self._database, self._database.run, _arrive, self.worker_id, version, now)
+                await retry_while_away(self._database, self._database.run, _arrive, self.worker_id, version, now)
                 return lease
             problem = f"another live process runs as worker {self.worker_id!r}; give each its own worker_id"
             if wait is not None and now - begun > wait:
@@ -366,19 +366,23 @@ class Worker:
         """End the leases of dead workers, and say so of instances that no live worker can run."""
         while True:
             now = self._clock.now()
-            expiry, has_misfits = await patiently(self._database, self._database.read, _survey, self.worker_id, now)
+            expiry, has_misfits = await retry_while_away(
+                self._database, self._database.read, _survey, self.worker_id, now
+            )
             if expiry is not None and expiry <= now:
                 # Not as part of a batch: the row of a worker that stands still may be locked.
-                for dead in await patiently(self._database, self._database.run, end_dead_leases, self.worker_id, now):
+                for dead in await retry_while_away(
+                    self._database, self._database.run, end_dead_leases, self.worker_id, now
+                ):
                     _logger.warning("worker %s is dead: its instances are free to be taken up", dead)
                 self._look()
             if has_misfits:
-                for parked in await patiently(self._database, self._database.run, incompatible.sweep, now):
+                for parked in await retry_while_away(self._database, self._database.run, incompatible.sweep, now):
                     message = "instance %s is stuck: its journal fits the code of no live worker"
                     id = parked.instance_id
                     _logger.error(message, id, extra=about(id, parked.workflow))
-                    if self._observers is not None:
-                        tell_end(self._observers, parked, self.worker_id, now, Status.STUCK, parked.error)
+                    if self._dispatcher is not None:
+                        tell_end(self._dispatcher, parked, self.worker_id, now, Status.STUCK, parked.error)
             # A live worker has prolonged its lease long before; a process may be seen to be gone before that is over.
             longest = now + self._settings.lease_time // 2
             after = random.randrange(100_000, 300_000)  # the clocks of two workers may differ a little
@@ -395,7 +399,7 @@ class Worker:
         is_due, self._is_due = self._is_due, False
         self._next_wake = None  # what somebody says from here on may be news, whatever was known
         if not is_due:
-            self._next_wake = await patiently(
+            self._next_wake = await retry_while_away(
                 self._database, self._database.read, next_wake, self.worker_id, names, suspects=suspects
             )
         now = self._clock.now()
@@ -427,15 +431,15 @@ class Worker:
             self._next_wake = when
             self._nudged.set()
 
-    def _mail_sent(self) -> None:
+    def _effects_stored(self) -> None:
         self.nudge()
         self._retention.nudge()
         if self.relay is not None:
             self.relay.nudge()
 
     def _tell_batch(self, writes: int, seconds: float) -> None:
-        assert self._observers is not None
-        self._observers.tell(Hooks.batch_committed, BatchInfo(self.worker_id, writes, seconds))
+        assert self._dispatcher is not None
+        self._dispatcher.tell(Hooks.batch_committed, BatchInfo(self.worker_id, writes, seconds))
 
     def _have_room(self) -> None:
         if self._is_full:

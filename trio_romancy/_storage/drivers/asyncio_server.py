@@ -25,7 +25,7 @@ from ...clock import hold_virtual_time
 from ...errors import DatabaseAwayError, DatabaseError, RomancyError
 from .. import dialects
 from ..database import Database, SQLFunction, Transaction, Writer
-from ..outages import patiently
+from ..outages import retry_while_away
 from ..session import tell_sessions
 from . import connections
 from .blocking import BlockingWriter, blocking_engine, connect
@@ -107,7 +107,7 @@ class AioDatabase:
 
         while True:
             lost = trio.Event()
-            connection = await patiently(self, self._cross, open_ears)
+            connection = await retry_while_away(self, self._cross, open_ears)
             try:
                 on_notify("")  # while nobody listened, something may have been missed
                 await lost.wait()

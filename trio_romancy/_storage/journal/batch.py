@@ -8,11 +8,11 @@ from typing import Any
 from attrs import define, field
 from sqlalchemy import Connection
 
-from ..._tasks.light_event import Signal
+from ..._tasks.light_event import LightEvent
 from ...clock import Microseconds
 from ...errors import LeaseLostError
 from ..sql.chains import Successor
-from .effects import Mail
+from .effects import Effects
 
 _FEW = 100
 """The most writes in a batch that is plain: of many, executemany is as fast."""
@@ -69,9 +69,9 @@ class Batch:
     calls: list[Call] = field(factory=list)
     details: dict[str, str] | None = None
     """What instances say of themselves: JSON text, by instance id."""
-    mail: Mail | None = None
+    effects: Effects | None = None
     size: int = 0
-    durable: Signal = field(factory=Signal)
+    durable: LightEvent = field(factory=LightEvent)
     lost: LeaseLostError | None = None
     """Set if the lease was lost before it was known to be committed."""
     observations: list[tuple[str, Callable[[], None]]] | None = None
@@ -91,7 +91,7 @@ class Batch:
         """
         return (
             self.size <= _FEW
-            and self.mail is None
+            and self.effects is None
             and not (self.named_starts or self.updates or self.calls or self.details)
             and not any(one.origin is not None or one.successor is not None for one in self.closings)
             and not any(start.row["owner"] is None for start in self.starts)
@@ -119,7 +119,7 @@ class Batch:
         """It is durable. Who has written to it remembers it until it writes again, but not what others have written."""
         for parts in (self.starts, self.named_starts, self.closings, self.entries, self.updates, self.calls):
             parts.clear()
-        self.details = self.mail = self.observations = None
+        self.details = self.effects = self.observations = None
 
     def check(self, part: Start | Closing | Call | None = None) -> None:
         """Raise what has gone wrong with the batch, or with this part of it."""
@@ -146,9 +146,9 @@ class Batch:
             part(closing.row["id"]).closings.append(closing)
         for update in self.updates:
             part(update["id"]).updates.append(update)
-        if self.mail is not None:
-            for instance_id, mail in self.mail.parts():
-                part(instance_id).mail = mail
+        if self.effects is not None:
+            for instance_id, effects in self.effects.parts():
+                part(instance_id).effects = effects
         for instance_id, text in (self.details or {}).items():
             part(instance_id).details = {instance_id: text}
         for number, call in enumerate(self.calls):

@@ -14,11 +14,11 @@ from ..sql import messages, waits
 from ..sql.chains import touch
 from ..sql.messages import Outgoing
 from ..sql.outbox import insert_outbox
-from ..sql.waits import FamilyMode, Found, News, Wait
+from ..sql.waits import FamilyMode, Match, MatchResult, Wait
 
 
 @define(eq=False)
-class Opening:
+class WaitRequest:
     """A wait that begins."""
 
     wait: Wait
@@ -26,19 +26,19 @@ class Opening:
     """The most messages to look for."""
     is_stored: bool
     """Whether it may have been noted already, before a replay."""
-    on_open: Callable[[Sequence[Found] | None], None]
+    on_open: Callable[[Sequence[Match] | None], None]
     """Called once it is durable, with what is there for it; None: it was not looked for."""
-    found: Sequence[Found] | None = None
+    found: Sequence[Match] | None = None
 
 
 @define(eq=False)
-class Mail:
+class Effects:
     """What is done about messages in one transaction, behind the journal's fence."""
 
     outgoing: list[Outgoing] = field(factory=list)
     outbox: list[dict[str, Any]] = field(factory=list)
     """Rows of events for the broker."""
-    opened: list[Opening] = field(factory=list)
+    opened: list[WaitRequest] = field(factory=list)
     closed: list[tuple[str, str]] = field(factory=list)
     """Waits that are over: instance and operation ids."""
     ended: set[str] = field(factory=set)
@@ -53,7 +53,7 @@ class Mail:
     """Children (their origins) that shall end, and why, by the instance that asks for it."""
     channels: set[str] = field(factory=set)
     """Channels that something else in the same transaction needs to be locked."""
-    news: list[News] = field(factory=list)
+    news: list[MatchResult] = field(factory=list)
     """What there is for waits of this worker's instances."""
     wakes_others: bool = False
     first: int = 0
@@ -119,7 +119,7 @@ class Mail:
         for opening in self.opened:
             opening.on_open(opening.found)
 
-    def add(self, other: Mail) -> None:
+    def add(self, other: Effects) -> None:
         """Do what the other does as well."""
         self.outgoing += other.outgoing
         self.outbox += other.outbox
@@ -132,17 +132,17 @@ class Mail:
         self.ending_children |= other.ending_children
         self.channels |= other.channels
 
-    def note(self, part: Mail) -> None:
+    def note(self, part: Effects) -> None:
         """A part of it is durable."""
         self.news += part.news
         self.wakes_others |= part.wakes_others
 
-    def parts(self) -> Iterator[tuple[str, Mail]]:
+    def parts(self) -> Iterator[tuple[str, Effects]]:
         """The same, instance by instance."""
-        parts: dict[str, Mail] = {}
+        parts: dict[str, Effects] = {}
 
-        def part(instance_id: str) -> Mail:
-            return parts.setdefault(instance_id, Mail())
+        def part(instance_id: str) -> Effects:
+            return parts.setdefault(instance_id, Effects())
 
         for number, one in enumerate(self.outgoing):
             part(one.row["sender"] or f"\0message {number}").outgoing.append(one)

@@ -24,14 +24,14 @@ from ...clock import Clock, Microseconds
 from ...errors import LeaseLostError
 from ..database import Database, Writer
 from ..dialects import notify_workers
-from ..outages import patiently
+from ..outages import retry_while_away
 from ..sql import chains, instances, messages
 from ..sql.chains import Successor
 from ..sql.messages import Outgoing
-from ..sql.waits import Found, News, Wait
+from ..sql.waits import Match, MatchResult, Wait
 from ..sql.workers import Lease, fence_batch
 from .batch import Batch, Call, Closing, Start
-from .effects import Mail, Opening
+from .effects import Effects, WaitRequest
 from .single_statement import write_at_once
 
 P = ParamSpec("P")
@@ -63,7 +63,7 @@ class Journal:
         """Told of an instance whose writes the database refuses."""
         self.on_lost: Callable[[], None] = lambda: None
         """Called when nothing more will be recorded, before anything else can happen."""
-        self.on_news: Callable[[Sequence[News]], None] = lambda _: None
+        self.on_news: Callable[[Sequence[MatchResult]], None] = lambda _: None
         """Told what there is for waits of this worker's instances, before the next batch is closed."""
         self.on_wake: Callable[[], None] = lambda: None
         """Called when instances have become due that have no actor."""
@@ -103,20 +103,20 @@ class Journal:
         batch.entries.append(row)
         return batch
 
-    def append_mail(self, mail: Mail) -> Batch:
+    def append_effects(self, effects: Effects) -> Batch:
         """Send something, together with what is appended in the same moment."""
         batch = self._gathering
-        self._mail().add(mail)
+        self._effects().add(effects)
         return batch
 
-    def _mail(self) -> Mail:
+    def _effects(self) -> Effects:
         batch = self._next()
-        if batch.mail is None:
-            batch.mail = Mail()
-        return batch.mail
+        if batch.effects is None:
+            batch.effects = Effects()
+        return batch.effects
 
     def append_wait(
-        self, wait: Wait, most: int, on_open: Callable[[Sequence[Found] | None], None], *, is_stored: bool
+        self, wait: Wait, most: int, on_open: Callable[[Sequence[Match] | None], None], *, is_stored: bool
     ) -> None:
         """Begin to wait. ``on_open`` is called once that is durable, with what is there, or None: look yourself.
 
@@ -124,27 +124,27 @@ class Journal:
           most: the most messages to look for.
           is_stored: whether it may have been noted already, before a replay.
         """
-        self._mail().opened.append(Opening(wait, most, is_stored, on_open))
+        self._effects().opened.append(WaitRequest(wait, most, is_stored, on_open))
 
     def append_close(self, instance_id: str, operation_id: str) -> None:
         """Cease to wait."""
-        self._mail().closed.append((instance_id, operation_id))
+        self._effects().closed.append((instance_id, operation_id))
 
     def append_end(self, instance_id: str) -> None:
         """Remove everything that says what the instance waits for."""
-        self._mail().ended.add(instance_id)
+        self._effects().ended.add(instance_id)
 
     def append_wake(self, instance_id: str) -> None:
         """Make an instance want attention, after all that was appended before."""
-        self._mail().woken.add(instance_id)
+        self._effects().woken.add(instance_id)
 
     def append_child_end(self, instance_id: str, origin: str) -> None:
         """A child ends with what is appended in the same moment: wake its parent if that waits for it."""
-        self._mail().ended_children[instance_id] = origin
+        self._effects().ended_children[instance_id] = origin
 
     def append_end_of_children(self, parent_id: str, origins: Iterable[str], reason: str) -> None:
         """Ask for the cancellation of children that have not ended."""
-        self._mail().ending_children.setdefault(parent_id, (set(), reason))[0].update(origins)
+        self._effects().ending_children.setdefault(parent_id, (set(), reason))[0].update(origins)
 
     def append_details(self, instance_id: str, text: str) -> None:
         """Say something of an instance: JSON text. The last counts."""
@@ -224,12 +224,12 @@ class Journal:
         self, channel: str, fn: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs
     ) -> R:
         """The same, with the channel locked in its turn, before others are waited for."""
-        self._mail().channels.add(channel)
+        self._effects().channels.add(channel)
         return await self.call(fn, *args, **kwargs)
 
     async def send(self, outgoing: Sequence[Outgoing]) -> None:
         """Send messages. What became of each is in it when this returns, and durable."""
-        batch = self.append_mail(Mail(outgoing=list(outgoing)))
+        batch = self.append_effects(Effects(outgoing=list(outgoing)))
         await batch.durable.wait()
         batch.check()
 
@@ -320,15 +320,15 @@ class Journal:
         for call in batch.calls:
             if call.tell is not None and call.failure is None:
                 call.tell(call.result)
-        if batch.mail is not None:
-            batch.mail.tell()
-            if batch.mail.news:
-                self.on_news(batch.mail.news)
-            if batch.mail.wakes_others or batch.mail.woken:
+        if batch.effects is not None:
+            batch.effects.tell()
+            if batch.effects.news:
+                self.on_news(batch.effects.news)
+            if batch.effects.wakes_others or batch.effects.woken:
                 self.on_wake()
-            if batch.mail.outgoing:
+            if batch.effects.outgoing:
                 self.on_sent()
-            if batch.mail.outbox:
+            if batch.effects.outbox:
                 self.on_posted()
         batch.forget()
         batch.durable.set()
@@ -340,9 +340,9 @@ class Journal:
         assert writer is not None
         at_once = writer.at_once
         if at_once is not None and batch.is_plain:
-            await patiently(self._database, at_once.run, self._apply_at_once, batch, self._number)
+            await retry_while_away(self._database, at_once.run, self._apply_at_once, batch, self._number)
         else:
-            await patiently(self._database, writer.run, self._apply, batch, self._number)
+            await retry_while_away(self._database, writer.run, self._apply, batch, self._number)
 
     def _apply_at_once(self, connection: Connection, batch: Batch, number: int) -> None:
         started_after, requests = write_at_once(
@@ -365,8 +365,8 @@ class Journal:
             return  # committed before, and only the answer was lost: what the parts were told then is true
         now = self._clock.now()
         origins = batch.origins()
-        if batch.mail is not None:
-            batch.mail.lock(connection, now, origins)
+        if batch.effects is not None:
+            batch.effects.lock(connection, now, origins)
         else:
             chains.touch(connection, origins, now)
         if batch.starts or batch.named_starts:
@@ -393,8 +393,8 @@ class Journal:
             entries = entries + [closing.entry for closing in accepted]
             for closing in accepted:
                 if closing.origin is not None:
-                    batch.mail = batch.mail or Mail()
-                    batch.mail.ended_children[closing.row["id"]] = closing.origin
+                    batch.effects = batch.effects or Effects()
+                    batch.effects.ended_children[closing.row["id"]] = closing.origin
         if entries:
             instances.insert_entries(connection, entries)
         if batch.details:
@@ -402,8 +402,8 @@ class Journal:
         for closing in batch.closings:
             if closing.successor is not None and closing.refused_for is None:
                 chains.continue_chain(connection, closing.row["id"], closing.successor)
-        if batch.mail is not None:
-            batch.mail.apply(connection, now, self.lease.worker_id)
+        if batch.effects is not None:
+            batch.effects.apply(connection, now, self.lease.worker_id)
         for call in batch.calls:
             call.result = call.fn(connection)
         if batch.is_for_others(now):
@@ -411,14 +411,14 @@ class Journal:
 
     async def _write_parts(self, batch: Batch) -> None:
         """Write a refused batch instance by instance, so that one bad write harms nobody but its own instance."""
-        if batch.mail is not None:
-            batch.mail.news, batch.mail.wakes_others = [], False  # what was rolled back
+        if batch.effects is not None:
+            batch.effects.news, batch.effects.wakes_others = [], False  # what was rolled back
         for instance_id, part in batch.parts():
             try:
                 await self._commit(part)
-                if part.mail is not None:
-                    batch.mail = batch.mail or Mail()  # it may have come to it only now
-                    batch.mail.note(part.mail)
+                if part.effects is not None:
+                    batch.effects = batch.effects or Effects()  # it may have come to it only now
+                    batch.effects.note(part.effects)
             except LeaseLostError:
                 raise
             except Exception as error:
@@ -433,7 +433,7 @@ class Journal:
                 ]
                 for one in waiting:
                     one.failure = error
-                for outgoing in part.mail.outgoing if part.mail is not None else ():
+                for outgoing in part.effects.outgoing if part.effects is not None else ():
                     outgoing.failure = error
                 if batch.observations is not None:
                     batch.observations = [one for one in batch.observations if one[0] != instance_id]

@@ -41,7 +41,7 @@ _forget = delete(history).where(history.c.instance_id == bindparam("ended"))
 
 
 @frozen
-class Luggage:
+class CarryOver:
     """What an instance knows of messages, for the one that goes on: what is not consumed goes along."""
 
     received: list[tuple[str, str | None, int]] = field(factory=list)
@@ -58,10 +58,10 @@ class Luggage:
         """Whether there is something in it that may be out of date."""
         return bool(self.received or self.consumed or self.left)
 
-    def since(self, oldest: int) -> Luggage:
+    def since(self, oldest: int) -> CarryOver:
         """The same without what is about messages that are not kept any more."""
         consumed = {channel: [seq for seq in seqs if seq >= oldest] for channel, seqs in self.consumed.items()}
-        return Luggage(
+        return CarryOver(
             [one for one in self.received if one[2] >= oldest],
             {channel: seqs for channel, seqs in consumed.items() if seqs},
             self.subscriptions,
@@ -76,7 +76,7 @@ class Successor:
     row: dict[str, Any]
     entry: dict[str, Any]
     """The first entry of its journal, without payload."""
-    luggage: Luggage
+    carry_over: CarryOver
     """What it takes along, which is the payload."""
 
 
@@ -92,10 +92,10 @@ def continue_chain(connection: Connection, ended: str, successor: Successor) -> 
         connection.execute(insert(instances), [successor.row])
     except IntegrityError as error:
         raise InstanceExistsError(successor.row["instance_id"], f"no place in the chain of {origin!r}") from error
-    luggage = successor.luggage
-    if luggage.is_heavy:
-        luggage = luggage.since(oldest_message(connection))
-    connection.execute(insert(history), [successor.entry | {"payload": dumps(asdict(luggage))}])
+    carry_over = successor.carry_over
+    if carry_over.is_heavy:
+        carry_over = carry_over.since(oldest_message(connection))
+    connection.execute(insert(history), [successor.entry | {"payload": dumps(asdict(carry_over))}])
 
 
 def is_of(chain: ColumnElement[str] | str) -> ColumnElement[bool]:

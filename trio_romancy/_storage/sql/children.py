@@ -21,7 +21,7 @@ from . import waits as waiting
 from .chains import end_of, is_of, touch
 from .instances import (
     CANCELLABLE,
-    Record,
+    JournalEntry,
     conflict_with,
     entry_row,
     insert_entries,
@@ -30,7 +30,7 @@ from .instances import (
     resume,
 )
 from .tables import history, instances, waits
-from .waits import FamilyMode, News, Wait
+from .waits import FamilyMode, MatchResult, Wait
 
 
 def child_row(
@@ -83,7 +83,7 @@ def start_named_child(
 
 def note_ends(
     connection: Connection, ended: Mapping[str, str], now: Microseconds, me: str | None
-) -> tuple[list[News], bool]:
+) -> tuple[list[MatchResult], bool]:
     """Wake the parents of children that have ended in this transaction, if they wait for that.
 
     The origins must have been touched before the rows of the children themselves, as whoever asks for an end does.
@@ -177,6 +177,6 @@ def _undo(connection: Connection, child_id: str, reason: str, now: Microseconds)
         )
     )
     last = connection.execute(select(func.max(history.c.seq)).where(history.c.instance_id == child_id)).scalar()
-    record = Record((last or 0) + 1, "", Kind.ROLLBACK_REQUESTED, {"reason": reason}, now)
+    record = JournalEntry((last or 0) + 1, "", Kind.ROLLBACK_REQUESTED, {"reason": reason}, now)
     insert_entries(connection, [entry_row(child_id, record)])
     notify_workers(connection)

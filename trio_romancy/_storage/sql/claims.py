@@ -11,9 +11,9 @@ from ..._tasks.fast_frozen import frozen
 from ...clock import Microseconds
 from ...model import Status
 from .incompatible import MAY_RUN
-from .instances import Record, load_journals
+from .instances import JournalEntry, load_journals
 from .tables import history, instances
-from .waits import News, look, stored_waits
+from .waits import MatchResult, look, stored_waits
 
 _MOST_ENTRIES = 2_000
 _MOST_TEXT = 1_000_000
@@ -58,9 +58,9 @@ class TakenUp:
     """A claimed instance."""
 
     claim: Claim
-    records: Sequence[Record] | None = None
+    records: Sequence[JournalEntry] | None = None
     """Its journal, unless that is large, or in memory."""
-    waits: Sequence[News] = ()
+    waits: Sequence[MatchResult] = ()
     """What it waits for from outside, and what there is."""
 
 
@@ -189,7 +189,7 @@ def take_up(
     mine = [claim.instance_id for claim in claims if claim.was_mine]
     small = list(_small_ones(connection, [claim.instance_id for claim in claims if not claim.was_mine]))
     journals = load_journals(connection, small)
-    waits: dict[str, list[News]] = {id: [] for id in [*mine, *small]}
+    waits: dict[str, list[MatchResult]] = {id: [] for id in [*mine, *small]}
     for news in look(connection, stored_waits(connection, [*mine, *small]), now):
         waits[news.wait.instance_id].append(news)
 

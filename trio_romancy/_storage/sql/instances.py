@@ -40,7 +40,7 @@ CANCELLABLE = (Status.PENDING, Status.RUNNING, Status.WAITING, Status.STUCK)
 
 
 @frozen
-class Record:
+class JournalEntry:
     """One entry as it is stored."""
 
     seq: int
@@ -344,7 +344,7 @@ def resume(connection: Connection, instance_id: str, now: Microseconds) -> bool 
     notify_workers(connection)
     # Nobody owns it, so there is no actor whose numbers this could meet.
     last = connection.execute(select(func.max(history.c.seq)).where(history.c.instance_id == instance_id)).scalar()
-    record = Record((last or 0) + 1, "", Kind.RESUMED, None, now)
+    record = JournalEntry((last or 0) + 1, "", Kind.RESUMED, None, now)
     insert_entries(connection, [entry_row(instance_id, record)])
     return True
 
@@ -357,7 +357,7 @@ def _function_end(instance_id: str) -> Any:
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 
-def entry_row(instance_id: str, record: Record) -> dict[str, Any]:
+def entry_row(instance_id: str, record: JournalEntry) -> dict[str, Any]:
     """A record as a row of the table."""
     return {
         "instance_id": instance_id,
@@ -383,22 +383,22 @@ _journals = _entries.where(history.c.instance_id.in_(bindparam("ids", expanding=
 )
 
 
-def load_records(connection: Connection, instance_id: str) -> list[Record]:
+def load_records(connection: Connection, instance_id: str) -> list[JournalEntry]:
     """The journal of an instance, in order."""
     return [_to_record(row) for row in connection.execute(_journal, {"id": instance_id})]
 
 
-def load_journals(connection: Connection, instance_ids: Sequence[str]) -> dict[str, list[Record]]:
+def load_journals(connection: Connection, instance_ids: Sequence[str]) -> dict[str, list[JournalEntry]]:
     """The journals of several instances, each in order. One without entries is missing."""
-    journals: dict[str, list[Record]] = {}
+    journals: dict[str, list[JournalEntry]] = {}
     for row in _by_id(connection, _journals, instance_ids):
         journals.setdefault(row.instance_id, []).append(_to_record(row))
     return journals
 
 
-def _to_record(row: Sequence[Any]) -> Record:
+def _to_record(row: Sequence[Any]) -> JournalEntry:
     _, seq, operation_id, kind, payload, recorded_at = row
-    return Record(seq, operation_id, _kinds[kind], None if payload is None else loads(payload), recorded_at)
+    return JournalEntry(seq, operation_id, _kinds[kind], None if payload is None else loads(payload), recorded_at)
 
 
 _kinds = {kind.value: kind for kind in Kind}

@@ -39,7 +39,7 @@ from .instances import insert_entries
 from .tables import channels, instances, messages, waits
 from .waits import (
     FamilyMode,
-    News,
+    MatchResult,
     Wait,
     chunks,
     insert_wait,
@@ -148,7 +148,7 @@ _insert_message = insert(messages)
 
 def send(
     connection: Connection, outgoing: Sequence[Outgoing], first: int, now: Microseconds, me: str | None
-) -> tuple[list[News], bool]:
+) -> tuple[list[MatchResult], bool]:
     """Store messages, and wake the instances that wait for them. Their channels must be locked.
 
     Args:
@@ -217,7 +217,7 @@ def _origins(connection: Connection, outgoing: Sequence[Outgoing]) -> dict[str, 
 
 def _wake_waiting(
     connection: Connection, fresh: Sequence[Outgoing], now: Microseconds, me: str | None
-) -> tuple[list[News], bool]:
+) -> tuple[list[MatchResult], bool]:
     for_all: dict[tuple[str, str | None], list[Outgoing]] = defaultdict(list)
     for_one: dict[tuple[str, str], list[Outgoing]] = defaultdict(list)
     for one in fresh:

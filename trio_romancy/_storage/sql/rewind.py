@@ -13,7 +13,7 @@ from ...errors import RomancyError
 from ...model import Kind, Status
 from ..dialects import notify_workers
 from .chains import last_of
-from .instances import Record, entry_row, insert_entries, load_records
+from .instances import JournalEntry, entry_row, insert_entries, load_records
 from .tables import history, instances, misfits
 
 _KEPT = frozenset(
@@ -75,7 +75,7 @@ def _retry(connection: Connection, instance_id: str, now: Microseconds) -> bool 
         )
     _take_back(connection, instance_id, records, now)
     last = records[-1].seq if records else 0
-    insert_entries(connection, [entry_row(instance_id, Record(last + 1, "", Kind.RETRIED, None, now))])
+    insert_entries(connection, [entry_row(instance_id, JournalEntry(last + 1, "", Kind.RETRIED, None, now))])
     connection.execute(
         update(instances)
         .where(instances.c.instance_id == instance_id)
@@ -86,11 +86,11 @@ def _retry(connection: Connection, instance_id: str, now: Microseconds) -> bool 
     return True
 
 
-def _take_back(connection: Connection, instance_id: str, records: Sequence[Record], now: Microseconds) -> None:
+def _take_back(connection: Connection, instance_id: str, records: Sequence[JournalEntry], now: Microseconds) -> None:
     first = next((record for record in records if _has_failed(record)), None)
     failed = {record.operation_id for record in records if record.kind is Kind.ACTIVITY_FAILED}
     forgotten: list[int] = []
-    kept: list[Record] = []
+    kept: list[JournalEntry] = []
     for record in records:
         is_attempt = record.kind is Kind.ATTEMPT_FAILED and record.operation_id in failed
         counts = first is not None and record.seq >= first.seq and record.kind.is_delivered
@@ -105,7 +105,7 @@ def _take_back(connection: Connection, instance_id: str, records: Sequence[Recor
         connection.execute(_keep, [_as_kept(instance_id, record) for record in kept])
 
 
-def _has_failed(record: Record) -> bool:
+def _has_failed(record: JournalEntry) -> bool:
     if record.kind is Kind.CHILD_ENDED:
         return bool(record.payload["status"] != Status.COMPLETED)
     if record.kind is Kind.CHILD_STARTED:
@@ -113,7 +113,7 @@ def _has_failed(record: Record) -> bool:
     return record.kind is Kind.ACTIVITY_FAILED
 
 
-def _retry_child(connection: Connection, instance_id: str, record: Record, now: Microseconds) -> None:
+def _retry_child(connection: Connection, instance_id: str, record: JournalEntry, now: Microseconds) -> None:
     """A child that failed its parent is retried with it, unless it goes on, or has completed, by itself."""
     if record.kind is not Kind.CHILD_ENDED:
         return
@@ -133,6 +133,6 @@ _forget = delete(history).where(*_entry)
 _keep = update(history).where(*_entry).values(kind=Kind.KEPT, payload=bindparam("outcome"))
 
 
-def _as_kept(instance_id: str, record: Record) -> dict[str, Any]:
+def _as_kept(instance_id: str, record: JournalEntry) -> dict[str, Any]:
     outcome = dumps({"kind": record.kind, "payload": record.payload})
     return {"instance": instance_id, "number": record.seq, "outcome": outcome}

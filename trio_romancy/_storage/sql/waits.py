@@ -79,7 +79,7 @@ class Wait:
 
 
 @frozen
-class Found:
+class Match:
     """A message that is for a wait.
 
     What is found for a wait is always the first there is, in order.
@@ -92,11 +92,11 @@ class Found:
 
 
 @frozen
-class News:
+class MatchResult:
     """What there is for a wait, as of the transaction that has looked."""
 
     wait: Wait
-    found: Sequence[Found]
+    found: Sequence[Match]
     is_all: bool
     """Whether there is nothing more."""
     looked_at: Microseconds
@@ -178,13 +178,13 @@ def stored_waits(connection: Connection, instance_ids: Collection[str]) -> list[
     return [to_wait(row) for rows in found for row in rows]
 
 
-def look(connection: Connection, waits: Sequence[Wait], now: Microseconds) -> list[News]:
+def look(connection: Connection, waits: Sequence[Wait], now: Microseconds) -> list[MatchResult]:
     """What there is for each of these. Others wait for the transaction, so only some are looked for."""
     news = []
     for wait in waits[:LOOKS]:
         found = find(connection, wait, _A_FEW)
-        news.append(News(wait, found, len(found) < _A_FEW, now))
-    return news + [News(wait, (), False, now) for wait in waits[LOOKS:]]
+        news.append(MatchResult(wait, found, len(found) < _A_FEW, now))
+    return news + [MatchResult(wait, (), False, now) for wait in waits[LOOKS:]]
 
 
 def _in_order(*conditions: ColumnElement[bool]) -> Select[Any]:
@@ -219,7 +219,7 @@ _addressed = (
 )
 
 
-def find(connection: Connection, wait: Wait, most: int) -> list[Found]:
+def find(connection: Connection, wait: Wait, most: int) -> list[Match]:
     """The first messages for a wait, in order."""
     me = wait.origin or wait.instance_id
     values: dict[str, Any] = {"channel_": wait.channel, "me": me, "after": wait.after, "most": most}
@@ -238,28 +238,28 @@ def find(connection: Connection, wait: Wait, most: int) -> list[Found]:
     return [_to_found(row) for row in connection.execute(query, values)]
 
 
-def _find_end(connection: Connection, child: str) -> list[Found]:
+def _find_end(connection: Connection, child: str) -> list[Match]:
     """The end of a child, as if it were a message."""
     row = end_of(connection, child)
     if row is None or not Status(row.status).is_final:
         return []
     output, error = row.output or "null", row.error or "null"
     about = dumps({"seq": 1, "child": child, "workflow": row.workflow, "status": row.status})
-    return [Found(1, row.finished_at, f'{about[:-1]},"output":{output},"error":{error}}}')]
+    return [Match(1, row.finished_at, f'{about[:-1]},"output":{output},"error":{error}}}')]
 
 
-def find_all(connection: Connection, looks: Sequence[tuple[Wait, int]]) -> list[list[Found]]:
+def find_all(connection: Connection, looks: Sequence[tuple[Wait, int]]) -> list[list[Match]]:
     """The same for many waits."""
     return [find(connection, wait, most) for wait, most in looks]
 
 
-def _to_found(row: Row[Any]) -> Found:
+def _to_found(row: Row[Any]) -> Match:
     about: dict[str, Any] = {"seq": row.seq, "sent_at": row.sent_at, "sender": row.sender}
     if row.source is not None:
         event = {"id": row.event_id, "source": row.source, "subject": row.subject, "time": row.event_time}
         about["event"] = event
     metadata = "null" if row.metadata is None else row.metadata
-    return Found(row.seq, row.sent_at, f'{dumps(about)[:-1]},"metadata":{metadata},"data":{row.data}}}')
+    return Match(row.seq, row.sent_at, f'{dumps(about)[:-1]},"metadata":{metadata},"data":{row.data}}}')
 
 
 def chunks(values: Collection[str] | Collection[int]) -> Iterator[list[Any]]:
