@@ -16,44 +16,16 @@ from sybil.parsers.markdown import CodeBlockParser
 
 from trio_romancy._definitions import decorators
 
-LONG = (
-    "tests/chaos/",
-    "tests/outages/",
-    "tests/cli/",
-    "tests/web/test_durability.py",
-    "tests/web/test_outages.py",
-    "tests/workers/test_deploys.py",
-    "tests/workers/test_frozen.py",
-    "tests/workers/test_rolling_restarts.py",
-    "tests/workers/test_time.py",
-    "tests/runtime/test_crash_exploration.py",
-    "tests/runtime/test_family_exploration.py",
-    "tests/runtime/test_message_exploration.py",
-    "tests/runtime/test_outbox.py",
-    "tests/runtime/test_outbox_exploration.py",
-    "tests/runtime/test_patched.py",
-    "tests/runtime/test_random_workflows.py",
-    "tests/runtime/test_recovery.py",
-    "tests/storage/test_migrations.py",
-    "tests/storage/test_search.py",
-    "tests/test_examples.py",
-    "tests/test_galera.py",
-    "tests/test_servers.py",
-)
-"""What is left out unless files, or ``--all``, are asked for: what starts processes, kills servers, and crashes at
-each of thousands of commits. It takes two thirds of the time."""
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--all", action="store_true", help="run the long tests, too")
+    parser.addoption("--all", action="store_true", help="run the tests marked as long, too")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     names_none = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     if names_none and not config.option.all:
-        left_out = [item for item in items if item.nodeid.startswith(LONG)]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if not item.nodeid.startswith(LONG)]
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
 
 
 PRINTED = "__printed__"

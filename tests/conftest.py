@@ -4,43 +4,26 @@ from __future__ import annotations
 
 import inspect
 import math
-import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 import trio
 import trio.testing
-from attrs import define, field
 
 from trio_romancy._definitions import decorators
 from trio_romancy._storage.drivers.asyncio_server import AioDatabase
 from trio_romancy._storage.drivers.sqlite import ThreadedDatabase
 
-from .servers import PRODUCTS, ServerMissingError, execute, open_new_database, open_server
-
-T = TypeVar("T")
+from .support.databases import KINDS, Databases, missing
 
 LONGEST_TEST = 60.0
 """Seconds on the real clock after which a test hangs."""
 
-KINDS = ("sqlite", *PRODUCTS)
-"""``sqlite`` is in memory."""
-
-SHARED_KINDS = ("file", *PRODUCTS)
-"""What several apps can open at once. A test takes them by ``parametrize("kind", SHARED_KINDS, indirect=True)``."""
-
-ALL_KINDS = ("sqlite", *SHARED_KINDS)
-
-missing: dict[str, str] = {}
-"""What could not be tested on, and why."""
-
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "real_clock: the time of this async test is real; by default it is virtual")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that databases are dropped even then
 
 
@@ -79,61 +62,6 @@ def only_own_definitions(request: pytest.FixtureRequest, monkeypatch: pytest.Mon
 
 
 # -- databases ---------------------------------------------------------------------------------------------------------
-
-
-def opened(servers: dict[str, T], kind: str, open: Callable[[], T]) -> T:
-    """The server of that kind, opened if it has not been. If there is none to be had, the test is skipped, or fails."""
-    if kind not in servers and kind not in missing:
-        try:
-            servers[kind] = open()
-        except ServerMissingError as error:
-            missing[kind] = str(error)
-    if kind in missing:
-        if os.environ.get("CI") == "true":
-            pytest.fail(missing[kind])
-        pytest.skip(missing[kind])
-    return servers[kind]
-
-
-@define
-class Databases:
-    """One database on each server, emptied for each test; and new ones."""
-
-    _exits: ExitStack
-    _servers: dict[str, str] = field(factory=dict)
-    _urls: dict[str, str] = field(factory=dict)
-
-    def server(self, kind: str) -> str:
-        """The URL of a server of that kind, without a database. The test is skipped if there is none."""
-        return opened(self._servers, kind, lambda: self._exits.enter_context(open_server(kind)))
-
-    def new(self, kind: str) -> str:
-        """The URL of a database that nobody has used. It is dropped when all tests have ended."""
-        if kind == "sqlite":
-            return ":memory:"
-        return self._exits.enter_context(open_new_database(self.server(kind)))
-
-    def empty(self, kind: str) -> str:
-        """The URL of a database without instances, which other tests may have used before."""
-        if kind == "sqlite":
-            return ":memory:"
-        if kind not in self._urls:
-            self._urls[kind] = self.new(kind)
-            return self._urls[kind]
-        url = self._urls[kind]
-        schema = "current_schema()" if kind == "postgresql" else "DATABASE()"
-        found = execute(url, f"SELECT table_name FROM information_schema.tables WHERE table_schema = {schema}")
-        tables = [name for (name,) in found]
-        kept = [name for name in tables if name.startswith("romancy_") and not name.endswith("alembic_version")]
-        dropped = [name for name in tables if not name.startswith("romancy_")]
-        if kept:
-            looks = [f"SELECT '{name}' WHERE EXISTS (SELECT 1 FROM {name})" for name in kept]
-            filled = [name for (name,) in execute(url, " UNION ALL ".join(looks))]
-            if filled:
-                execute(url, "BEGIN", *[f"DELETE FROM {name}" for name in filled], "COMMIT")
-        if dropped:
-            execute(url, *[f"DROP TABLE {name}" for name in dropped])
-        return url
 
 
 @pytest.fixture(scope="session")

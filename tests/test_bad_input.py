@@ -36,8 +36,8 @@ from trio_romancy import (
 )
 from trio_romancy._storage.sql import tables as schema
 
-from .conftest import ALL_KINDS, Databases
-from .servers import PRODUCTS
+from .support.databases import ALL_KINDS, Databases
+from .support.servers import PRODUCTS
 
 real_clock = pytest.mark.real_clock
 

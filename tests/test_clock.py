@@ -19,7 +19,7 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 from trio_romancy._storage.database import open_database
 from trio_romancy.clock import VIRTUAL_EPOCH, Clock, current_clock, from_datetime, microseconds, seconds, to_datetime
 
-from .conftest import ALL_KINDS
+from .support.databases import ALL_KINDS
 
 # -- durations ---------------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,10 @@ import sys
 from pathlib import Path
 from textwrap import dedent
 
+import pytest
 import sqlalchemy as sa
+
+pytestmark = pytest.mark.long
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

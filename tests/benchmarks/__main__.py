@@ -34,7 +34,7 @@ import wake
 from databases import FILES, NAMES, open_place
 from disk import sync_ms
 
-from tests.servers import ServerMissingError
+from tests.support.servers import ServerMissingError
 
 _ALL = (
     "throughput",

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 from server_durability import refusal
 
-from tests.servers import open_new_database, open_private_server, open_server
+from tests.support.servers import open_new_database, open_private_server, open_server
 
 NAMES = {"sqlite": "SQLite", "mariadb": "MariaDB", "postgresql": "PostgreSQL"}
 """What there is, by the word by which it is chosen."""

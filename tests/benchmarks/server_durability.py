@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import make_url
 
-from tests.servers import execute
+from tests.support.servers import execute
 
 _MARIADB = ("innodb_flush_log_at_trx_commit", "log_bin", "sync_binlog")
 _POSTGRESQL = ("fsync", "synchronous_commit", "full_page_writes")

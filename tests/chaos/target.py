@@ -16,9 +16,9 @@ from sqlalchemy import make_url
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.schema import CreateTable
 
-from ..galera import Cluster
-from ..proxy import Proxy, open_proxy
-from ..servers import PrivateServer, execute
+from ..support.galera import Cluster
+from ..support.proxy import Proxy, open_proxy
+from ..support.servers import PrivateServer, execute
 from .workflows import ACCOUNTS, BALANCE, accounts, ledger, tables
 
 Row = tuple[Any, ...]

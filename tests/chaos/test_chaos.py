@@ -18,13 +18,16 @@ import pytest
 import trio
 from sqlalchemy import make_url
 
-from ..conftest import SHARED_KINDS, opened
-from ..galera import open_cluster
-from ..servers import PRODUCTS, open_private_server
+from ..support.databases import SHARED_KINDS, opened
+from ..support.galera import open_cluster
+from ..support.servers import PRODUCTS, open_private_server
 from .chaos import Report, run_chaos
 from .target import Target, open_cluster_target, open_file_target, open_server_target
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers and servers are watched by Linux's means")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(sys.platform != "linux", reason="workers and servers are watched by Linux's means"),
+]
 
 SECONDS = float(os.environ.get("TRIO_ROMANCY_CHAOS", "15"))
 """How long the nemesis is at work."""

@@ -15,6 +15,8 @@ from .evidence import Booking, EntryRow, Evidence, InstanceRow, MessageRow, Writ
 from .load import Expected, Plan
 from .workflows import ACCOUNTS, BALANCE, EVENT, STOP
 
+pytestmark = pytest.mark.long
+
 WORKER, OTHER_WORKER, DRIVER = "worker1", "worker2", "root"
 
 

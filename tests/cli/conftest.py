@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from .terminal import ROOT, environment
-
-
-def fill(database: str) -> None:
-    """Make the instances of the shop there."""
-    subprocess.run(
-        [sys.executable, "-m", "tests.cli.shop", database], cwd=ROOT, env=environment(None), timeout=60, check=True
-    )
+from .terminal import fill
 
 
 @pytest.fixture(scope="module")

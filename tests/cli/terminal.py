@@ -22,6 +22,10 @@ ROOT = Path(__file__).parents[2]
 
 COMMAND = (sys.executable, "-m", "trio_romancy")
 
+MODULE = "tests.cli.shop"
+
+WIDTHS = (80, 40)
+
 _STYLING = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -112,3 +116,35 @@ def through_pipe(database: str | None, *arguments: str, input: str = "", **other
         check=False,
     )
     return Answer(done.returncode, done.stdout, done.stderr)
+
+
+def on_both(database: str, *arguments: str, code: int = 0) -> list[Answer]:
+    """Run a command on a wide and on a narrow terminal. ``{}`` in an argument is the width."""
+    answers = []
+    for width in WIDTHS:
+        answer = on_terminal(width, database, *(argument.replace("{}", str(width)) for argument in arguments))
+        assert answer.code == code, answer.text
+        assert "Traceback" not in answer.text
+        too_long = [line for line in answer.lines if len(line) > width and "--page-token" not in line]
+        assert not too_long
+        answers.append(answer)
+    return answers
+
+
+def with_json(database: str, *arguments: str, code: int = 0) -> object:
+    """Run a command into a pipe. ``{}`` in an argument is ``json``."""
+    answer = through_pipe(database, *(argument.replace("{}", "json") for argument in arguments), "--json")
+    assert (answer.code, answer.errors) == (code, "")
+    return answer.document
+
+
+def flat(answer: Answer) -> str:
+    """What was said, however it is broken into lines."""
+    return " ".join(answer.text.split())
+
+
+def fill(database: str) -> None:
+    """Make the instances of the shop there."""
+    subprocess.run(
+        [sys.executable, "-m", "tests.cli.shop", database], cwd=ROOT, env=environment(None), timeout=60, check=True
+    )

@@ -10,6 +10,8 @@ import pytest
 from trio_romancy.cli.arguments import Path, read_conditions, read_duration, read_json, read_time
 from trio_romancy.cli.failures import StopError
 
+pytestmark = pytest.mark.long
+
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 

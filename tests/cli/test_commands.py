@@ -14,39 +14,22 @@ import pytest
 
 from trio_romancy.cli.main import run
 
-from .conftest import fill
 from .shop import UUID
-from .terminal import COMMAND, ROOT, Answer, environment, on_terminal, through_pipe
+from .terminal import (
+    COMMAND,
+    MODULE,
+    ROOT,
+    WIDTHS,
+    environment,
+    fill,
+    flat,
+    on_both,
+    on_terminal,
+    through_pipe,
+    with_json,
+)
 
-MODULE = "tests.cli.shop"
-
-WIDTHS = (80, 40)
-
-
-def on_both(database: str, *arguments: str, code: int = 0) -> list[Answer]:
-    """Run a command on a wide and on a narrow terminal. ``{}`` in an argument is the width."""
-    answers = []
-    for width in WIDTHS:
-        answer = on_terminal(width, database, *(argument.replace("{}", str(width)) for argument in arguments))
-        assert answer.code == code, answer.text
-        assert "Traceback" not in answer.text
-        too_long = [line for line in answer.lines if len(line) > width and "--page-token" not in line]
-        assert not too_long
-        answers.append(answer)
-    return answers
-
-
-def with_json(database: str, *arguments: str, code: int = 0) -> object:
-    """Run a command into a pipe. ``{}`` in an argument is ``json``."""
-    answer = through_pipe(database, *(argument.replace("{}", "json") for argument in arguments), "--json")
-    assert (answer.code, answer.errors) == (code, "")
-    return answer.document
-
-
-def flat(answer: Answer) -> str:
-    """What was said, however it is broken into lines."""
-    return " ".join(answer.text.split())
-
+pytestmark = pytest.mark.long
 
 # -- looking -----------------------------------------------------------------------------------------------------------
 

@@ -18,10 +18,10 @@ from trio_romancy._storage.sql import tables as schema
 from trio_romancy.cli.checks import Finding, Verdict, examine
 from trio_romancy.clock import Clock
 
-from ..conftest import SHARED_KINDS, Databases
-from ..servers import PRODUCTS, execute
+from ..support.databases import SHARED_KINDS, Databases
+from ..support.servers import PRODUCTS, execute
 
-pytestmark = pytest.mark.real_clock
+pytestmark = [pytest.mark.long, pytest.mark.real_clock]
 
 
 async def made(database: str) -> str:

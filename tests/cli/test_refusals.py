@@ -9,7 +9,9 @@ import pytest
 from trio_romancy._storage.sql import tables
 from trio_romancy.cli.main import run
 
-from .test_commands import MODULE
+from .terminal import MODULE
+
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture

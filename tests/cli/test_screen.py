@@ -16,6 +16,8 @@ from trio_romancy.cli.screen import Screen
 from trio_romancy.cli.timeline import Timeline
 from trio_romancy.cli.wording import ago, lasting, visible
 
+pytestmark = pytest.mark.long
+
 BEGUN = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 NARROW, WIDE = 40, 80

@@ -10,8 +10,8 @@ from attrs import define, field
 
 from trio_romancy._definitions import decorators
 
-from ..conftest import opened
-from ..servers import PRODUCTS, PrivateServer, execute, open_new_database, open_private_server
+from ..support.databases import opened
+from ..support.servers import PRODUCTS, PrivateServer, execute, open_new_database, open_private_server
 from . import load
 
 

@@ -25,7 +25,7 @@ from trio_romancy import (
 )
 from trio_romancy.testing import broken_guarantees
 
-from ..servers import execute
+from ..support.servers import execute
 
 PAUSE = 0.3
 """Seconds that each instance sleeps, so that the load lasts and the journals are replayed by timers too."""

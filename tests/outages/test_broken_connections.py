@@ -10,10 +10,10 @@ import trio
 
 from trio_romancy._storage.drivers import connections
 
+from ..support.lossy_proxy import LossyProxy, open_app
 from .load import SLACK, Load, open_load
-from .lossy import LossyProxy, open_app
 
-pytestmark = [pytest.mark.real_clock, pytest.mark.usefixtures("quiet")]
+pytestmark = [pytest.mark.long, pytest.mark.real_clock, pytest.mark.usefixtures("quiet")]
 
 
 @pytest.fixture(autouse=True)

@@ -13,10 +13,10 @@ from trio_romancy import App, Kind, RetryPolicy, WorkflowContext, activity, curr
 from trio_romancy._storage.drivers import asyncio_server
 from trio_romancy.testing import broken_guarantees
 
-from ..servers import execute
+from ..support.servers import execute
 from .load import SLACK
 
-pytestmark = [pytest.mark.real_clock, pytest.mark.usefixtures("quiet")]
+pytestmark = [pytest.mark.long, pytest.mark.real_clock, pytest.mark.usefixtures("quiet")]
 
 GRACE = 0.3
 BACK_WITHIN = GRACE + SLACK

@@ -17,9 +17,9 @@ from trio_romancy import (
     workflow,
 )
 
-from ..servers import execute
+from ..support.servers import execute
 
-pytestmark = pytest.mark.real_clock
+pytestmark = [pytest.mark.long, pytest.mark.real_clock]
 
 
 @compensation(name="take_back_what_was_given")

@@ -20,11 +20,11 @@ from trio_romancy._storage.drivers import connections
 from trio_romancy._storage.journal import journal
 from trio_romancy.testing import broken_guarantees
 
-from ..servers import PRODUCTS, execute
+from ..support.lossy_proxy import LossyProxy, in_trio, open_app
+from ..support.servers import PRODUCTS, execute
 from .load import SLACK
-from .lossy import LossyProxy, in_trio, open_app
 
-pytestmark = [pytest.mark.real_clock, pytest.mark.usefixtures("quiet")]
+pytestmark = [pytest.mark.long, pytest.mark.real_clock, pytest.mark.usefixtures("quiet")]
 
 HEALED_WITHIN = 0.7 + 1.0 + 2.0 + SLACK
 """Seconds: what the tests make of the two timeouts, and then work goes on."""

@@ -16,11 +16,11 @@ from trio_romancy._storage.database import Database, open_database
 from trio_romancy._storage.dialects import is_transient
 from trio_romancy.testing import broken_guarantees
 
-from ..servers import ServerMissingError, execute, open_new_database, open_private_server
+from ..support.lossy_proxy import open_app
+from ..support.servers import ServerMissingError, execute, open_new_database, open_private_server
 from .load import SLACK
-from .lossy import open_app
 
-pytestmark = [pytest.mark.real_clock, pytest.mark.usefixtures("quiet")]
+pytestmark = [pytest.mark.long, pytest.mark.real_clock, pytest.mark.usefixtures("quiet")]
 
 MAX_CONNECTIONS = 10  # MariaDB knows no fewer
 

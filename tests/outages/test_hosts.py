@@ -16,15 +16,15 @@ from trio_romancy._storage.database import Database, open_database
 from trio_romancy._storage.drivers import connections
 from trio_romancy._storage.outages import retry_while_away
 
-from .. import galera
-from ..galera import Cluster
-from ..proxy import Proxy, open_proxy
-from ..servers import PrivateServer, execute, open_new_database, open_private_server
+from ..support import galera
+from ..support.galera import Cluster
+from ..support.proxy import Proxy, open_proxy
+from ..support.servers import PrivateServer, execute, open_new_database, open_private_server
 from .load import SLACK, open_load
 
 clusters, cluster = galera.clusters, galera.cluster
 
-pytestmark = [pytest.mark.real_clock, pytest.mark.usefixtures("quiet")]
+pytestmark = [pytest.mark.long, pytest.mark.real_clock, pytest.mark.usefixtures("quiet")]
 
 CONNECT_TIMEOUT = 1
 ANSWER_TIMEOUT = 2.0

@@ -7,10 +7,10 @@ import trio
 
 from trio_romancy import App
 
-from ..servers import PrivateServer
+from ..support.servers import PrivateServer
 from .load import SLACK, open_load
 
-pytestmark = pytest.mark.real_clock
+pytestmark = [pytest.mark.long, pytest.mark.real_clock]
 
 
 async def test_killed_again_and_again_under_load_nothing_fails_and_work_goes_on_when_it_is_back(

@@ -14,10 +14,10 @@ from trio_romancy import App, InstanceExistsError, Kind, WorkflowContext, activi
 from trio_romancy._runtime.run import sequencer
 from trio_romancy.testing import broken_guarantees
 
-from ..servers import execute
-from .lossy import LossyProxy, before_commit, open_app
+from ..support.lossy_proxy import LossyProxy, before_commit, open_app
+from ..support.servers import execute
 
-pytestmark = [pytest.mark.real_clock, pytest.mark.usefixtures("quiet")]
+pytestmark = [pytest.mark.long, pytest.mark.real_clock, pytest.mark.usefixtures("quiet")]
 
 runs: list[str] = []
 

@@ -18,10 +18,10 @@ from trio_romancy import (
 from trio_romancy._storage import dialects
 from trio_romancy._storage.drivers import connections
 
-from ..servers import execute
-from .lossy import LossyProxy, open_app
+from ..support.lossy_proxy import LossyProxy, open_app
+from ..support.servers import execute
 
-pytestmark = [pytest.mark.real_clock, pytest.mark.usefixtures("quiet")]
+pytestmark = [pytest.mark.long, pytest.mark.real_clock, pytest.mark.usefixtures("quiet")]
 
 proxies: list[LossyProxy] = []
 

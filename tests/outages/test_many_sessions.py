@@ -11,9 +11,9 @@ import trio
 
 from trio_romancy import App, Status, WorkflowContext, activity, current_activity, workflow
 
-from ..servers import execute
+from ..support.servers import execute
 
-pytestmark = [pytest.mark.real_clock, pytest.mark.usefixtures("quiet")]
+pytestmark = [pytest.mark.long, pytest.mark.real_clock, pytest.mark.usefixtures("quiet")]
 
 HOLDERS = 50
 HOLDS = 0.06

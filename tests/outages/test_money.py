@@ -11,9 +11,9 @@ import trio
 from trio_romancy import App, Kind, WorkflowContext, activity, current_activity, workflow
 from trio_romancy.testing import broken_guarantees
 
-from ..servers import PrivateServer, execute
+from ..support.servers import PrivateServer, execute
 
-pytestmark = [pytest.mark.real_clock, pytest.mark.usefixtures("quiet")]
+pytestmark = [pytest.mark.long, pytest.mark.real_clock, pytest.mark.usefixtures("quiet")]
 
 ACCOUNTS = 20
 BALANCE = 1000

@@ -19,10 +19,10 @@ from trio_romancy._storage.database import Transaction, open_database
 from trio_romancy._storage.sql import instances
 from trio_romancy.testing import broken_guarantees
 
-from ..servers import PRODUCTS, execute
-from .lossy import before_commit
+from ..support.lossy_proxy import before_commit
+from ..support.servers import PRODUCTS, execute
 
-pytestmark = [pytest.mark.real_clock, pytest.mark.usefixtures("quiet")]
+pytestmark = [pytest.mark.long, pytest.mark.real_clock, pytest.mark.usefixtures("quiet")]
 
 CODES = {"mariadb": ("1213", "1205", "1020"), "postgresql": ("40P01", "55P03", "40001")}
 """A deadlock, a lock that took too long, a row that somebody else has changed."""

@@ -16,11 +16,11 @@ from trio_romancy._runtime.worker import worker
 from trio_romancy._storage.drivers import connections
 from trio_romancy.testing import broken_guarantees
 
-from ..servers import PrivateServer, execute
+from ..support.lossy_proxy import LossyProxy, commits_each, in_trio, open_lossy_proxy
+from ..support.servers import PrivateServer, execute
 from .load import SLACK
-from .lossy import LossyProxy, commits_each, in_trio, open_lossy_proxy
 
-pytestmark = [pytest.mark.real_clock, pytest.mark.usefixtures("quiet")]
+pytestmark = [pytest.mark.long, pytest.mark.real_clock, pytest.mark.usefixtures("quiet")]
 
 INSTANCES = 3
 DIES_AFTER = 0.1

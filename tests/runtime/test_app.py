@@ -32,9 +32,9 @@ from trio_romancy import (
 from trio_romancy._storage.sql import claims
 from trio_romancy.errors import LeaseLostError
 
-from ..conftest import SHARED_KINDS
-from ..servers import PRODUCTS
-from .test_replay import worker_of
+from ..support.databases import SHARED_KINDS
+from ..support.probe import worker_of
+from ..support.servers import PRODUCTS
 
 ran: list[str] = []
 apps: list[App] = []

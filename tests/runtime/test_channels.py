@@ -36,7 +36,7 @@ from trio_romancy import (
 from trio_romancy._storage.sql import tables
 from trio_romancy.clock import VIRTUAL_EPOCH, to_datetime
 
-from .test_replay import worker_of
+from ..support.probe import worker_of
 
 runs: list[str] = []
 """The instance of each run of a workflow function, also of replays."""

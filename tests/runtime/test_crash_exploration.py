@@ -22,6 +22,8 @@ from trio_romancy import (
 )
 from trio_romancy.testing import How, explore_crashes
 
+pytestmark = pytest.mark.long
+
 
 @define
 class Order:

@@ -38,8 +38,8 @@ from trio_romancy.clock import VIRTUAL_EPOCH, to_datetime
 from trio_romancy.testing import How
 from trio_romancy.testing.exploration import _CrashingApp
 
-from ..conftest import SHARED_KINDS
-from .test_replay import worker_of
+from ..support.databases import SHARED_KINDS
+from ..support.probe import worker_of
 
 MICROSECOND = 1e-6
 

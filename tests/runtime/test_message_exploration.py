@@ -20,6 +20,8 @@ from trio_romancy import (
 )
 from trio_romancy.testing import How, explore_crashes
 
+pytestmark = pytest.mark.long
+
 
 @activity(name="explored_step")
 async def step(value: Any) -> Any:

@@ -25,6 +25,8 @@ from trio_romancy import (
 )
 from trio_romancy.testing import How, explore_crashes, run
 
+pytestmark = pytest.mark.long
+
 Flow = Callable[[WorkflowContext], Awaitable[None]]
 
 done: list[str] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import trio
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
@@ -22,6 +23,8 @@ from trio_romancy import (
     workflow,
 )
 from trio_romancy.testing import Crash, How, run_with_crashes
+
+pytestmark = pytest.mark.long
 
 Program = list[dict[str, Any]]
 

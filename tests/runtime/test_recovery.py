@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from ..conftest import SHARED_KINDS
-from ..servers import execute
+from ..support.databases import SHARED_KINDS, query
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL"),
     pytest.mark.parametrize("kind", SHARED_KINDS, indirect=True),
 ]
@@ -37,13 +35,6 @@ def read_line(process: subprocess.Popen[str]) -> str:
 def effects(directory: Path) -> list[str]:
     log = directory / "effects.log"
     return log.read_text().split() if log.exists() else []
-
-
-def query(database: str, sql: str) -> list[tuple[object, ...]]:
-    if "://" in database:
-        return execute(database, sql)
-    with closing(sqlite3.connect(database)) as connection:
-        return connection.execute(sql).fetchall()
 
 
 @pytest.mark.parametrize("worker_id", ["worker-1", ""])

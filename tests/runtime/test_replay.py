@@ -34,12 +34,6 @@ async def after(seconds: float, value: str) -> str:
     return value
 
 
-def worker_of(app: App) -> Any:
-    worker = app._now_running().worker
-    assert worker is not None
-    return worker
-
-
 async def test_sequential_operations_are_counted_by_name(database: str) -> None:
     @workflow
     async def flow(ctx: WorkflowContext) -> None:

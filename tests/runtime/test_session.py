@@ -12,7 +12,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from trio_romancy import App, Kind, RetryPolicy, WorkflowContext, activity, current_activity, workflow
 
-from ..conftest import ALL_KINDS
+from ..support.databases import ALL_KINDS
 
 pytestmark = [pytest.mark.real_clock, pytest.mark.parametrize("kind", ALL_KINDS, indirect=True)]
 

@@ -12,7 +12,7 @@ import trio
 from trio_romancy import App, WorkflowContext, WorkflowFailedError, workflow
 from trio_romancy.clock import VIRTUAL_EPOCH, current_clock, to_datetime
 
-from .test_replay import worker_of
+from ..support.probe import worker_of
 
 IDLE = pytest.mark.parametrize("idle_timeout", [0.5, 1e6], ids=["passive", "resident"])
 

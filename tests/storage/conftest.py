@@ -16,7 +16,7 @@ from trio_romancy._storage import dialects, migrations
 from trio_romancy._storage.drivers.urls import parse_server
 from trio_romancy._storage.sql import tables as schema
 
-from ..conftest import Databases
+from ..support.databases import Databases
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from trio_romancy import ChannelMode, InstanceNotFoundError, Status
 from trio_romancy._storage import migrations
-from trio_romancy._storage.database import Database, open_database
+from trio_romancy._storage.database import open_database
 from trio_romancy._storage.sql import instances as instance_sql
 from trio_romancy._storage.sql import messages as sql
 from trio_romancy._storage.sql import tables
@@ -22,17 +22,9 @@ from trio_romancy._storage.sql.claims import take_up
 from trio_romancy._storage.sql.messages import Outgoing, new_message
 from trio_romancy._storage.sql.waits import Match, Wait
 
-from ..servers import PRODUCTS
-
-NOW = 1_000
-
-
-def own(connection: Connection, *instance_ids: str, owner: str | None = None, **values: Any) -> None:
-    """Store instances that wait."""
-    for instance_id in instance_ids:
-        row = instance_sql.new_row(instance_id, "w", "{}", 1, owner=owner)
-        given = {"status": Status.WAITING, "wake_at": None} | values
-        connection.execute(insert(tables.instances).values(**row | given))
+from ..support.in_flight import InFlight, cross
+from ..support.servers import PRODUCTS
+from .rows import NOW, own, wake_times
 
 
 def event(type: str = "t", data: str = "1", **values: Any) -> Outgoing:
@@ -67,11 +59,6 @@ def payloads(found: Sequence[Match]) -> list[str]:
 
 def count_messages(connection: Connection) -> int:
     return connection.execute(select(func.count()).select_from(tables.messages)).scalar_one()
-
-
-def wake_times(connection: Connection) -> dict[str, int | None]:
-    rows = connection.execute(select(tables.instances.c.instance_id, tables.instances.c.wake_at))
-    return {row.instance_id: row.wake_at for row in rows}
 
 
 # -- sending -----------------------------------------------------------------------------------------------------------
@@ -305,54 +292,6 @@ def prepare(connection: Connection, channel: str | None) -> None:
     own(connection, "a")
     if channel is not None:  # that there is, because somebody has sent to it before
         send(connection, event(channel, '"long ago"', event_id="long ago"))
-
-
-def end(_: Connection) -> None:
-    pass
-
-
-class InFlight:
-    """A function that has done its part in a transaction, or waits for others to end theirs."""
-
-    def __init__(self, database: Database, fn: Any, *args: Any) -> None:
-        self._database = database
-        self._fn = fn
-        self._args = args
-        self.done = trio.Event()
-        self.may_commit = trio.Event()
-        self.committed = trio.Event()
-        self.result: Any = None
-
-    async def run(self) -> None:
-        async with self._database.open_transaction() as transaction:
-            self.result = await transaction.run(self._fn, *self._args)
-            self.done.set()
-            await self.may_commit.wait()
-            await transaction.commit(end)
-        self.committed.set()
-
-    async def commit(self) -> None:
-        self.may_commit.set()
-        await self.committed.wait()
-
-    async def blocks(self) -> bool:
-        """Whether it waits for somebody else's transaction, for as long as we care to look."""
-        with trio.move_on_after(0.3):
-            await self.done.wait()
-            return False
-        return True
-
-
-async def cross(database: Database, first: InFlight, second: InFlight) -> bool:
-    """Let the second begin when the first has done its part, and commit both. Returns whether the second blocked."""
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(first.run)
-        await first.done.wait()
-        nursery.start_soon(second.run)
-        blocked = await second.blocks()
-        await first.commit()
-        await second.commit()
-    return blocked
 
 
 on_servers = pytest.mark.parametrize("kind", PRODUCTS, indirect=True)

@@ -25,9 +25,10 @@ from trio_romancy._storage.database import open_database
 from trio_romancy._storage.drivers import connections
 from trio_romancy._storage.sql import tables as schema
 
-from ..conftest import SHARED_KINDS, Databases
-from ..runtime.test_recovery import query
-from ..servers import PRODUCTS
+from ..support.databases import SHARED_KINDS, Databases, query
+from ..support.servers import PRODUCTS
+
+pytestmark = pytest.mark.long
 
 OURS = {table.name for table in schema.metadata.sorted_tables} | {migrations.VERSION_TABLE}
 

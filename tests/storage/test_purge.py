@@ -23,8 +23,8 @@ from trio_romancy._storage.sql.instances import (
 from trio_romancy._storage.sql.purge import purge
 from trio_romancy.model import Kind
 
-from ..conftest import SHARED_KINDS
-from ..servers import PRODUCTS
+from ..support.databases import SHARED_KINDS
+from ..support.servers import PRODUCTS
 
 FINAL = [status for status in Status if status.is_final]
 THEIRS = (tables.history, tables.history_archive, tables.waits, tables.misfits)

@@ -27,8 +27,10 @@ from trio_romancy._storage.sql import tables
 from trio_romancy._storage.sql.instances import insert_instances, new_row
 from trio_romancy._storage.sql.search import Place, Sought, look
 
-from ..conftest import SHARED_KINDS, Databases
-from ..servers import PRODUCTS
+from ..support.databases import SHARED_KINDS, Databases
+from ..support.servers import PRODUCTS
+
+pytestmark = pytest.mark.long
 
 
 @workflow(name="search_any")

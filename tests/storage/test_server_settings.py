@@ -16,8 +16,8 @@ from sqlalchemy import Connection
 from trio_romancy import App, DatabaseError, RetryPolicy, WorkflowContext, activity, current_activity, workflow
 from trio_romancy._storage import dialects
 
-from ..servers import PRODUCTS, ServerMissingError, execute, open_private_server
-from .test_text import ALIKE, PLANES
+from ..support.servers import PRODUCTS, ServerMissingError, execute, open_private_server
+from ..support.texts import ALIKE, PLANES
 
 SETTINGS: dict[str, dict[str, object]] = {
     "mariadb": {

@@ -20,34 +20,8 @@ from trio_romancy import (
     workflow,
 )
 
-from ..conftest import SHARED_KINDS
-
-ALIKE = [
-    "a",
-    "A",
-    "a ",
-    " a",
-    "ä",
-    "a\u0308",
-    "Ä",
-    "á",
-    "ß",
-    "ss",
-    "a\t",
-    "a\n",
-    "😀",
-    "😁",
-    "ﬀ",
-    "ff",
-    "a%",
-    "a_",
-    "1",
-    "01",
-]
-"""Some collation takes each for another one."""
-
-PLANES = [chr(plane * 0x1_0000 + offset) for plane in range(17) for offset in (0xFDCF, 0xFFFF)]
-"""Two of each plane, the last character of all among them."""
+from ..support.databases import SHARED_KINDS
+from ..support.texts import ALIKE, PLANES
 
 MIB = 1024 * 1024
 

@@ -21,7 +21,7 @@ from trio_romancy._storage.database import open_database
 from trio_romancy._storage.drivers import urls
 from trio_romancy._storage.drivers.urls import Server, parse_server, shown_url
 
-from ..servers import PRODUCTS, PrivateServer, ServerMissingError, execute, open_private_server
+from ..support.servers import PRODUCTS, PrivateServer, ServerMissingError, execute, open_private_server
 
 
 @workflow(name="urls_workflow")

@@ -16,10 +16,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ..conftest import SHARED_KINDS
+from ..support.databases import SHARED_KINDS
 from .serving import STRUCTURED
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL"),
     pytest.mark.parametrize("kind", SHARED_KINDS, indirect=True),
 ]

@@ -13,7 +13,7 @@ import trio
 
 from trio_romancy import App, ReceivedEvent, Status, WorkflowContext, workflow
 
-from ..conftest import ALL_KINDS
+from ..support.databases import ALL_KINDS
 from .serving import BATCHED, BINARY, EVENT, NOTHING, STRUCTURED, client, stored
 
 

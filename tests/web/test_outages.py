@@ -15,12 +15,12 @@ from sqlalchemy import make_url
 
 from trio_romancy import App, DatabaseError, WorkflowContext, workflow
 
-from ..conftest import Databases
-from ..proxy import Proxy, open_proxy
-from ..servers import PRODUCTS
+from ..support.databases import Databases
+from ..support.proxy import Proxy, open_proxy
+from ..support.servers import PRODUCTS
 from .serving import BATCHED, EVENT, STRUCTURED, client, open_client, stored
 
-pytestmark = pytest.mark.real_clock
+pytestmark = [pytest.mark.long, pytest.mark.real_clock]
 
 TIMEOUT = 0.5
 SLACK = 1.0

@@ -12,7 +12,7 @@ import trio
 from trio_romancy import App, WorkflowContext, workflow
 from trio_romancy.web.events import MAX_BATCH
 
-from ..conftest import ALL_KINDS
+from ..support.databases import ALL_KINDS
 from .serving import BATCHED, BINARY, EVENT, NOTHING, STRUCTURED, Answer, call, stored
 
 

@@ -17,10 +17,11 @@ from attrs import define, field
 
 from trio_romancy import App, Status, WorkflowCancelledError, WorkflowContext, WorkflowStuckError, workflow
 
-from ..conftest import SHARED_KINDS
+from ..support.databases import SHARED_KINDS
 from .deploy_worker import PATIENCE, Crew, ended, open_crew, send, until
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals"),
     pytest.mark.real_clock,
     pytest.mark.parametrize("kind", SHARED_KINDS, indirect=True),

@@ -15,8 +15,8 @@ from trio_romancy import App, WorkflowContext, workflow
 from trio_romancy._storage.drivers import asyncio_server
 from trio_romancy._storage.sql import claims
 
-from ..conftest import SHARED_KINDS
-from ..servers import execute
+from ..support.databases import SHARED_KINDS
+from ..support.servers import execute
 
 pytestmark = pytest.mark.real_clock
 

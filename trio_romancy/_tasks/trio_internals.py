@@ -1,4 +1,4 @@
-"""The two things that trio knows and has no public name for. ``tests/runtime/test_peek.py`` watches over them."""
+"""The two things that trio knows and has no public name for. ``test_trio_internals.py`` watches over them."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, make_url
 from trio_romancy import App
 from trio_romancy._storage.journal import journal
 
-from ..proxy import Proxy, _Link, _Loss, open_proxy
+from .proxy import Proxy, _Link, _Loss, open_proxy
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -11,7 +11,7 @@ import trio.testing
 from trio_romancy import App, WorkflowCancelledError, WorkflowContext, WorkflowFailedError, activity, workflow
 from trio_romancy._tasks.pool import PooledTask
 
-from .test_replay import worker_of
+from ..support.probe import worker_of
 
 seen: list[tuple[trio.lowlevel.Task, str, str]] = []
 colour: ContextVar[str] = ContextVar("colour", default="none")

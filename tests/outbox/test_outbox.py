@@ -12,8 +12,10 @@ from trio_romancy import App, RetryPolicy, WorkflowContext, activity, current_ac
 from trio_romancy.model import OutboxStatus
 from trio_romancy.testing import How, explore_crashes
 
-from ..broker import LOSE, TAKE, Answer, Broker, Post, free_port, no, open_broker
-from ..conftest import KINDS
+from ..support.broker import LOSE, TAKE, Answer, Broker, Post, free_port, no, open_broker
+from ..support.databases import KINDS
+
+pytestmark = pytest.mark.long
 
 PLACED, PACKED, SHIPPED, ARCHIVED = "placed", "packed", "shipped", "archived"
 

@@ -37,8 +37,8 @@ from trio_romancy._storage.sql import tables
 from trio_romancy._storage.sql.workers import Process, end_dead_leases, join
 from trio_romancy.testing import Crash, How, run_with_crashes
 
-from .conftest import SHARED_KINDS
-from .runtime.test_replay import worker_of
+from ..support.databases import SHARED_KINDS
+from ..support.probe import worker_of
 
 TOLD = [name for name in vars(Hooks) if not name.startswith("_") and name not in ("trace_context", "around_activity")]
 """The methods that tell something."""

@@ -19,7 +19,7 @@ from trio_romancy import App, RetryPolicy, WorkflowContext, WorkflowError, activ
 from trio_romancy.otel import OpenTelemetryHooks
 from trio_romancy.testing import Crash, How, run_with_crashes
 
-from .runtime.test_replay import worker_of
+from ..support.probe import worker_of
 
 
 class Telemetry:

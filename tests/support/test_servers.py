@@ -29,6 +29,8 @@ from .servers import (
     open_server,
 )
 
+pytestmark = pytest.mark.long
+
 SETTINGS: dict[str, dict[str, object]] = {
     "mariadb": {"max_connections": 12, "innodb_buffer_pool_size": "64M", "log_bin": "log"},
     "postgresql": {"max_connections": 12, "shared_buffers": "24MB"},
@@ -53,7 +55,7 @@ SLEEPERS = {
 
 OWNER = """
 import sys, time
-from tests.servers import open_private_server
+from tests.support.servers import open_private_server
 
 with open_private_server(sys.argv[1]) as server:
     if sys.argv[2] == "frozen":

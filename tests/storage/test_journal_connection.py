@@ -20,8 +20,8 @@ from trio_romancy._storage.dialects import is_transient
 from trio_romancy._storage.drivers import connections
 from trio_romancy.errors import DatabaseAwayError
 
-from ..outages.lossy import open_lossy_proxy
-from ..servers import PRODUCTS, execute
+from ..support.lossy_proxy import open_lossy_proxy
+from ..support.servers import PRODUCTS, execute
 
 on_servers = pytest.mark.parametrize("kind", PRODUCTS, indirect=True)
 pytestmark = pytest.mark.real_clock

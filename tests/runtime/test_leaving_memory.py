@@ -10,7 +10,7 @@ import trio
 
 from trio_romancy import App, Kind, Status, WorkflowContext, WorkflowStuckError, activity, workflow
 
-from .test_replay import worker_of
+from ..support.probe import worker_of
 
 ran: list[str] = []
 caught: list[str] = []

@@ -24,8 +24,12 @@ from trio_romancy._storage.sql.workers import join, this_process
 from trio_romancy.clock import current_clock
 from trio_romancy.errors import InstanceExistsError, WorkflowFailedError
 
-from ..conftest import SHARED_KINDS
-from .test_messages import NOW, InFlight, cross, on_servers, own, wake_times
+from ..support.databases import SHARED_KINDS
+from ..support.in_flight import InFlight, cross
+from ..support.servers import PRODUCTS
+from .rows import NOW, own, wake_times
+
+on_servers = pytest.mark.parametrize("kind", PRODUCTS, indirect=True)
 
 WAIT = Wait("p", "c/result", "c", None, FamilyMode.CHILD, 0)
 

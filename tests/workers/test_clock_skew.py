@@ -13,9 +13,9 @@ import trio
 from trio_romancy import App, ReceivedEvent, WorkflowContext, workflow
 from trio_romancy.clock import Clock
 
-from ..servers import PRODUCTS
+from ..support.servers import PRODUCTS
 
-pytestmark = [pytest.mark.real_clock, pytest.mark.parametrize("kind", PRODUCTS, indirect=True)]
+pytestmark = [pytest.mark.long, pytest.mark.real_clock, pytest.mark.parametrize("kind", PRODUCTS, indirect=True)]
 
 HOUR = 3_600_000_000
 

@@ -19,6 +19,8 @@ from trio_romancy import (
 )
 from trio_romancy.testing import How, explore_crashes
 
+pytestmark = pytest.mark.long
+
 is_mended = False
 
 

@@ -1,7 +1,8 @@
 """A MariaDB Galera cluster of three nodes, to which a test may do anything.
 
 :func:`open_cluster` starts one from the installed programs, for a block; the fixture :func:`cluster` gives a test one
-whose nodes are all well. Each node is a private server of :mod:`tests.servers`, and none listens beyond 127.0.0.1.
+whose nodes are all well. Each node is a private server of :mod:`tests.support.servers`; none listens beyond
+127.0.0.1.
 
 All of it blocks: a trio task runs it by ``trio.to_thread.run_sync``.
 """
@@ -26,7 +27,7 @@ import pytest
 from attrs import define, field
 from sqlalchemy import make_url
 
-from .conftest import opened
+from .databases import opened
 from .servers import START_TIMEOUT, MariaDB, PrivateServer, ServerMissingError, _find, _free_port, _send, execute
 
 NODES = 3

@@ -16,7 +16,9 @@ import trio
 from trio_romancy import App, WorkflowContext, activity, workflow
 from trio_romancy._storage.journal import journal
 
-from ..servers import PRODUCTS, execute
+from ..support.servers import PRODUCTS, execute
+
+pytestmark = pytest.mark.long
 
 LEASE = 2.0
 BATCHES = 20

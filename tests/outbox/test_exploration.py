@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import pytest
 import trio
 
 from trio_romancy import App, OutboxStatus, WorkflowContext, activity, current_activity, workflow
 from trio_romancy.testing import explore_crashes
 
-from ..broker import LOSE, Answer, Broker, Post, free_port, no, open_broker
+from ..support.broker import LOSE, Answer, Broker, Post, free_port, no, open_broker
+
+pytestmark = pytest.mark.long
 
 
 @activity

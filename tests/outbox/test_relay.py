@@ -31,8 +31,8 @@ from trio_romancy.clock import current_clock, to_datetime
 from trio_romancy.errors import DatabaseAwayError
 from trio_romancy.model import OutboxEvent, OutboxStatus
 
-from ..broker import LOSE, TAKE, Answer, Broker, Post, no, open_broker
-from ..conftest import ALL_KINDS, SHARED_KINDS
+from ..support.broker import LOSE, TAKE, Answer, Broker, Post, no, open_broker
+from ..support.databases import ALL_KINDS, SHARED_KINDS
 
 REFUSALS = [408, 425, 429, 500, 502, 503, 504]
 

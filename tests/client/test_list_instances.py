@@ -12,7 +12,7 @@ from trio_romancy import App, InvalidInputError, Status, WorkflowContext, workfl
 from trio_romancy._definitions import decorators
 from trio_romancy._storage.sql.instances import insert_instances, new_row
 
-from .conftest import SHARED_KINDS
+from ..support.databases import SHARED_KINDS
 
 
 @workflow(name="list_quick")

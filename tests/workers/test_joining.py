@@ -10,8 +10,8 @@ from sqlalchemy import make_url
 
 from trio_romancy import App, DatabaseError
 
-from ..conftest import Databases
-from ..servers import execute
+from ..support.databases import Databases
+from ..support.servers import execute
 
 pytestmark = [pytest.mark.real_clock, pytest.mark.parametrize("kind", ["postgresql"], indirect=True)]
 

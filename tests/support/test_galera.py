@@ -20,11 +20,13 @@ from . import galera
 from .galera import Cluster, Node
 from .servers import MariaDB, ServerMissingError, execute, open_new_database
 
+pytestmark = pytest.mark.long
+
 clusters, cluster = galera.clusters, galera.cluster
 
 OWNER = """
 import time
-from tests.galera import open_cluster
+from tests.support.galera import open_cluster
 
 with open_cluster() as cluster:
     for node in cluster.nodes:

@@ -7,10 +7,10 @@ import subprocess
 
 import pytest
 
-from .conftest import fill
 from .shop import UUID
-from .terminal import on_terminal, through_pipe
-from .test_commands import WIDTHS, flat, on_both, with_json
+from .terminal import WIDTHS, fill, flat, on_both, on_terminal, through_pipe, with_json
+
+pytestmark = pytest.mark.long
 
 
 def test_find(shop: str) -> None:

@@ -27,7 +27,7 @@ from trio_romancy import (
 )
 from trio_romancy._storage.journal import journal
 
-from .runtime.test_replay import worker_of
+from ..support.probe import worker_of
 
 logger = logging.getLogger("orders")
 
