@@ -14,7 +14,7 @@ from sybil import Example, Sybil
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser
 
-from trio_romancy._definitions import decorators
+from trio_romancy._definitions.registry import registry
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 PRINTED = "__printed__"
-OTHERS = "__definitions_of_others__"
+SCOPE = "__scope_of_definitions__"
 EVALUATED = "__evaluated__"
 
 _execute = PythonEvaluator()
@@ -39,13 +39,12 @@ def begin_page(namespace: dict[str, Any]) -> None:
     """Each page is a program of its own, so its definitions do not meet those of other pages and of the tests."""
     namespace["__name__"] = "__main__"
     namespace[EVALUATED] = set()
-    namespace[OTHERS] = dict(decorators._registry)
-    decorators._registry.clear()
+    namespace[SCOPE] = registry.scoped()
+    namespace[SCOPE].__enter__()
 
 
 def end_page(namespace: dict[str, Any]) -> None:
-    decorators._registry.clear()
-    decorators._registry.update(namespace[OTHERS])
+    namespace[SCOPE].__exit__(None, None, None)
 
 
 def catch_up(example: Example) -> None:

@@ -13,7 +13,7 @@ import pytest
 import trio
 import trio.testing
 
-from trio_romancy._definitions import decorators
+from trio_romancy._definitions.registry import registry
 from trio_romancy._storage.drivers.asyncio_server import AioDatabase
 from trio_romancy._storage.drivers.sqlite import ThreadedDatabase
 
@@ -54,11 +54,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 @pytest.fixture(autouse=True)
-def only_own_definitions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def only_own_definitions(request: pytest.FixtureRequest) -> Iterator[None]:
     """Each test sees the definitions of its own module only, as if no other had been imported."""
-    registry = decorators._registry
-    own = {key: made for key, made in registry.items() if made.function.__module__ == request.module.__name__}
-    monkeypatch.setattr(decorators, "_registry", own)
+    with registry.scoped(keep=lambda made: made.function.__module__ == request.module.__name__):
+        yield
 
 
 # -- databases ---------------------------------------------------------------------------------------------------------

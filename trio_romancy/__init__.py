@@ -1,9 +1,12 @@
 """Durable workflows for trio."""
 
 from ._client.handle import WorkflowHandle
+from ._context.activity import ActivityContext
 from ._context.child import ChildHandle
-from ._context.workflow import ActivityContext, WorkflowContext, current_activity
-from ._definitions.decorators import Activity, Compensation, Workflow, activity, compensation, workflow
+from ._context.current import current_activity
+from ._context.workflow import WorkflowContext
+from ._definitions.decorators import activity, compensation, workflow
+from ._definitions.values import Activity, Compensation, Workflow
 from ._observe.log_filter import InstanceFilter
 from ._storage.session import Session
 from .app import App, AppStatistics

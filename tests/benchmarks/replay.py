@@ -81,7 +81,7 @@ async def _replay(entries: int, times: int) -> list[float]:
 
 def _insert(connection: Connection, instance_id: str, entries: int, now: int) -> None:
     """A parked instance, whose journal holds everything but the end."""
-    text, _ = many_steps.encode_input((entries,), {})
+    text, _ = many_steps.input.encode((entries,), {})
     row = new_row(instance_id, many_steps.name, text, now, owner=None)
     insert_instances(connection, [row | {"status": Status.STUCK, "wake_at": None}])
     records = [

@@ -146,7 +146,7 @@ async def _scale(database: str, load: str, count: int, seconds: float) -> dict[s
 
 
 async def _store(database: Database, total: int, seconds: float) -> None:
-    text, _ = three.encode_input((seconds,), {})
+    text, _ = three.input.encode((seconds,), {})
     now = current_clock().now()
     for begin in range(0, total, _AT_ONCE):
         numbers = range(begin, min(begin + _AT_ONCE, total))

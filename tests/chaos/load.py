@@ -12,7 +12,7 @@ import trio
 from attrs import define, field
 
 from trio_romancy import App, WorkflowCancelledError, WorkflowFailedError, WorkflowStuckError
-from trio_romancy._definitions.decorators import Workflow
+from trio_romancy._definitions.values import Workflow
 
 from . import workflows
 from .workflows import ACCOUNTS, EVENT, STOP

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from trio_romancy import App, InvalidInputError, Status, WorkflowContext, workflow
-from trio_romancy._definitions import decorators
+from trio_romancy._definitions.registry import registry
 from trio_romancy._storage.sql.instances import insert_instances, new_row
 
 from ..support.databases import SHARED_KINDS
@@ -111,13 +111,10 @@ async def test_what_cannot_be_looked_for_is_refused(database: str) -> None:
 
 @pytest.mark.real_clock
 @pytest.mark.parametrize("kind", SHARED_KINDS, indirect=True)
-async def test_what_no_worker_knows_is_left_alone_and_seen_to_be_pending(
-    database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_no_worker_knows_is_left_alone_and_seen_to_be_pending(database: str) -> None:
     async with App(database) as app:
-        with monkeypatch.context() as patch:
+        with registry.scoped(keep=lambda definition: definition is not quick):
             async with App(database, worker=False) as client:
-                patch.delitem(decorators._registry, (decorators.Workflow, "list_quick"))
                 handle = await client.start(quick, 7)
             await trio.sleep(0.5)
             assert await listed(app, status=Status.PENDING, workflow="list_quick") == [handle.instance_id]

@@ -5,10 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import pytest
-
-from trio_romancy._definitions import decorators
+from trio_romancy import workflow
 from trio_romancy._definitions.code_version import code_version
+from trio_romancy._definitions.registry import registry
 
 SAME = """
 from trio_romancy import workflow
@@ -31,11 +30,11 @@ def test_it_is_the_same_in_every_process() -> None:
     assert version_of(two.format("")) == version_of("\n\n" + two.format("a comment"))
 
 
-def test_it_changes_with_the_code_of_any_workflow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_changes_with_the_code_of_any_workflow() -> None:
     versions = set()
     bodies = ("return 1", "return 2", "def inner(): return 1\n    return inner()", "return ctx.now()")
     for body in bodies:
-        monkeypatch.setattr(decorators, "_registry", {})
-        exec(f"@workflow\nasync def some(ctx) -> int:\n    {body}", {"workflow": decorators.workflow})
-        versions.add(code_version())
+        with registry.scoped():
+            exec(f"@workflow\nasync def some(ctx) -> int:\n    {body}", {"workflow": workflow})
+            versions.add(code_version())
     assert len(versions) == len(bodies)

@@ -32,7 +32,7 @@ from trio_romancy import (
     current_activity,
     workflow,
 )
-from trio_romancy._definitions.decorators import find_workflow, workflow_names
+from trio_romancy._definitions.registry import registry
 
 if TYPE_CHECKING:
     from nowhere import Undefined  # type: ignore[import-not-found]
@@ -142,11 +142,11 @@ def test_a_definition_keeps_its_options() -> None:
 
 
 def test_workflows_are_found_by_name() -> None:
-    assert find_workflow("bare_workflow") is bare_workflow
-    assert find_workflow("define.orders") is workflow_with_options
-    assert find_workflow("workflow_with_options") is None
-    assert find_workflow("bare_activity") is None
-    assert {"bare_workflow", "define.orders"} <= set(workflow_names())
+    assert registry.find_workflow("bare_workflow") is bare_workflow
+    assert registry.find_workflow("define.orders") is workflow_with_options
+    assert registry.find_workflow("workflow_with_options") is None
+    assert registry.find_workflow("bare_activity") is None
+    assert {"bare_workflow", "define.orders"} <= set(registry.workflow_names())
 
 
 def test_an_activity_and_a_workflow_may_have_the_same_name() -> None:
@@ -156,7 +156,7 @@ def test_an_activity_and_a_workflow_may_have_the_same_name() -> None:
     @workflow(name="define.shared")
     async def orchestrate(ctx: WorkflowContext) -> None: ...
 
-    assert find_workflow("define.shared") is orchestrate
+    assert registry.find_workflow("define.shared") is orchestrate
 
 
 async def test_called_outside_a_workflow_an_async_activity_is_its_plain_function() -> None:
@@ -587,7 +587,7 @@ async def test_a_module_can_be_reloaded_and_the_new_code_counts(
     importlib.reload(module)
     reloaded = module.reloaded_orders
     assert await reloaded(NO_CONTEXT) == 22
-    assert find_workflow("reloaded_orders") is reloaded
+    assert registry.find_workflow("reloaded_orders") is reloaded
 
 
 def test_a_script_can_be_imported_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -595,8 +595,9 @@ def test_a_script_can_be_imported_as_well(tmp_path: Path, monkeypatch: pytest.Mo
     path = tmp_path / "script_with_definitions.py"
     path.write_text(MODULE.format(number=1).replace("reloaded", "script"))
     script = runpy.run_path(str(path), run_name="__main__")
-    assert find_workflow("script_orders") is script["script_orders"]
-    assert find_workflow("script_orders") is not importlib.import_module("script_with_definitions").script_orders
+    run = registry.find_workflow("script_orders")
+    assert run is script["script_orders"]
+    assert run is not importlib.import_module("script_with_definitions").script_orders
 
 
 def test_the_same_name_in_another_module_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -617,7 +618,7 @@ def test_a_function_inside_another_is_defined_anew_on_each_call() -> None:
         return orchestrate
 
     first, second = define(1), define(2)
-    assert find_workflow("define.local") is second is not first
+    assert registry.find_workflow("define.local") is second is not first
 
 
 def test_annotations_may_name_what_is_local_where_the_function_is_defined() -> None:
@@ -629,7 +630,7 @@ def test_annotations_may_name_what_is_local_where_the_function_is_defined() -> N
     async def takes_local(ctx: WorkflowContext, value: Local) -> Local:
         return value
 
-    text, values = takes_local.encode_input((Local(1),), {})
+    text, values = takes_local.input.encode((Local(1),), {})
     assert (text, values) == ('{"number":1}', [Local(1)])
 
 
@@ -725,17 +726,17 @@ def test_an_input_is_stored_as_one_object_and_read_back_the_same(
     bound = inspect.signature(taker.function).bind(None, *args, **kwargs)
     bound.apply_defaults()
     expected = list(bound.arguments.values())[1:]
-    text, restored = taker.encode_input(args, kwargs)
+    text, restored = taker.input.encode(args, kwargs)
     assert json.loads(text) == stored
     assert restored == expected
-    assert taker.decode_input(text) == expected
+    assert taker.input.decode(text) == expected
 
 
 @pytest.mark.parametrize(("taker", "args", "kwargs", "stored"), INPUTS, ids=lambda part: getattr(part, "name", ""))
 def test_plain_json_of_the_stored_form_is_the_same_input(
     taker: Workflow[..., None], args: tuple[Any, ...], kwargs: dict[str, Any], stored: object
 ) -> None:
-    assert taker.check_input(stored) == taker.encode_input(args, kwargs)
+    assert taker.input.check(stored) == taker.input.encode(args, kwargs)
 
 
 @pytest.mark.parametrize(
@@ -752,13 +753,13 @@ def test_plain_json_of_the_stored_form_is_the_same_input(
     ],
 )
 def test_plain_json_gets_the_defaults(taker: Workflow[..., None], raw: object, stored: object) -> None:
-    assert json.loads(taker.check_input(raw)[0]) == stored
+    assert json.loads(taker.input.check(raw)[0]) == stored
 
 
 def test_a_mutable_default_is_not_shared_between_instances() -> None:
-    _, (first,) = takes_a_default_order.encode_input((), {})
+    _, (first,) = takes_a_default_order.input.encode((), {})
     first.items.append(Item("a"))
-    _, (second,) = takes_a_default_order.encode_input((), {})
+    _, (second,) = takes_a_default_order.input.encode((), {})
     assert second == Order("default")
 
 
@@ -800,7 +801,7 @@ def problems_of(call: Callable[[], object]) -> list[str]:
 def test_arguments_that_do_not_fit_are_refused_with_every_bad_place(
     taker: Workflow[..., None], args: tuple[Any, ...], kwargs: dict[str, Any], problems: list[str] | None
 ) -> None:
-    found = problems_of(lambda: taker.encode_input(args, kwargs))
+    found = problems_of(lambda: taker.input.encode(args, kwargs))
     assert found == problems or (problems is None and len(found) == 1 and "argument" in found[0])
 
 
@@ -836,7 +837,7 @@ def test_arguments_that_do_not_fit_are_refused_with_every_bad_place(
 def test_plain_json_that_does_not_fit_is_refused_with_every_bad_place(
     taker: Workflow[..., None], raw: object, problems: list[str]
 ) -> None:
-    assert sorted(problems_of(lambda: taker.check_input(raw))) == sorted(problems)
+    assert sorted(problems_of(lambda: taker.input.check(raw))) == sorted(problems)
 
 
 @pytest.mark.parametrize(
@@ -851,4 +852,4 @@ def test_plain_json_that_does_not_fit_is_refused_with_every_bad_place(
 def test_an_input_stored_by_other_code_is_refused_with_its_place(
     taker: Workflow[..., None], text: str, problem: str
 ) -> None:
-    assert problems_of(lambda: taker.decode_input(text)) == [problem]
+    assert problems_of(lambda: taker.input.decode(text)) == [problem]

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pytest
 from attrs import define, field
 
-from trio_romancy._definitions import decorators
+from trio_romancy._definitions.registry import registry
 
 from ..support.databases import opened
 from ..support.servers import PRODUCTS, PrivateServer, execute, open_new_database, open_private_server
@@ -80,9 +80,8 @@ def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture
 
 
 @pytest.fixture(autouse=True)
-def only_own_definitions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def only_own_definitions(request: pytest.FixtureRequest) -> Iterator[None]:
     """Each test sees the definitions of its own module only, and the load's."""
-    registry = decorators._registry
     modules = (request.module.__name__, load.__name__)
-    own = {key: made for key, made in registry.items() if made.function.__module__ in modules}
-    monkeypatch.setattr(decorators, "_registry", own)
+    with registry.scoped(keep=lambda made: made.function.__module__ in modules):
+        yield

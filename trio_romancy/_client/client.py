@@ -8,7 +8,8 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from .._data.conditions import GivenPath, Where, checked_where
 from .._data.ids import is_id, new_id
-from .._definitions.decorators import Workflow, find_workflow, workflow_names
+from .._definitions.registry import registry
+from .._definitions.values import Workflow
 from .._outbox.view import Outbox
 from .._runtime.actor.host import Settings
 from .._runtime.worker.supervisor import LocalResult
@@ -76,7 +77,7 @@ class Client:
         elif not isinstance(workflow, Workflow):
             raise TypeError(f"app.start takes a workflow made with @workflow, or its name, not {workflow!r}")
         else:
-            text, arguments = workflow.encode_input(args, kwargs)
+            text, arguments = workflow.input.encode(args, kwargs)
         if len(text) > self._settings.max_payload:
             raise PayloadTooLargeError(
                 f"the input of workflow {workflow.name!r} is {len(text)} bytes of JSON, and max_payload is "
@@ -423,11 +424,11 @@ def _refuse_what_is_no_id(instance_id: str) -> None:
 
 
 def _find(name: str, input: Any, *, id: str | None = None) -> tuple[Workflow[..., Any], str, list[Any]]:
-    workflow = find_workflow(name)
+    workflow = registry.find_workflow(name)
     if workflow is None:
-        known = ", ".join(sorted(workflow_names())) or "none"
+        known = ", ".join(sorted(registry.workflow_names())) or "none"
         raise InvalidInputError(
             f"workflow {name!r} cannot be started",
             [Problem("$", f"no workflow of that name is defined in this process (defined: {known})")],
         )
-    return workflow if id is None else workflow.options(id=id), *workflow.check_input(input)
+    return workflow if id is None else workflow.options(id=id), *workflow.input.check(input)

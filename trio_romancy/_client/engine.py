@@ -8,7 +8,8 @@ import trio
 from attrs import frozen
 from sqlalchemy import Connection
 
-from .._context.workflow import ActivityContext, current_execution
+from .._context.activity import ActivityContext
+from .._context.current import current_execution
 from .._observe.dispatcher import HookDispatcher
 from .._observe.instance_events import sent_info
 from .._runtime.worker.supervisor import LocalResult

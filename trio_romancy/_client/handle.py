@@ -13,7 +13,7 @@ from ..errors import RomancyError, WorkflowCancelledError, WorkflowFailedError, 
 from ..model import ErrorInfo, Status
 
 if TYPE_CHECKING:
-    from .._definitions.decorators import Workflow
+    from .._definitions.values import Workflow
     from .._runtime.worker.supervisor import LocalResult
     from .client import Client
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from attrs import define, field
 
 from .._data.ids import short_id
-
-if TYPE_CHECKING:
-    from .._definitions.decorators import Workflow
+from .._definitions.values import Workflow
 
 R = TypeVar("R")
 

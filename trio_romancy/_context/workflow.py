@@ -1,34 +1,23 @@
-"""What running code may call: :class:`WorkflowContext` in a workflow, :func:`current_activity` in an activity."""
+"""What a workflow may call: :class:`WorkflowContext`."""
 
 from __future__ import annotations
 
-import contextvars
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
 from random import Random
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Protocol, TypeVar
+from typing import Any, NoReturn, ParamSpec, Protocol, TypeVar
 from uuid import UUID
 
-from attrs import define, field
+import trio
+from attrs import define
 
 from .._data.codec import Codec, codec
-from .._data.ids import short_id
-from .._storage.journal.effects import Effects
-from .._storage.outgoing import DEFAULT_SOURCE, event_row, message_row
-from .._storage.session import Session
-from .._storage.sql.messages import Outgoing
-from .._storage.sql.outbox import new_row
-from ..clock import Clock, Duration, microseconds
-from ..errors import RomancyError
+from .._definitions.values import Workflow
+from ..clock import Duration, microseconds
 from ..model import ChannelMode, Message, ReceivedEvent
-
-if TYPE_CHECKING:
-    import trio
-
-    from .._definitions.decorators import Activity, Workflow
-    from .._storage.database import Database
-    from .child import ChildHandle
+from .child import ChildHandle
+from .current import WorkflowExecution
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,20 +26,13 @@ MAX_DETAILS = 16 * 1024
 """Bytes of JSON that an instance may say of itself."""
 
 
-class WorkflowRun(Protocol):
+class WorkflowRun(WorkflowExecution, Protocol):
     """What the runtime does for a context. Implemented by :class:`trio_romancy._runtime.actor.actor.Actor`."""
 
-    @property
-    def instance_id(self) -> str: ...
-    @property
-    def workflow_name(self) -> str: ...
-    @property
-    def is_replaying(self) -> bool: ...
     def now(self) -> datetime: ...
     def random(self) -> Random: ...
     def patched(self, change_id: str) -> bool: ...
     def open_branch(self, name: str) -> AbstractContextManager[None]: ...
-    async def call_activity(self, activity: Activity[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any: ...
     async def sleep(self, duration: int, id: str | None) -> None: ...
     async def sleep_until(self, when: datetime, id: str | None) -> None: ...
     async def wait_event(
@@ -349,152 +331,6 @@ class WorkflowContext:
     def fail_after(self, duration: Duration, *, id: str | None = None) -> AbstractContextManager[trio.CancelScope]:
         """Like :meth:`move_on_after`, and raises :exc:`trio.TooSlowError` if the deadline cancelled the block."""
         return self._run.open_timeout(microseconds(duration), id, fail=True)
-
-
-@define(eq=False)
-class ActivityContext:
-    """What an activity (or a compensation) that runs for a workflow knows of itself."""
-
-    instance_id: str
-    """The instance that it runs for."""
-    activity_id: str
-    """Its operation id, such as ``"process_payment:1"``."""
-    attempt: int
-    """The number of this attempt, from 1."""
-    workflow: str
-    """The name of the workflow of that instance."""
-    _database: Database = field(repr=False)
-    _clock: Clock = field(repr=False)
-    _max_payload: int = field(repr=False)
-    effects: Effects | None = field(default=None, init=False, repr=False)
-    """What is sent if the attempt succeeds."""
-    used_session: Session | None = field(default=None, init=False, repr=False)
-    """The session, if this attempt has asked for it."""
-
-    @property
-    def idempotency_key(self) -> str:
-        """The same over all attempts and restarts, and different for every other operation of any instance.
-
-        Give it to outside services, so that an attempt repeated after a crash is recognised.
-        """
-        return f"{self.instance_id}:{self.activity_id}"
-
-    @property
-    def session(self) -> Session:
-        """A transaction in trio_romancy's own database, begun with the first statement.
-
-        What is done through it commits together with the activity's journal entry: exactly once. It is rolled back
-        if the attempt fails.
-        """
-        if self.used_session is None:
-            self.used_session = Session(self._database)
-        return self.used_session
-
-    def publish(
-        self, channel: str, data: Any, *, metadata: Mapping[str, Any] | None = None, to: str | None = None
-    ) -> None:
-        """Publish a message to a channel if, and only if, this attempt succeeds: exactly once.
-
-        It is stored in the transaction that records the activity's outcome. Also for plain ``def`` activities.
-
-        Args:
-          to: the instance that it is for; None: every subscriber.
-
-        Raises:
-          InvalidInputError: naming everything that is wrong with it.
-          PayloadTooLargeError: if it is larger than the app's ``max_payload``.
-        """
-        row = message_row(
-            channel,
-            data,
-            metadata=metadata,
-            to=to,
-            now=self._clock.now(),
-            max_payload=self._max_payload,
-            sender=self.instance_id,
-        )
-        self._use_effects().outgoing.append(Outgoing(row))
-
-    def send_event(
-        self,
-        type: str,
-        data: Any,
-        *,
-        source: str = DEFAULT_SOURCE,
-        subject: str | None = None,
-        id: str | None = None,
-    ) -> str:
-        """Send an event to the broker if, and only if, this attempt succeeds: the transactional outbox.
-
-        It is stored in the transaction that records the activity's outcome, and posted to the app's ``broker_url``
-        from there: at least once, under the same id each time, in order with the other events of the instance. Also
-        for plain ``def`` activities.
-
-        Args:
-          id: of the event, by default made of the instance, the activity, and a number.
-
-        Returns:
-          The id of the event.
-
-        Raises:
-          InvalidInputError: naming everything that is wrong with it.
-          PayloadTooLargeError: if it is larger than the app's ``max_payload``.
-        """
-        effects, now = self._use_effects(), self._clock.now()
-        if id is None:
-            id = short_id(f"{self.idempotency_key}:{len(effects.outbox) + 1}")
-        event = event_row(
-            type,
-            data,
-            source=source,
-            id=id,
-            subject=subject,
-            to=None,
-            time=None,
-            metadata=None,
-            now=now,
-            max_payload=self._max_payload,
-        )
-        row = new_row(
-            instance_id=self.instance_id,
-            seq=0,
-            number=0,
-            event_id=id,
-            source=source,
-            type=type,
-            subject=subject,
-            time=now,
-            data_text=event["data"],
-            now=now,
-        )
-        effects.outbox.append(row)
-        return id
-
-    def _use_effects(self) -> Effects:
-        if self.effects is None:
-            self.effects = Effects()
-        return self.effects
-
-
-current_execution: contextvars.ContextVar[WorkflowRun | ActivityContext | None] = contextvars.ContextVar(
-    "trio_romancy_current_execution", default=None
-)
-"""What runs now: set by the runtime around workflow and activity functions."""
-
-
-def current_activity() -> ActivityContext:
-    """The activity that calls this, also from threads and child tasks that it started.
-
-    Raises:
-      RomancyError: outside of an activity that runs for a workflow.
-    """
-    execution = current_execution.get()
-    if isinstance(execution, ActivityContext):
-        return execution
-    raise RomancyError(
-        "current_activity() is for activities that run for a workflow; in a unit test of the plain function there is "
-        "none: pass what it needs as an argument, or run it by a workflow on an in-memory app"
-    )
 
 
 def _microseconds(timeout: Duration | None) -> int | None:

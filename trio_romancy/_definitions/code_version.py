@@ -1,4 +1,4 @@
-"""A name for the code of all workflows that are defined in this process."""
+"""Names the code of all workflows that are defined in this process."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import hashlib
 from collections.abc import Iterator
 from types import CodeType
 
-from .decorators import all_workflows
+from .registry import registry
 
 
 def code_version() -> str:
-    """The same in every process with the same workflow functions, on the same version of Python.
+    """Return a digest of all workflow functions: 16 hexadecimal digits.
 
-    What a workflow function calls does not count, and neither do comments, or where a function is.
+    It is the same in every process with the same workflow functions on the same version of Python. Functions that a
+    workflow calls do not count in it, and neither do comments and the place of a function.
     """
     digest = hashlib.sha256()
-    for workflow in sorted(all_workflows(), key=lambda workflow: workflow.name):
+    for workflow in sorted(registry.all_workflows(), key=lambda workflow: workflow.name):
         digest.update(workflow.name.encode() + b"\0")
         for part in _parts(getattr(workflow.function, "__code__", None)):
             digest.update(part.encode() + b"\0")
@@ -29,6 +30,6 @@ def _parts(constant: object) -> Iterator[str]:
         for inner in constant.co_consts:
             yield from _parts(inner)
     elif isinstance(constant, frozenset):
-        yield from sorted(map(repr, constant))  # whose own order differs from process to process
+        yield from sorted(map(repr, constant))  # the order of a frozenset differs from process to process
     else:
         yield repr(constant)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from .._context.workflow import ActivityContext, current_execution
+from .._context.activity import ActivityContext
+from .._context.current import current_execution
 from .._data.log_fields import about
 
 _OWN = __name__.partition(".")[0]

@@ -14,7 +14,8 @@ import trio_asyncio
 from attrs import frozen
 
 from .._context.workflow import WorkflowContext
-from .._definitions.decorators import Workflow, activity, workflow
+from .._definitions.decorators import activity, workflow
+from .._definitions.values import Workflow
 from .._storage import migrations
 from .._storage.database import Database, open_database
 from .._storage.outages import retry_while_away_for

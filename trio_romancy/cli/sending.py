@@ -8,7 +8,7 @@ from typing import Annotated
 import trio
 from typer import Argument, Option
 
-from .._definitions.decorators import find_workflow, workflow_names
+from .._definitions.registry import registry
 from .._storage.outgoing import DEFAULT_SOURCE
 from ..errors import InstanceNotFoundError, WorkflowError
 from ..model import Sent, Status
@@ -45,8 +45,8 @@ async def start(
     input = read_json(input_json, "the input")
     for module in modules or ():
         import_module(module)
-    if find_workflow(workflow) is None:
-        known = ", ".join(sorted(workflow_names())) or "none"
+    if registry.find_workflow(workflow) is None:
+        known = ", ".join(sorted(registry.workflow_names())) or "none"
         where = "name the module that defines it with --module" if not modules else f"defined are: {known}"
         raise StopError(f"there is no workflow {workflow!r} here: {where}")
     async with call.open_app() as app:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from .._data.codec import dumps
-from .._definitions.decorators import Workflow, find_workflow
+from .._definitions.registry import registry
+from .._definitions.values import Workflow
 from .._storage.outgoing import event_row
 from ..errors import (
     DatabaseError,
@@ -76,10 +77,10 @@ async def deliver(
 def _check(event: Event, max_payload: int) -> Workflow[..., Any] | None:
     """Refuse what the app would refuse. Returns the workflow that the event starts."""
     event_row(event.type, event.data, id=event.id, **_options(event), now=0, max_payload=max_payload)
-    workflow = find_workflow(event.type)
+    workflow = registry.find_workflow(event.type)
     if workflow is None or not workflow.event_handler or event.to is not None:
         return None
-    text, _ = workflow.check_input(_input(event))
+    text, _ = workflow.input.check(_input(event))
     if len(text) > max_payload:
         raise PayloadTooLargeError(
             f"the input of workflow {workflow.name!r} is {len(text)} bytes of JSON, and max_payload is {max_payload}"

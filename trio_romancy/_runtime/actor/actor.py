@@ -12,11 +12,12 @@ import trio
 from attrs import define
 
 from ..._context.child import ChildHandle
-from ..._context.workflow import MAX_DETAILS, WorkflowContext, current_execution
+from ..._context.current import current_execution
+from ..._context.workflow import MAX_DETAILS, WorkflowContext
 from ..._data.codec import Codec, loads
 from ..._data.failure import Failure, describe
 from ..._data.log_fields import about
-from ..._definitions.decorators import Workflow
+from ..._definitions.values import Workflow
 from ..._observe.instance_events import InstanceEvents
 from ..._storage.journal.batch import Batch
 from ..._storage.journal.effects import Effects
@@ -418,7 +419,7 @@ class Actor:
         arguments = self._arguments
         if arguments is None:
             try:
-                arguments = self.workflow.decode_input(self.claim.input)
+                arguments = self.workflow.input.decode(self.claim.input)
             except RomancyError as error:
                 self.cannot_run = error
                 return None, None
@@ -725,7 +726,7 @@ class Actor:
 
     def recur(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:
         self.refuse_if_dropped()
-        text, _ = self.workflow.encode_input(args, kwargs)
+        text, _ = self.workflow.input.encode(args, kwargs)
         if len(text) > self.settings.max_payload:
             raise self.too_large(text, "the input to recur with")
         raise Recur(text)

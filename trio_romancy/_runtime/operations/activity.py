@@ -11,7 +11,7 @@ from attrs import evolve
 
 from ..._data.codec import dumps, loads
 from ..._data.failure import Failure
-from ..._definitions.decorators import Activity
+from ..._definitions.values import Activity
 from ..._storage.sql.instances import JournalEntry
 from ...clock import Microseconds
 from ...errors import InvalidDataError

@@ -11,7 +11,8 @@ import trio
 from attrs import define, field
 from outcome import Outcome, acapture
 
-from ..._context.workflow import ActivityContext, current_execution
+from ..._context.activity import ActivityContext
+from ..._context.current import current_execution
 from ..._data.codec import Codec
 from ..._data.failure import Failure, describe
 from ..._observe.dispatcher import Around

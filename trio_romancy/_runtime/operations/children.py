@@ -9,7 +9,7 @@ import trio
 from ..._context.child import ChildHandle
 from ..._data.codec import dumps
 from ..._data.ids import short_id
-from ..._definitions.decorators import Workflow
+from ..._definitions.values import Workflow
 from ..._storage.journal.effects import Effects
 from ..._storage.sql.children import child_row, start_named_child
 from ..._storage.sql.instances import JournalEntry
@@ -37,7 +37,7 @@ async def start(
 
     An id of the user's own is both the operation's and the child's.
     """
-    text, _ = workflow.encode_input(args, kwargs)
+    text, _ = workflow.input.encode(args, kwargs)
     task = trio.lowlevel.current_task()
     operation_id = new_id(actor, task, workflow.name, workflow.id)
     if len(text) > actor.settings.max_payload:

@@ -16,7 +16,8 @@ from attrs import frozen
 from ..._data.codec import dumps
 from ..._data.failure import describe
 from ..._data.ids import short_id
-from ..._definitions.decorators import Activity, Compensation, find_compensation
+from ..._definitions.registry import registry
+from ..._definitions.values import Activity, Compensation
 from ..._storage.sql.children import end_roll_back, roll_back, roll_back_again
 from ..._storage.sql.instances import JournalEntry
 from ...errors import InvalidDataError, RomancyError
@@ -227,7 +228,7 @@ def _reason(actor: Actor) -> str:
 
 def _bound(actor: Actor, undo: Undo) -> tuple[Compensation[..., Any], dict[str, Any]]:
     """The compensation and its arguments."""
-    compensation = find_compensation(undo.name)
+    compensation = registry.find_compensation(undo.name)
     if compensation is None:
         raise RomancyError(
             f"instance {actor.instance_id!r}: there is no compensation named {undo.name!r} in this process, which "

@@ -15,7 +15,8 @@ from attrs import define, evolve, frozen
 
 from ..._data.failure import describe
 from ..._data.log_fields import about
-from ..._definitions.decorators import Workflow, find_workflow
+from ..._definitions.registry import registry
+from ..._definitions.values import Workflow
 from ..._observe.dispatcher import HookDispatcher
 from ..._observe.instance_events import tell_end
 from ..._storage.database import Database
@@ -422,7 +423,7 @@ def _about(claim: Claim) -> dict[str, str | None]:
 
 
 def _workflow(claim: Claim) -> Workflow[..., Any]:
-    workflow = find_workflow(claim.workflow)
+    workflow = registry.find_workflow(claim.workflow)
     if workflow is None:
         raise RomancyError(f"workflow {claim.workflow!r} is not defined in this process")
     return workflow

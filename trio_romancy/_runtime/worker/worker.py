@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from ..._data.log_fields import about
 from ..._definitions.code_version import code_version
-from ..._definitions.decorators import workflow_names
+from ..._definitions.registry import registry
 from ..._observe.dispatcher import HookDispatcher
 from ..._observe.instance_events import tell_end
 from ..._outbox.relay import Relay
@@ -391,7 +391,7 @@ class Worker:
 
     async def _claim(self, supervisor: Supervisor) -> bool:
         """Take up what is due, as far as there is room. Returns whether there was anything."""
-        names = workflow_names()
+        names = registry.workflow_names()
         suspects = not supervisor.has_suspect
         if self._listens and not self._is_due:
             # What was heard may come from our own journal, which then says so itself once it knows.

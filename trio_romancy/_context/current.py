@@ -1,0 +1,42 @@
+"""What runs in the current task or thread: a workflow, an activity, or neither."""
+
+from __future__ import annotations
+
+import contextvars
+from typing import Any, Protocol
+
+from ..errors import RomancyError
+from .activity import ActivityContext
+
+
+class WorkflowExecution(Protocol):
+    """A workflow function that runs, as an activity that it calls and a log filter see it."""
+
+    @property
+    def instance_id(self) -> str: ...
+    @property
+    def workflow_name(self) -> str: ...
+    @property
+    def is_replaying(self) -> bool: ...
+    async def call_activity(self, activity: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...
+
+
+current_execution: contextvars.ContextVar[WorkflowExecution | ActivityContext | None] = contextvars.ContextVar(
+    "trio_romancy_current_execution", default=None
+)
+"""What runs now. The runtime sets it around workflow and activity functions; child tasks and threads inherit it."""
+
+
+def current_activity() -> ActivityContext:
+    """Return the context of the activity that calls this, also from threads and child tasks that it has started.
+
+    Raises:
+      RomancyError: outside of an activity that runs for a workflow.
+    """
+    execution = current_execution.get()
+    if isinstance(execution, ActivityContext):
+        return execution
+    raise RomancyError(
+        "current_activity() is for activities that run for a workflow; in a unit test of the plain function there is "
+        "none: pass what it needs as an argument, or run it by a workflow on an in-memory app"
+    )

@@ -1,0 +1,180 @@
+"""What the decorators make: :class:`Workflow`, :class:`Activity`, :class:`Compensation`."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, TypeVar
+
+from attrs import evolve, frozen
+
+from .._context.activity import ActivityContext
+from .._context.current import current_execution
+from .._data.codec import Codec
+from .._data.ids import checked_id
+from ..clock import Duration, seconds
+from ..errors import DefinitionError
+from ..model import Kind
+from ..retry import RetryPolicy
+from .input import InputCodec
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class _Definition:
+    """Looks like the decorated function: to ``help()``, to Sphinx, and in the names of trio's tasks."""
+
+    name: str
+    function: Callable[..., Any]
+
+    def __attrs_post_init__(self) -> None:
+        for attribute in functools.WRAPPER_ASSIGNMENTS:
+            if hasattr(self.function, attribute):
+                self.__dict__[attribute] = getattr(self.function, attribute)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__.lower()} {self.name!r}>"
+
+
+@frozen(eq=False, repr=False, slots=False)
+class Compensation(_Definition, Generic[P, R]):
+    """A function that undoes one completed activity. Made by :func:`compensation`.
+
+    Calling it runs the plain function.
+    """
+
+    name: str
+    function: Callable[P, Any]
+    """The plain function."""
+    retry: RetryPolicy | None
+    timeout: float | None
+    """Time limit of one attempt, in seconds; None: no limit."""
+    is_async: bool
+    codecs: Mapping[str, Codec[Any]]
+    """Codec of each parameter, by name."""
+
+    codec: ClassVar[Codec[Any] | None] = None
+    cancellable: ClassVar[bool] = False
+    completed_kind: ClassVar[Kind] = Kind.COMPENSATION_COMPLETED
+    failed_kind: ClassVar[Kind] = Kind.COMPENSATION_FAILED
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        return self.function(*args, **kwargs)
+
+
+@frozen(eq=False, repr=False, slots=False)
+class Activity(_Definition, Generic[P, R]):
+    """A function with side effects, whose outcome is journaled. Made by :func:`activity`.
+
+    Called by a running workflow, it runs durably: once its outcome is recorded, it never runs again. Called anywhere
+    else, such as by a unit test or by another activity, it is the plain function.
+    """
+
+    name: str
+    function: Callable[P, Any]
+    """The plain function."""
+    retry: RetryPolicy | None
+    timeout: float | None
+    """Time limit of one attempt, in seconds; None: no limit."""
+    compensation: Compensation[..., Any] | None
+    cancellable: bool
+    is_async: bool
+    codec: Codec[Any]
+    """Codec of the result."""
+    signature: inspect.Signature
+    id: str | None = None
+    """Explicit operation id of the next call; None: the automatic one."""
+
+    completed_kind: ClassVar[Kind] = Kind.ACTIVITY_COMPLETED
+    failed_kind: ClassVar[Kind] = Kind.ACTIVITY_FAILED
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        execution = current_execution.get()
+        if execution is None or isinstance(execution, ActivityContext):
+            return self.function(*args, **kwargs)  # type: ignore[no-any-return]
+        return execution.call_activity(self, args, kwargs)
+
+    def options(
+        self,
+        *,
+        id: str | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: Duration | None = None,
+    ) -> Activity[P, R]:
+        """Return a copy with these options. An option that is not given stays as it was.
+
+        Args:
+          id: operation id of the call. Needed in a child task that is not in a ``ctx.branch(...)``.
+          retry: the retry policy.
+          timeout: time limit of one attempt: seconds, or a timedelta.
+
+        Raises:
+          DefinitionError: if the timeout is not longer than zero.
+          ValueError: if the id is not a string of 1 to 255 characters.
+        """
+        return evolve(
+            self,
+            id=self.id if id is None else checked_id(id),
+            retry=self.retry if retry is None else retry,
+            timeout=self.timeout if timeout is None else checked_timeout(timeout, self.name),
+        )
+
+
+@frozen(eq=False, repr=False, slots=False)
+class Workflow(_Definition, Generic[P, R]):
+    """A function that orchestrates activities. Made by :func:`workflow`; run with :meth:`App.start`.
+
+    Calling it runs the plain function with the given context, which can be a stand-in in a unit test.
+    """
+
+    name: str
+    function: Callable[Concatenate[Any, P], Awaitable[R]]
+    """The plain function. Its first argument is a :class:`WorkflowContext`."""
+    codec: Codec[Any]
+    """Codec of the result."""
+    input: InputCodec
+    """Codec of the arguments that follow the context."""
+    event_handler: bool = False
+    """Whether an event of the workflow's name that arrives over HTTP starts an instance."""
+    id: str | None = None
+    """Instance id of the next start; None: a new one."""
+
+    @property
+    def signature(self) -> inspect.Signature:
+        """Signature of the function without the context."""
+        return self.input.signature
+
+    def __call__(self, ctx: Any, /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R]:
+        return self.function(ctx, *args, **kwargs)
+
+    def options(self, *, id: str) -> Workflow[P, R]:
+        """Return a copy that starts an instance under this id.
+
+        The same id with the same input is the same instance, no matter how often it is started.
+
+        Raises:
+          ValueError: if the id is not a string of 1 to 255 characters.
+        """
+        return evolve(self, id=checked_id(id))
+
+
+Definition = Compensation[..., Any] | Activity[..., Any] | Workflow[..., Any]
+
+
+def checked_timeout(timeout: Duration | None, name: str) -> float | None:
+    """Return the time limit of one attempt in seconds.
+
+    Raises:
+      DefinitionError: if the timeout is not a duration longer than zero.
+    """
+    if timeout is None:
+        return None
+    try:
+        allowed = seconds(timeout)
+    except (TypeError, ValueError):
+        allowed = 0.0
+    if allowed <= 0:
+        raise DefinitionError(f"{name!r}: a timeout is longer than zero seconds, not {timeout!r}")
+    return allowed
