@@ -41,7 +41,7 @@ def test_a_condition_is_a_path_and_a_value(text: str, path: Path, value: Any) ->
 def test_json_is_json_only() -> None:
     assert read_json('{"a": [1, null, "ä"]}', "it") == {"a": [1, None, "ä"]}
     for text in ("", "NaN", "[Infinity]", "'a'", "{a: 1}", "[1] 2"):
-        with pytest.raises(StopError, match="it is no JSON"):
+        with pytest.raises(StopError, match="it is not JSON"):
             read_json(text, "it")
 
 

@@ -102,7 +102,7 @@ def test_doctor(shop: str) -> None:
     for answer in on_both(shop, "doctor", code=1):
         said = flat(answer)
         assert re.search(r"problem stuck: stuck: .*stuck-once", said)
-        assert "do: see why (trio-romancy show ID), mend the cause, then trio-romancy resume ID" in said
+        assert "do: find out why (trio-romancy show ID), fix the cause, then trio-romancy resume ID" in said
         assert re.search(r"problem outbox: \d events? failed", said)
         assert "ok rights: all tables can be read and written" in said
         assert re.search(r"\d problems$", said)

@@ -191,7 +191,7 @@ async def test_work_that_nobody_takes_is_a_problem(kind: str, database: str) -> 
     await made(database)
     execute(database, instance("a", wake_at=1), instance("b", wake_at=2), instance("later", wake_at=2**62))
     found = problems(await examine(database))
-    assert found["instances"] == "due for more than 60 s, and nobody takes them: 2 of 'order'"
+    assert found["instances"] == "due for more than 60 s, and no worker takes them: 2 of 'order'"
     assert found["workers"].startswith("none is alive")
 
 

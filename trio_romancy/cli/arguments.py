@@ -1,4 +1,4 @@
-"""What the text of an argument means."""
+"""Parsing of command line arguments: JSON, conditions, paths, durations and times."""
 
 from __future__ import annotations
 
@@ -12,20 +12,24 @@ from typing import Any
 from .failures import StopError
 
 Path = str | tuple[str, ...]
-"""Where in an input: with dots, or key by key."""
+"""A path in an input: keys joined by dots, or a tuple of keys."""
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw])", re.ASCII)
 
 
 def read_json(text: str, what: str) -> Any:
-    """JSON data; of a dash, what is on standard input."""
+    """Parse JSON. A dash reads standard input.
+
+    Raises:
+      StopError: if it is not JSON.
+    """
     if text == "-":
         text = sys.stdin.read()
     try:
         return _decoder.decode(text)
     except ValueError as error:
-        raise StopError(f"{what} is no JSON ({error}): a string needs its quotes, as in '\"text\"'") from None
+        raise StopError(f"{what} is not JSON ({error}): a string needs its quotes, as in '\"text\"'") from None
 
 
 def _refuse_constant(name: str) -> Any:
@@ -36,7 +40,11 @@ _decoder = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def read_conditions(texts: Sequence[str]) -> dict[Path, Any]:
-    """What ``PATH=VALUE`` arguments ask for. A value that is no JSON is a string."""
+    """Parse ``PATH=VALUE`` arguments. A value that is not JSON is a string.
+
+    Raises:
+      StopError: if one has another form, or if a path is given twice.
+    """
     conditions: dict[Path, Any] = {}
     for text in texts:
         path, value = _split(text)
@@ -62,12 +70,16 @@ def _split(text: str) -> tuple[Path, str]:
 
 
 def read_path(text: str) -> Path:
-    """A path: with dots, or as a JSON list of keys, which may hold anything."""
+    """Parse a path: keys joined by dots, or a JSON list of keys, which may contain any character.
+
+    Raises:
+      StopError: if it is not a path.
+    """
     if not text.startswith("["):
         return text
     keys, rest = _read_keys(text)
     if rest:
-        raise StopError(f"{rest!r} is too much behind the list of {text!r}")
+        raise StopError(f"{rest!r} is too much after the list of {text!r}")
     return keys
 
 
@@ -82,7 +94,11 @@ def _read_keys(text: str) -> tuple[tuple[str, ...], str]:
 
 
 def read_duration(text: str) -> timedelta:
-    """A length of time: a number, and s, m, h, d or w."""
+    """Parse a duration: a number with the unit s, m, h, d or w.
+
+    Raises:
+      StopError: if it has another form, or is too long.
+    """
     found = _DURATION.fullmatch(text.strip())
     if found is None:
         raise StopError(f"a duration is a number with a unit, such as 90s, 15m, 12h, 30d or 2w, not {text!r}")
@@ -93,7 +109,11 @@ def read_duration(text: str) -> timedelta:
 
 
 def read_time(text: str, now: datetime) -> datetime:
-    """A point in time: in ISO 8601, in UTC if it says nothing else, or so long ago."""
+    """Parse a time: ISO 8601, in UTC unless it has an offset; or a duration before ``now``.
+
+    Raises:
+      StopError: if it is neither.
+    """
     if _DURATION.fullmatch(text.strip()):
         try:
             return now - read_duration(text)

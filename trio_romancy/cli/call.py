@@ -1,4 +1,4 @@
-"""One call of a command: its database, and the way it answers."""
+"""One call of a command: its database, and the form of its answer."""
 
 from __future__ import annotations
 
@@ -18,27 +18,29 @@ from attrs import define
 
 from .._storage.drivers.urls import file_of, shown_url
 from ..app import App
+from ..model import Sent
 from .documents import to_document
 from .failures import NoReaderError, StopError
+from .terminal.wording import count
 
 if TYPE_CHECKING:
-    from .screen import Screen
+    from .terminal.screen import Screen
 
 VARIABLE = "TRIO_ROMANCY_DATABASE"
-"""The environment variable that names the database if no option does."""
+"""Environment variable that names the database if no option does."""
 
 START_TIMEOUT = 5.0
 """Seconds that the database may be away when a command begins."""
 
 Database = Annotated[
     str | None,
-    typer.Option(help=f"A file or a URL. Without it, {VARIABLE} says which.", metavar="URL", show_default=False),
+    typer.Option(help=f"A file or a URL. {VARIABLE} has the default.", metavar="URL", show_default=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer with JSON on standard output.")]
-Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an error came from.")]
+Traceback = Annotated[bool, typer.Option("--traceback", help="Show the traceback of an error.")]
 
 Command = Callable[..., Coroutine[Any, Any, int | None]]
-"""An async function of a call, and of what typer shall make of the command's arguments. Returns the exit code."""
+"""An async function that takes a call and the command's arguments as typer parses them. Returns the exit code."""
 
 
 @define(eq=False, slots=False)
@@ -50,17 +52,17 @@ class Call:
 
     @cached_property
     def screen(self) -> Screen:
-        """Where to write for people. Not to be used when they want JSON."""
-        from .screen import Screen  # only now: what JSON asks for needs no rich
+        """Output for people. Not to be used if the answer is JSON."""
+        from .terminal.screen import Screen  # rich is imported only if there is something to show
 
         return Screen()
 
     @property
     def database(self) -> str:
-        """The database.
+        """The file name or URL of the database.
 
         Raises:
-          StopError: if neither the option nor the environment says which.
+          StopError: if neither the option nor the environment names one.
         """
         database = self.given_database or os.environ.get(VARIABLE)
         if not database:
@@ -69,14 +71,14 @@ class Call:
 
     @property
     def shown_database(self) -> str:
-        """The database as it may be shown, without a password."""
+        """The database without its password."""
         return shown_url(self.database)
 
     def existing_database(self) -> str:
-        """The database, which is not made by looking at it.
+        """Return the database, which must exist: a command that reads does not create a file.
 
         Raises:
-          StopError: if there is none.
+          StopError: if it is in memory, or if its file does not exist.
         """
         file = file_of(self.database)
         if file == "":
@@ -87,37 +89,49 @@ class Call:
 
     @asynccontextmanager
     async def open_app(self) -> AsyncIterator[App]:
-        """A client of the database, which must be there, with its tables."""
+        """Open a client of the database. The database and its tables must exist."""
         app = App(self.existing_database(), worker=False, auto_migrate=False, start_timeout=START_TIMEOUT)
         async with app:
-            # From here on an outage is waited for, and whoever waits is to be told.
+            # From here on the app waits for the end of an outage. The log tells the user why nothing happens.
             logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="trio-romancy: %(message)s")
             yield app
 
     def answer(self, document: Any, show: Callable[[], object]) -> None:
-        """Give the answer of a command, once.
+        """Write the answer of a command. To be called once.
 
         Args:
-          document: it for machines: values of the model, and what JSON can hold.
-          show: shows it to people.
+          document: the answer for machines: values of the model, and JSON data.
+          show: writes the answer for people.
         """
         if self.as_json:
             print(json.dumps(to_document(document), indent=2))
         else:
             show()
 
+    def answer_sent(self, sent: Sent) -> None:
+        """Write the answer of a command that has sent an event or a message."""
+        said = "it was accepted before, and is not sent again"
+        if not sent.is_duplicate:
+            said = f"{count(sent.waiting, 'instance')} waited for it"
+
+        def show() -> None:
+            self.screen.line(sent.id)
+            self.screen.line(said)
+
+        self.answer(sent, show)
+
     def add_line(self, document: Any) -> None:
-        """Write one of many answers, as one line of JSON."""
+        """Write one of several answers, as one line of JSON."""
         print(json.dumps(to_document(document)), flush=True)
 
 
 def runnable(command: Command, *, has_database: bool = True) -> Callable[..., int]:
-    """What typer calls for a command: it also takes the options that all commands have, and runs it in trio."""
+    """Return the function that typer calls for a command. It takes the options of all commands, and runs trio."""
     signature = inspect.signature(command, eval_str=True)
     _, *own = signature.parameters.values()  # without the call
 
     def run(ctx: typer.Context, as_json: bool, traceback: bool, database: str | None = None, **arguments: Any) -> int:
-        # They may stand before the name of the command, too. Whether to show tracebacks main knows without being told.
+        # The options may stand before the command's name, too. `main` looks for --traceback itself.
         call = Call(database or ctx.meta.get(VARIABLE), as_json or ctx.meta.get("--json", False))
         logging.getLogger("trio_romancy").addHandler(logging.NullHandler())
         try:

@@ -1,4 +1,4 @@
-"""Looks at a database from all sides, for ``doctor``."""
+"""The checks of ``doctor``: the database and its settings, the tables, and what waits in them."""
 
 from __future__ import annotations
 
@@ -22,47 +22,47 @@ from .._storage.sql.tables import REVISION
 from ..clock import current_clock
 from ..errors import DatabaseError
 from .failures import only_leaf
-from .wording import count, lasting
+from .terminal.wording import count, lasting
 
 _OVERDUE = 60
-"""Seconds that an instance may be due before somebody should have taken it up."""
+"""Longest time that a due instance may wait for a worker, in seconds."""
 _LEAST_SPACE = 256 * 1024 * 1024
-"""Bytes that should be free beside a SQLite file."""
+"""Free space that a SQLite file needs, in bytes."""
 _MOST_IDS = 5
 
 
 class Verdict(StrEnum):
-    """What a check has come to."""
+    """Verdict of a check."""
 
     OK = "ok"
     NOTE = "note"
-    """Nothing is wrong, but it is worth knowing."""
+    """Worth knowing, but not a problem."""
     PROBLEM = "problem"
 
 
 @frozen
 class Finding:
-    """What one check has found."""
+    """Result of one check."""
 
     check: str
     verdict: Verdict
     found: str
     todo: str | None = None
-    """What to do about it."""
+    """The cure; None if there is nothing to do."""
 
 
 async def examine(url: str) -> list[Finding]:
-    """Check all that can be checked. What is wrong is in what it returns, and never raised."""
+    """Run all checks. A problem of the database is a finding, and never raised."""
     examination = _Examination(url)
     try:
-        if examination.look_at_file():
+        if examination.check_file():
             async with trio_asyncio.open_loop(), open_database(url) as database:
-                await examination.look_at_database(database)
+                await examination.check_database(database)
     except (BaseExceptionGroup, DatabaseError) as error:
         leaf = only_leaf(error)
         if not isinstance(leaf, DatabaseError):
             raise
-        examination.problem("database", str(leaf), "see that it is named as it should be, and may be used")
+        examination.problem("database", str(leaf), "check its name, and that this user may use it")
     return examination.findings
 
 
@@ -71,7 +71,7 @@ class _Examination:
     _url: str
     findings: list[Finding] = field(factory=list)
     revision: str | None = None
-    """Of the tables; None if there are none."""
+    """Revision of the tables; None if there are none."""
 
     def ok(self, check: str, found: str) -> None:
         self.findings.append(Finding(check, Verdict.OK, found))
@@ -84,8 +84,8 @@ class _Examination:
 
     # -- before it is opened -------------------------------------------------------------------------------------------
 
-    def look_at_file(self) -> bool:
-        """Returns whether to go on. The file is not made by looking for it."""
+    def check_file(self) -> bool:
+        """Return whether to go on. A file that does not exist is not created."""
         file = file_of(self._url)
         if file is None:
             return True
@@ -93,7 +93,7 @@ class _Examination:
             self.problem("database", "it is in memory: only its own process sees it", "name a file, or a server")
             return False
         if not os.path.exists(file):
-            self.problem("file", f"there is no {file}", "run trio-romancy migrate, which makes it, or mend the name")
+            self.problem("file", f"there is no {file}", "run trio-romancy migrate, which makes it, or correct the name")
             return False
         locked = [file + end for end in ("", "-wal", "-shm") if os.path.exists(file + end)]
         locked = [name for name in locked if not os.access(name, os.R_OK | os.W_OK)]
@@ -111,33 +111,33 @@ class _Examination:
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
-    async def look_at_database(self, database: Database) -> None:
-        if not await self._try("connection", self._look_at_connection, database):
+    async def check_database(self, database: Database) -> None:
+        if not await self._try("connection", self._check_connection, database):
             return
-        await self._try("clock", self._look_at_clock, database)
-        await self._try("settings", self._look_at_settings, database)
-        if not await self._try("tables", self._look_at_tables, database):
+        await self._try("clock", self._check_clock, database)
+        await self._try("settings", self._check_settings, database)
+        if not await self._try("tables", self._check_tables, database):
             return
-        await self._try("rights", self._look_at_rights, database)
+        await self._try("rights", self._check_rights, database)
         if self.revision == REVISION:
-            await self._try("workers", self._look_at_workers, database)
-            await self._try("stuck", self._look_at_stuck, database)
-            await self._try("outbox", self._look_at_outbox, database)
+            await self._try("workers", self._check_workers, database)
+            await self._try("stuck", self._check_stuck, database)
+            await self._try("outbox", self._check_outbox, database)
 
-    async def _try(self, check: str, look: Callable[..., Awaitable[None]], *arguments: object) -> bool:
-        """Whether the check could be made."""
+    async def _try(self, check: str, run: Callable[..., Awaitable[None]], *arguments: object) -> bool:
+        """Run a check. Returns False if the database refused it."""
         try:
-            await look(*arguments)
+            await run(*arguments)
         except (DatabaseError, DBAPIError) as error:
-            todo = "see that the user of the database URL may do that"
+            todo = "check that the user of the database URL may do that"
             if check == "connection" or dialects.is_transient(error):
-                todo = "see that the server runs, and that host, port, user, password and database are right"
+                todo = "check that the server runs, and that host, port, user, password and database are right"
             said = error.orig if isinstance(error, DBAPIError) else error
             self.problem(check, f"it could not be checked: {said}", todo)
             return False
         return True
 
-    async def _look_at_connection(self, database: Database) -> None:
+    async def _check_connection(self, database: Database) -> None:
         clock = current_clock()
         begun = clock.now()
         which = await database.read(dialects.describe)
@@ -148,13 +148,13 @@ class _Examination:
             there = ", ".join(name for name, is_there in drivers.items() if is_there)
             self.ok("drivers", f"installed: {there}")
 
-    async def _look_at_clock(self, database: Database) -> None:
+    async def _check_clock(self, database: Database) -> None:
         clock = current_clock()
 
         def ask(connection: Connection) -> tuple[int, int | None, int]:
             return clock.now(), dialects.server_time(connection), clock.now()
 
-        await database.read(ask)  # the first time a connection may have to be made
+        await database.read(ask)  # the first read may have to open a connection
         earliest, there, latest = await database.read(ask)
         if there is None:
             self.ok("clock", "the database is on this machine")
@@ -167,14 +167,14 @@ class _Examination:
         else:
             self.ok("clock", "this machine and the server agree")
 
-    async def _look_at_settings(self, database: Database) -> None:
+    async def _check_settings(self, database: Database) -> None:
         if wrong := await database.read(dialects.forgetful_settings):
             found = "a crash of its machine can take back what was committed"
             self.note("settings", found, f"set {', '.join(wrong)}, unless other machines have a copy")
         else:
             self.ok("settings", "what is committed stays")
 
-    async def _look_at_tables(self, database: Database) -> None:
+    async def _check_tables(self, database: Database) -> None:
         self.revision = await database.read(migrations.revision)
         if self.revision is None:
             self.problem("tables", "there are none of trio_romancy", "run trio-romancy migrate")
@@ -187,7 +187,7 @@ class _Examination:
         else:
             self.ok("tables", f"they are up to date: revision {REVISION}")
 
-    async def _look_at_rights(self, database: Database) -> None:
+    async def _check_rights(self, database: Database) -> None:
         is_current = self.revision == REVISION
         missing: dict[str, list[str]] = {}
         for table in checks.TABLES if is_current else ():
@@ -219,9 +219,9 @@ class _Examination:
             if could:
                 self.ok("rights", "tables can be made")
 
-    # -- what is left lying --------------------------------------------------------------------------------------------
+    # -- what waits in the tables -------------------------------------------------------------------------------------
 
-    async def _look_at_workers(self, database: Database) -> None:
+    async def _check_workers(self, database: Database) -> None:
         now = await database.read(dialects.server_time) or current_clock().now()
         found = await database.read(workers.list_workers, now)
         alive = [worker for worker in found if worker.is_alive]
@@ -238,22 +238,22 @@ class _Examination:
             self.note("workers", "none is alive", start)
         if overdue:
             by_workflow = ", ".join(f"{number:,} of {name!r}" for name, number in sorted(overdue.items()))
-            found_due = f"due for more than {_OVERDUE} s, and nobody takes them: {by_workflow}"
-            todo = "see that a worker runs which defines these workflows, with code that fits, and keeps up"
+            found_due = f"due for more than {_OVERDUE} s, and no worker takes them: {by_workflow}"
+            todo = "check that a worker runs that defines these workflows, with code that fits, and keeps up"
             self.problem("instances", found_due, todo)
 
-    async def _look_at_stuck(self, database: Database) -> None:
+    async def _check_stuck(self, database: Database) -> None:
         ids = await database.read(checks.stuck_instances, _MOST_IDS + 1)
         if not ids:
             self.ok("stuck", "no instance is stuck")
             return
         shown = ", ".join(ids[:_MOST_IDS]) + (", and more" if len(ids) > _MOST_IDS else "")
-        todo = "see why (trio-romancy show ID), mend the cause, then trio-romancy resume ID"
+        todo = "find out why (trio-romancy show ID), fix the cause, then trio-romancy resume ID"
         self.problem("stuck", f"stuck: {shown}", todo)
 
-    async def _look_at_outbox(self, database: Database) -> None:
+    async def _check_outbox(self, database: Database) -> None:
         if number := await database.read(checks.dead_events):
-            todo = "see why (trio-romancy outbox list), then trio-romancy outbox retry --all"
+            todo = "find out why (trio-romancy outbox list), then trio-romancy outbox retry --all"
             self.problem("outbox", f"{count(number, 'event')} failed, invalid or expired", todo)
         else:
             self.ok("outbox", "no event was given up")

@@ -1,4 +1,4 @@
-"""Values of the model as JSON documents. The names in them are those of the model, and stay."""
+"""Values of the model as JSON documents. Their names are those of the model, and are stable."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import attrs
 
 
 def to_document(value: Any) -> Any:
-    """A value as plain JSON data: classes as objects by the names of their fields, times in ISO 8601 and UTC."""
+    """Return a value as plain JSON data: a class as an object of its fields, a time as ISO 8601 in UTC."""
     if attrs.has(type(value)):
         return {field.name: to_document(getattr(value, field.name)) for field in attrs.fields(type(value))}
     if isinstance(value, datetime):

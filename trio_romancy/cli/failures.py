@@ -1,4 +1,4 @@
-"""Exit codes, and an exception as one sentence to whoever has called."""
+"""Exit codes, and the sentence that an exception becomes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from sqlalchemy.exc import DBAPIError
 from ..errors import DatabaseError, InvalidDataError, PayloadTooLargeError, RomancyError
 
 NOTHING = 1
-"""What was asked for is not there, nothing was to be done, or a problem was found."""
+"""Exit code: not found, nothing to do, or a problem found."""
 UNUSABLE = 2
-"""Arguments that mean nothing, or a database that cannot be used."""
+"""Exit code: bad arguments, or a database that cannot be used."""
 
 
 class StopError(Exception):
-    """The command ends here, with this sentence and exit code."""
+    """Ends the command with this sentence and exit code."""
 
     def __init__(self, sentence: str, code: int = UNUSABLE) -> None:
         self.code = code
@@ -21,21 +21,21 @@ class StopError(Exception):
 
 
 class NoReaderError(Exception):
-    """Whoever reads our output has enough."""
+    """Standard output was closed by its reader."""
 
 
 def explain(error: BaseException) -> tuple[str, int]:
-    """What to say of an exception, and the exit code that it means."""
+    """Return the sentence for an exception, and its exit code."""
     if isinstance(error, StopError):
         return str(error), error.code
-    # Its own arguments an app refuses with a plain ValueError. Others may be anything.
+    # An app refuses its own arguments by a plain ValueError. A subclass may come from anywhere.
     if isinstance(error, DatabaseError | InvalidDataError | PayloadTooLargeError) or type(error) is ValueError:
         return str(error), UNUSABLE
     if isinstance(error, RomancyError):
         return str(error), NOTHING
     if isinstance(error, DBAPIError):
         return f"the database refuses it: {error.orig}", UNUSABLE
-    # All that typer raises about arguments has this, in each of its versions.
+    # Every error of typer about arguments has this method, in all versions of typer.
     if (format_message := getattr(error, "format_message", None)) is not None:
         said = str(format_message()).removesuffix(".")
         context = getattr(error, "ctx", None)
@@ -44,7 +44,7 @@ def explain(error: BaseException) -> tuple[str, int]:
 
 
 def only_leaf(error: BaseException) -> BaseException:
-    """An exception without the nurseries that it came through, if it came alone."""
+    """Return the only exception in nested groups of one; otherwise the group."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error

@@ -1,4 +1,4 @@
-"""Where the command line begins and ends: without a traceback, and with an exit code that means something."""
+"""Entry point of the command line. An error becomes one sentence and an exit code, not a traceback."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from typing import NoReturn
 from .failures import UNUSABLE, NoReaderError, explain, only_leaf
 
 INTERRUPTED = 130
-"""As shells report a process that SIGINT has ended."""
+"""Exit code that shells report for a process ended by SIGINT."""
 NO_READER = 141
-"""As they report one that SIGPIPE has ended."""
+"""Exit code that shells report for a process ended by SIGPIPE."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command that the arguments name, and exit.
 
     Args:
-      arguments: what came behind the name of the program; None: those of this process.
+      arguments: the arguments after the name of the program; by default those of this process.
     """
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command that the arguments name. Returns the exit code."""
+    """Run the command that the arguments name, and return its exit code."""
     missing = [name for name in ("typer", "rich") if find_spec(name) is None]
     if missing:
         _say(f"the command line needs {' and '.join(missing)}: pip install 'trio_romancy[cli]'")
         return UNUSABLE
-    from .commands import make_commands
+    from .program import make_program
 
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # what the terminal cannot show, it shows as an escape
+            stream.reconfigure(errors="backslashreplace")  # a character that the terminal cannot show becomes an escape
     try:
-        code = make_commands()(list(arguments), prog_name="trio-romancy", standalone_mode=False)
+        code = make_program()(list(arguments), prog_name="trio-romancy", standalone_mode=False)
         sys.stdout.flush()
         return int(code or 0)
     except BaseException as error:
@@ -51,7 +51,7 @@ def _end(error: BaseException, *, shows_traceback: bool) -> int:
     if isinstance(error, SystemExit):
         raise error
     if isinstance(error, BrokenPipeError | NoReaderError):
-        # What is still buffered must not fail again when the interpreter ends.
+        # The rest of the buffer must not fail again when the interpreter exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return NO_READER
     if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":  # typer's, at a question

@@ -1,4 +1,4 @@
-"""How many workflows of three activities a database does in a second, with this process as its worker."""
+"""Throughput of workflows of three activities on a database, with this process as the worker."""
 
 from __future__ import annotations
 
@@ -26,42 +26,43 @@ from ..clock import current_clock
 from .call import START_TIMEOUT
 
 CLIENTS = (1, 20, 200)
-"""At a time; each starts a workflow and waits for its result, again and again."""
+"""Numbers of concurrent clients. Each starts a workflow, waits for its result, and starts the next."""
 
 NAME = "trio_romancy_bench_"
-"""How the names of the workflows begin."""
+"""Prefix of the names of the workflows."""
 
 _FAR_APART = 3600 * 1_000_000
-"""Microseconds by which no two clocks differ."""
+"""Upper bound of the difference between two clocks, in microseconds."""
 _AT_ONCE = 500
-"""Instances that are removed in one transaction."""
+"""Number of instances removed in one transaction."""
 _CLEANING = 60.0
-"""Seconds that removing may take after Ctrl-C."""
+"""Longest time for the removal after Ctrl-C, in seconds."""
 
 
 @frozen
 class Rate:
-    """What was measured."""
+    """Result of one measurement."""
 
     clients: int
     workflows: int
-    """How many were done."""
+    """Number of completed workflows."""
     per_second: float
 
 
 async def measure(database: str, clients: int, seconds: float, *, is_ours: bool) -> Rate:
-    """Measure for so many seconds.
+    """Measure for this many seconds.
 
     Args:
-      is_ours: whether the database is thrown away. Else its tables must be there, and what was started is removed.
+      is_ours: whether the database is temporary. Otherwise its tables must exist, and the instances of this
+        measurement are removed afterwards, also on cancellation.
     """
     name = NAME + secrets.token_hex(8)
     flow = _define(name)
     created_from = current_clock().now() - _FAR_APART
     try:
-        # A worker throws away messages that are older than it is told: it is not told what the others are.
+        # A worker deletes messages older than its retention. That of the other workers is not known here.
         async with App(database, auto_migrate=is_ours, message_retention=timedelta(days=36_500)) as app:
-            await (await app.start(flow, 0)).result()  # so that all is there that has to be
+            await (await app.start(flow, 0)).result()  # warm-up
             return await _measure(app, flow, clients, seconds)
     finally:
         if not is_ours:
@@ -88,7 +89,7 @@ async def _measure(app: App, flow: Workflow[[int], int], clients: int, seconds: 
 
 
 def _define(name: str) -> Workflow[[int], int]:
-    """A workflow of its own, which no other worker knows."""
+    """Define a workflow whose name no other worker knows."""
 
     @activity(name=f"{name}_step")
     async def step(number: int) -> int:
@@ -104,10 +105,10 @@ def _define(name: str) -> Workflow[[int], int]:
 
 
 async def reason_to_refuse(database: str, *, is_meant: bool) -> str | None:
-    """Why not to measure there.
+    """Return why this database must not be measured; None if it may.
 
     Args:
-      is_meant: whether it may be a database with instances.
+      is_meant: whether a database with instances is allowed.
     """
     async with _open(database) as opened:
         if not is_meant and await opened.read(checks.has_instances):

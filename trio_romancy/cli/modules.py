@@ -1,4 +1,4 @@
-"""The user's own modules."""
+"""The modules of the user: imports, and the app that ``MODULE:APP`` names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def import_module(name: str) -> ModuleType:
     """Import a module, which may be in the current directory.
 
     Raises:
-      StopError: if there is none, or it cannot be imported.
+      StopError: if it does not exist, or cannot be imported.
     """
     if name.endswith(".py") or os.sep in name:
         suggested = name.removesuffix(".py").replace(os.sep, ".").strip(".")
@@ -36,10 +36,10 @@ def import_module(name: str) -> ModuleType:
 
 
 def load_app(target: str) -> App:
-    """The app that ``MODULE:APP`` means: an :class:`App`, or what a function returns that takes nothing.
+    """Return the app that ``MODULE:APP`` names: an :class:`App`, or a function without arguments that returns one.
 
     Raises:
-      StopError: if it means none.
+      StopError: if it names anything else, or an app without a worker.
     """
     name, colon, path = target.partition(":")
     if not (name and colon and path):
@@ -56,7 +56,9 @@ def load_app(target: str) -> App:
             told = f"{type(error).__name__}: {error}"
             raise StopError(f"{target} cannot be called: {told}; --traceback shows where") from error
     if not isinstance(found, App):
-        raise StopError(f"{target} is no trio_romancy.App, nor a function that returns one, but {type(found).__name__}")
+        raise StopError(
+            f"{target} is not a trio_romancy.App, nor a function that returns one, but {type(found).__name__}"
+        )
     if not found.runs_workflows:
         raise StopError(f"the app {target} is a client: it was made with worker=False")
     return found

@@ -1,16 +1,16 @@
-"""``workers``: who is at work."""
+"""``workers``: the workers and their leases."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from ..model import WorkerInfo
-from .call import Call
-from .wording import Styled, ago
+from ...model import WorkerInfo
+from ..call import Call
+from ..terminal.wording import Styled, ago
 
 
 async def list_workers(call: Call) -> None:
-    """List the workers: who has a lease, for how long, and with how many instances."""
+    """List the workers, with their leases and the number of their instances."""
     async with call.open_app() as app:
         found = await app.list_workers()
     call.answer({"workers": found}, lambda: _show(call, found))

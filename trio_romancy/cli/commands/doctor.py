@@ -1,17 +1,17 @@
-"""``doctor``: what is wrong, and what to do about it."""
+"""``doctor``: problems of a database and its workers, each with its cure."""
 
 from __future__ import annotations
 
-from .call import Call
-from .checks import Finding, Verdict, examine
-from .failures import NOTHING
-from .wording import Styled, count
+from ..call import Call
+from ..checks import Finding, Verdict, examine
+from ..failures import NOTHING
+from ..terminal.wording import Styled, count
 
 _STYLES = {Verdict.OK: "green", Verdict.NOTE: "yellow", Verdict.PROBLEM: "bold red"}
 
 
 async def doctor(call: Call) -> int:
-    """Look for what is wrong, and say what to do about it. Nothing is changed."""
+    """Look for problems, and say what to do about each. Nothing is changed."""
     findings = await examine(call.database)
     problems = sum(finding.verdict is Verdict.PROBLEM for finding in findings)
     document = {"database": call.shown_database, "problems": problems, "checks": findings}

@@ -7,10 +7,10 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from ..model import OutboxEvent, OutboxStatus
-from .call import Call
-from .failures import NOTHING, StopError
-from .wording import Styled, ago, count
+from ...model import OutboxEvent, OutboxStatus
+from ..call import Call
+from ..failures import NOTHING, StopError
+from ..terminal.wording import Styled, ago, count
 
 _STYLES = {OutboxStatus.SENT: "green", OutboxStatus.PENDING: ""}
 
@@ -18,9 +18,9 @@ _STYLES = {OutboxStatus.SENT: "green", OutboxStatus.PENDING: ""}
 async def list_events(
     call: Call,
     status: Annotated[OutboxStatus | None, Option(help=f"One of {', '.join(OutboxStatus)}.", metavar="STATUS")] = None,
-    instance_id: Annotated[str | None, Option("--id", help="Only those of this instance.", metavar="ID")] = None,
-    limit: Annotated[int, Option(help="The most to list.", min=1, metavar="NUMBER")] = 100,
-    after: Annotated[str | None, Option(help="The last event of the page before.", metavar="EVENT")] = None,
+    instance_id: Annotated[str | None, Option("--id", help="Only events of this instance.", metavar="ID")] = None,
+    limit: Annotated[int, Option(help="The most events to list.", min=1, metavar="NUMBER")] = 100,
+    after: Annotated[str | None, Option(help="The last event of the previous page.", metavar="EVENT")] = None,
 ) -> None:
     """List events that activities have sent, the oldest first."""
     async with call.open_app() as app:
@@ -52,7 +52,7 @@ def _show(call: Call, events: list[OutboxEvent], limit: int) -> None:
 async def retry_events(
     call: Call,
     event_id: Annotated[str | None, Argument(metavar="[EVENT]", help="The id of an event.")] = None,
-    all_of_them: Annotated[bool, Option("--all", help="All that nobody tries any more.")] = False,
+    all_of_them: Annotated[bool, Option("--all", help="All that are not tried any more.")] = False,
     status: Annotated[
         OutboxStatus | None, Option(help="With --all: only failed, invalid or expired ones.", metavar="STATUS")
     ] = None,

@@ -1,4 +1,4 @@
-"""How far something long has come. On standard error, and only if somebody looks on."""
+"""Progress of a long command. Written to standard error, and only if that is a terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 @contextmanager
 def open_count(what: str) -> Iterator[Callable[[int], object]]:
-    """Something that nobody knows the end of. Gives what is called with how many more are done, each time."""
+    """Show a counter without a known end. Yields a function that adds to it."""
     with _progress(SpinnerColumn(), TextColumn("{task.completed:,.0f} {task.description}")) as progress:
         task = progress.add_task(what, total=None)
         yield lambda number: progress.advance(task, number)
@@ -20,7 +20,7 @@ def open_count(what: str) -> Iterator[Callable[[int], object]]:
 
 @contextmanager
 def open_bar(total: float) -> Iterator[Callable[[float, str], object]]:
-    """Something with an end. Gives what is called with how far it is, and what goes on there."""
+    """Show a bar. Yields a function that takes the progress, up to ``total``, and a description."""
     with _progress(BarColumn(bar_width=None), TextColumn("{task.description}")) as progress:
         task = progress.add_task("", total=total)
         yield lambda done, what: progress.update(task, completed=done, description=what)

@@ -1,6 +1,6 @@
-"""Writing for people: on a terminal of any width, with or without colours, or into a file.
+"""Lines and tables, on a terminal of any width, with or without colours, or in a file.
 
-Nothing is ever cut off that somebody may want to copy. What does not fit beside each other is put below each other.
+Ids and other text that a reader may copy are never cut off. A table that is too wide becomes paragraphs.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ class Screen:
 
     def __init__(self, stream: IO[str] | None = None) -> None:
         stream = stream or sys.stdout
-        # Lines in a file are not broken, so that they can be searched. Text is never taken for markup.
+        # Lines in a file are not broken, so that they can be searched. Text is never markup.
         self.width = shutil.get_terminal_size().columns if stream.isatty() else _ENDLESS
         self._console = Console(file=stream, width=self.width, highlight=False, markup=False, emoji=False)
 
     @property
     def is_terminal(self) -> bool:
-        """Whether somebody looks on."""
+        """Whether the stream is a terminal."""
         return self._console.is_terminal
 
     def symbols(self, nice: str, plain: str) -> str:
-        """The first, unless whoever reads it can show ASCII only."""
+        """Return ``nice``, or ``plain`` if the stream takes ASCII only."""
         return plain if self._console.options.ascii_only else nice
 
     def line(self, *parts: Styled, indent: int = 0, hang: int = 0) -> None:
-        """Write a line, on as many lines as it takes.
+        """Write a line, broken to the width of the terminal.
 
         Args:
-          indent: columns before it.
-          hang: columns before what goes on below it, beside those.
+          indent: columns before every line.
+          hang: further columns before the second and later lines.
         """
         text = _text(parts)
         text.rstrip()
@@ -62,17 +62,17 @@ class Screen:
                 self._put(line, indent + hang)
 
     def lines(self, text: str, indent: int = 0) -> None:
-        """Write text that has line breaks of its own."""
+        """Write text that contains line breaks."""
         for line in text.splitlines():
             blanks = len(line) - len(line.lstrip(" "))
             self.line(line.lstrip(" "), indent=min(indent + blanks, self.width // 2), hang=2)
 
     def whole(self, *parts: Styled) -> None:
-        """Write a line that must stay one when it is copied: the terminal breaks it by itself."""
+        """Write a line without breaking it, so that it can be copied as one. The terminal wraps it."""
         self._put(_text(parts), 0)
 
     def table(self, heads: Sequence[str], rows: Iterable[Sequence[Styled]]) -> None:
-        """Write a table; if it is too wide, each row as a paragraph that begins with its first cell."""
+        """Write a table. If it is too wide, write each row as a paragraph that begins with its first cell."""
         texts = [[_text([cell]) for cell in row] for row in rows]
         widths = [max(cell_len(h), *(row[i].cell_len for row in texts), 0) for i, h in enumerate(heads)]
         if sum(widths) + _GAP * (len(widths) - 1) <= self.width:
@@ -86,7 +86,7 @@ class Screen:
             self.facts([(head, (text.plain, str(text.style))) for head, text in shown if text.plain], indent=2)
 
     def facts(self, facts: Iterable[tuple[str, Styled]], indent: int = 0) -> None:
-        """Write names with what is known under them."""
+        """Write a list of names and values."""
         facts = list(facts)
         column = max((cell_len(name) for name, _ in facts), default=0) + _GAP
         for name, value in facts:

@@ -1,11 +1,11 @@
-"""Instances, as people see them."""
+"""Instances: a table of many, or all facts about one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from ..model import Instance, Status
+from ...model import Instance, Status
 from .screen import Screen
 from .wording import Styled, ago, at, lasting, long_json
 
@@ -20,19 +20,19 @@ _STYLES = {
 
 
 def styled(status: Status) -> Styled:
-    """A status in its colour."""
+    """Return a status in its colour."""
     return status.value, _STYLES.get(status, "")
 
 
 def show_instances(screen: Screen, instances: Iterable[Instance]) -> None:
-    """A list of instances."""
+    """Write a table of instances."""
     now = datetime.now(UTC)
     rows = [(one.instance_id, one.workflow, styled(one.status), ago(one.created_at, now)) for one in instances]
     screen.table(("instance", "workflow", "status", "started"), rows)
 
 
 def show_instance(screen: Screen, instance: Instance, *, in_full: bool) -> None:
-    """What is known of one instance, beside its journal."""
+    """Write all facts about one instance except its journal."""
     now = datetime.now(UTC)
     screen.line((instance.instance_id, "bold"))
     facts: list[tuple[str, Styled]] = [

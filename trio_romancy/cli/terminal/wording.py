@@ -1,4 +1,4 @@
-"""Times, durations and foreign text, as people read them on a terminal."""
+"""Times, durations, counts and untrusted text for a terminal."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from datetime import datetime
 from typing import Any
 
 _LONGEST_LINE = 60
-"""Characters of JSON that stay on one line."""
+"""Most characters of JSON on one line."""
 
 Styled = str | tuple[str, str]
-"""Text, or text and rich's name for how it looks."""
+"""Text, or text with the name of a rich style."""
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 """Seconds."""
 
 
 def visible(text: str) -> str:
-    """Text with nothing in it that a terminal would obey: what does not print is shown as an escape."""
+    """Return text without control characters: each one that does not print becomes an escape."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def short_json(data: Any) -> str:
-    """Plain JSON data on one line."""
+    """Return JSON on one line."""
     return visible(json.dumps(data, ensure_ascii=False))
 
 
 def long_json(data: Any) -> str:
-    """Plain JSON data, on several lines if it is long."""
+    """Return JSON, on several lines if it is long."""
     text = short_json(data)
     if len(text) > _LONGEST_LINE:
         text = "\n".join(map(visible, json.dumps(data, ensure_ascii=False, indent=2).splitlines()))
@@ -35,12 +35,12 @@ def long_json(data: Any) -> str:
 
 
 def at(when: datetime) -> str:
-    """A point in time, in UTC, to the second."""
+    """Return a time in UTC, to the second."""
     return f"{when:%Y-%m-%d %H:%M:%S}Z"
 
 
 def lasting(seconds: float) -> str:
-    """A length of time in its two largest units."""
+    """Return a duration, in seconds, in its two largest units."""
     if seconds < MINUTE:
         return f"{max(seconds, 0):.3f}s"
     whole = int(seconds)
@@ -52,7 +52,7 @@ def lasting(seconds: float) -> str:
 
 
 def ago(when: datetime, now: datetime) -> str:
-    """How long ago that was, in its largest unit."""
+    """Return how long ago a time was, in its largest unit."""
     seconds = int((now - when).total_seconds())
     for size, unit in ((DAY, "d"), (HOUR, "h"), (MINUTE, "m")):
         if seconds >= size:
@@ -61,7 +61,7 @@ def ago(when: datetime, now: datetime) -> str:
 
 
 def count(number: int, what: str) -> str:
-    """``1 entry``, ``2 entries``."""
+    """Return a number with a noun: ``1 entry``, ``2 entries``."""
     if number == 1:
         return f"1 {what}"
     return f"{number:,} {what[:-1]}ies" if what.endswith("y") else f"{number:,} {what}s"

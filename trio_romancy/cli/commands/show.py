@@ -1,32 +1,30 @@
-"""``show``: one instance and its journal, also live."""
+"""``show``: one instance and its journal, once or live."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 import trio
-from typer import Argument, Option
+from typer import Option
 
-from ..app import App
-from ..errors import InstanceNotFoundError
-from ..model import Entry, Instance, Status
-from .call import Call
-from .wording import count, short_json
-
-InstanceId = Annotated[str, Argument(metavar="ID", help="The id of the instance.")]
+from ...app import App
+from ...errors import InstanceNotFoundError
+from ...model import Entry, Instance, Status
+from ..call import Call
+from ..options import InstanceId
+from ..terminal.wording import count, short_json
 
 
 async def show(
     call: Call,
     instance_id: InstanceId,
-    watch: Annotated[bool, Option("--watch", help="Go on until it has ended, or is stuck.")] = False,
-    interval: Annotated[float, Option(help="Seconds between two looks.", min=0.05, metavar="SECONDS")] = 1.0,
-    in_full: Annotated[bool, Option("--full", help="Show all that was recorded, and tracebacks.")] = False,
+    watch: Annotated[bool, Option("--watch", help="Show changes until it has ended, or is stuck.")] = False,
+    interval: Annotated[float, Option(help="Seconds between two reads.", min=0.05, metavar="SECONDS")] = 1.0,
+    in_full: Annotated[bool, Option("--full", help="Show whole payloads and tracebacks.")] = False,
 ) -> None:
-    """Show an instance: what is known of it, and its journal as a timeline.
+    """Show an instance, and its journal as a timeline.
 
-    A line of the timeline tells when it was recorded, counted from the start; what; of which operation. What undoes is
-    marked.
+    A line of the timeline has the time since the start, the kind of entry, and the operation. Compensations are marked.
     """
     async with call.open_app() as app:
         if watch:
@@ -35,8 +33,8 @@ async def show(
         instance, entries = await _read(app, instance_id)
 
     def write() -> None:
-        from .instances import show_instance
-        from .timeline import Timeline
+        from ..terminal.instances import show_instance
+        from ..terminal.timeline import Timeline
 
         show_instance(call.screen, instance, in_full=in_full)
         call.screen.line((f"journal: {count(len(entries), 'entry')}", "dim"))
@@ -46,7 +44,7 @@ async def show(
 
 
 async def _read(app: App, instance_id: str) -> tuple[Instance, list[Entry]]:
-    # The instance first: what is in its journal when it has ended is all there will be.
+    # The instance first: the journal of an instance that has ended is complete.
     instance = await app.get_instance(instance_id)
     if instance is None:
         raise InstanceNotFoundError(instance_id)
@@ -54,7 +52,7 @@ async def _read(app: App, instance_id: str) -> tuple[Instance, list[Entry]]:
 
 
 async def _watch(call: Call, app: App, instance_id: str, interval: float, in_full: bool) -> None:
-    """Write what is new, each time. Nothing that was written is changed, so it works on whatever shows lines."""
+    """Write what is new after each read. No line is written again, so the output suits any terminal or file."""
     last: Instance | None = None
     seen = 0
     report = _JsonLines(call) if call.as_json else _Report(call, in_full)
@@ -62,7 +60,7 @@ async def _watch(call: Call, app: App, instance_id: str, interval: float, in_ful
         instance, entries = await _read(app, instance_id)
         new = [entry for entry in entries if entry.seq > seen]
         seen = max((entry.seq for entry in entries), default=seen)
-        report.tell(last, instance, new)
+        report.add(last, instance, new)
         if instance.status.is_final or instance.status is Status.STUCK:
             return
         last = instance
@@ -73,7 +71,7 @@ class _JsonLines:
     def __init__(self, call: Call) -> None:
         self._call = call
 
-    def tell(self, last: Instance | None, instance: Instance, new: list[Entry]) -> None:
+    def add(self, last: Instance | None, instance: Instance, new: list[Entry]) -> None:
         for entry in new:
             self._call.add_line({"entry": entry})
         if instance != last:
@@ -85,9 +83,9 @@ class _Report:
         self._screen = call.screen
         self._in_full = in_full
 
-    def tell(self, last: Instance | None, instance: Instance, new: list[Entry]) -> None:
-        from .instances import show_instance, styled
-        from .timeline import Timeline
+    def add(self, last: Instance | None, instance: Instance, new: list[Entry]) -> None:
+        from ..terminal.instances import show_instance, styled
+        from ..terminal.timeline import Timeline
 
         has_ended = instance.status.is_final or instance.status is Status.STUCK
         if last is None and not has_ended:

@@ -1,6 +1,6 @@
 """A journal as a timeline: one line for each entry, if it fits.
 
-Kinds are shown as they are called, so that also a kind that is new here has its line.
+The kind of an entry is shown by its stored name, so that an unknown kind has a line, too.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
-from ..model import Entry
+from ...model import Entry
 from .screen import Screen
 from .wording import Styled, lasting, short_json, visible
 
 _TIME, _KIND = 9, 22
-"""Columns."""
+"""Widths of the first columns."""
 _LEAST_PAYLOAD = 16
-"""Columns that a payload must have beside the rest, or it goes below."""
+"""Columns that a payload needs in its line. With fewer it is written below."""
 _LONGEST_PAYLOAD = 200
-"""Characters of a payload that are shown where lines have no end."""
+"""Most characters of a payload in a file."""
 
 
 class Timeline:
-    """Writes entries of one instance, as they come.
+    """Writes entries of one instance.
 
     Args:
-      begun: when the instance was started: times are told from there.
-      in_full: whether to show the whole of what was recorded.
+      begun: the start of the instance. Times are relative to it.
+      in_full: whether to write whole payloads.
     """
 
     def __init__(self, screen: Screen, begun: datetime, *, in_full: bool) -> None:
@@ -37,7 +37,7 @@ class Timeline:
         self._in_full = in_full
 
     def add(self, entries: Iterable[Entry]) -> None:
-        """Write these entries."""
+        """Write these entries after those written before."""
         for entry in entries:
             self._add(entry)
 
@@ -46,7 +46,7 @@ class Timeline:
         time = f"+{lasting((entry.recorded_at - self._begun).total_seconds())}".rjust(_TIME)
         mark, style = self._mark(entry)
         what = visible(entry.operation_id)
-        payload = visible(_told(entry))
+        payload = visible(_summary(entry))
         begin: list[Styled] = [(time, "dim"), f" {mark} ", (f"{entry.kind:<{_KIND}} ", style), what]
         used = sum(cell_len(part if isinstance(part, str) else part[0]) for part in begin)
         room = min(screen.width - used - 2, _LONGEST_PAYLOAD)
@@ -64,7 +64,7 @@ class Timeline:
             screen.line((self._shortened(payload, min(screen.width - 4, _LONGEST_PAYLOAD)), "dim"), indent=4)
 
     def _mark(self, entry: Entry) -> tuple[str, str]:
-        """A sign that tells what it is also without colours, and the colour."""
+        """Return a sign that is clear without colours, and a colour."""
         undoes = entry.kind.startswith("compensation") or entry.operation_id.endswith("/compensation")
         fails = entry.kind.endswith("_failed") or entry.kind.endswith("_timed_out")
         if undoes:
@@ -82,8 +82,8 @@ class Timeline:
         return set_cell_size(text, room - cell_len(dots)) + dots
 
 
-def _told(entry: Entry) -> str:
-    """What an entry records, in short: the error of what failed, the result of what completed."""
+def _summary(entry: Entry) -> str:
+    """Return the payload in short: the error of a failure, the result of a success."""
     payload: Any = entry.payload
     if payload in (None, {}):
         return ""

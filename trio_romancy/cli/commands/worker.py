@@ -1,4 +1,4 @@
-"""``worker``: a process that does nothing but work."""
+"""``worker``: a process that only runs workflows."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import trio
 from attrs import frozen
 from typer import Argument, Option
 
-from ..app import App
-from ..run_worker import run_worker
-from .call import Call
-from .failures import StopError
-from .modules import load_app
+from ...app import App
+from ...run_worker import run_worker
+from ..call import Call
+from ..failures import StopError
+from ..modules import load_app
 
 
 class Level(StrEnum):
-    """What to log."""
+    """Severity of log records."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -31,17 +31,17 @@ async def worker(
     call: Call,
     target: Annotated[str, Argument(metavar="MODULE:APP", help="An App in a module, or a function that makes one.")],
     log_level: Annotated[
-        Level, Option(help=f"The least that is logged: {', '.join(Level)}.", metavar="LEVEL")
+        Level, Option(help=f"The lowest level that is logged: {', '.join(Level)}.", metavar="LEVEL")
     ] = Level.INFO,
 ) -> None:
-    """Run a worker until SIGTERM or Ctrl-C. A second one does not wait for running activities.
+    """Run a worker until SIGTERM or Ctrl-C. A second signal does not wait for running activities.
 
-    The module may be in the current directory. Which database it works on the app says.
+    The module may be in the current directory. The app names the database.
     """
     if call.given_database is not None:
         raise StopError("the app of a worker says which database it works on: leave --database away")
     app = load_app(target)
-    # Does nothing if the module has set logging up itself.
+    # Has no effect if the module has configured logging.
     form = "%(asctime)s %(levelname)-7s %(name)s %(message)s"
     logging.basicConfig(level=log_level.name, stream=sys.stderr, format=form)
     await run_worker(app, task_status=_Announcement(call))
@@ -51,7 +51,7 @@ async def worker(
 
 @frozen
 class _Announcement(trio.TaskStatus[App]):
-    """Says that the worker works, once it does."""
+    """Announces the worker as soon as it runs."""
 
     _call: Call
 

@@ -1,4 +1,4 @@
-"""All commands, and what typer makes of them."""
+"""The program: every command, and the options that typer gives it."""
 
 from __future__ import annotations
 
@@ -8,35 +8,48 @@ from typing import Annotated, Any
 
 import typer
 
-from . import finding, outbox, sending, showing, steering, tables, workers
-from .bench import bench
 from .call import VARIABLE, AsJson, Command, Database, Traceback, runnable
-from .doctor import doctor
-from .worker import worker
+from .commands.bench import bench
+from .commands.cancel import cancel
+from .commands.doctor import doctor
+from .commands.event import event
+from .commands.find import find
+from .commands.index import index
+from .commands.list import list_instances
+from .commands.migrate import migrate
+from .commands.outbox import list_events, retry_events
+from .commands.publish import publish
+from .commands.purge import purge
+from .commands.resume import resume
+from .commands.retry import retry
+from .commands.show import show
+from .commands.start import start
+from .commands.worker import worker
+from .commands.workers import list_workers
 
 _COMMANDS: dict[str, Command] = {
-    "list": finding.list_instances,
-    "find": finding.find,
-    "show": showing.show,
-    "start": sending.start,
-    "event": sending.event,
-    "publish": sending.publish,
-    "cancel": steering.cancel,
-    "resume": steering.resume,
-    "retry": steering.retry,
-    "purge": steering.purge,
-    "workers": workers.list_workers,
-    "index": tables.index,
-    "migrate": tables.migrate,
+    "list": list_instances,
+    "find": find,
+    "show": show,
+    "start": start,
+    "event": event,
+    "publish": publish,
+    "cancel": cancel,
+    "resume": resume,
+    "retry": retry,
+    "purge": purge,
+    "workers": list_workers,
+    "index": index,
+    "migrate": migrate,
     "doctor": doctor,
     "bench": bench,
 }
-_OUTBOX: dict[str, Command] = {"list": outbox.list_events, "retry": outbox.retry_events}
+_OUTBOX: dict[str, Command] = {"list": list_events, "retry": retry_events}
 
 
-def make_commands() -> typer.Typer:
-    """The program."""
-    # Otherwise its help would be 50 columns wide at the least.
+def make_program() -> typer.Typer:
+    """Return the typer application with all commands."""
+    # Without this its help is never narrower than 50 columns.
     wide = {"terminal_width": min(shutil.get_terminal_size().columns, 100)}
     options: dict[str, Any] = {
         "add_completion": False,
@@ -71,9 +84,9 @@ def _begin(
         bool, typer.Option("--version", help="Show the version.", is_eager=True, callback=_show_version)
     ] = False,
 ) -> None:
-    """Durable workflows for trio: see what they do, and steer them.
+    """Durable workflows for trio: look at instances, and steer them.
 
-    Exit codes: 0 all is well; 1 not found, nothing done, or a problem found; 2 bad arguments, or the database cannot be
-    used.
+    Exit codes: 0 success; 1 not found, nothing to do, or a problem found; 2 bad arguments, or a database that cannot
+    be used.
     """
     ctx.meta[VARIABLE], ctx.meta["--json"] = database, as_json

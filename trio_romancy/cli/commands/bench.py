@@ -1,4 +1,4 @@
-"""``bench``: how fast it is here."""
+"""``bench``: throughput on this machine and database."""
 
 from __future__ import annotations
 
@@ -10,24 +10,22 @@ from typing import Annotated
 
 from typer import Option
 
-from .call import VARIABLE, Call
-from .failures import StopError
-from .wording import count
+from ..call import VARIABLE, Call
+from ..failures import StopError
+from ..terminal.wording import count
 
 
 async def bench(
     call: Call,
-    seconds: Annotated[
-        float, Option(help="How long to measure, for each number of clients.", min=0.01, metavar="SECONDS")
-    ] = 3.0,
-    yes: Annotated[bool, Option("--yes", help="Also if there are instances in the database.")] = False,
+    seconds: Annotated[float, Option(help="Seconds for each number of clients.", min=0.01, metavar="SECONDS")] = 3.0,
+    yes: Annotated[bool, Option("--yes", help="Measure also if the database has instances.")] = False,
 ) -> None:
     """Measure workflows of three activities per second, at 1, 20 and 200 clients.
 
-    Without a database it is done on a temporary SQLite file. From any other, what was started is removed again.
+    Without a database it uses a temporary SQLite file. On any other database, the measured instances are removed.
     """
-    from .measuring import CLIENTS, Rate, measure, reason_to_refuse
-    from .progress import open_bar
+    from ..measuring import CLIENTS, Rate, measure, reason_to_refuse
+    from ..terminal.progress import open_bar
 
     with ExitStack() as exits:
         is_temporary = not (call.given_database or os.environ.get(VARIABLE))

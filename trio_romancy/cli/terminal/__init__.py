@@ -1,0 +1,1 @@
+"""Output for people: lines, tables, instances and timelines on a terminal or in a file."""
