@@ -109,7 +109,7 @@ def read_tables(connection: Connection) -> dict[str, list[dict[str, Any]]]:
 
 async def stored(app: App) -> dict[str, list[dict[str, Any]]]:
     """Everything that the database holds about instances."""
-    running = app._running
+    running = app._engine
     assert running is not None
     return await running.database.read(read_tables)
 

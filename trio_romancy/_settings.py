@@ -1,22 +1,51 @@
-"""Checks of the options of an app, and of the arguments of its methods."""
+"""Options of an app: the settings that its parts are given, and the checks of what users pass."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from typing import Any, Literal, get_args
+from urllib.parse import SplitResult, urlsplit
 
-from .clock import Duration, microseconds
+from attrs import field, frozen
+
+from .clock import Duration, Microseconds, microseconds
 from .model import Status
+from .retry import RetryPolicy
+
+ContentMode = Literal["structured", "binary"]
+"""How an event is put into a request: all of it as JSON in the body, or its attributes as headers ``ce-...``."""
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
+
+
+# -- checks of options and arguments -----------------------------------------------------------------------------------
 
 
 def checked_token(token: str) -> bytes:
-    """A bearer token as clients send it: what a header carries unchanged, and uncut. The error does not show it."""
+    """Return a bearer token as clients send it.
+
+    Raises:
+      ValueError: if a header cannot carry it unchanged and uncut. The message does not show it.
+    """
     if not isinstance(token, str) or not token or not all("!" <= character <= "~" for character in token):
         raise ValueError("web_token is a string of ASCII characters without spaces, and not empty")
     return token.encode("ascii")
 
 
-def checked_duration(name: str, value: Duration, *, least: int) -> int:
-    """A duration in microseconds."""
+def checked_duration(name: str, value: Duration, *, least: int) -> Microseconds:
+    """Return a duration in microseconds.
+
+    Args:
+      name: name of the option, for the message.
+      value: seconds, or a timedelta.
+      least: the shortest duration allowed, in microseconds: 0 or 1.
+
+    Raises:
+      ValueError: if it is not a duration, or too short.
+    """
     try:
         duration = microseconds(value)
     except (TypeError, ValueError):
@@ -28,12 +57,144 @@ def checked_duration(name: str, value: Duration, *, least: int) -> int:
 
 
 def check_numbers(*, least: int = 1, **numbers: int) -> None:
+    """Check options that are whole numbers.
+
+    Raises:
+      ValueError: naming the first one that is not a whole number, or below ``least``.
+    """
     for name, number in numbers.items():
         if not isinstance(number, int) or number < least:
             raise ValueError(f"{name} is a whole number, at least {least}, not {number!r}")
 
 
 def as_statuses(status: Status | Collection[Status] | None) -> list[Status]:
-    """One status, or several, or none."""
+    """Return one status, several, or no status as a list.
+
+    Raises:
+      ValueError: if a member is not a status.
+    """
     given = () if status is None else (status,) if isinstance(status, str) else status
     return [Status(each) for each in given]
+
+
+def checked_broker_url(url: Any) -> str:
+    """Return the URL of a broker.
+
+    Raises:
+      ValueError: if it is not one of HTTP. The message does not show a password.
+    """
+    with suppress(ValueError):
+        parts = urlsplit(url) if isinstance(url, str) else SplitResult("", "", "", "", "")
+        is_clean = isinstance(url, str) and url.isascii() and not re.search(r"[\x00-\x20\x7f]", url)
+        if is_clean and parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+            checked: str = url
+            return checked
+    raise ValueError(
+        f"broker_url is the URL that events are posted to, such as https://user:password@broker.example.org/events, "
+        f"not {shown_broker_url(url)}"
+    )
+
+
+def shown_broker_url(url: Any) -> str:
+    """Return the URL as it may be shown: without user, password, query and fragment."""
+    if not isinstance(url, str):
+        return repr(url)
+    with suppress(ValueError):
+        parts = urlsplit(url)
+        return repr(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl())
+    return "what was given"
+
+
+def checked_headers(headers: Any) -> dict[str, str]:
+    """Return headers for the broker, with their names in lower case.
+
+    Raises:
+      ValueError: naming a header that cannot be sent. The message does not show its value.
+    """
+    checked: dict[str, str] = {}
+    if not isinstance(headers, Mapping):
+        raise ValueError("broker_headers is a mapping of header names to their values")
+    for name, value in headers.items():
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name) or name.lower().startswith("ce-"):
+            raise ValueError(f"broker_headers: {name!r} is not the name of a header that can be set")
+        if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
+            raise ValueError(f"broker_headers: the value of {name!r} is not a line of ASCII text")
+        checked[name.lower()] = value
+    return checked
+
+
+def checked_content_mode(mode: Any) -> ContentMode:
+    """Return a content mode.
+
+    Raises:
+      ValueError: if there is no such mode.
+    """
+    if mode not in get_args(ContentMode):
+        raise ValueError(f'broker_content_mode is "structured" or "binary", not {mode!r}')
+    checked: ContentMode = mode
+    return checked
+
+
+# -- settings ----------------------------------------------------------------------------------------------------------
+
+
+@frozen
+class Settings:
+    """Settings that all actors of a worker share."""
+
+    retry: RetryPolicy
+    """Retry policy of activities and compensations that have none."""
+    max_payload: int
+    """Largest input, result or message, in bytes of JSON."""
+    idle_timeout: Microseconds
+    """How long an instance must have waited before it leaves memory."""
+    lease_time: Microseconds
+    """How long a lease holds after its last renewal."""
+    code_version: str | None = None
+    """Version of the workflow code; None: as :func:`.code_version` makes it."""
+
+
+@frozen
+class Limits:
+    """How much one worker takes on."""
+
+    max_running: int
+    """Most instances in memory that do not just wait."""
+    max_resident: int
+    """Most instances in memory."""
+    max_recoveries: int
+    """Most deaths of its worker that an instance may outlive without progress in between."""
+    shutdown_timeout: float
+    """Seconds that running activities have to finish when the worker stops."""
+
+
+@frozen
+class RelaySettings:
+    """Where the relayer sends events to, and how often it tries."""
+
+    broker_url: str = field(converter=checked_broker_url, repr=shown_broker_url)
+    """The URL to post to; user and password in it are sent as basic authentication."""
+    headers: Mapping[str, str] = field(factory=dict, converter=checked_headers, repr=False)
+    """Headers of each request."""
+    content_mode: ContentMode = field(default="structured", converter=checked_content_mode)
+    """How an event is put into a request."""
+    max_attempts: int = 100
+    """Number of attempts after which an event has failed; 0: no limit."""
+    max_age: float | None = None
+    """Seconds after which an event that could not be sent has expired; None: no limit."""
+    first_delay: float = 1.0
+    """Seconds before the second attempt; each further delay is twice as long."""
+    longest_delay: float = 300.0
+    """Longest delay between two attempts, in seconds, unless the broker asks for more."""
+    longest_retry_after: float = 3600.0
+    """Longest delay that the broker can ask for, in seconds."""
+    timeout: float = 10.0
+    """Time limit of one attempt, in seconds."""
+    claim_time: float = 30.0
+    """Seconds after which other relayers send what this one has claimed. Longer than the timeout."""
+    concurrency: int = 20
+    """Most events that are being sent at once, each of another instance."""
+    keep_sent: float = 24 * 3600.0
+    """Seconds that sent events stay in the outbox."""
+    keep_dead: float = 30 * 24 * 3600.0
+    """Seconds that failed, invalid and expired events stay in the outbox."""

@@ -19,12 +19,11 @@ from ._client.client import Client
 from ._client.engine import Engine
 from ._data.ids import checked_id
 from ._observe.dispatcher import checked_hooks
-from ._outbox.broker import ContentMode, require_web
-from ._outbox.relay import Relay, RelaySettings, RelayStatistics
-from ._runtime.actor.host import Settings
+from ._outbox.broker import require_web
+from ._outbox.relay import Relay, RelayStatistics
 from ._runtime.worker.clock_sync import keep_time
-from ._runtime.worker.worker import Limits, Worker, WorkerStatistics
-from ._settings import check_numbers, checked_duration, checked_token
+from ._runtime.worker.worker import Worker, WorkerStatistics
+from ._settings import ContentMode, Limits, RelaySettings, Settings, check_numbers, checked_duration, checked_token
 from ._storage import migrations
 from ._storage.database import POOL_SIZE, Database, open_database
 from ._storage.drivers.urls import shown_url
@@ -174,7 +173,7 @@ class App(Client):
         self._web_token = None if web_token is None else checked_token(web_token)
         self._asgi: ASGIApplication | None = None
         self._dispatcher = checked_hooks(hooks)
-        self._running: Engine | None = None
+        self._engine: Engine | None = None
         self._worker: Worker | None = None
         self._block: AbstractAsyncContextManager[Engine] | None = None
 
@@ -218,7 +217,7 @@ class App(Client):
             raise RomancyError("this app has been used; make a new App for each block")
         self._block = self._open()
         try:
-            self._running = await self._block.__aenter__()
+            self._engine = await self._block.__aenter__()
         except (BaseExceptionGroup, DBAPIError) as error:
             first, *others = _leaves(error)
             if isinstance(first, DBAPIError):
@@ -259,7 +258,7 @@ class App(Client):
                 try:
                     yield Engine(database, clock, worker, self._dispatcher)
                 finally:
-                    self._running = None
+                    self._engine = None
                     timekeeping.cancel()
                     if worker is not None:
                         worker.stop()
@@ -292,7 +291,7 @@ class App(Client):
 
     def statistics(self) -> AppStatistics:
         """Numbers about this app."""
-        worker = self._now_running().worker
+        worker = self._require_engine().worker
         if worker is None:
             return AppStatistics(None, None)
         return AppStatistics(worker.statistics(), None if worker.relay is None else worker.relay.statistics())

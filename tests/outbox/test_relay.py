@@ -22,7 +22,8 @@ from sqlalchemy import select
 
 from trio_romancy import App, RomancyError
 from trio_romancy._outbox import relay as relay_module
-from trio_romancy._outbox.relay import Relay, RelaySettings
+from trio_romancy._outbox.relay import Relay
+from trio_romancy._settings import RelaySettings
 from trio_romancy._storage import migrations
 from trio_romancy._storage.database import Database, open_database
 from trio_romancy._storage.sql import tables

@@ -264,7 +264,7 @@ async def test_what_does_not_finish_in_time_is_handed_back_and_done_by_the_next_
 async def test_a_client_starts_awaits_and_cancels_what_a_worker_runs(database: str) -> None:
     async with App(database, worker=False) as client:
         handle = await client.start(two_steps, 0.0)
-        instance = await handle._app.get_instance(handle.instance_id)
+        instance = await client.get_instance(handle.instance_id)
         assert instance is not None
         assert instance.status is Status.PENDING
         async with App(database):

@@ -139,6 +139,6 @@ NOTHING: dict[str, list[tuple[Any, ...]]] = {"instances": [], "messages": []}
 
 async def stored(app: App) -> dict[str, list[tuple[Any, ...]]]:
     """What the database holds that a request can have stored."""
-    running = app._running
+    running = app._engine
     assert running is not None
     return await running.database.read(_read_stored)

@@ -33,7 +33,7 @@ async def test_an_app_that_does_not_run_is_live_and_not_ready() -> None:
 
 async def test_a_worker_without_a_lease_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     async with App(":memory:") as app, client(app) as http:
-        running = app._running
+        running = app._engine
         assert running is not None and running.worker is not None
         with monkeypatch.context() as patch:
             patch.setattr(running.worker, "_supervisor", None)

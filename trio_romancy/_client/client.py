@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any, ParamSpec, TypeVar, overload
 
@@ -11,38 +11,41 @@ from .._data.ids import is_id, new_id
 from .._definitions.registry import registry
 from .._definitions.values import Workflow
 from .._outbox.view import Outbox
-from .._runtime.actor.host import Settings
-from .._runtime.worker.supervisor import LocalResult
-from .._settings import as_statuses, check_numbers
+from .._settings import Settings, as_statuses, check_numbers
 from .._storage.outgoing import DEFAULT_SOURCE, event_row, message_row
-from .._storage.sql import instances, rewind, search, workers
+from .._storage.sql import instances, search, workers
 from .._storage.sql.messages import Outgoing
 from ..clock import Duration, from_datetime
 from ..errors import InstanceNotFoundError, InvalidInputError, PayloadTooLargeError, Problem, RomancyError
-from ..model import Entry, ErrorInfo, Instance, Page, Sent, Status, WorkerInfo
+from ..model import Entry, Instance, Page, Sent, Status, WorkerInfo
 from . import purge as purging
 from . import search as finding
-from .engine import Engine
+from . import steering
+from .engine import Engine, check_instance_id
 from .handle import WorkflowHandle
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_MAY_GO_ON = (Status.STUCK, Status.FAILED)
-"""If an operator lets it."""
 
 
 class Client:
     """The half of an :class:`App` that needs no worker in its own process."""
 
     _settings: Settings
-    _running: Engine | None
+    _engine: Engine | None
     """Inside of the app's block."""
 
-    def _now_running(self) -> Engine:
-        if self._running is None:
+    def _require_engine(self) -> Engine:
+        """Return the engine.
+
+        Raises:
+          RomancyError: outside of the app's block.
+        """
+        if self._engine is None:
             raise RomancyError("the app is not running: use it inside `async with App(...) as app:`")
-        return self._running
+        return self._engine
+
+    _now_running = _require_engine  # until no test reaches in here
 
     # -- starting and awaiting -------------------------------------------------------------------------------------
 
@@ -67,7 +70,7 @@ class Client:
           InstanceExistsError: if the id is taken by another workflow or input. With the same, it is the same
             instance, and its handle is returned.
         """
-        running = self._now_running()
+        engine = self._require_engine()
         if isinstance(workflow, str):
             if len(args) != 1 or kwargs.keys() - {"id"}:
                 raise TypeError(
@@ -83,31 +86,20 @@ class Client:
                 f"the input of workflow {workflow.name!r} is {len(text)} bytes of JSON, and max_payload is "
                 f"{self._settings.max_payload}; store it elsewhere and pass a reference"
             )
-        running.refuse_in_open_session("start an instance")
+        engine.refuse_in_open_session("start an instance")
         instance_id = workflow.id or new_id()
-        ending = running.ending(instance_id)
-        trace = None if running.dispatcher is None else running.dispatcher.trace_context(workflow.name, instance_id)
-        if running.worker is not None:
+        local_result = engine.local_result(instance_id)
+        trace = None if engine.dispatcher is None else engine.dispatcher.trace_context(workflow.name, instance_id)
+        if engine.worker is not None:
             id_is_new = workflow.id is None
-            await running.worker.start(instance_id, workflow.name, text, arguments, id_is_new=id_is_new, trace=trace)
+            await engine.worker.start(instance_id, workflow.name, text, arguments, id_is_new=id_is_new, trace=trace)
         else:
-            await running.start_elsewhere(instance_id, workflow.name, text, trace)
-        return WorkflowHandle(instance_id, self, workflow, ending)
+            await engine.start_elsewhere(instance_id, workflow.name, text, trace)
+        return WorkflowHandle(instance_id, self._require_engine, workflow, local_result)
 
     def handle(self, instance_id: str) -> WorkflowHandle[Any]:
         """The handle of an instance that was started before, in this process or another."""
-        return WorkflowHandle(instance_id, self, None, None)
-
-    def _end_of(
-        self, instance_id: str, ending: LocalResult | None
-    ) -> Coroutine[Any, Any, tuple[Status, str | None, ErrorInfo | None]]:
-        """Wait until the instance has ended: for :meth:`WorkflowHandle.result`."""
-        running = self._now_running()
-        running.refuse_in_open_session("await an instance")
-        if ending is None or ending.status in _MAY_GO_ON:  # unless it goes on since then
-            _refuse_what_is_no_id(instance_id)
-            ending = running.ending(instance_id)
-        return running.wait(instance_id, ending)
+        return WorkflowHandle(instance_id, self._require_engine, None, None)
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
@@ -146,7 +138,7 @@ class Client:
           PayloadTooLargeError: if it is larger than ``max_payload``. Nothing is stored.
           InstanceNotFoundError: if there is no instance ``to``. Nothing is stored.
         """
-        running = self._now_running()
+        engine = self._require_engine()
         row = event_row(
             type,
             data,
@@ -156,11 +148,11 @@ class Client:
             to=to,
             time=time,
             metadata=metadata,
-            now=running.clock.now(),
+            now=engine.clock.now(),
             max_payload=self._settings.max_payload,
         )
-        running.refuse_in_open_session("send an event")
-        return await running.send(Outgoing(row, is_new=id is None, must_exist=True))
+        engine.refuse_in_open_session("send an event")
+        return await engine.send(Outgoing(row, is_new=id is None, must_exist=True))
 
     async def publish(
         self, channel: str, data: Any, *, metadata: Mapping[str, Any] | None = None, to: str | None = None
@@ -179,25 +171,25 @@ class Client:
           PayloadTooLargeError: if it is larger than ``max_payload``. Nothing is stored.
           InstanceNotFoundError: if there is no instance ``to``. Nothing is stored.
         """
-        running = self._now_running()
+        engine = self._require_engine()
         row = message_row(
             channel,
             data,
             metadata=metadata,
             to=to,
-            now=running.clock.now(),
+            now=engine.clock.now(),
             max_payload=self._settings.max_payload,
             id=new_id(),
         )
-        running.refuse_in_open_session("publish a message")
-        return await running.send(Outgoing(row, is_new=True, must_exist=True))
+        engine.refuse_in_open_session("publish a message")
+        return await engine.send(Outgoing(row, is_new=True, must_exist=True))
 
     # -- looking ---------------------------------------------------------------------------------------------------
 
     async def get_instance(self, instance_id: str) -> Instance | None:
         """The instance as the database shows it now; None if there is none."""
-        running = self._now_running()
-        return await running.read(instances.get_instance, instance_id) if is_id(instance_id) else None
+        engine = self._require_engine()
+        return await engine.read(instances.get_instance, instance_id) if is_id(instance_id) else None
 
     async def list_instances(
         self,
@@ -228,7 +220,7 @@ class Client:
           InvalidInputError: if the page token is none.
           ValueError: if a datetime has no time zone, a status is none, or the limit is not positive.
         """
-        running = self._now_running()
+        engine = self._require_engine()
         check_numbers(limit=limit)
         sought = search.Sought(
             workflow=workflow,
@@ -238,7 +230,7 @@ class Client:
             created_from=None if created_from is None else from_datetime(created_from),
             created_before=None if created_before is None else from_datetime(created_before),
         )
-        return await finding.page(running, sought, limit, page_token)
+        return await finding.page(engine, sought, limit, page_token)
 
     async def find_instances(
         self,
@@ -269,10 +261,10 @@ class Client:
             None.
           ValueError: if a status is none, or the limit is not positive.
         """
-        running = self._now_running()
+        engine = self._require_engine()
         check_numbers(limit=limit)
         sought = search.Sought(workflow=workflow, statuses=as_statuses(status), conditions=checked_where(where))
-        return await finding.newest(running, sought, limit)
+        return await finding.newest(engine, sought, limit)
 
     async def index_input(self, path: GivenPath) -> bool:
         """Make :meth:`find_instances` fast for conditions on this path, if it is not already. The index stays.
@@ -290,9 +282,9 @@ class Client:
           InvalidInputError: if the path is none.
           DatabaseError: if the database refuses, such as for want of a right.
         """
-        running = self._now_running()
-        running.refuse_in_open_session("make an index")
-        return await finding.index_input(running, path)
+        engine = self._require_engine()
+        engine.refuse_in_open_session("make an index")
+        return await finding.index_input(engine, path)
 
     async def history(self, instance_id: str) -> list[Entry]:
         """The journal of an instance, in order.
@@ -300,10 +292,10 @@ class Client:
         Raises:
           InstanceNotFoundError: if there is no such instance.
         """
-        running = self._now_running()
-        _refuse_what_is_no_id(instance_id)
-        entries = await running.read(instances.load_history, instance_id)
-        if not entries and await running.read(instances.get_instance, instance_id) is None:
+        engine = self._require_engine()
+        check_instance_id(instance_id)
+        entries = await engine.read(instances.load_history, instance_id)
+        if not entries and await engine.read(instances.get_instance, instance_id) is None:
             raise InstanceNotFoundError(instance_id)
         return entries
 
@@ -312,13 +304,13 @@ class Client:
 
         Those that are alive are among them, and dead ones whose lease nobody has ended yet.
         """
-        running = self._now_running()
-        return await running.read(workers.list_workers, running.clock.now())
+        engine = self._require_engine()
+        return await engine.read(workers.list_workers, engine.clock.now())
 
     @property
     def outbox(self) -> Outbox:
         """The events that activities have sent, on their way to the broker."""
-        return Outbox(self)
+        return Outbox(self._require_engine)
 
     # -- steering --------------------------------------------------------------------------------------------------
 
@@ -335,15 +327,7 @@ class Client:
         Raises:
           InstanceNotFoundError: if there is no such instance.
         """
-        running = self._now_running()
-        running.refuse_in_open_session("cancel an instance")
-        _refuse_what_is_no_id(instance_id)
-        if reason is not None and not isinstance(reason, str):
-            raise TypeError(f"the reason of a cancellation is text, not {reason!r}")
-        answer = await running.write(instances.request_cancel, instance_id, reason, running.clock.now())
-        if answer is None:
-            raise InstanceNotFoundError(instance_id)
-        return answer.accepted
+        return await steering.cancel(self._require_engine(), instance_id, reason)
 
     async def resume(self, instance_id: str) -> bool:
         """Set a stuck instance going again, or try again the compensations that failed for good.
@@ -356,13 +340,7 @@ class Client:
         Raises:
           InstanceNotFoundError: if there is no such instance.
         """
-        running = self._now_running()
-        running.refuse_in_open_session("resume an instance")
-        _refuse_what_is_no_id(instance_id)
-        resumed = await running.write(instances.resume, instance_id, running.clock.now())
-        if resumed is None:
-            raise InstanceNotFoundError(instance_id)
-        return resumed
+        return await steering.resume(self._require_engine(), instance_id)
 
     async def retry(self, instance_id: str) -> bool:
         """Have a failed instance start again from its first failed operation.
@@ -380,13 +358,7 @@ class Client:
           RomancyError: if something was compensated, so that it cannot be kept; or if it is a child whose parent has
             not ended.
         """
-        running = self._now_running()
-        running.refuse_in_open_session("retry an instance")
-        _refuse_what_is_no_id(instance_id)
-        retried = await running.write(rewind.retry, instance_id, running.clock.now())
-        if retried is None:
-            raise InstanceNotFoundError(instance_id)
-        return retried
+        return await steering.retry(self._require_engine(), instance_id)
 
     async def purge(
         self,
@@ -412,15 +384,9 @@ class Client:
         Raises:
           ValueError: if an instance with the status has not ended, or the duration is negative.
         """
-        running = self._now_running()
-        running.refuse_in_open_session("purge instances")
-        return await purging.purge(running, older_than, status, on_batch)
-
-
-def _refuse_what_is_no_id(instance_id: str) -> None:
-    """What could not be stored is not there; and some databases would not even be asked for it."""
-    if not is_id(instance_id):
-        raise InstanceNotFoundError(instance_id)
+        engine = self._require_engine()
+        engine.refuse_in_open_session("purge instances")
+        return await purging.purge(engine, older_than, status, on_batch)
 
 
 def _find(name: str, input: Any, *, id: str | None = None) -> tuple[Workflow[..., Any], str, list[Any]]:

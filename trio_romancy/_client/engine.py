@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from .._context.activity import ActivityContext
 from .._context.current import current_execution
+from .._data.ids import is_id
 from .._observe.dispatcher import HookDispatcher
 from .._observe.instance_events import sent_info
 from .._runtime.worker.supervisor import LocalResult
@@ -45,7 +46,8 @@ class Engine:
     dispatcher: HookDispatcher | None
     """Those who call the hooks; None: there are none."""
 
-    def ending(self, instance_id: str) -> LocalResult:
+    def local_result(self, instance_id: str) -> LocalResult:
+        """Return what this process knows of the end of an instance, now or later."""
         return self.worker.ending(instance_id) if self.worker is not None else LocalResult()
 
     async def read(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -82,35 +84,35 @@ class Engine:
             self.dispatcher.tell(Hooks.event_sent if is_event else Hooks.message_sent, sent_info(outgoing.row))
         return Sent(outgoing.row["event_id"], is_duplicate, len(outgoing.waiting))
 
-    async def wait(self, instance_id: str, ending: LocalResult) -> tuple[Status, str | None, ErrorInfo | None]:
+    async def wait(self, instance_id: str, local_result: LocalResult) -> tuple[Status, str | None, ErrorInfo | None]:
         """Wait until the instance has ended, and whatever it went on as."""
         while True:
             found = None
             while found is None:
-                if ending.status is not None:
-                    found = ending.status, ending.output, ending.error
+                if local_result.status is not None:
+                    found = local_result.status, local_result.output, local_result.error
                 elif self.worker is not None and self.worker.is_resident(instance_id):
-                    await ending.changed().wait()
+                    await local_result.changed().wait()
                 else:
-                    found = await self._look_for_end(instance_id, ending)
+                    found = await self._look_for_end(instance_id, local_result)
             if found[0] is not _RECURRED:
                 return found
             last = await self.read(chains.last_of, instance_id)
             if last is None:
                 raise InstanceNotFoundError(instance_id)
-            instance_id, ending = last, self.ending(last)
+            instance_id, local_result = last, self.local_result(last)
 
     async def _look_for_end(
-        self, instance_id: str, ending: LocalResult
+        self, instance_id: str, local_result: LocalResult
     ) -> tuple[Status, str | None, ErrorInfo | None] | None:
         """Look again and again whether the instance has ended somewhere else. None: it is, or was, here by now."""
         interval = _FIRST_LOOK
-        while not self._is_here(instance_id, ending):
-            changed = ending.changed()  # from before the question, so that nothing falls between it and the answer
+        while not self._is_here(instance_id, local_result):
+            changed = local_result.changed()  # taken before the query, so that no change falls in between
             found = await self.read(instances.get_ending, instance_id)
             if found is None:
                 raise InstanceNotFoundError(instance_id)
-            if self._is_here(instance_id, ending):
+            if self._is_here(instance_id, local_result):
                 break  # it has ended, or was taken up, while the database was asked
             if found[0].is_final or found[0] is Status.STUCK:
                 return found
@@ -121,9 +123,9 @@ class Engine:
             interval = min(interval * 2, _LONGEST_LOOK)
         return None
 
-    def _is_here(self, instance_id: str, ending: LocalResult) -> bool:
+    def _is_here(self, instance_id: str, local_result: LocalResult) -> bool:
         """Whether the instance has ended in this process, or is in its memory, so that its end is told."""
-        return ending.status is not None or (self.worker is not None and self.worker.is_resident(instance_id))
+        return local_result.status is not None or (self.worker is not None and self.worker.is_resident(instance_id))
 
     def refuse_in_open_session(self, what: str) -> None:
         """It would wait for the transaction of the very activity that asks."""
@@ -136,6 +138,16 @@ class Engine:
                 f"is open, because {self.database.name} has one writer; do it before the first statement, or in "
                 f"another activity"
             )
+
+
+def check_instance_id(instance_id: str) -> None:
+    """Refuse an id that no database can store. Some databases would not even answer a query for it.
+
+    Raises:
+      InstanceNotFoundError: if no instance can have the id.
+    """
+    if not is_id(instance_id):
+        raise InstanceNotFoundError(instance_id)
 
 
 def _store_instance(connection: Connection, row: dict[str, Any]) -> None:

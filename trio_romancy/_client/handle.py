@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, TypeVar
 
 import trio
 from attrs import define, field
 
 from .._data.codec import loads
+from .._definitions.values import Workflow
+from .._runtime.worker.supervisor import LocalResult
 from ..clock import Duration, seconds
 from ..errors import RomancyError, WorkflowCancelledError, WorkflowFailedError, WorkflowStuckError
 from ..model import ErrorInfo, Status
-
-if TYPE_CHECKING:
-    from .._definitions.values import Workflow
-    from .._runtime.worker.supervisor import LocalResult
-    from .client import Client
+from . import steering
+from .engine import Engine, check_instance_id
 
 R = TypeVar("R")
 
 # What every workflow asks for: to find a member of an enum takes ten times as long as a global (Python 3.11).
 _COMPLETED = Status.COMPLETED
+
+_MAY_GO_ON = (Status.STUCK, Status.FAILED)
+"""Statuses that an operator can change, so that a kept result may be out of date."""
 
 
 @define(eq=False)
@@ -28,9 +31,9 @@ class WorkflowHandle(Generic[R]):
     """One instance, seen from outside. Holding it, or dropping it, changes nothing about the instance."""
 
     instance_id: str
-    _app: Client = field(repr=False)
+    _engine: Callable[[], Engine] = field(repr=False)
     _workflow: Workflow[..., R] | None = field(repr=False)
-    _ending: LocalResult | None = field(repr=False)
+    _local_result: LocalResult | None = field(repr=False)
 
     async def result(self, timeout: Duration | None = None) -> R:
         """Wait until the instance has ended, and return what its workflow returned. Only durable results are returned.
@@ -48,10 +51,10 @@ class WorkflowHandle(Generic[R]):
           trio.TooSlowError: if it has not ended in time.
         """
         if timeout is None:
-            status, output, error = await self._app._end_of(self.instance_id, self._ending)
+            status, output, error = await self._wait()
         else:
             with trio.fail_after(seconds(timeout)):
-                status, output, error = await self._app._end_of(self.instance_id, self._ending)
+                status, output, error = await self._wait()
         if status is not _COMPLETED:
             raise self._failure(status, error)
         value = loads(output or "null")
@@ -60,7 +63,15 @@ class WorkflowHandle(Generic[R]):
 
     async def cancel(self, reason: str | None = None) -> bool:
         """Ask for the instance's cancellation: see :meth:`App.cancel`."""
-        return await self._app.cancel(self.instance_id, reason)
+        return await steering.cancel(self._engine(), self.instance_id, reason)
+
+    def _wait(self) -> Coroutine[Any, Any, tuple[Status, str | None, ErrorInfo | None]]:
+        engine, local_result = self._engine(), self._local_result
+        engine.refuse_in_open_session("await an instance")
+        if local_result is None or local_result.status in _MAY_GO_ON:
+            check_instance_id(self.instance_id)
+            local_result = engine.local_result(self.instance_id)
+        return engine.wait(self.instance_id, local_result)
 
     def _failure(self, status: Status, error: ErrorInfo | None) -> RomancyError:
         assert error is not None

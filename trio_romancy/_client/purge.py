@@ -19,7 +19,7 @@ _AT_ONCE = 500
 
 
 async def purge(
-    running: Engine,
+    engine: Engine,
     older_than: Duration,
     status: Status | Collection[Status] | None,
     on_batch: Callable[[int], object] | None,
@@ -30,12 +30,12 @@ async def purge(
       ValueError: if some status is none, or not final, or the duration is negative.
     """
     statuses = _final(status)
-    before = running.clock.now() - checked_duration("older_than", older_than, least=0)
+    before = engine.clock.now() - checked_duration("older_than", older_than, least=0)
     deleted = 0
     end: Place | None = None
     while True:
         batch = await retry_while_away(
-            running.database, running.database.run, delete_some, statuses, before, end, _AT_ONCE
+            engine.database, engine.database.run, delete_some, statuses, before, end, _AT_ONCE
         )
         deleted += batch.deleted
         if batch.deleted and on_batch is not None:

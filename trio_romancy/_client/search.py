@@ -25,7 +25,7 @@ _LOOK_EVERY = 0.2
 """Seconds between two looks whether somebody else has finished an index."""
 
 
-async def newest(running: Engine, sought: Sought, most: int, after: Place | None = None) -> list[Instance]:
+async def newest(engine: Engine, sought: Sought, most: int, after: Place | None = None) -> list[Instance]:
     """The newest instances that match. A cancellation is delivered between two transactions.
 
     Args:
@@ -38,7 +38,7 @@ async def newest(running: Engine, sought: Sought, most: int, after: Place | None
     among = _FIRST_LOOK
     while True:
         begun = trio.current_time()
-        seen = await running.read(look, sought, after, among, most - len(found))
+        seen = await engine.read(look, sought, after, among, most - len(found))
         taken = trio.current_time() - begun
         found += seen.instances
         if seen.end is None or len(found) == most:
@@ -50,27 +50,27 @@ async def newest(running: Engine, sought: Sought, most: int, after: Place | None
             among = max(among // 4, _FEWEST)
 
 
-async def page(running: Engine, sought: Sought, limit: int, token: str | None) -> Page:
+async def page(engine: Engine, sought: Sought, limit: int, token: str | None) -> Page:
     """The newest instances that match, and what gives those after them.
 
     Args:
       token: what the page before came with.
     """
     after = None if token is None else read_page_token(token)
-    found = await newest(running, sought, limit + 1, after)
+    found = await newest(engine, sought, limit + 1, after)
     if len(found) <= limit:
         return Page(found, None)
     last = found[limit - 1]
     return Page(found[:limit], page_token((from_datetime(last.created_at), last.instance_id)))
 
 
-async def index_input(running: Engine, given: GivenPath) -> bool:
+async def index_input(engine: Engine, given: GivenPath) -> bool:
     """Make an index. Returns whether there is one now.
 
     Raises:
       DatabaseError: if the database refuses.
     """
-    path, database = checked_path(given), running.database
+    path, database = checked_path(given), engine.database
     while True:
         try:
             made = await retry_while_away(database, database.alter, input_index.make_index, path)

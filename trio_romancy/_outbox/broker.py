@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from functools import cache
 from ssl import SSLContext
-from typing import TYPE_CHECKING, Any, Literal, get_args
-from urllib.parse import SplitResult, unquote, urlsplit
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 import trio
 from attrs import define, field, frozen
 
 from .._data.codec import loads
+from .._settings import ContentMode, shown_broker_url
 from .._storage.sql.outbox import Claimed
 from ..clock import hold_virtual_time, to_datetime
 from ..errors import RomancyError
 
 if TYPE_CHECKING:
     import httpx
-
-ContentMode = Literal["structured", "binary"]
-"""How an event is put into a request: all of it as JSON in the body, or its attributes as headers ``ce-...``."""
 
 _LARGEST_BODY = 64 * 1024
 """Bytes of an answer that are read, so that its connection can be used again."""
@@ -35,9 +32,6 @@ _BODY_WITHIN = 2.0
 """Seconds for the rest of an answer once its status is known."""
 _AGAIN = frozenset({408, 425, 429})
 """With all of 5xx the statuses that say that it may work later."""
-
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_VALUE = re.compile(r"[\t\x20-\x7e]*")
 
 
 class Verdict(Enum):
@@ -59,64 +53,6 @@ class Answer:
     """Why the event was not taken."""
     retry_after: float | None = None
     """Seconds that the broker wants to be left alone."""
-
-
-def checked_broker_url(url: Any) -> str:
-    """The URL, if it is one of HTTP.
-
-    Raises:
-      ValueError: otherwise, without showing a password.
-    """
-    with suppress(ValueError):
-        parts = urlsplit(url) if isinstance(url, str) else SplitResult("", "", "", "", "")
-        is_clean = isinstance(url, str) and url.isascii() and not re.search(r"[\x00-\x20\x7f]", url)
-        if is_clean and parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
-            checked: str = url
-            return checked
-    raise ValueError(
-        f"broker_url is the URL that events are posted to, such as https://user:password@broker.example.org/events, "
-        f"not {shown_broker_url(url)}"
-    )
-
-
-def shown_broker_url(url: Any) -> str:
-    """The URL as it may be shown: without user, password, query and fragment."""
-    if not isinstance(url, str):
-        return repr(url)
-    with suppress(ValueError):
-        parts = urlsplit(url)
-        return repr(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl())
-    return "what was given"
-
-
-def checked_headers(headers: Any) -> dict[str, str]:
-    """The headers, with their names in lower case, if they can be sent.
-
-    Raises:
-      ValueError: naming a bad header, without showing its value.
-    """
-    checked: dict[str, str] = {}
-    if not isinstance(headers, Mapping):
-        raise ValueError("broker_headers is a mapping of header names to their values")
-    for name, value in headers.items():
-        if not isinstance(name, str) or not _TOKEN.fullmatch(name) or name.lower().startswith("ce-"):
-            raise ValueError(f"broker_headers: {name!r} is not the name of a header that can be set")
-        if not isinstance(value, str) or not _VALUE.fullmatch(value):
-            raise ValueError(f"broker_headers: the value of {name!r} is not a line of ASCII text")
-        checked[name.lower()] = value
-    return checked
-
-
-def checked_content_mode(mode: Any) -> ContentMode:
-    """The mode, if it is one.
-
-    Raises:
-      ValueError: otherwise.
-    """
-    if mode not in get_args(ContentMode):
-        raise ValueError(f'broker_content_mode is "structured" or "binary", not {mode!r}')
-    checked: ContentMode = mode
-    return checked
 
 
 def require_web() -> None:

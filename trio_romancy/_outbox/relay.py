@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ParamSpec, TypeVar
 
 import trio
@@ -13,6 +13,7 @@ from attrs import define, field, frozen
 from sqlalchemy import Connection
 
 from .._data.log_fields import about
+from .._settings import RelaySettings
 from .._storage.database import Database, SQLFunction
 from .._storage.outages import retry_while_away
 from .._storage.sql.outbox import (
@@ -28,16 +29,7 @@ from .._storage.sql.outbox import (
 )
 from ..clock import Clock, Microseconds
 from ..model import OutboxStatus
-from .broker import (
-    Broker,
-    ContentMode,
-    Verdict,
-    checked_broker_url,
-    checked_content_mode,
-    checked_headers,
-    open_broker,
-    shown_broker_url,
-)
+from .broker import Broker, Verdict, open_broker
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,37 +54,6 @@ _CLEAN_UP_AT_ONCE = 200
 """Events in one transaction."""
 _MOST_DOUBLINGS = 30
 """Doublings after which no delay is the shorter one."""
-
-
-@frozen
-class RelaySettings:
-    """Where events are sent to, and how often it is tried."""
-
-    broker_url: str = field(converter=checked_broker_url, repr=shown_broker_url)
-    """The URL to post to; user and password in it are sent as basic authentication."""
-    headers: Mapping[str, str] = field(factory=dict, converter=checked_headers, repr=False)
-    """Sent with each event."""
-    content_mode: ContentMode = field(default="structured", converter=checked_content_mode)
-    max_attempts: int = 100
-    """After so many an event has failed; 0: never."""
-    max_age: float | None = None
-    """Seconds after which an event that could not be sent has expired."""
-    first_delay: float = 1.0
-    """Seconds before the second attempt; each further one waits twice as long."""
-    longest_delay: float = 300.0
-    """Seconds between two attempts, if the broker does not ask for more."""
-    longest_retry_after: float = 3600.0
-    """Seconds that the broker can ask for."""
-    timeout: float = 10.0
-    """Seconds for one attempt."""
-    claim_time: float = 30.0
-    """Seconds after which others send what a relayer has claimed. Longer than the timeout."""
-    concurrency: int = 20
-    """The most events that are being sent at once, each of another instance."""
-    keep_sent: float = 24 * 3600.0
-    """Seconds that sent events stay in the outbox."""
-    keep_dead: float = 30 * 24 * 3600.0
-    """Seconds that those stay that nobody tries any more."""
 
 
 @frozen

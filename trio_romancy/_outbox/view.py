@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from attrs import define, field
 
+from .._client.engine import Engine
 from .._data.ids import is_id
 from .._storage.sql import outbox
 from ..errors import RomancyError
 from ..model import OutboxEvent, OutboxStatus
-
-if TYPE_CHECKING:
-    from .._client.client import Client
 
 
 @define(eq=False)
@@ -32,7 +30,7 @@ class Outbox:
       them. They stay for thirty days, to be looked at and retried.
     """
 
-    _app: Client = field(repr=False)
+    _engine: Callable[[], Engine] = field(repr=False)
 
     async def list(
         self,
@@ -57,12 +55,12 @@ class Outbox:
             status = OutboxStatus(status)
         if not isinstance(limit, int) or limit < 1:
             raise ValueError(f"limit is a whole number, at least 1, not {limit!r}")
-        running = self._app._now_running()
+        engine = self._engine()
         if instance_id is not None and not is_id(instance_id):
             return []
         found = None
         if after is None or is_id(after):
-            found = await running.read(
+            found = await engine.read(
                 outbox.list_events, status=status, instance_id=instance_id, limit=limit, after=after
             )
         if found is None:
@@ -78,12 +76,12 @@ class Outbox:
         Returns:
           Whether there was such an event. What was sent, or is being sent at this moment, is left alone.
         """
-        running = self._app._now_running()
-        running.refuse_in_open_session("retry an event")
+        engine = self._engine()
+        engine.refuse_in_open_session("retry an event")
         if not is_id(event_id):
             return False
-        retried = await running.write(outbox.retry, event_id, running.clock.now())
-        running.nudge_relay()
+        retried = await engine.write(outbox.retry, event_id, engine.clock.now())
+        engine.nudge_relay()
         return retried
 
     async def retry_all(self, status: OutboxStatus | None = None) -> int:
@@ -97,9 +95,9 @@ class Outbox:
         """
         if status is not None and status not in outbox.DEAD:
             raise ValueError(f"an event is retried that is failed, invalid or expired, not {status!r}")
-        running = self._app._now_running()
-        running.refuse_in_open_session("retry events")
+        engine = self._engine()
+        engine.refuse_in_open_session("retry events")
         statuses = outbox.DEAD if status is None else (OutboxStatus(status),)
-        retried = await running.write(outbox.retry_all, statuses, running.clock.now())
-        running.nudge_relay()
+        retried = await engine.write(outbox.retry_all, statuses, engine.clock.now())
+        engine.nudge_relay()
         return retried

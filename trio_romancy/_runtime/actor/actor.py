@@ -19,6 +19,7 @@ from ..._data.failure import Failure, describe
 from ..._data.log_fields import about
 from ..._definitions.values import Workflow
 from ..._observe.instance_events import InstanceEvents
+from ..._settings import Settings
 from ..._storage.journal.batch import Batch
 from ..._storage.journal.effects import Effects
 from ..._storage.journal.journal import Journal
@@ -42,7 +43,7 @@ from ..run.mailbox import PendingOutcome
 from ..run.message_table import MessageTable
 from ..run.sequencer import Sequencer, record_in
 from . import finish
-from .host import ActorHost, Settings
+from .host import ActorHost
 from .recur import Recur, recur_in
 
 _CANCEL = frozenset({Kind.CANCEL_REQUESTED})

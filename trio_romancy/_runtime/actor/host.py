@@ -6,33 +6,20 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
 import trio
-from attrs import frozen
 
 from ..._observe.dispatcher import HookDispatcher
+from ..._settings import Settings
 from ..._storage.database import Database
 from ..._storage.journal.journal import Journal
 from ..._storage.sql.claims import Claim
 from ..._storage.sql.instances import JournalEntry
 from ..._tasks.alarms import Alarms
-from ...clock import Clock, Microseconds
+from ...clock import Clock
 from ...model import ErrorInfo, Status
-from ...retry import RetryPolicy
 
 if TYPE_CHECKING:
     from ..run.message_table import MessageTable
     from .actor import Actor
-
-
-@frozen
-class Settings:
-    """What all actors of a worker share."""
-
-    retry: RetryPolicy
-    max_payload: int
-    idle_timeout: Microseconds
-    lease_time: Microseconds
-    code_version: str | None = None
-    """Of the code of the workflows; None: see :func:`.code_version`."""
 
 
 class ActorHost(Protocol):

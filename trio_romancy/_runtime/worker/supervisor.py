@@ -19,6 +19,7 @@ from ..._definitions.registry import registry
 from ..._definitions.values import Workflow
 from ..._observe.dispatcher import HookDispatcher
 from ..._observe.instance_events import tell_end
+from ..._settings import Settings
 from ..._storage.database import Database
 from ..._storage.journal.journal import Journal
 from ..._storage.outages import retry_while_away
@@ -32,7 +33,6 @@ from ...clock import Clock, Microseconds
 from ...errors import LeaseLostError, RomancyError
 from ...model import ErrorInfo, Status
 from ..actor.actor import Actor
-from ..actor.host import Settings
 from ..run.message_table import MessageTable
 from .message_fetcher import MessageFetcher
 

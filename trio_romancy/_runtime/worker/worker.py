@@ -19,6 +19,7 @@ from ..._definitions.registry import registry
 from ..._observe.dispatcher import HookDispatcher
 from ..._observe.instance_events import tell_end
 from ..._outbox.relay import Relay
+from ..._settings import Limits, Settings
 from ..._storage.database import Database
 from ..._storage.journal.journal import Journal, JournalStatistics
 from ..._storage.outages import retry_while_away, retry_while_away_for
@@ -31,7 +32,6 @@ from ...clock import Clock, Microseconds, to_datetime
 from ...errors import LeaseLostError, RomancyError
 from ...hooks import BatchInfo, Hooks, LeaseInfo
 from ...model import Status
-from ..actor.host import Settings
 from ..run.sequencer import AHEAD
 from .retention import Retention
 from .supervisor import LocalResult, Supervisor, SupervisorStatistics
@@ -54,16 +54,6 @@ _LEAVE_WITHIN = 5.0
 """Seconds that the database may take to note that a worker stops in order."""
 _REJOIN_AFTER = 1.0
 """Seconds before a worker that failed (and did not just lose its lease) joins again."""
-
-
-@frozen
-class Limits:
-    """How much a worker takes upon itself."""
-
-    max_running: int
-    max_resident: int
-    max_recoveries: int
-    shutdown_timeout: float
 
 
 @frozen

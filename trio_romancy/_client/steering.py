@@ -1,0 +1,52 @@
+"""Steers instances: cancels them, resumes them, retries them."""
+
+from __future__ import annotations
+
+from .._storage.sql import instances, rewind
+from ..errors import InstanceNotFoundError
+from .engine import Engine, check_instance_id
+
+
+async def cancel(engine: Engine, instance_id: str, reason: str | None) -> bool:
+    """Store a request to cancel an instance. Return whether the instance will end as cancelled, or has.
+
+    Raises:
+      InstanceNotFoundError: if there is no such instance.
+      RomancyError: from an activity with an open session, on a database with one writer.
+    """
+    engine.refuse_in_open_session("cancel an instance")
+    check_instance_id(instance_id)
+    if reason is not None and not isinstance(reason, str):
+        raise TypeError(f"the reason of a cancellation is text, not {reason!r}")
+    answer = await engine.write(instances.request_cancel, instance_id, reason, engine.clock.now())
+    if answer is None:
+        raise InstanceNotFoundError(instance_id)
+    return answer.accepted
+
+
+async def resume(engine: Engine, instance_id: str) -> bool:
+    """Make a stuck instance due again. Return whether there was something to resume.
+
+    Raises: as of :func:`cancel`.
+    """
+    engine.refuse_in_open_session("resume an instance")
+    check_instance_id(instance_id)
+    resumed = await engine.write(instances.resume, instance_id, engine.clock.now())
+    if resumed is None:
+        raise InstanceNotFoundError(instance_id)
+    return resumed
+
+
+async def retry(engine: Engine, instance_id: str) -> bool:
+    """Rewind a failed instance to its first failed operation. Return whether it had failed.
+
+    Raises:
+      InstanceNotFoundError: if there is no such instance.
+      RomancyError: if the instance cannot be rewound; or from an activity with an open session, as of :func:`cancel`.
+    """
+    engine.refuse_in_open_session("retry an instance")
+    check_instance_id(instance_id)
+    retried = await engine.write(rewind.retry, instance_id, engine.clock.now())
+    if retried is None:
+        raise InstanceNotFoundError(instance_id)
+    return retried
