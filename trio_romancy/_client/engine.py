@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import trio
 from attrs import frozen
@@ -20,6 +20,7 @@ from .._storage.dialects import notify_workers
 from .._storage.outages import retry_while_away
 from .._storage.sql import chains, instances, messages
 from .._storage.sql.messages import Outgoing
+from .._storage.sql.rows import InstanceRow
 from ..clock import Clock
 from ..errors import InstanceNotFoundError, RomancyError
 from ..hooks import Hooks
@@ -71,6 +72,8 @@ class Engine:
 
     async def send(self, outgoing: Outgoing) -> Sent:
         """Send a message."""
+        id = outgoing.row["event_id"]
+        assert id is not None  # what a client sends always has one
         is_new = outgoing.is_new  # then it has no other duplicate than itself
         if self.worker is not None:
             await self.worker.send([outgoing])
@@ -82,7 +85,7 @@ class Engine:
         if self.dispatcher is not None and not is_duplicate:
             is_event = outgoing.row["source"] is not None
             self.dispatcher.tell(Hooks.event_sent if is_event else Hooks.message_sent, sent_info(outgoing.row))
-        return Sent(outgoing.row["event_id"], is_duplicate, len(outgoing.waiting))
+        return Sent(id, is_duplicate, len(outgoing.waiting))
 
     async def wait(self, instance_id: str, local_result: LocalResult) -> tuple[Status, str | None, ErrorInfo | None]:
         """Wait until the instance has ended, and whatever it went on as."""
@@ -150,7 +153,7 @@ def check_instance_id(instance_id: str) -> None:
         raise InstanceNotFoundError(instance_id)
 
 
-def _store_instance(connection: Connection, row: dict[str, Any]) -> None:
+def _store_instance(connection: Connection, row: InstanceRow) -> None:
     row["started_after"] = messages.last_message(connection)
     instances.start_instance(connection, row)
     notify_workers(connection)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import trio
 from attrs import define, evolve
@@ -14,6 +14,7 @@ from .._data.codec import loads
 from .._data.failure import Failure
 from .._storage.sql.claims import Claim
 from .._storage.sql.incompatible import Parked
+from .._storage.sql.rows import EntryRow, MessageRow, OutboxRow
 from ..clock import Microseconds, to_datetime
 from ..hooks import ActivityInfo, Hooks, MessageInfo, TimerInfo, WorkflowInfo
 from ..model import ErrorInfo, Kind, Status
@@ -127,7 +128,7 @@ class InstanceEvents:
 
     # -- what is recorded ------------------------------------------------------------------------------------------
 
-    def recorded(self, batch: Batch | None, entry: dict[str, Any], effects: Effects | None) -> None:
+    def recorded(self, batch: Batch | None, entry: EntryRow, effects: Effects | None) -> None:
         """There is a new entry, and what was sent together with it. It is told once the batch is durable.
 
         Args:
@@ -161,7 +162,7 @@ class InstanceEvents:
             for row in effects.outbox:
                 tell(Hooks.event_sent, self._sent_to_broker, row, id)
 
-    def _outcome(self, operation_id: str, entry: dict[str, Any]) -> ActivityInfo:
+    def _outcome(self, operation_id: str, entry: EntryRow) -> ActivityInfo:
         attempted = self._attempted[operation_id]
         if entry["kind"] in (Kind.ACTIVITY_COMPLETED, Kind.COMPENSATION_COMPLETED, Kind.ACTIVITY_CANCELLED):
             return self._activity_info(operation_id, attempted, attempted.number, entry["recorded_at"])
@@ -215,7 +216,7 @@ class InstanceEvents:
             subject=event.get("subject"),
         )
 
-    def _sent(self, row: dict[str, Any], operation_id: str) -> MessageInfo:
+    def _sent(self, row: MessageRow, operation_id: str) -> MessageInfo:
         return evolve(
             sent_info(row),
             instance_id=self._actor.instance_id,
@@ -224,7 +225,7 @@ class InstanceEvents:
             operation_id=operation_id,
         )
 
-    def _sent_to_broker(self, row: dict[str, Any], operation_id: str) -> MessageInfo:
+    def _sent_to_broker(self, row: OutboxRow, operation_id: str) -> MessageInfo:
         at = to_datetime(row["created_at"])
         return MessageInfo(
             channel=row["type"],
@@ -253,7 +254,7 @@ def tell_end(
     dispatcher.tell(_ENDS[status], _workflow_info(claim, worker_id, now, error=error))
 
 
-def sent_info(row: dict[str, Any]) -> MessageInfo:
+def sent_info(row: MessageRow) -> MessageInfo:
     """What hooks are told of a message, or of an event, that was stored as that row."""
     at = to_datetime(row["sent_at"])
     return MessageInfo(

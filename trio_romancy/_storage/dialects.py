@@ -188,22 +188,22 @@ class UpdateMany:
         rows = function(bindparam("rows", type_=Text)).table_valued(*(column(n, t) for n, t in types.items()), name="r")
         self._all = build(lambda name: rows.c[name])
 
-    def execute(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> int | None:
+    def execute(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> int | None:
         """Update them, in order. Returns how many there were; None if the database does not say."""
         if connection.dialect.name in _MYSQL:
             return sum(self._round(connection, each) for each in _rounds(rows))
         matched = connection.execute(self._one, rows).rowcount
         return None if matched < 0 else matched
 
-    def _round(self, connection: Connection, rows: list[dict[str, Any]]) -> int:
+    def _round(self, connection: Connection, rows: list[Mapping[str, Any]]) -> int:
         if len(rows) == 1:
             return connection.execute(self._one, rows[0]).rowcount
         return connection.execute(self._all, {"rows": json.dumps(rows)}).rowcount
 
 
-def _rounds(rows: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+def _rounds(rows: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
     """The rows in their order. No id is twice in a round, for a statement updates a row once; and none is too large."""
-    gathered: list[dict[str, Any]] = []
+    gathered: list[Mapping[str, Any]] = []
     ids: set[str] = set()
     size = 0
     for row in rows:

@@ -12,6 +12,7 @@ from .._data.ids import checked_id
 from ..clock import Microseconds, from_datetime
 from ..errors import InvalidDataError, InvalidInputError, PayloadTooLargeError, Problem
 from .sql.messages import new_message
+from .sql.rows import MessageRow
 
 DEFAULT_SOURCE = "trio_romancy"
 """The source of events whose sender names none."""
@@ -29,7 +30,7 @@ def event_row(
     metadata: Mapping[str, Any] | None,
     now: Microseconds,
     max_payload: int,
-) -> dict[str, Any]:
+) -> MessageRow:
     """The row of an event.
 
     Raises:
@@ -72,7 +73,7 @@ def message_row(
     max_payload: int,
     sender: str | None = None,
     id: str | None = None,
-) -> dict[str, Any]:
+) -> MessageRow:
     """The row of a message on a channel.
 
     Args:

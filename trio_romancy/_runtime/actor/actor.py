@@ -27,6 +27,7 @@ from ..._storage.outgoing import to_json
 from ..._storage.sql.chains import CarryOver
 from ..._storage.sql.claims import Claim
 from ..._storage.sql.instances import JournalEntry, update_row
+from ..._storage.sql.rows import EntryRow, StatusUpdate
 from ..._storage.sql.waits import MatchResult, Wait
 from ..._tasks.light_event import LightEvent
 from ..._tasks.pool import PooledTask
@@ -471,7 +472,7 @@ class Actor:
 
     def append_row(
         self, operation_id: str, kind: Kind, payload: str, effects: Effects | None = None, *, is_news: bool = True
-    ) -> dict[str, Any]:
+    ) -> EntryRow:
         """Record an entry, and return its row."""
         row = self.entry(operation_id, kind, payload)
         try:
@@ -488,7 +489,7 @@ class Actor:
             self.prove()
         return row
 
-    def committed(self, entry: dict[str, Any], effects: Effects | None = None) -> None:
+    def committed(self, entry: EntryRow, effects: Effects | None = None) -> None:
         """An entry was committed apart from those that are appended, with what was sent together with it."""
         if self.watch is not None:
             self.watch.recorded(self._written, entry, effects)  # after what was appended before it
@@ -497,7 +498,7 @@ class Actor:
         """The last entry was refused: the next one takes its place."""
         self._seq -= 1
 
-    def entry(self, operation_id: str, kind: Kind, payload: str) -> dict[str, Any]:
+    def entry(self, operation_id: str, kind: Kind, payload: str) -> EntryRow:
         """The row of the next entry."""
         self._seq = seq = self._seq + 1
         now = self.clock.now()
@@ -514,7 +515,7 @@ class Actor:
 
     def status_row(
         self, status: Status, *, wake_at: Microseconds | None = None, error: ErrorInfo | None = None
-    ) -> dict[str, Any]:
+    ) -> StatusUpdate:
         owner = None if status.is_final else self.journal.lease.worker_id
         return update_row(self.instance_id, status, self.clock.now(), owner=owner, wake_at=wake_at, error=error)
 

@@ -12,6 +12,7 @@ from ..._data.ids import MAX_ID
 from ..._storage.sql.chains import CarryOver, Successor
 from ..._storage.sql.claims import Claim
 from ..._storage.sql.instances import JournalEntry, new_row
+from ..._storage.sql.rows import OpenEntryRow, SuccessorRow
 from ...model import Kind, Status
 
 if TYPE_CHECKING:
@@ -53,13 +54,14 @@ def succeed(actor: Actor, recur: Recur) -> tuple[Successor, Claim, JournalEntry]
         due_at=None,
     )
     owner = None if actor.is_draining else actor.journal.lease.worker_id
-    row = new_row(claim.instance_id, claim.workflow, claim.input, now, owner=owner, trace=claim.trace) | {
+    row: SuccessorRow = {
+        **new_row(claim.instance_id, claim.workflow, claim.input, now, owner=owner, trace=claim.trace),
         "started_after": claim.started_after,
         "origin": origin,
         "continued_from": ended.instance_id,
         "parent_id": claim.parent_id,
     }
-    entry = {
+    entry: OpenEntryRow = {
         "instance_id": claim.instance_id,
         "seq": 1,
         "operation_id": "",

@@ -13,6 +13,7 @@ from ..._storage.outgoing import check_names, message_row
 from ..._storage.sql.instances import JournalEntry, insert_entries
 from ..._storage.sql.messages import Outgoing, lock_channels
 from ..._storage.sql.messages import subscribe as subscribe_to
+from ..._storage.sql.rows import EntryRow
 from ...clock import Microseconds, to_datetime
 from ...errors import ChannelModeConflictError, EventTimeoutError, InvalidDataError, MessageTimeoutError, RomancyError
 from ...model import ChannelMode, Kind, Message, ReceivedEvent
@@ -132,7 +133,7 @@ async def subscribe(actor: Actor, channel: str, mode: ChannelMode, id: str | Non
 
 
 def _store_subscription(
-    connection: Connection, channel: str, mode: ChannelMode, entry: dict[str, Any], now: Microseconds
+    connection: Connection, channel: str, mode: ChannelMode, entry: EntryRow, now: Microseconds
 ) -> None:
     lock_channels(connection, [channel], now)
     held, after = subscribe_to(connection, entry["instance_id"], entry["operation_id"], channel, mode)

@@ -25,6 +25,7 @@ from ..._storage.journal.journal import Journal
 from ..._storage.outages import retry_while_away
 from ..._storage.sql.claims import Claim, TakenUp
 from ..._storage.sql.instances import JournalEntry, load_records, update_row
+from ..._storage.sql.rows import InstanceRow
 from ..._storage.sql.waits import MatchResult
 from ..._tasks.alarms import Alarms
 from ..._tasks.light_event import LightEvent
@@ -190,7 +191,7 @@ class Supervisor:
         else:
             self._nursery.start_soon(self._sit, (taken, new), name=claim.instance_id)
 
-    def spawn_new(self, row: dict[str, Any], arguments: list[Any]) -> None:
+    def spawn_new(self, row: InstanceRow, arguments: list[Any]) -> None:
         """Run a new instance of this worker. ``row`` is what has been stored."""
         claim = Claim(
             row["instance_id"],

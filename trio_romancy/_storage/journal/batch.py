@@ -12,6 +12,7 @@ from ..._tasks.light_event import LightEvent
 from ...clock import Microseconds
 from ...errors import LeaseLostError
 from ..sql.chains import Successor
+from ..sql.rows import ClosingRow, EntryRow, InstanceRow, StatusUpdate
 from .effects import Effects
 
 _FEW = 100
@@ -22,7 +23,7 @@ _FEW = 100
 class Start:
     """A new instance."""
 
-    row: dict[str, Any]
+    row: InstanceRow
     on_durable: Callable[[], None]
     is_ours: bool = True
     """False if the same instance was there before."""
@@ -33,8 +34,8 @@ class Start:
 class Closing:
     """The end of a workflow function, which only counts if no cancel request was accepted before."""
 
-    row: dict[str, Any]
-    entry: dict[str, Any]
+    row: ClosingRow
+    entry: EntryRow
     origin: str | None = None
     """Of the instance's chain, if that has a parent which may wait for its end."""
     successor: Successor | None = None
@@ -64,8 +65,8 @@ class Batch:
     named_starts: list[Start] = field(factory=list)
     """New instances whose id may be taken."""
     closings: list[Closing] = field(factory=list)
-    entries: list[dict[str, Any]] = field(factory=list)
-    updates: list[dict[str, Any]] = field(factory=list)
+    entries: list[EntryRow] = field(factory=list)
+    updates: list[StatusUpdate] = field(factory=list)
     calls: list[Call] = field(factory=list)
     details: dict[str, str] | None = None
     """What instances say of themselves: JSON text, by instance id."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
 
 from attrs import define, field
 from sqlalchemy import Connection
@@ -14,6 +13,7 @@ from ..sql import messages, waits
 from ..sql.chains import touch
 from ..sql.messages import Outgoing
 from ..sql.outbox import insert_outbox
+from ..sql.rows import ChildRow, OutboxRow
 from ..sql.waits import FamilyMode, Match, MatchResult, Wait
 
 
@@ -36,7 +36,7 @@ class Effects:
     """What is done about messages in one transaction, behind the journal's fence."""
 
     outgoing: list[Outgoing] = field(factory=list)
-    outbox: list[dict[str, Any]] = field(factory=list)
+    outbox: list[OutboxRow] = field(factory=list)
     """Rows of events for the broker."""
     opened: list[WaitRequest] = field(factory=list)
     closed: list[tuple[str, str]] = field(factory=list)
@@ -45,7 +45,7 @@ class Effects:
     """Instances that have ended."""
     woken: set[str] = field(factory=set)
     """Instances that want attention."""
-    children: list[dict[str, Any]] = field(factory=list)
+    children: list[ChildRow] = field(factory=list)
     """Rows of new children."""
     ended_children: dict[str, str] = field(factory=dict)
     """Children that have ended, and the origin of each one's chain."""
@@ -156,8 +156,8 @@ class Effects:
             part(instance_id).ended.add(instance_id)
         for instance_id in self.woken:
             part(instance_id).woken.add(instance_id)
-        for row in self.children:
-            part(row["parent_id"]).children.append(row)
+        for child in self.children:
+            part(child["parent_id"]).children.append(child)
         for instance_id, origin in self.ended_children.items():
             part(instance_id).ended_children[instance_id] = origin
         for parent_id, asked in self.ending_children.items():

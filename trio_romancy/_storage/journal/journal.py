@@ -28,6 +28,7 @@ from ..outages import retry_while_away
 from ..sql import chains, instances, messages
 from ..sql.chains import Successor
 from ..sql.messages import Outgoing
+from ..sql.rows import ClosingRow, EntryRow, InstanceRow, StatusUpdate
 from ..sql.waits import Match, MatchResult, Wait
 from ..sql.workers import Lease, fence_batch
 from .batch import Batch, Call, Closing, Start
@@ -97,7 +98,7 @@ class Journal:
             self._arrived.set()
         return batch
 
-    def append_entry(self, row: dict[str, Any]) -> Batch:
+    def append_entry(self, row: EntryRow) -> Batch:
         """Record an entry. Returns what :meth:`durable` waits for."""
         batch = self._next()
         batch.entries.append(row)
@@ -151,7 +152,7 @@ class Journal:
         batch = self._next()
         batch.details = (batch.details or {}) | {instance_id: text}
 
-    def append_update(self, row: dict[str, Any]) -> Batch:
+    def append_update(self, row: StatusUpdate) -> Batch:
         """Change the status of an owned instance, in order with its entries."""
         batch = self._next()
         batch.updates.append(row)
@@ -159,7 +160,7 @@ class Journal:
 
     # -- appending and waiting -------------------------------------------------------------------------------------
 
-    async def start(self, row: dict[str, Any], on_durable: Callable[[], None], *, id_is_new: bool) -> None:
+    async def start(self, row: InstanceRow, on_durable: Callable[[], None], *, id_is_new: bool) -> None:
         """Store a new instance. ``on_durable`` is called once it is, even if nobody waits any more.
 
         Args:
@@ -176,8 +177,8 @@ class Journal:
 
     async def close(
         self,
-        row: dict[str, Any],
-        entry: dict[str, Any],
+        row: ClosingRow,
+        entry: EntryRow,
         *,
         origin: str | None = None,
         successor: Successor | None = None,
@@ -351,7 +352,7 @@ class Journal:
             self._clock.now() + self._lease_time,
             number,
             [start.row for start in batch.starts],
-            sorted((closing.row | closing.entry for closing in batch.closings), key=_by_id),
+            sorted(({**closing.row, **closing.entry} for closing in batch.closings), key=_by_id),
             batch.entries,
         )
         for start in batch.starts:

@@ -7,7 +7,7 @@ most take one round trip instead of up to eight. Each part names the fence: wher
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ARRAY, ColumnElement, Connection, any_, bindparam, exists, func, insert, literal, select
 
@@ -16,10 +16,9 @@ from ...clock import Microseconds
 from ..dialects import json_rows
 from ..sql.instances import CLOSING, cancel_requests, closing
 from ..sql.messages import LAST_MESSAGE
+from ..sql.rows import EndRow, EntryRow, InstanceRow, fetch_first
 from ..sql.tables import history, instances
 from ..sql.workers import FENCE_BATCH, Lease, check_lease, fence_values
-
-Rows = Sequence[dict[str, Any]]
 
 _fence = FENCE_BATCH.returning(literal(1).label("held")).cte("fence")
 _is_held = exists(select(_fence.c.held))
@@ -81,14 +80,20 @@ _write = select(
 ).add_cte(_last_entries, _entered)
 
 
+class _Written(NamedTuple):
+    held: int
+    closed: int
+    started_after: int
+
+
 def write_at_once(
     connection: Connection,
     lease: Lease,
     expires_at: Microseconds,
     number: int,
-    starts: Rows,
-    ends: Rows,
-    entries: Rows,
+    starts: Sequence[InstanceRow],
+    ends: Sequence[EndRow],
+    entries: Sequence[EntryRow],
 ) -> tuple[int, dict[str, str]]:
     """Write batch ``number``, unless it was committed already, in a transaction that consists of nothing else.
 
@@ -108,7 +113,8 @@ def write_at_once(
         "ended": [row["id"] for row in ends],
         "entries": dumps(entries),
     }
-    written = connection.execute(_write, values).one()
+    written = fetch_first(connection, _Written, _write, values)
+    assert written is not None
     if not written.held:
         check_lease(connection, lease)  # and so it was committed before, and only the answer was lost
     elif written.closed == len(ends):

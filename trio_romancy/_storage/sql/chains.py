@@ -6,14 +6,11 @@ the one that runs now gets what was sent to those before it. Only the last one h
 
 from __future__ import annotations
 
-from typing import Any
-
 from attrs import asdict, field, frozen
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
-    Row,
     bindparam,
     case,
     delete,
@@ -29,6 +26,7 @@ from ..._data.codec import dumps
 from ...clock import Microseconds
 from ...errors import InstanceExistsError
 from ...model import Status
+from .rows import OpenEntryRow, StoredInstance, SuccessorRow, fetch_first
 from .tables import history, history_archive, instances, messages
 
 _entries = [column.name for column in history.columns]
@@ -73,8 +71,8 @@ class CarryOver:
 class Successor:
     """Who goes on when an instance recurs."""
 
-    row: dict[str, Any]
-    entry: dict[str, Any]
+    row: SuccessorRow
+    entry: OpenEntryRow
     """The first entry of its journal, without payload."""
     carry_over: CarryOver
     """What it takes along, which is the payload."""
@@ -95,7 +93,7 @@ def continue_chain(connection: Connection, ended: str, successor: Successor) -> 
     carry_over = successor.carry_over
     if carry_over.is_heavy:
         carry_over = carry_over.since(oldest_message(connection))
-    connection.execute(insert(history), [successor.entry | {"payload": dumps(asdict(carry_over))}])
+    connection.execute(insert(history), [{**successor.entry, "payload": dumps(asdict(carry_over))}])
 
 
 def is_of(chain: ColumnElement[str] | str) -> ColumnElement[bool]:
@@ -107,12 +105,12 @@ def last_of(connection: Connection, instance_id: str) -> str | None:
     """The last instance of the chain that an instance belongs to; None if there is none."""
     origin = connection.execute(select(instances.c.origin).where(instances.c.instance_id == instance_id)).scalar()
     last = end_of(connection, origin or instance_id)
-    return None if last is None else str(last.instance_id)
+    return None if last is None else last.instance_id
 
 
-def end_of(connection: Connection, origin: str) -> Row[Any] | None:
+def end_of(connection: Connection, origin: str) -> StoredInstance | None:
     """The row of the last instance of a chain, whether it has ended or not; None if there is none."""
-    return connection.execute(_last, {"origin_": origin}).first()
+    return fetch_first(connection, StoredInstance, _last, {"origin_": origin})
 
 
 _last = select(instances).where(is_of(bindparam("origin_")), instances.c.status.in_(LASTS))

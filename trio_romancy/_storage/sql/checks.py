@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from sqlalchemy import Connection, delete, false, func, insert, select, update
 from sqlalchemy.schema import CreateTable
 
@@ -9,6 +11,7 @@ from ...clock import Microseconds
 from ...model import Status
 from ..dialects import ddl_commits
 from .outbox import DEAD
+from .rows import fetch_all
 from .tables import instances, metadata, outbox
 
 TABLES = tuple(metadata.tables)
@@ -49,11 +52,16 @@ def has_instances(connection: Connection) -> bool:
     return connection.execute(select(instances.c.instance_id).limit(1)).first() is not None
 
 
+class _Overdue(NamedTuple):
+    workflow: str
+    number: int
+
+
 def overdue(connection: Connection, before: Microseconds) -> dict[str, int]:
     """How many instances have been due since before that time and have no worker, by workflow."""
     is_due = instances.c.owner.is_(None), instances.c.wake_at <= before
     found = select(instances.c.workflow, func.count().label("number")).where(*is_due).group_by(instances.c.workflow)
-    return {row.workflow: row.number for row in connection.execute(found)}
+    return {row.workflow: row.number for row in fetch_all(connection, _Overdue, found)}
 
 
 def stuck_instances(connection: Connection, limit: int) -> list[str]:

@@ -29,29 +29,32 @@ from .instances import (
     new_row,
     resume,
 )
+from .rows import ChildRow, EntryRow, StoredWait, fetch_all
 from .tables import history, instances, waits
 from .waits import FamilyMode, MatchResult, Wait
 
 
 def child_row(
     instance_id: str, workflow: str, input_text: str, now: Microseconds, *, parent_id: str, trace: str | None
-) -> dict[str, Any]:
+) -> ChildRow:
     """A new child: any worker may take it up.
 
     Args:
       trace: its parent's.
     """
-    return new_row(instance_id, workflow, input_text, now, owner=None, trace=trace) | {"parent_id": parent_id}
+    row = new_row(instance_id, workflow, input_text, now, owner=None, trace=trace)
+    return {**row, "parent_id": parent_id}
 
 
-def start_children(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+def start_children(connection: Connection, rows: Sequence[ChildRow]) -> None:
     """Store new children, unless they are stored already. Their ids are made of their parent's.
 
     Raises:
       InstanceExistsError: if somebody has given an instance of his own such an id.
     """
     started_after = messages.last_message(connection)
-    holders = insert_instances_if_absent(connection, [row | {"started_after": started_after} for row in rows])
+    new: list[ChildRow] = [{**row, "started_after": started_after} for row in rows]
+    holders = insert_instances_if_absent(connection, new)
     for row in rows:
         if holders[row["instance_id"]].parent_id != row["parent_id"]:
             raise InstanceExistsError(row["instance_id"], "another parent, or none")
@@ -59,7 +62,7 @@ def start_children(connection: Connection, rows: Sequence[dict[str, Any]]) -> No
 
 
 def start_named_child(
-    connection: Connection, row: dict[str, Any], entry: dict[str, Any], started: dict[str, Any]
+    connection: Connection, row: ChildRow, entry: EntryRow, started: dict[str, Any]
 ) -> dict[str, Any]:
     """Store a child under an id of the user's own, and record what became of that: it may be taken.
 
@@ -68,7 +71,7 @@ def start_named_child(
 
     Returns what the entry says.
     """
-    new = row | {"started_after": messages.last_message(connection)}
+    new: ChildRow = {**row, "started_after": messages.last_message(connection)}
     holder = insert_instances_if_absent(connection, [new])[row["instance_id"]]
     refused = None
     if (conflict := conflict_with(row, holder)) is not None:
@@ -76,7 +79,7 @@ def start_named_child(
     elif holder.parent_id != row["parent_id"]:
         refused = "another parent, or none"
     payload = started | {"refused": refused}
-    insert_entries(connection, [entry | {"payload": dumps(payload)}])
+    insert_entries(connection, [{**entry, "payload": dumps(payload)}])
     notify_workers(connection)
     return payload
 
@@ -99,7 +102,7 @@ def note_ends(
     query = waiting.open_waits_of_all.where(
         waits.c.channel.in_(sorted(set(ended.values()))), waits.c.mode == FamilyMode.CHILD
     )
-    for row in connection.execute(query):
+    for row in fetch_all(connection, StoredWait, query):
         if me is not None and row.owner == me:
             mine.append(waiting.to_wait(row))
         else:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import NamedTuple
 
-from sqlalchemy import BigInteger, Connection, Row, and_, bindparam, func, or_, select, update
+from sqlalchemy import BigInteger, Connection, and_, bindparam, func, or_, select, update
 
 from ..._tasks.fast_frozen import frozen
 from ...clock import Microseconds
 from ...model import Status
 from .incompatible import MAY_RUN
 from .instances import JournalEntry, load_journals
+from .rows import fetch_all
 from .tables import history, instances
 from .waits import MatchResult, look, stored_waits
 
@@ -62,6 +63,22 @@ class TakenUp:
     """Its journal, unless that is large, or in memory."""
     waits: Sequence[MatchResult] = ()
     """What it waits for from outside, and what there is."""
+
+
+class _Due(NamedTuple):
+    instance_id: str
+    workflow: str
+    status: str
+    input: str
+    created_at: Microseconds
+    recoveries: int
+    cancel_requested: str | None
+    started_after: int
+    origin: str | None
+    parent_id: str | None
+    due_at: Microseconds
+    trace: str | None
+    owner: str | None
 
 
 _claim_columns = (
@@ -134,10 +151,10 @@ def claim_due(
         suspect first, so that one that takes its process down with it does so alone.
     """
     values = {"me": me, "until": now + ahead, "workflows": workflows, "most": limit + 1}
-    rows = list(connection.execute(_due_at_all, values))
+    rows = fetch_all(connection, _Due, _due_at_all, values)
     if len(rows) > limit:  # there may be more: then the ones to take have to be chosen
         values["most"] = limit
-        rows = [row for query in (_mine, _calm, _suspect) for row in connection.execute(query, values)]
+        rows = [row for query in (_mine, _calm, _suspect) for row in fetch_all(connection, _Due, query, values)]
     mine = [row for row in rows if row.owner == me]
     calm = [row for row in rows if row.owner is None and row.recoveries <= 1]
     suspect = sorted((row for row in rows if row.owner is None and row.recoveries > 1), key=_suspicion)[:1]
@@ -154,17 +171,29 @@ def claim_due(
     return claims
 
 
-def _to_claim(row: Row[*tuple[Any, ...]], me: str) -> Claim:
-    values = dict(row._mapping)
-    was_mine = values.pop("owner") == me
-    return Claim(**values | {"status": Status(row.status)}, was_mine=was_mine)
+def _to_claim(row: _Due, me: str) -> Claim:
+    return Claim(
+        row.instance_id,
+        row.workflow,
+        Status(row.status),
+        row.input,
+        row.created_at,
+        row.recoveries,
+        row.cancel_requested,
+        row.started_after,
+        row.origin,
+        row.parent_id,
+        row.owner == me,
+        row.due_at,
+        row.trace,
+    )
 
 
 def _claimed_status(status: Status) -> Status:
     return Status.COMPENSATING if status is Status.COMPENSATING else Status.RUNNING
 
 
-def _suspicion(row: Row[*tuple[Any, ...]]) -> tuple[int, Microseconds]:
+def _suspicion(row: _Due) -> tuple[int, Microseconds]:
     return row.recoveries, row.due_at
 
 

@@ -6,6 +6,8 @@ is stuck only when no live worker has a version that has not been tried.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from attrs import frozen
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, or_, select, update
 
@@ -14,6 +16,7 @@ from ...clock import Microseconds
 from ...model import ErrorInfo, Status
 from ..dialects import insert_if_absent, notify_workers
 from .instances import error_text
+from .rows import IncompatibleRow, fetch_all
 from .tables import instances, misfits, workers
 
 
@@ -42,7 +45,12 @@ def give_up(connection: Connection, me: str, instance_id: str, error: ErrorInfo,
     It is pending, for other workers, or stuck.
     """
     version = connection.execute(select(workers.c.version).where(workers.c.worker_id == me)).scalar() or ""
-    row = {"instance_id": instance_id, "version": version, "error": error_text(error), "found_at": now}
+    row: IncompatibleRow = {
+        "instance_id": instance_id,
+        "version": version,
+        "error": error_text(error),
+        "found_at": now,
+    }
     connection.execute(insert_if_absent(misfits), row)
     free = {"status": Status.PENDING, "owner": None, "wake_at": now, "recoveries": 0, "updated_at": now}
     connection.execute(update(instances).where(instances.c.instance_id == instance_id).values(free))
@@ -64,6 +72,14 @@ def sweep(connection: Connection, now: Microseconds) -> list[Parked]:
     return _park(connection, now)
 
 
+class _Hopeless(NamedTuple):
+    instance_id: str
+    workflow: str
+    created_at: Microseconds
+    trace: str | None
+    error: str
+
+
 def _park(connection: Connection, now: Microseconds, *which: ColumnElement[bool]) -> list[Parked]:
     untried = select(workers.c.worker_id).where(
         ~select(_tried.c.version)
@@ -83,12 +99,15 @@ def _park(connection: Connection, now: Microseconds, *which: ColumnElement[bool]
         .order_by(misfits.c.found_at)
     )
     parked = []
-    for row in {row.instance_id: row for row in connection.execute(hopeless)}.values():  # of each the last error
+    last_errors = {row.instance_id: row for row in fetch_all(connection, _Hopeless, hopeless)}
+    for row in last_errors.values():
         stuck = {"status": Status.STUCK, "wake_at": None, "error": row.error, "updated_at": now}
         still = instances.c.instance_id == row.instance_id, instances.c.owner.is_(None)
         parking = update(instances).where(*still, instances.c.status == Status.PENDING).values(stuck)
         if connection.execute(parking).rowcount:
-            parked.append(Parked(*row[:4], ErrorInfo(**loads(row.error))))
+            parked.append(
+                Parked(row.instance_id, row.workflow, row.created_at, row.trace, ErrorInfo(**loads(row.error)))
+            )
     return parked
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from attrs import asdict
 from sqlalchemy import (
@@ -11,7 +11,6 @@ from sqlalchemy import (
     Boolean,
     ColumnElement,
     Connection,
-    Row,
     Select,
     Update,
     bindparam,
@@ -31,6 +30,17 @@ from ...errors import InstanceExistsError
 from ...model import Entry, ErrorInfo, Instance, Kind, Status
 from ..dialects import UpdateMany, insert_if_absent, notify_workers
 from .chains import WITH_ID, last_of
+from .rows import (
+    ClosingRow,
+    EntryRow,
+    InstanceRow,
+    R,
+    StatusUpdate,
+    StoredEntry,
+    StoredInstance,
+    fetch_all,
+    fetch_first,
+)
 from .tables import history, history_archive, instances, misfits
 
 IN_LIST = 500
@@ -121,6 +131,23 @@ CLOSING: dict[str, TypeEngine[Any]] = _common | {"output_": instances.c.output.t
 _close_all = UpdateMany(closing, **CLOSING)
 _change_all = UpdateMany(_change, **_common, wake=BigInteger(), settled=Boolean())
 
+
+class Holder(NamedTuple):
+    """The instance that holds an id."""
+
+    instance_id: str
+    workflow: str
+    input: str
+    owner: str | None
+    created_at: Microseconds
+    parent_id: str | None
+
+
+class _CancelRequest(NamedTuple):
+    instance_id: str
+    cancel_requested: str
+
+
 _holders = select(
     instances.c.instance_id,
     instances.c.workflow,
@@ -134,23 +161,24 @@ _cancel_requests = select(instances.c.instance_id, instances.c.cancel_requested)
 )
 
 
-def insert_instances(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+def insert_instances(connection: Connection, rows: Sequence[InstanceRow]) -> None:
     """Store new instances. Their ids must be new."""
     connection.execute(_insert_instance, rows)
 
 
-def insert_instances_if_absent(connection: Connection, rows: Sequence[dict[str, Any]]) -> dict[str, Row[Any]]:
+def insert_instances_if_absent(connection: Connection, rows: Sequence[InstanceRow]) -> dict[str, Holder]:
     """Store new instances, except those whose id is taken. Returns the rows that now hold those ids."""
     connection.execute(_insert_instance_if_absent, rows)
-    return {row.instance_id: row for row in _by_id(connection, _holders, [row["instance_id"] for row in rows])}
+    ids = [row["instance_id"] for row in rows]
+    return {row.instance_id: row for row in _by_id(connection, Holder, _holders, ids)}
 
 
-def insert_entries(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+def insert_entries(connection: Connection, rows: Sequence[EntryRow]) -> None:
     """Store journal entries. A key that is taken is an error: an instance has one writer."""
     connection.execute(_insert_entry, rows)
 
 
-def close_instances(connection: Connection, rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+def close_instances(connection: Connection, rows: Sequence[ClosingRow]) -> dict[str, str]:
     """Set the status that the end of their workflow function means, except where a cancel request came first.
 
     Returns those requests: the reason, as JSON text, by instance id.
@@ -162,11 +190,11 @@ def close_instances(connection: Connection, rows: Sequence[dict[str, Any]]) -> d
 
 def cancel_requests(connection: Connection, instance_ids: Sequence[str]) -> dict[str, str]:
     """The cancel requests that were accepted: the reason, as JSON text, by instance id."""
-    found = _by_id(connection, _cancel_requests, instance_ids)
+    found = _by_id(connection, _CancelRequest, _cancel_requests, instance_ids)
     return {row.instance_id: row.cancel_requested for row in found}
 
 
-def start_instance(connection: Connection, row: dict[str, Any]) -> None:
+def start_instance(connection: Connection, row: InstanceRow) -> None:
     """Store one new instance, or find it stored already.
 
     Raises:
@@ -177,7 +205,7 @@ def start_instance(connection: Connection, row: dict[str, Any]) -> None:
         raise conflict
 
 
-def conflict_with(row: dict[str, Any], found: Row[Any]) -> InstanceExistsError | None:
+def conflict_with(row: InstanceRow, found: Holder) -> InstanceExistsError | None:
     """Why a new instance is not the one that is stored under its id; None if it is."""
     if found.workflow != row["workflow"]:
         return InstanceExistsError(row["instance_id"], f"workflow {found.workflow!r}, not {row['workflow']!r}")
@@ -186,7 +214,7 @@ def conflict_with(row: dict[str, Any], found: Row[Any]) -> InstanceExistsError |
     return None
 
 
-def update_instances(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+def update_instances(connection: Connection, rows: Sequence[StatusUpdate]) -> None:
     """Set status, owner, wake-up and finishing time, and the error where one is given.
 
     An actor that comes to say so has made progress, so what its instance outlived no longer counts against it.
@@ -203,10 +231,10 @@ def set_details(connection: Connection, details: Mapping[str, str]) -> None:
 _set_details = update(instances).where(instances.c.instance_id == bindparam("id")).values(details=bindparam("text"))
 
 
-def _by_id(connection: Connection, query: Select[Any], instance_ids: Sequence[str]) -> list[Row[Any]]:
-    found: list[Row[Any]] = []
+def _by_id(connection: Connection, row: type[R], query: Select[Any], instance_ids: Sequence[str]) -> list[R]:
+    found: list[R] = []
     for start in range(0, len(instance_ids), IN_LIST):
-        found += connection.execute(query, {"ids": instance_ids[start : start + IN_LIST]}).all()
+        found += fetch_all(connection, row, query, {"ids": instance_ids[start : start + IN_LIST]})
     return found
 
 
@@ -218,7 +246,7 @@ def new_row(
     *,
     owner: str | None,
     trace: str | None = None,
-) -> dict[str, Any]:
+) -> InstanceRow:
     """A new instance: running at its owner, or pending and due now.
 
     Args:
@@ -247,7 +275,7 @@ def update_row(
     owner: str | None,
     wake_at: Microseconds | None = None,
     error: ErrorInfo | None = None,
-) -> dict[str, Any]:
+) -> StatusUpdate:
     """What :func:`update_instances` takes."""
     return {
         "id": instance_id,
@@ -269,7 +297,7 @@ def closing_row(
     owner: str | None,
     output: str | None,
     error: ErrorInfo | None,
-) -> dict[str, Any]:
+) -> ClosingRow:
     """What :func:`close_instances` takes."""
     return {
         "id": instance_id,
@@ -283,6 +311,17 @@ def closing_row(
 
 
 # -- asking for something ----------------------------------------------------------------------------------------------
+
+
+class _Cancellable(NamedTuple):
+    status: str
+    cancel_requested: str | None
+    owner: str | None
+
+
+_cancellable = select(instances.c.status, instances.c.cancel_requested, instances.c.owner).where(
+    instances.c.instance_id == bindparam("id")
+)
 
 
 def request_cancel(connection: Connection, instance_id: str, reason: str | None, now: Microseconds) -> Cancelled | None:
@@ -300,11 +339,7 @@ def request_cancel(connection: Connection, instance_id: str, reason: str | None,
             )
             .values(cancel_requested=dumps(reason), wake_at=now, updated_at=now)
         ).rowcount
-        row = connection.execute(
-            select(instances.c.status, instances.c.cancel_requested, instances.c.owner).where(
-                instances.c.instance_id == instance_id
-            )
-        ).one_or_none()
+        row = fetch_first(connection, _Cancellable, _cancellable, {"id": instance_id})
         if row is None:
             return None
         if row.status == Status.RECURRED and (last := last_of(connection, instance_id)) is not None:
@@ -315,15 +350,23 @@ def request_cancel(connection: Connection, instance_id: str, reason: str | None,
         return Cancelled(bool(accepted) or row.cancel_requested is not None, Status(row.status))
 
 
+class _Resumable(NamedTuple):
+    status: str
+    error: str | None
+
+
+_resumable = (
+    select(instances.c.status, instances.c.error).where(instances.c.instance_id == bindparam("id")).with_for_update()
+)
+
+
 def resume(connection: Connection, instance_id: str, now: Microseconds) -> bool | None:
     """Set a stuck instance going again, or one that ended with failed compensations. Of a chain that is the last.
 
     Returns whether it was one of these; None if there is no such instance.
     """
     instance_id = last_of(connection, instance_id) or instance_id
-    row = connection.execute(
-        select(instances.c.status, instances.c.error).where(instances.c.instance_id == instance_id).with_for_update()
-    ).one_or_none()
+    row = fetch_first(connection, _Resumable, _resumable, {"id": instance_id})
     if row is None:
         return None
     status = Status(row.status)
@@ -357,7 +400,7 @@ def _function_end(instance_id: str) -> Any:
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 
-def entry_row(instance_id: str, record: JournalEntry) -> dict[str, Any]:
+def entry_row(instance_id: str, record: JournalEntry) -> EntryRow:
     """A record as a row of the table."""
     return {
         "instance_id": instance_id,
@@ -378,6 +421,11 @@ _entries = select(
     history.c.recorded_at,
 )
 _journal = _entries.where(history.c.instance_id == bindparam("id")).order_by(history.c.seq)
+_archived_journal = (
+    select(*history_archive.columns)
+    .where(history_archive.c.instance_id == bindparam("id"))
+    .order_by(history_archive.c.seq)
+)
 _journals = _entries.where(history.c.instance_id.in_(bindparam("ids", expanding=True))).order_by(
     history.c.instance_id, history.c.seq
 )
@@ -385,18 +433,18 @@ _journals = _entries.where(history.c.instance_id.in_(bindparam("ids", expanding=
 
 def load_records(connection: Connection, instance_id: str) -> list[JournalEntry]:
     """The journal of an instance, in order."""
-    return [_to_record(row) for row in connection.execute(_journal, {"id": instance_id})]
+    return [_to_record(row) for row in fetch_all(connection, StoredEntry, _journal, {"id": instance_id})]
 
 
 def load_journals(connection: Connection, instance_ids: Sequence[str]) -> dict[str, list[JournalEntry]]:
     """The journals of several instances, each in order. One without entries is missing."""
     journals: dict[str, list[JournalEntry]] = {}
-    for row in _by_id(connection, _journals, instance_ids):
+    for row in _by_id(connection, StoredEntry, _journals, instance_ids):
         journals.setdefault(row.instance_id, []).append(_to_record(row))
     return journals
 
 
-def _to_record(row: Sequence[Any]) -> JournalEntry:
+def _to_record(row: StoredEntry) -> JournalEntry:
     _, seq, operation_id, kind, payload, recorded_at = row
     return JournalEntry(seq, operation_id, _kinds[kind], None if payload is None else loads(payload), recorded_at)
 
@@ -408,8 +456,8 @@ def load_history(connection: Connection, instance_id: str) -> list[Entry]:
     """The journal of an instance, in order, as users see it. That of one that recurred is in the archive."""
     records = load_records(connection, instance_id)
     if not records:
-        archived = select(*history_archive.columns).where(history_archive.c.instance_id == instance_id)
-        records = [_to_record(row) for row in connection.execute(archived.order_by(history_archive.c.seq))]
+        archived = fetch_all(connection, StoredEntry, _archived_journal, {"id": instance_id})
+        records = [_to_record(row) for row in archived]
     return [Entry(instance_id, r.seq, r.operation_id, r.kind, r.payload, to_datetime(r.recorded_at)) for r in records]
 
 
@@ -419,16 +467,29 @@ def has_entry(connection: Connection, instance_id: str, seq: int) -> bool:
     return connection.execute(found).first() is not None
 
 
+_instance = select(instances).where(instances.c.instance_id == bindparam("id"))
+
+
 def get_instance(connection: Connection, instance_id: str) -> Instance | None:
     """The instance as it is stored now."""
-    row = connection.execute(select(instances).where(instances.c.instance_id == instance_id)).one_or_none()
+    row = fetch_first(connection, StoredInstance, _instance, {"id": instance_id})
     return None if row is None else to_instance(row)
+
+
+class _Ending(NamedTuple):
+    status: str
+    output: str | None
+    error: str | None
+
+
+_ending = select(instances.c.status, instances.c.output, instances.c.error).where(
+    instances.c.instance_id == bindparam("id")
+)
 
 
 def get_ending(connection: Connection, instance_id: str) -> tuple[Status, str | None, ErrorInfo | None] | None:
     """Status, output as JSON text, and error; None if there is no such instance."""
-    columns = (instances.c.status, instances.c.output, instances.c.error)
-    row = connection.execute(select(*columns).where(instances.c.instance_id == instance_id)).one_or_none()
+    row = fetch_first(connection, _Ending, _ending, {"id": instance_id})
     return None if row is None else (Status(row.status), row.output, _to_error(row.error))
 
 
@@ -436,7 +497,7 @@ def _to_error(text: str | None) -> ErrorInfo | None:
     return None if text is None else ErrorInfo(**loads(text))
 
 
-def to_instance(row: Row[Any]) -> Instance:
+def to_instance(row: StoredInstance) -> Instance:
     """A row of the table, as users see it."""
     return Instance(
         instance_id=row.instance_id,

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import NamedTuple
 
 from attrs import define, field
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
-    Row,
     bindparam,
     delete,
     insert,
@@ -34,8 +33,9 @@ from ...clock import Microseconds
 from ...errors import InstanceNotFoundError
 from ...model import ChannelMode
 from ..dialects import insert_if_absent, update_and_get
-from .chains import LASTS
+from .chains import LASTS, WITH_ID
 from .instances import insert_entries
+from .rows import ChannelRow, EntryRow, MessageRow, StoredWait, fetch_all
 from .tables import channels, instances, messages, waits
 from .waits import (
     FamilyMode,
@@ -58,7 +58,7 @@ COUNTER = ""
 class Outgoing:
     """One message on its way to be stored, and what became of it."""
 
-    row: dict[str, Any]
+    row: MessageRow
     must_exist: bool = False
     """Whether to refuse it if the instance that it is for does not exist."""
     is_new: bool = False
@@ -81,7 +81,7 @@ def new_message(
     event_time: Microseconds | None = None,
     sender: str | None = None,
     metadata: str | None = None,
-) -> dict[str, Any]:
+) -> MessageRow:
     """The row of a new message. ``data`` and ``metadata`` are JSON text."""
     return {
         "channel": channel,
@@ -122,7 +122,8 @@ def lock_channels(connection: Connection, names: Iterable[str], now: Microsecond
 
 
 def _insert(connection: Connection, name: str, now: Microseconds) -> None:
-    connection.execute(_insert_channel, {"channel": name, "last": 0, "mode": None, "touched_at": now})
+    row: ChannelRow = {"channel": name, "last": 0, "mode": None, "touched_at": now}
+    connection.execute(_insert_channel, row)
 
 
 def count_messages(connection: Connection, more: int, now: Microseconds) -> int:
@@ -193,8 +194,13 @@ def send_apart(connection: Connection, outgoing: Sequence[Outgoing], now: Micros
 def _known_events(connection: Connection, outgoing: Sequence[Outgoing]) -> set[tuple[str | None, str | None]]:
     """Source and id of those events that were sent before."""
     ids = {one.row["event_id"] for one in outgoing if one.row["event_id"] is not None and not one.is_new}
-    found = (connection.execute(_with_event_ids, {"ids": some}) for some in chunks(ids))
+    found = (fetch_all(connection, _EventKey, _with_event_ids, {"ids": some}) for some in chunks(ids))
     return {(row.source, row.event_id) for rows in found for row in rows}
+
+
+class _EventKey(NamedTuple):
+    source: str | None
+    event_id: str | None
 
 
 _with_event_ids = select(messages.c.source, messages.c.event_id).where(
@@ -207,12 +213,20 @@ def _origins(connection: Connection, outgoing: Sequence[Outgoing]) -> dict[str, 
     ids = {one.row["addressee"] for one in outgoing if one.row["addressee"]}
     origins: dict[str, str] = {}
     for some in chunks(ids):
-        found = select(instances.c.instance_id, instances.c.origin).where(instances.c.instance_id.in_(some))
-        origins |= {row.instance_id: row.origin or row.instance_id for row in connection.execute(found)}
+        found = fetch_all(connection, _Member, _members, {"ids": some})
+        origins |= {row.instance_id: row.origin or row.instance_id for row in found}
     for some in chunks(ids - origins.keys()):  # the first may have been deleted, while the last still runs
-        found = select(instances.c.origin).where(instances.c.origin.in_(some), instances.c.status.in_(LASTS))
-        origins |= {origin: origin for origin in connection.execute(found).scalars()}
+        chains = select(instances.c.origin).where(instances.c.origin.in_(some), instances.c.status.in_(LASTS))
+        origins |= {origin: origin for origin in connection.execute(chains).scalars()}
     return origins
+
+
+class _Member(NamedTuple):
+    instance_id: str
+    origin: str | None
+
+
+_members = select(instances.c.instance_id, instances.c.origin).where(WITH_ID)
 
 
 def _wake_waiting(
@@ -251,18 +265,18 @@ def _wake_waiting(
 
 def _waiting(
     connection: Connection, about: Collection[tuple[str, str | None]], addressees: Collection[str]
-) -> Iterable[Row[Any]]:
+) -> Iterable[StoredWait]:
     """Who waits on these channels, for any subject or one of these; and for what the addressees wait."""
     subjects = list(chunks({subject for _, subject in about if subject is not None}))
-    found: dict[tuple[str, str], Row[Any]] = {}
+    found: dict[tuple[str, str], StoredWait] = {}
     for names in chunks({channel for channel, _ in about}):
         for some in subjects or [[]]:
             query = _for_these_subjects_too if some else _for_any_subject
-            for row in connection.execute(query, {"names": names, "subjects": some}):
+            for row in fetch_all(connection, StoredWait, query, {"names": names, "subjects": some}):
                 found[row.instance_id, row.operation_id] = row
     for some in chunks(addressees):
         for query in (open_waits_of_some, _of_chains):
-            for row in connection.execute(query, {"ids": some}):
+            for row in fetch_all(connection, StoredWait, query, {"ids": some}):
                 found[row.instance_id, row.operation_id] = row
     return found.values()
 
@@ -287,7 +301,7 @@ _take = (
 )
 
 
-def take(connection: Connection, seq: int, entry: dict[str, Any]) -> bool:
+def take(connection: Connection, seq: int, entry: EntryRow) -> bool:
     """Take a message that only one gets, and record that. Returns False if somebody else was first."""
     if not connection.execute(_take, {"number": seq, "taker": entry["instance_id"]}).rowcount:
         return False
@@ -303,13 +317,13 @@ def subscribe(
     Returns the mode that the channel has, and the last message before the subscription. If the mode is another one,
     there is no subscription.
     """
-    row = connection.execute(select(channels.c.mode).where(channels.c.channel == channel)).one()
-    held = mode if row.mode is None else ChannelMode(row.mode)
+    stored = connection.execute(select(channels.c.mode).where(channels.c.channel == channel)).scalar_one()
+    held = mode if stored is None else ChannelMode(stored)
     if held is mode:
-        if row.mode is None:
+        if stored is None:
             connection.execute(update(channels).where(channels.c.channel == channel).values(mode=mode))
         wait = Wait(instance_id, operation_id, channel, None, mode, 0)
-        connection.execute(insert_wait, wait.row | {"is_open": False})
+        connection.execute(insert_wait, {**wait.row, "is_open": False})
     # Whoever sends to the channel waits for us, so what it sends will have a larger number.
     return held, last_message(connection)
 

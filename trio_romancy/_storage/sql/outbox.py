@@ -10,14 +10,13 @@ instance back for all others. If it dies, they are due again then, by themselves
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from attrs import frozen
 from sqlalchemy import (
     ColumnElement,
     Connection,
     Integer,
-    Row,
     Select,
     and_,
     bindparam,
@@ -33,6 +32,7 @@ from sqlalchemy import (
 from ..._data.codec import dumps, loads
 from ...clock import Microseconds, to_datetime
 from ...model import OutboxEvent, OutboxStatus
+from .rows import OutboxRow, StoredEvent, fetch_all, fetch_first
 from .tables import outbox
 
 DEAD = (OutboxStatus.FAILED, OutboxStatus.INVALID, OutboxStatus.EXPIRED)
@@ -102,7 +102,7 @@ def new_row(
     time: Microseconds,
     data_text: str,
     now: Microseconds,
-) -> dict[str, Any]:
+) -> OutboxRow:
     """A new event, to be sent now. What :func:`insert_outbox` takes."""
     return {
         "instance_id": instance_id,
@@ -121,7 +121,7 @@ def new_row(
     }
 
 
-def insert_outbox(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+def insert_outbox(connection: Connection, rows: Sequence[OutboxRow]) -> None:
     """Store new events. A key that is taken is an error: an instance has one writer."""
     if rows:
         connection.execute(insert(outbox), rows)
@@ -159,6 +159,33 @@ def next_due(connection: Connection, now: Microseconds) -> Microseconds | None:
     return connection.execute(select(func.min(outbox.c.due_at)).where(outbox.c.due_at > now)).scalar()
 
 
+class _Number(NamedTuple):
+    seq: int
+    number: int
+
+
+class _Candidate(NamedTuple):
+    seq: int
+    number: int
+    due_at: Microseconds
+    length: int
+
+
+class _ClaimedRow(NamedTuple):
+    instance_id: str
+    seq: int
+    number: int
+    event_id: str
+    source: str
+    type: str
+    subject: str | None
+    time: Microseconds
+    data: str
+    attempts: int
+    created_at: Microseconds
+    claimed_until: Microseconds
+
+
 _pending = and_(outbox.c.instance_id == bindparam("instance"), outbox.c.due_at.is_not(None))
 _first = select(outbox.c.seq, outbox.c.number).where(_pending).order_by(outbox.c.seq, outbox.c.number).limit(1)
 _lock = (
@@ -172,7 +199,7 @@ _lock = (
     .with_for_update(skip_locked=True)
 )
 _run = (
-    select(outbox.c.seq, outbox.c.number, outbox.c.due_at, func.length(outbox.c.data))
+    select(outbox.c.seq, outbox.c.number, outbox.c.due_at, func.length(outbox.c.data).label("length"))
     .where(_pending)
     .order_by(outbox.c.seq, outbox.c.number)
     .limit(_LONGEST_RUN)
@@ -236,22 +263,22 @@ def claim_due(
         if runs == limit:
             break
     taken: dict[str, list[Claimed]] = {}
-    for row in connection.execute(_claimed, {"me": me, "until": until}):
-        taken.setdefault(row.instance_id, []).append(Claimed(*tuple(row)))
+    for row in fetch_all(connection, _ClaimedRow, _claimed, {"me": me, "until": until}):
+        taken.setdefault(row.instance_id, []).append(Claimed(*row))
     return list(taken.values())
 
 
 def _claim_run(connection: Connection, me: str, now: Microseconds, until: Microseconds, instance_id: str) -> bool:
     """Take the first pending events of an instance, unless somebody else does so now."""
     instance = {"instance": instance_id}
-    if (first := connection.execute(_first, instance).first()) is None:
+    if (first := fetch_first(connection, _Number, _first, instance)) is None:
         return False
     key = instance | {"seq_": first.seq, "number_": first.number, "now": now}
     # The lock of the first event is that of the instance. What is skipped is the instance, never the event alone.
     if connection.execute(_lock, key).first() is None:
         return False
-    run = list(_limited(connection.execute(_run, instance), now))
-    if not run or run[0] != tuple(first):
+    run = list(_limited(fetch_all(connection, _Candidate, _run, instance), now))
+    if not run or run[0] != (first.seq, first.number):
         return False
     seq, number = run[-1]
     values = key | {"seq_": seq, "number_": number, "me": me, "until": until}
@@ -262,9 +289,9 @@ def _claim_run(connection: Connection, me: str, now: Microseconds, until: Micros
     return False
 
 
-def _limited(rows: Iterable[Row[Any]], now: Microseconds) -> Iterable[tuple[int, int]]:
+def _limited(rows: Iterable[_Candidate], now: Microseconds) -> Iterable[tuple[int, int]]:
     size = 0
-    for seq, number, due_at, length in map(tuple, rows):
+    for seq, number, due_at, length in rows:
         size += length
         if due_at > now or (size > _LARGEST_RUN and size > length):
             return
@@ -355,11 +382,18 @@ def list_events(
     if instance_id is not None:
         found = found.where(outbox.c.instance_id == instance_id)
     if after is not None:
-        last = connection.execute(select(*order).where(outbox.c.event_id == after).order_by(*order)).first()
+        last = fetch_first(connection, _Order, select(*order).where(outbox.c.event_id == after).order_by(*order))
         if last is None:
             return None
         found = found.where(_behind(order, last))
-    return [_to_event(row) for row in connection.execute(found)]
+    return [_to_event(row) for row in fetch_all(connection, StoredEvent, found)]
+
+
+class _Order(NamedTuple):
+    created_at: Microseconds
+    instance_id: str
+    seq: int
+    number: int
 
 
 def _behind(columns: Sequence[ColumnElement[Any]], values: Sequence[Any]) -> ColumnElement[bool]:
@@ -371,7 +405,7 @@ def _behind(columns: Sequence[ColumnElement[Any]], values: Sequence[Any]) -> Col
     return or_(is_behind, and_(column == literal(value, column.type), _behind(columns, values)))
 
 
-def _to_event(row: Row[Any]) -> OutboxEvent:
+def _to_event(row: StoredEvent) -> OutboxEvent:
     return OutboxEvent(
         event_id=row.event_id,
         instance_id=row.instance_id,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from attrs import frozen
 from sqlalchemy import Column, Connection, delete, func, select
 
 from ...clock import Microseconds
 from ...model import Status
+from .rows import fetch_all
 from .search import Place, newer
 from .tables import history, history_archive, instances, misfits, waits
 
@@ -46,7 +47,8 @@ def purge(
     following = select(instances.c.created_at, instances.c.instance_id).where(instances.c.created_at < before)
     if after is not None:
         following = following.where(newer(after))
-    rows = connection.execute(following.order_by(instances.c.created_at, instances.c.instance_id).limit(among)).all()
+    following = following.order_by(instances.c.created_at, instances.c.instance_id).limit(among)
+    rows = fetch_all(connection, _Candidate, following)
     ended = _ended(connection, statuses, before, [row.instance_id for row in rows])
     entries = _entries(connection, ended)
     chosen: list[str] = []
@@ -66,11 +68,21 @@ def purge(
     return Purged(len(chosen), end)
 
 
+class _Candidate(NamedTuple):
+    created_at: Microseconds
+    instance_id: str
+
+
+class _Ended(NamedTuple):
+    instance_id: str
+    parent_id: str | None
+
+
 def _ended(
     connection: Connection, statuses: Sequence[Status], before: Microseconds, instance_ids: Sequence[str]
 ) -> set[str]:
     """Those that may be deleted. Nobody can resume them until they are."""
-    found = connection.execute(
+    ended = (
         select(instances.c.instance_id, instances.c.parent_id)
         .where(
             instances.c.instance_id.in_(instance_ids),
@@ -79,8 +91,9 @@ def _ended(
         )
         .order_by(instances.c.instance_id)
         .with_for_update()
-    ).all()
-    needed_by = {row.parent_id for row in found} - {None}
+    )
+    found = fetch_all(connection, _Ended, ended)
+    needed_by = {row.parent_id for row in found if row.parent_id is not None}
     parents = _unfinished(connection, instances.c.instance_id, needed_by)
     chains = _unfinished(connection, instances.c.origin, {row.instance_id for row in found})
     return {row.instance_id for row in found if row.parent_id not in parents and row.instance_id not in chains}

@@ -9,10 +9,10 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from attrs import frozen
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, literal, or_, select, union_all
+from sqlalchemy import ColumnElement, Connection, Select, and_, literal, or_, select, union_all
 
 from ..._data.conditions import Condition
 from ..._data.ids import is_id
@@ -22,6 +22,7 @@ from ...model import Instance, Status
 from ..dialects import contains
 from ..input_index import UNREADABLE, indexed, indexed_key, key_of
 from .instances import to_instance
+from .rows import StoredInstance, fetch_all, fetch_first
 from .tables import instances
 
 Place = tuple[Microseconds, str]
@@ -68,13 +69,13 @@ def look(connection: Connection, sought: Sought, after: Place | None, among: int
     filters = _filters(sought, leading)
     end = None
     if filters:
-        last = connection.execute(_newest(_place, ranges, [], most=1, skip=among - 1)).first()
+        last = fetch_first(connection, _Placed, _newest(_place, ranges, [], most=1, skip=among - 1))
         if last is not None:
             end = _place_of(last)
             filters.append(_not_older(end))
     # Some of what the database finds may not match: that is not to take a query for each.
     wanted = max(most, _CANDIDATES) if sought.conditions else most
-    rows = connection.execute(_newest([instances], ranges, filters, most=wanted)).all()
+    rows = fetch_all(connection, StoredInstance, _newest([instances], ranges, filters, most=wanted))
     if len(rows) == wanted:
         end = _place_of(rows[-1])
     found: list[Instance] = []
@@ -137,7 +138,12 @@ def _filters(sought: Sought, leading: Condition | None) -> list[ColumnElement[bo
     return filters
 
 
-def _place_of(row: Row[Any]) -> Place:
+class _Placed(NamedTuple):
+    created_at: Microseconds
+    instance_id: str
+
+
+def _place_of(row: _Placed | StoredInstance) -> Place:
     return row.created_at, row.instance_id
 
 

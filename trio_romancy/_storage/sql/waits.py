@@ -14,7 +14,6 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
-    Row,
     Select,
     bindparam,
     case,
@@ -32,6 +31,7 @@ from ...model import ChannelMode, Status
 from ..dialects import notify_workers
 from .chains import LATER, NOW, WITH_ID, end_of
 from .instances import IN_LIST
+from .rows import StoredMessage, StoredWait, WaitRow, fetch_all
 from .tables import instances, messages, waits
 
 _A_FEW = 10
@@ -65,7 +65,7 @@ class Wait:
     """The first of the chain that the instance belongs to; None: it is the first itself."""
 
     @property
-    def row(self) -> dict[str, Any]:
+    def row(self) -> WaitRow:
         """As it is stored."""
         return {
             "instance_id": self.instance_id,
@@ -117,7 +117,7 @@ _of_some = waits.c.instance_id.in_(bindparam("ids", expanding=True))
 open_waits_of_some = open_waits_of_all.where(_of_some)
 
 
-def to_wait(row: Row[Any]) -> Wait:
+def to_wait(row: StoredWait) -> Wait:
     """A row of :data:`open_waits_of_all`."""
     mode = None if row.mode is None else _modes[row.mode]
     return Wait(row.instance_id, row.operation_id, row.channel, row.subject, mode, row.after, row.origin)
@@ -174,7 +174,7 @@ def forget_waits(connection: Connection, instance_ids: Collection[str]) -> None:
 
 def stored_waits(connection: Connection, instance_ids: Collection[str]) -> list[Wait]:
     """The waits of these instances."""
-    found = (connection.execute(open_waits_of_some, {"ids": some}) for some in chunks(instance_ids))
+    found = (fetch_all(connection, StoredWait, open_waits_of_some, {"ids": some}) for some in chunks(instance_ids))
     return [to_wait(row) for rows in found for row in rows]
 
 
@@ -235,13 +235,13 @@ def find(connection: Connection, wait: Wait, most: int) -> list[Match]:
         query = _events
     else:
         query, values["subject_"] = _events_about, wait.subject
-    return [_to_found(row) for row in connection.execute(query, values)]
+    return [_to_found(row) for row in fetch_all(connection, StoredMessage, query, values)]
 
 
 def _find_end(connection: Connection, child: str) -> list[Match]:
     """The end of a child, as if it were a message."""
     row = end_of(connection, child)
-    if row is None or not Status(row.status).is_final:
+    if row is None or row.finished_at is None or not Status(row.status).is_final:
         return []
     output, error = row.output or "null", row.error or "null"
     about = dumps({"seq": 1, "child": child, "workflow": row.workflow, "status": row.status})
@@ -253,7 +253,7 @@ def find_all(connection: Connection, looks: Sequence[tuple[Wait, int]]) -> list[
     return [find(connection, wait, most) for wait, most in looks]
 
 
-def _to_found(row: Row[Any]) -> Match:
+def _to_found(row: StoredMessage) -> Match:
     about: dict[str, Any] = {"seq": row.seq, "sent_at": row.sent_at, "sender": row.sender}
     if row.source is not None:
         event = {"id": row.event_id, "source": row.source, "subject": row.subject, "time": row.event_time}

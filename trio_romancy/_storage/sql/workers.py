@@ -11,15 +11,16 @@ import os
 import platform
 import secrets
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from attrs import asdict, frozen
-from sqlalchemy import Connection, Row, bindparam, delete, func, select, update
+from sqlalchemy import Connection, bindparam, delete, func, select, update
 
 from ...clock import Microseconds, to_datetime
 from ...errors import LeaseLostError
 from ...model import WorkerInfo
 from ..dialects import insert_if_absent, notify_workers
+from .rows import StoredWorker, WorkerRow, fetch_all, fetch_first
 from .tables import instances, workers
 
 
@@ -116,12 +117,21 @@ def join(
     Returns None, and does nothing, while another live process holds it.
     """
     locked = select(workers).where(workers.c.worker_id == worker_id).with_for_update()
-    row = connection.execute(locked).one_or_none()
+    row = fetch_first(connection, StoredWorker, locked)
     if row is None:
         # An epoch that no ended lease of this worker id has had: it grows with time.
-        new = {"worker_id": worker_id, "epoch": now, "batch": 0, "expires_at": expires_at, "joined_at": now}
-        connection.execute(insert_if_absent(workers), new | {"process": _process_text(process), "version": version})
-        row = connection.execute(locked).one()
+        new: WorkerRow = {
+            "worker_id": worker_id,
+            "epoch": now,
+            "batch": 0,
+            "expires_at": expires_at,
+            "joined_at": now,
+            "process": _process_text(process),
+            "version": version,
+        }
+        connection.execute(insert_if_absent(workers), new)
+        row = fetch_first(connection, StoredWorker, locked)
+        assert row is not None
         if _process(row) == process:
             return Lease(worker_id, now)
     holder = _process(row)
@@ -135,7 +145,7 @@ def join(
 
 def next_expiry(connection: Connection, me: str, now: Microseconds) -> Microseconds | None:
     """When the first lease of another worker expires; at once, if that worker's process is gone. None: nobody's."""
-    others = connection.execute(select(workers).where(workers.c.worker_id != me)).all()
+    others = fetch_all(connection, StoredWorker, select(workers).where(workers.c.worker_id != me))
     return min((now if is_dead(_process(row)) else row.expires_at for row in others), default=None)
 
 
@@ -147,7 +157,7 @@ def end_dead_leases(connection: Connection, me: str, now: Microseconds) -> list[
     ended = []
     # One that is locked is in the midst of a batch, or its process stands still there: then the server ends that first.
     others = select(workers).where(workers.c.worker_id != me).with_for_update(skip_locked=True)
-    for row in connection.execute(others).all():
+    for row in fetch_all(connection, StoredWorker, others):
         is_gone = is_dead(_process(row))
         lease = Lease(row.worker_id, row.epoch)
         # A worker may be late, and prolong it just now.
@@ -160,12 +170,17 @@ def end_dead_leases(connection: Connection, me: str, now: Microseconds) -> list[
 def list_workers(connection: Connection, now: Microseconds) -> list[WorkerInfo]:
     """All that have a lease, also one that nobody has ended yet. In the order of their ids."""
     owned = select(instances.c.owner, func.count().label("number")).where(instances.c.owner.is_not(None))
-    counts = {row.owner: row.number for row in connection.execute(owned.group_by(instances.c.owner))}
-    rows = connection.execute(select(workers).order_by(workers.c.worker_id)).all()
+    counts = {row.owner: row.number for row in fetch_all(connection, _Owned, owned.group_by(instances.c.owner))}
+    rows = fetch_all(connection, StoredWorker, select(workers).order_by(workers.c.worker_id))
     return [_info(row, now, counts.get(row.worker_id, 0)) for row in rows]
 
 
-def _info(row: Row[Any], now: Microseconds, owned: int) -> WorkerInfo:
+class _Owned(NamedTuple):
+    owner: str
+    number: int
+
+
+def _info(row: StoredWorker, now: Microseconds, owned: int) -> WorkerInfo:
     process = _process(row)
     return WorkerInfo(
         worker_id=row.worker_id,
@@ -238,7 +253,7 @@ def _set_free(connection: Connection, worker_id: str, now: Microseconds, *, died
     notify_workers(connection)
 
 
-def _process(row: Row[Any]) -> Process:
+def _process(row: StoredWorker) -> Process:
     return Process(**json.loads(row.process))
 
 
