@@ -1,4 +1,7 @@
-"""What users write is checked by their type checker: mypy accepts the right calls and refuses each wrong one."""
+"""What users write is checked by their type checker: mypy accepts the right calls and refuses each wrong one.
+
+So is what the library writes itself: mypy refuses a column that a row does not have.
+"""
 
 from __future__ import annotations
 
@@ -38,11 +41,15 @@ def test_right_calls_have_no_type_errors(errors: Errors) -> None:
     assert errors["right.py"] == {}
 
 
-def test_wrong_calls_are_the_only_lines_with_errors(errors: Errors) -> None:
-    assert sorted(errors["wrong.py"]) == sorted(_expected("wrong.py"))
+WRONG = ("wrong.py", "wrong_columns.py")
 
 
-@pytest.mark.parametrize("line", _expected("wrong.py"), ids=lambda line: f"line {line}")
-def test_a_wrong_call_gets_the_one_error_that_it_deserves(errors: Errors, line: int) -> None:
-    (message,) = errors["wrong.py"].get(line, ["no error"])
-    assert _expected("wrong.py")[line] in message
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_lines_are_the_only_ones_with_errors(errors: Errors, name: str) -> None:
+    assert sorted(errors[name]) == sorted(_expected(name))
+
+
+@pytest.mark.parametrize(("name", "line"), [(name, line) for name in WRONG for line in _expected(name)])
+def test_a_wrong_line_gets_the_one_error_that_it_deserves(errors: Errors, name: str, line: int) -> None:
+    (message,) = errors[name].get(line, ["no error"])
+    assert _expected(name)[line] in message

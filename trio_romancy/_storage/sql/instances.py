@@ -126,10 +126,12 @@ _common: dict[str, TypeEngine[Any]] = {
     "finished": BigInteger(),
 }
 CLOSING: dict[str, TypeEngine[Any]] = _common | {"output_": instances.c.output.type}
-"""What is needed to close an instance, and its types."""
+"""Parameters of :func:`closing`, and their types."""
+CHANGING: dict[str, TypeEngine[Any]] = _common | {"wake": BigInteger(), "settled": Boolean()}
+"""Parameters of the change of an instance's status, and their types."""
 
 _close_all = UpdateMany(closing, **CLOSING)
-_change_all = UpdateMany(_change, **_common, wake=BigInteger(), settled=Boolean())
+_change_all = UpdateMany(_change, **CHANGING)
 
 
 class Holder(NamedTuple):
