@@ -1,0 +1,172 @@
+"""What is written to the journal is read back the same, and what cannot be read is told by one error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trio_romancy import ChannelMode, ErrorInfo, InvalidDataError, Kind, Status
+from trio_romancy._data import journal_format as journal
+from trio_romancy._data.codec import dumps, loads
+from trio_romancy._data.journal_format import Payload
+
+text = st.text(max_size=20)
+number = st.integers(0, 2**53)
+optional = st.none() | text
+data = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
+    max_leaves=8,
+)
+named = st.dictionaries(text, data, max_size=3)
+verdict = st.sampled_from(["", "exhausted", "terminal", "gave_up"])
+failure = {"error_type": text, "message": text, "traceback": text, "attempts": number, "verdict": verdict}
+event = st.builds(journal.EventAttributes, id=text, source=text, subject=optional, time=st.none() | number)
+received = {"seq": number, "sent_at": number, "sender": optional, "metadata": st.none() | named, "data": data}
+error = st.builds(
+    ErrorInfo, error_type=text, message=text, traceback=text, uncompensated=st.lists(text, max_size=2).map(list)
+)
+plan = st.builds(journal.PlannedCompensation, name=text, takes_result=st.booleans(), arguments=named)
+mode_and_seq = st.tuples(st.sampled_from(ChannelMode).map(str), number)
+
+outcomes: dict[Kind, st.SearchStrategy[Any]] = {
+    Kind.ACTIVITY_COMPLETED: st.builds(journal.ActivityCompleted, result=data, compensation=st.none() | plan),
+    Kind.ACTIVITY_FAILED: st.builds(journal.ActivityFailed, **failure),
+    Kind.ACTIVITY_CANCELLED: st.builds(journal.ActivityCancelled),
+    Kind.ATTEMPT_FAILED: st.builds(journal.AttemptFailed, **failure),
+    Kind.TIMER_FIRED: st.builds(journal.TimerFired),
+    Kind.TIMEOUT_FIRED: st.builds(journal.TimeoutFired),
+    Kind.EVENT_RECEIVED: st.builds(journal.EventReceived, event=event, **received),
+    Kind.MESSAGE_RECEIVED: st.builds(journal.MessageReceived, event=st.none() | event, **received),
+    Kind.WAIT_TIMED_OUT: st.builds(journal.WaitTimedOut),
+    Kind.PUBLISHED: st.builds(journal.Published, channel=text, to=optional),
+    Kind.SUBSCRIBED: st.builds(journal.Subscribed, channel=text, mode=st.sampled_from(ChannelMode), after=number),
+    Kind.UNSUBSCRIBED: st.builds(journal.Unsubscribed, channel=text),
+    Kind.CHILD_STARTED: st.builds(journal.ChildStarted, child=text, workflow=text)
+    | st.builds(journal.ChildStarted.named, child=text, workflow=text, refused=optional),
+    Kind.CHILD_ENDED: st.builds(
+        journal.ChildEnded,
+        child=text,
+        workflow=text,
+        status=st.sampled_from(Status),
+        output=data,
+        error=st.none() | error,
+    ),
+    Kind.CANCEL_REQUESTED: st.builds(journal.CancelRequested, reason=optional, running=st.lists(text, max_size=3)),
+    Kind.WORKFLOW_COMPLETED: st.builds(journal.WorkflowCompleted),
+    Kind.WORKFLOW_FAILED: st.builds(journal.WorkflowFailed, **failure),
+    Kind.WORKFLOW_CANCELLED: st.builds(journal.WorkflowCancelled, reason=optional),
+    Kind.WORKFLOW_RECURRED: st.builds(journal.WorkflowRecurred, next=text),
+    Kind.CONTINUED: st.builds(
+        journal.CarryOver,
+        received=st.lists(st.tuples(text, optional, number), max_size=3),
+        consumed=st.dictionaries(text, st.lists(number, max_size=3), max_size=3),
+        subscriptions=st.dictionaries(text, mode_and_seq, max_size=3),
+        left=st.dictionaries(text, number, max_size=3),
+    ),
+    Kind.ROLLBACK_REQUESTED: st.builds(journal.RollbackRequested, reason=optional),
+    Kind.COMPENSATION_COMPLETED: st.builds(journal.CompensationCompleted),
+    Kind.COMPENSATION_FAILED: st.builds(journal.CompensationFailed, **failure),
+    Kind.PATCHED: st.builds(journal.Patched),
+    Kind.RETRIED: st.builds(journal.Retried),
+    Kind.RESUMED: st.builds(journal.Resumed),
+}
+kept = st.one_of(*outcomes.values()).map(lambda payload: journal.Kept(payload.KIND, payload))
+payloads = outcomes | {Kind.KEPT: kept}
+
+
+def test_each_kind_has_a_class_of_its_own() -> None:
+    assert set(journal.CLASSES) == set(Kind) == set(payloads)
+    assert len(set(journal.CLASSES.values())) == len(Kind)
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_what_is_written_is_read_back(kind: Kind) -> None:
+    @given(payloads[kind])
+    def test(payload: Payload) -> None:
+        text = payload.to_text()
+        assert type(payload) is journal.CLASSES[kind]
+        assert text.isascii()
+        assert not hasattr(payload, "__dict__")  # an actor holds as many as its journal has entries
+        assert journal.from_text(kind, text) == payload
+        assert journal.from_data(kind, loads(text)).to_text() == text
+        assert dumps(loads(text)) == text  # compact, like all JSON in the database
+
+    test()
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_what_is_of_another_form_is_told_by_one_error(kind: Kind) -> None:
+    @given(data)
+    def test(raw: Any) -> None:
+        try:
+            read = journal.from_data(kind, raw)
+        except InvalidDataError as error:
+            assert str(kind) in str(error)
+        else:
+            assert type(read) is journal.CLASSES[kind]
+
+    test()
+    with pytest.raises(InvalidDataError, match=f"{kind!s} is not JSON"):
+        journal.from_text(kind, "{")
+
+
+@given(st.one_of(*payloads.values()), st.text(alphabet="xyz", min_size=1, max_size=3))
+def test_a_key_of_a_later_version_is_passed_over(payload: Payload, key: str) -> None:
+    raw = loads(payload.to_text())
+    if isinstance(raw, dict):
+        assert journal.from_data(payload.KIND, raw | {key: "new"}) == payload
+
+
+def test_a_column_without_text_is_read_like_null() -> None:
+    assert journal.from_text(Kind.TIMER_FIRED, None) == journal.TimerFired()
+
+
+# -- texts that hold other texts ---------------------------------------------------------------------------------------
+
+
+@given(data, st.none() | plan)
+def test_the_text_of_a_result_is_put_in_as_it_is(result: Any, plan: journal.PlannedCompensation | None) -> None:
+    spliced = journal.ActivityCompleted.text(dumps(result), None if plan is None else plan.to_text())
+    assert spliced == journal.ActivityCompleted(result, plan).to_text()
+
+
+@given(text, st.dictionaries(text, data, max_size=3), st.booleans())
+def test_the_texts_of_arguments_are_put_in_as_they_are(name: str, arguments: dict[str, Any], takes: bool) -> None:
+    texts = {argument: dumps(value) for argument, value in arguments.items()}
+    plan = journal.PlannedCompensation(name, takes, arguments)
+    assert journal.PlannedCompensation.text(name, texts, takes_result=takes) == plan.to_text()
+    assert plan.arguments_with(7) == arguments | ({"result": 7} if takes else {})
+
+
+@given(st.none() | event, st.none() | named, data)
+def test_the_texts_of_a_message_are_put_in_as_they_are(
+    event: journal.EventAttributes | None, metadata: dict[str, Any] | None, data: Any
+) -> None:
+    spliced = journal.received_text(1, 2, "me", event, None if metadata is None else dumps(metadata), dumps(data))
+    assert spliced == journal.MessageReceived(1, 2, "me", event, metadata, data).to_text()
+    if event is not None:
+        assert spliced == journal.EventReceived(1, 2, "me", event, metadata, data).to_text()
+
+
+@given(text, st.sampled_from(Status), data, st.none() | error)
+def test_the_texts_of_an_end_are_put_in_as_they_are(
+    child: str, status: Status, output: Any, error: ErrorInfo | None
+) -> None:
+    ended = journal.ChildEnded(child, "workflow", status, output, error)
+    texts = loads(ended.to_text())
+    error_text = None if error is None else dumps(texts["error"])
+    assert journal.ChildEnded.text(child, "workflow", status, dumps(output), error_text) == ended.to_text()
+
+
+@given(optional, st.lists(text, max_size=3))
+def test_the_text_of_a_reason_is_put_in_as_it_is(reason: str | None, running: list[str]) -> None:
+    assert journal.CancelRequested.text(dumps(reason), running) == journal.CancelRequested(reason, running).to_text()
+
+
+@given(st.one_of(*outcomes.values()))
+def test_the_text_of_a_kept_outcome_is_put_in_as_it_is(payload: Payload) -> None:
+    assert journal.Kept.text(payload.KIND, payload.to_text()) == journal.Kept(payload.KIND, payload).to_text()

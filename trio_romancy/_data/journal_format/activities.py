@@ -1,0 +1,129 @@
+"""Entries of activities, of their compensations, and of timers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self, final
+
+from ..._tasks.fast_frozen import frozen
+from ...model import Kind
+from ..codec import dumps
+from .plain import Plain
+
+
+@final
+@frozen
+class PlannedCompensation:
+    """How to compensate one completed activity. Recorded with its result, so that a rollback needs no other source."""
+
+    name: str
+    """Name of the compensation."""
+    takes_result: bool
+    """Whether it takes the activity's result, as its argument ``result``."""
+    arguments: Mapping[str, Any]
+    """The other arguments by name, as plain JSON data."""
+
+    @classmethod
+    def from_data(cls, data: Any) -> Self:
+        """Return the plan that this plain JSON data stands for."""
+        return cls(data["name"], data["takes_result"], data["arguments"])
+
+    @staticmethod
+    def text(name: str, arguments: Mapping[str, str], *, takes_result: bool) -> str:
+        """Return the JSON text of a plan.
+
+        Args:
+          arguments: JSON text by name.
+        """
+        texts = ",".join([f"{dumps(argument)}:{text}" for argument, text in arguments.items()])
+        flag = "true" if takes_result else "false"
+        return f'{{"name":{dumps(name)},"takes_result":{flag},"arguments":{{{texts}}}}}'
+
+    def to_text(self) -> str:
+        """Return the JSON text of this plan."""
+        texts = {name: dumps(value) for name, value in self.arguments.items()}
+        return self.text(self.name, texts, takes_result=self.takes_result)
+
+    def arguments_with(self, result: Any) -> dict[str, Any]:
+        """Return all arguments of the compensation, as plain JSON data.
+
+        Args:
+          result: of the activity, as plain JSON data.
+        """
+        arguments = dict(self.arguments)
+        if self.takes_result:
+            arguments["result"] = result
+        return arguments
+
+
+@final
+@frozen
+class ActivityCompleted:
+    """An activity completed."""
+
+    KIND: ClassVar[Kind] = Kind.ACTIVITY_COMPLETED
+
+    result: Any
+    """What the activity returned, as plain JSON data."""
+    compensation: PlannedCompensation | None = None
+    """How to compensate it: an object of ``name``, ``takes_result`` and ``arguments``. Missing if it needs none."""
+
+    @classmethod
+    def from_data(cls, data: Any) -> Self:
+        """Return the entry that this plain JSON data stands for."""
+        compensation = data.get("compensation")
+        if compensation is None:
+            return cls(data["result"])
+        return cls(data["result"], PlannedCompensation.from_data(compensation))
+
+    @staticmethod
+    def text(result: str, compensation: str | None = None) -> str:
+        """Return the payload that holds these JSON texts: no result is parsed to be written."""
+        if compensation is None:
+            return f'{{"result":{result}}}'
+        return f'{{"result":{result},"compensation":{compensation}}}'
+
+    def to_text(self) -> str:
+        """Return the payload as it is stored: JSON text."""
+        return self.text(dumps(self.result), None if self.compensation is None else self.compensation.to_text())
+
+
+@final
+@frozen
+class ActivityCancelled(Plain):
+    """A cancellable activity was torn down."""
+
+    KIND: ClassVar[Kind] = Kind.ACTIVITY_CANCELLED
+
+
+@final
+@frozen
+class CompensationCompleted:
+    """A compensation completed, or a child was rolled back."""
+
+    KIND: ClassVar[Kind] = Kind.COMPENSATION_COMPLETED
+
+    @classmethod
+    def from_data(cls, data: Any) -> Self:
+        """Return the entry. There is nothing to read."""
+        return cls()
+
+    def to_text(self) -> str:
+        """Return the payload as it is stored: JSON text."""
+        return "{}"
+
+
+@final
+@frozen
+class TimerFired(Plain):
+    """A sleep ended."""
+
+    KIND: ClassVar[Kind] = Kind.TIMER_FIRED
+
+
+@final
+@frozen
+class TimeoutFired(Plain):
+    """The deadline of a durable cancel scope passed."""
+
+    KIND: ClassVar[Kind] = Kind.TIMEOUT_FIRED

@@ -1,0 +1,98 @@
+"""Entries of children: in the journal of the parent."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self, final
+
+from attrs import asdict
+
+from ..._tasks.fast_frozen import frozen
+from ...model import ErrorInfo, Kind, Status
+from ..codec import dumps
+
+_statuses = {status.value: status for status in Status}
+
+
+@final
+@frozen
+class ChildStarted:
+    """A child was started, or refused because its id is taken."""
+
+    KIND: ClassVar[Kind] = Kind.CHILD_STARTED
+
+    child: str
+    """Id of the child."""
+    workflow: str
+    """Name of its workflow."""
+    refused: str | None = None
+    """What else has the id; null: the child was started. Missing if the id is made of the parent's."""
+    _is_named: bool = False
+    """Whether the id is the user's own, and so can be refused."""
+
+    @classmethod
+    def named(cls, child: str, workflow: str, refused: str | None) -> Self:
+        """Return the entry of a child with an id of the user's own.
+
+        Args:
+          refused: what else has the id; None: the child was started.
+        """
+        return cls(child, workflow, refused, True)
+
+    @classmethod
+    def from_data(cls, data: Any) -> Self:
+        """Return the entry that this plain JSON data stands for."""
+        if "refused" in data:
+            return cls(data["child"], data["workflow"], data["refused"], True)
+        return cls(data["child"], data["workflow"])
+
+    def to_text(self) -> str:
+        """Return the payload as it is stored: JSON text."""
+        payload = {"child": self.child, "workflow": self.workflow}
+        return dumps(payload | {"refused": self.refused} if self._is_named else payload)
+
+
+@final
+@frozen
+class ChildEnded:
+    """A child that was awaited has ended."""
+
+    KIND: ClassVar[Kind] = Kind.CHILD_ENDED
+
+    child: str
+    """Id of the child: the first of its chain, if it has recurred."""
+    workflow: str
+    """Name of its workflow."""
+    status: Status
+    """How it ended: ``completed``, ``failed`` or ``cancelled``."""
+    output: Any
+    """What it returned, as plain JSON data; null unless it completed."""
+    error: ErrorInfo | None
+    """Why it did not complete: an object of ``error_type``, ``message``, ``traceback`` and ``uncompensated``."""
+    seq: int = 1
+    """Always 1: it stands in the place of a message's number."""
+
+    @classmethod
+    def from_data(cls, data: Any) -> Self:
+        """Return the entry that this plain JSON data stands for."""
+        error = data["error"]
+        if error is not None:
+            error = ErrorInfo(error["error_type"], error["message"], error["traceback"], error["uncompensated"])
+        return cls(data["child"], data["workflow"], _statuses[data["status"]], data["output"], error, data["seq"])
+
+    @staticmethod
+    def text(child: str, workflow: str, status: Status | str, output: str | None, error: str | None) -> str:
+        """Return the payload. Nothing of the two JSON texts is parsed to be written.
+
+        Args:
+          output: JSON text; None: null.
+          error: JSON text; None: null.
+        """
+        return (
+            f'{{"seq":1,"child":{dumps(child)},"workflow":{dumps(workflow)},"status":{dumps(status)},'
+            f'"output":{output or "null"},"error":{error or "null"}}}'
+        )
+
+    def to_text(self) -> str:
+        """Return the payload as it is stored: JSON text."""
+        error = None if self.error is None else dumps(asdict(self.error))
+        return self.text(self.child, self.workflow, self.status, dumps(self.output), error)

@@ -1,0 +1,108 @@
+"""Entries that record an exception: of an attempt, an activity, a compensation or a workflow function."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self, final
+
+from attrs import evolve
+
+from ..._tasks.fast_frozen import frozen
+from ...errors import ActivityError, ActivityTerminalError, RetryExhaustedError
+from ...model import Kind
+from ..codec import dumps
+
+_VERDICTS: dict[str, type[ActivityError]] = {
+    "exhausted": RetryExhaustedError,
+    "terminal": ActivityTerminalError,
+    "gave_up": ActivityError,
+}
+
+
+@frozen
+class Failure:
+    """An exception as it is recorded. The entries that record one are this, each under its own kind."""
+
+    error_type: str
+    """Qualified name of the exception's class; without a module for builtins."""
+    message: str
+    """Text of the exception, at most 20,000 characters."""
+    traceback: str
+    """Traceback of the exception with its causes, as Python prints it; the last 20,000 characters."""
+    attempts: int
+    """Number of attempts so far, this one included."""
+    verdict: str = ""
+    """Why there is no other attempt: ``exhausted``, ``terminal`` or ``gave_up`` (cancelled before the next one).
+
+    Empty if there is another one, and for a workflow function.
+    """
+
+    @classmethod
+    def from_data(cls, data: Any) -> Self:
+        """Return the failure that this plain JSON data stands for."""
+        return cls(data["error_type"], data["message"], data["traceback"], data["attempts"], data.get("verdict", ""))
+
+    def to_text(self) -> str:
+        """Return the payload as it is stored: JSON text. It is the same for every kind that records a failure."""
+        return dumps(
+            {
+                "error_type": self.error_type,
+                "message": self.message,
+                "traceback": self.traceback,
+                "attempts": self.attempts,
+                "verdict": self.verdict,
+            }
+        )
+
+    @classmethod
+    def from_payload(cls, payload: Any) -> Self:
+        """Call :meth:`from_data`."""
+        return cls.from_data(payload)
+
+    def as_payload(self) -> str:
+        """Call :meth:`to_text`."""
+        return self.to_text()
+
+    def as_final(self, verdict: str) -> str:
+        """Return the payload with this verdict."""
+        return self.with_verdict(verdict).to_text()
+
+    def with_verdict(self, verdict: str) -> Failure:
+        """Return the same failure as the last one of its operation."""
+        return evolve(self, verdict=verdict)
+
+    def to_error(self, activity_id: str) -> ActivityError:
+        """Return the exception that workflow code sees for it, on the first run and on each replay."""
+        cls = _VERDICTS.get(self.verdict, ActivityError)
+        return cls(activity_id, self.error_type, self.message, self.attempts, self.traceback)
+
+
+@final
+@frozen
+class AttemptFailed(Failure):
+    """One attempt of an activity or a compensation failed, and there is another one."""
+
+    KIND: ClassVar[Kind] = Kind.ATTEMPT_FAILED
+
+
+@final
+@frozen
+class ActivityFailed(Failure):
+    """An activity failed for good."""
+
+    KIND: ClassVar[Kind] = Kind.ACTIVITY_FAILED
+
+
+@final
+@frozen
+class CompensationFailed(Failure):
+    """A compensation failed for good, or a child could not be rolled back."""
+
+    KIND: ClassVar[Kind] = Kind.COMPENSATION_FAILED
+
+
+@final
+@frozen
+class WorkflowFailed(Failure):
+    """The workflow function failed. ``attempts`` is 1, and there is no verdict."""
+
+    KIND: ClassVar[Kind] = Kind.WORKFLOW_FAILED

@@ -1,0 +1,192 @@
+"""Entries that concern an instance as a whole: its end, its chain, and what others ask of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self, final
+
+from attrs import field
+
+from ..._tasks.fast_frozen import frozen
+from ...model import Kind
+from ..codec import dumps
+from .plain import Plain
+
+
+@final
+@frozen
+class CancelRequested:
+    """A cancel request was told to the workflow. Its operation id is ``cancel``."""
+
+    KIND: ClassVar[Kind] = Kind.CANCEL_REQUESTED
+
+    reason: str | None
+    """Reason that the request gave."""
+    running: Sequence[str]
+    """Operation ids of the activities that had begun: these go on to their outcome."""
+
+    @classmethod
+    def from_data(cls, data: Any) -> Self:
+        """Return the entry that this plain JSON data stands for."""
+        return cls(data["reason"], data["running"])
+
+    @staticmethod
+    def text(reason: str, running: Sequence[str]) -> str:
+        """Return the payload.
+
+        Args:
+          reason: JSON text, as the row of the instance has it.
+        """
+        return f'{{"reason":{reason},"running":{dumps(running)}}}'
+
+    def to_text(self) -> str:
+        """Return the payload as it is stored: JSON text."""
+        return self.text(dumps(self.reason), self.running)
+
+
+@final
+@frozen
+class WorkflowCompleted(Plain):
+    """The workflow function returned. What it returned is in the row of the instance."""
+
+    KIND: ClassVar[Kind] = Kind.WORKFLOW_COMPLETED
+
+
+@final
+@frozen
+class WorkflowCancelled:
+    """The workflow function has unwound after a cancel request; compensation begins here."""
+
+    KIND: ClassVar[Kind] = Kind.WORKFLOW_CANCELLED
+
+    reason: str | None
+    """Reason that the request gave."""
+
+    @classmethod
+    def from_data(cls, data: Any) -> Self:
+        """Return the entry that this plain JSON data stands for."""
+        return cls(data["reason"])
+
+    def to_text(self) -> str:
+        """Return the payload as it is stored: JSON text."""
+        return dumps({"reason": self.reason})
+
+
+@final
+@frozen
+class RollbackRequested:
+    """The parent is rolled back, and this instance, which has completed, with it; compensation begins here."""
+
+    KIND: ClassVar[Kind] = Kind.ROLLBACK_REQUESTED
+
+    reason: str | None
+    """Which parent that is, in words."""
+
+    @classmethod
+    def from_data(cls, data: Any) -> Self:
+        """Return the entry that this plain JSON data stands for."""
+        return cls(data["reason"])
+
+    def to_text(self) -> str:
+        """Return the payload as it is stored: JSON text."""
+        return dumps({"reason": self.reason})
+
+
+@final
+@frozen
+class WorkflowRecurred:
+    """The workflow function asked to go on as a new instance."""
+
+    KIND: ClassVar[Kind] = Kind.WORKFLOW_RECURRED
+
+    next: str
+    """Id of that instance."""
+
+    @classmethod
+    def from_data(cls, data: Any) -> Self:
+        """Return the entry that this plain JSON data stands for."""
+        return cls(data["next"])
+
+    def to_text(self) -> str:
+        """Return the payload as it is stored: JSON text."""
+        return dumps({"next": self.next})
+
+
+@final
+@frozen
+class CarryOver:
+    """The first entry of an instance that goes on from another: what that one knew of messages.
+
+    What was not consumed before is received by this one.
+    """
+
+    KIND: ClassVar[Kind] = Kind.CONTINUED
+
+    received: list[tuple[str, str | None, int]] = field(factory=list)
+    """Type and subject (or null) of waits for events, and number of the last event that one of them has got."""
+    consumed: dict[str, list[int]] = field(factory=dict)
+    """By type, numbers of events that a wait has got, which waits for another subject must not get again."""
+    subscriptions: dict[str, tuple[str, int]] = field(factory=dict)
+    """By channel, the mode, and number of the last message that was received."""
+    left: dict[str, int] = field(factory=dict)
+    """By channel whose subscription has ended, number of the last message that can have been received."""
+
+    @classmethod
+    def from_data(cls, data: Any) -> Self:
+        """Return the entry that this plain JSON data stands for."""
+        return cls(
+            [(type, subject, seq) for type, subject, seq in data["received"]],
+            data["consumed"],
+            {channel: (mode, seq) for channel, (mode, seq) in data["subscriptions"].items()},
+            data["left"],
+        )
+
+    def to_text(self) -> str:
+        """Return the payload as it is stored: JSON text."""
+        return dumps(
+            {
+                "received": self.received,
+                "consumed": self.consumed,
+                "subscriptions": self.subscriptions,
+                "left": self.left,
+            }
+        )
+
+    @property
+    def is_heavy(self) -> bool:
+        """Whether it says something of messages that may not be kept any more."""
+        return bool(self.received or self.consumed or self.left)
+
+    def since(self, oldest: int) -> CarryOver:
+        """Return the same without what concerns messages before that number: they are not kept any more."""
+        consumed = {channel: [seq for seq in seqs if seq >= oldest] for channel, seqs in self.consumed.items()}
+        return CarryOver(
+            [one for one in self.received if one[2] >= oldest],
+            {channel: seqs for channel, seqs in consumed.items() if seqs},
+            self.subscriptions,
+            {channel: seq for channel, seq in self.left.items() if seq >= oldest},
+        )
+
+
+@final
+@frozen
+class Patched(Plain):
+    """Workflow code was told to go the way of a change. The change's id, with its branch, is the operation id."""
+
+    KIND: ClassVar[Kind] = Kind.PATCHED
+
+
+@final
+@frozen
+class Retried(Plain):
+    """The failed instance was started again from its first failed operation."""
+
+    KIND: ClassVar[Kind] = Kind.RETRIED
+
+
+@final
+@frozen
+class Resumed(Plain):
+    """The instance was resumed: compensations that failed before this entry are tried again."""
+
+    KIND: ClassVar[Kind] = Kind.RESUMED

@@ -1,0 +1,192 @@
+"""Entries of events, messages and subscriptions."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self, final
+
+from ..._tasks.fast_frozen import frozen
+from ...clock import Microseconds
+from ...model import ChannelMode, Kind
+from ..codec import dumps
+from .plain import Plain
+
+_modes = {mode.value: mode for mode in ChannelMode}
+
+
+@final
+@frozen
+class EventAttributes:
+    """What CloudEvents calls an event by."""
+
+    id: str
+    source: str
+    subject: str | None
+    time: Microseconds | None
+    """When it happened, if its sender said so."""
+
+    @classmethod
+    def from_data(cls, data: Any) -> Self:
+        """Return the attributes that this plain JSON data stands for."""
+        return cls(data["id"], data["source"], data["subject"], data["time"])
+
+    def to_text(self) -> str:
+        """Return the JSON text of the attributes."""
+        return dumps({"id": self.id, "source": self.source, "subject": self.subject, "time": self.time})
+
+
+def received_text(
+    seq: int, sent_at: Microseconds, sender: str | None, event: EventAttributes | None, metadata: str | None, data: str
+) -> str:
+    """Return the payload of a received event or message. Nothing of the two JSON texts is parsed to be written.
+
+    Args:
+      seq: number of the message.
+      event: the attributes of an event; None: it is a message of a channel.
+      metadata: JSON text; None: there was none with it.
+      data: JSON text.
+    """
+    named = "" if event is None else f'"event":{event.to_text()},'
+    return (
+        f'{{"seq":{seq},"sent_at":{sent_at},"sender":{dumps(sender)},{named}'
+        f'"metadata":{"null" if metadata is None else metadata},"data":{data}}}'
+    )
+
+
+@final
+@frozen
+class EventReceived:
+    """A wait for an event got one."""
+
+    KIND: ClassVar[Kind] = Kind.EVENT_RECEIVED
+
+    seq: int
+    """Number of the event among all messages of the database."""
+    sent_at: Microseconds
+    """When it was accepted, in microseconds since the epoch."""
+    sender: str | None
+    """Id of the instance that sent it; null: it came from outside of any workflow."""
+    event: EventAttributes
+    """Its attributes: an object of ``id``, ``source``, ``subject`` and ``time``."""
+    metadata: dict[str, Any] | None
+    """What was sent with the data, as plain JSON data."""
+    data: Any
+    """Its data, as plain JSON data."""
+
+    @classmethod
+    def from_data(cls, data: Any) -> Self:
+        """Return the entry that this plain JSON data stands for."""
+        event = EventAttributes.from_data(data["event"])
+        return cls(data["seq"], data["sent_at"], data["sender"], event, data["metadata"], data["data"])
+
+    def to_text(self) -> str:
+        """Return the payload as it is stored: JSON text."""
+        metadata = dumps(self.metadata)
+        return received_text(self.seq, self.sent_at, self.sender, self.event, metadata, dumps(self.data))
+
+
+@final
+@frozen
+class MessageReceived:
+    """A wait for a message of a channel got one. Events, too, go by the channel that is called like their type."""
+
+    KIND: ClassVar[Kind] = Kind.MESSAGE_RECEIVED
+
+    seq: int
+    """Number of the message among all messages of the database."""
+    sent_at: Microseconds
+    """When it was accepted, in microseconds since the epoch."""
+    sender: str | None
+    """Id of the instance that sent it; null: it came from outside of any workflow."""
+    event: EventAttributes | None
+    """Attributes of an event: an object of ``id``, ``source``, ``subject`` and ``time``. Missing if it is none."""
+    metadata: dict[str, Any] | None
+    """What was sent with the data, as plain JSON data."""
+    data: Any
+    """Its data, as plain JSON data."""
+
+    @classmethod
+    def from_data(cls, data: Any) -> Self:
+        """Return the entry that this plain JSON data stands for."""
+        event = data.get("event")
+        if event is not None:
+            event = EventAttributes.from_data(event)
+        return cls(data["seq"], data["sent_at"], data["sender"], event, data["metadata"], data["data"])
+
+    def to_text(self) -> str:
+        """Return the payload as it is stored: JSON text."""
+        metadata = dumps(self.metadata)
+        return received_text(self.seq, self.sent_at, self.sender, self.event, metadata, dumps(self.data))
+
+
+@final
+@frozen
+class WaitTimedOut(Plain):
+    """A wait for an event or a message got nothing in time."""
+
+    KIND: ClassVar[Kind] = Kind.WAIT_TIMED_OUT
+
+
+@final
+@frozen
+class Published:
+    """A message was sent, in the same transaction."""
+
+    KIND: ClassVar[Kind] = Kind.PUBLISHED
+
+    channel: str
+    """Channel that it was sent to."""
+    to: str | None
+    """Id of the instance that it was sent to; null: to the channel's subscribers."""
+
+    @classmethod
+    def from_data(cls, data: Any) -> Self:
+        """Return the entry that this plain JSON data stands for."""
+        return cls(data["channel"], data["to"])
+
+    def to_text(self) -> str:
+        """Return the payload as it is stored: JSON text."""
+        return dumps({"channel": self.channel, "to": self.to})
+
+
+@final
+@frozen
+class Subscribed:
+    """The instance subscribed to a channel, or was refused because the channel has another mode."""
+
+    KIND: ClassVar[Kind] = Kind.SUBSCRIBED
+
+    channel: str
+    """Channel that was subscribed to."""
+    mode: ChannelMode
+    """Mode of the channel. If it is not the one that the workflow asked for, there is no subscription."""
+    after: int
+    """Number of the last message before the subscription."""
+
+    @classmethod
+    def from_data(cls, data: Any) -> Self:
+        """Return the entry that this plain JSON data stands for."""
+        return cls(data["channel"], _modes[data["mode"]], data["after"])
+
+    def to_text(self) -> str:
+        """Return the payload as it is stored: JSON text."""
+        return dumps({"channel": self.channel, "mode": self.mode, "after": self.after})
+
+
+@final
+@frozen
+class Unsubscribed:
+    """The instance ended a subscription."""
+
+    KIND: ClassVar[Kind] = Kind.UNSUBSCRIBED
+
+    channel: str
+    """Channel that it was subscribed to."""
+
+    @classmethod
+    def from_data(cls, data: Any) -> Self:
+        """Return the entry that this plain JSON data stands for."""
+        return cls(data["channel"])
+
+    def to_text(self) -> str:
+        """Return the payload as it is stored: JSON text."""
+        return dumps({"channel": self.channel})

@@ -1,0 +1,152 @@
+"""All kinds of entries: their classes by kind, and how to read the payload of any."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol, Self, final
+
+from ..._tasks.fast_frozen import frozen
+from ...errors import InvalidDataError, Problem
+from ...model import Kind
+from ..codec import dumps, loads
+from .activities import (
+    ActivityCancelled,
+    ActivityCompleted,
+    CompensationCompleted,
+    TimeoutFired,
+    TimerFired,
+)
+from .children import ChildEnded, ChildStarted
+from .failures import ActivityFailed, AttemptFailed, CompensationFailed, WorkflowFailed
+from .instance import (
+    CancelRequested,
+    CarryOver,
+    Patched,
+    Resumed,
+    Retried,
+    RollbackRequested,
+    WorkflowCancelled,
+    WorkflowCompleted,
+    WorkflowRecurred,
+)
+from .messages import (
+    EventReceived,
+    MessageReceived,
+    Published,
+    Subscribed,
+    Unsubscribed,
+    WaitTimedOut,
+)
+
+NOTHING = "null"
+"""The payload of an entry that records only that something has happened."""
+
+
+class Payload(Protocol):
+    """What an entry of one kind records."""
+
+    KIND: ClassVar[Kind]
+    """The kind of entry."""
+
+    @classmethod
+    def from_data(cls, data: Any) -> Self:
+        """Return what this plain JSON data stands for. Call :func:`from_data` for data that may be wrong."""
+        ...
+
+    def to_text(self) -> str:
+        """Return the payload as it is stored: JSON text."""
+        ...
+
+
+@final
+@frozen
+class Kept:
+    """An outcome from after the operation that a retry starts from. It counts again when the workflow asks for it."""
+
+    KIND: ClassVar[Kind] = Kind.KEPT
+
+    kind: Kind
+    """Kind of the entry that recorded the outcome."""
+    payload: Payload
+    """Payload of that entry."""
+
+    @classmethod
+    def from_data(cls, data: Any) -> Self:
+        """Return the entry that this plain JSON data stands for."""
+        kind = Kind(data["kind"])
+        return cls(kind, CLASSES[kind].from_data(data["payload"]))
+
+    @staticmethod
+    def text(kind: Kind, payload: str) -> str:
+        """Return the payload that keeps another one, given as JSON text."""
+        return f'{{"kind":{dumps(kind)},"payload":{payload}}}'
+
+    def to_text(self) -> str:
+        """Return the payload as it is stored: JSON text."""
+        return self.text(self.kind, self.payload.to_text())
+
+
+_all: tuple[type[Payload], ...] = (
+    ActivityCompleted,
+    ActivityFailed,
+    ActivityCancelled,
+    AttemptFailed,
+    TimerFired,
+    TimeoutFired,
+    EventReceived,
+    MessageReceived,
+    WaitTimedOut,
+    Published,
+    Subscribed,
+    Unsubscribed,
+    ChildStarted,
+    ChildEnded,
+    CancelRequested,
+    WorkflowCompleted,
+    WorkflowFailed,
+    WorkflowCancelled,
+    WorkflowRecurred,
+    CarryOver,
+    RollbackRequested,
+    CompensationCompleted,
+    CompensationFailed,
+    Patched,
+    Retried,
+    Kept,
+    Resumed,
+)
+CLASSES: Mapping[Kind, type[Payload]] = {cls.KIND: cls for cls in _all}
+"""The class of each kind."""
+
+
+def from_data(kind: Kind, data: Any) -> Payload:
+    """Return the payload of an entry of that kind, from plain JSON data.
+
+    Raises:
+      InvalidDataError: if the data do not have the form of that kind.
+    """
+    try:
+        return CLASSES[kind].from_data(data)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        problem = f"missing or unknown: {error}" if isinstance(error, KeyError) else str(error)
+        raise InvalidDataError(
+            f"this is not the payload of an entry of kind {kind!s}", [Problem("$", problem)]
+        ) from error
+
+
+def from_text(kind: Kind, text: str | None) -> Payload:
+    """Return the payload of an entry of that kind, as it is stored.
+
+    Args:
+      text: JSON text; None is read like ``null``.
+
+    Raises:
+      InvalidDataError: if the text is not JSON, or does not have the form of that kind.
+    """
+    try:
+        data = None if text is None else loads(text)
+    except ValueError as error:
+        raise InvalidDataError(
+            f"the payload of an entry of kind {kind!s} is not JSON", [Problem("$", str(error))]
+        ) from error
+    return from_data(kind, data)
