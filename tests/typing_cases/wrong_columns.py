@@ -8,7 +8,7 @@ from trio_romancy import Kind, Status
 from trio_romancy._storage.journal.batch import Batch
 from trio_romancy._storage.outgoing import event_row
 from trio_romancy._storage.sql.instances import closing_row, new_row, update_row
-from trio_romancy._storage.sql.rows import EntryRow, OutboxRow, StoredInstance, WaitRow, fetch_all, fetch_first
+from trio_romancy._storage.sql.rows import ChannelRow, EntryRow, OutboxRow, StoredInstance, fetch_all, fetch_first
 from trio_romancy._storage.sql.tables import instances
 
 
@@ -22,11 +22,11 @@ def writing(batch: Batch, outbox: OutboxRow) -> None:
         "payload": "null",
         "recorded_at": 1,
     }
-    wait: WaitRow = {"instance_id": "a", "operation_id": "b"}  # E: Missing keys ("channel", "subject", "after"
+    channel: ChannelRow = {"channel": "c", "last": 0, "touched_at": 1}  # E: Missing key "mode" for TypedDict
     entry["recorded"] = 1  # E: TypedDict "EntryRow" has no key "recorded"
     entry["payload"] = None  # E: Value of "payload" has incompatible type "None"
     outbox["event"]  # E: TypedDict "OutboxRow" has no key "event"
-    wait["subject"].upper()  # E: Item "None" of "str | None" has no attribute "upper"
+    channel["mode"].upper()  # E: Item "None" of "ChannelMode | None" has no attribute "upper"
     batch.entries.append(outbox)  # E: Argument 1 to "append" of "list" has incompatible type "OutboxRow"
     batch.updates[0]["status"]  # E: TypedDict "StatusUpdate" has no key "status"
     batch.closings[0].row["output"]  # E: TypedDict "ClosingRow" has no key "output"
