@@ -1,9 +1,9 @@
-"""Wall time, as whole microseconds since the epoch (UTC), and trio deadlines made from it.
+"""Wall time as whole microseconds since the epoch (UTC), and trio deadlines made from it.
 
-Under a :class:`trio.testing.MockClock` wall time is virtual too: it starts at :data:`VIRTUAL_EPOCH` and moves
-with trio's clock. Otherwise it is the system's wall clock, so deadlines stay right when the machine was
-suspended (a monotonic clock stands still then) or the clock was set; and where a database server has another
-opinion, it is the server's, so that all who share a database agree what time it is.
+Under a :class:`trio.testing.MockClock` wall time is virtual, too: it starts at :data:`VIRTUAL_EPOCH` and moves with
+trio's clock. Otherwise it is the wall clock of the system, so that deadlines stay right when the machine was suspended
+(a monotonic clock stands still then) or the clock was set. With a database server it is corrected to the server's
+clock, so that all apps on a database agree on the time.
 """
 
 from __future__ import annotations
@@ -25,38 +25,38 @@ Duration = float | timedelta
 """A length of time: seconds, or a timedelta."""
 
 VIRTUAL_EPOCH: Microseconds = 1_700_000_000_000_000
-"""What a virtual clock shows when trio's clock shows zero."""
+"""Time of a virtual clock when trio's clock shows zero."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FARTHEST_SLEEP = 600.0
-"""Seconds after which a sleeper looks at the wall clock again, in case the machine was suspended meanwhile."""
+"""Longest sleep on trio's clock, in seconds. Then wall time is read again: the machine may have been suspended."""
 
 
 class Clock:
-    """Tells the time, and turns a point in wall time into a trio deadline."""
+    """Tells wall time, and converts a point in wall time to a trio deadline."""
 
     __slots__ = ("_trio_clock", "behind")
 
     def __init__(self, trio_clock: trio.abc.Clock | None) -> None:
         self._trio_clock = trio_clock
         self.behind: Microseconds = 0
-        """How far the system's clock is behind the one to go by. Negative if it is ahead."""
+        """Correction of the system's clock, in microseconds: positive if it is behind the database server's."""
 
     @property
     def is_virtual(self) -> bool:
-        """Whether time only moves when nothing else can happen."""
+        """Whether the clock is virtual: its time moves only while all tasks wait."""
         return self._trio_clock is not None
 
     def now(self) -> Microseconds:
-        """The time now."""
+        """Return the current time."""
         if self._trio_clock is None:
             return time.time_ns() // 1000 + self.behind
         return VIRTUAL_EPOCH + round(self._trio_clock.current_time() * 1_000_000)
 
     def deadline(self, when: Microseconds) -> float:
-        """When to look at the clock again for something due at ``when``, on trio's clock.
+        """Return the deadline on trio's clock for something that is due at ``when``.
 
-        Never early, except that a far deadline is cut into slices: whoever wakes must ask :meth:`now`.
+        A far deadline comes in slices, each earlier than ``when``: after each of them, compare with :meth:`now`.
         """
         seconds = (when - self.now()) / 1_000_000
         if self._trio_clock is None:
@@ -64,19 +64,19 @@ class Clock:
         return trio.current_time() + max(seconds, 0.0)
 
     async def sleep_until(self, when: Microseconds) -> None:
-        """Sleep until that time, however the wall clock is set meanwhile: no one deadline can say when that is."""
+        """Sleep until that time, also if the wall clock is set or the machine is suspended meanwhile."""
         while self.now() < when:  # noqa: ASYNC110
             await trio.sleep_until(self.deadline(when))
 
 
 def current_clock() -> Clock:
-    """The clock of the trio run that we are in."""
+    """Return the clock of the current trio run."""
     return Clock(_mock_clock())
 
 
 def _mock_clock() -> Any:
     clock = trio.lowlevel.current_clock()
-    # Whoever made a MockClock has imported trio.testing; nobody else should pay for importing it.
+    # A program with a MockClock has imported trio.testing. No other program should pay for that import.
     testing = sys.modules.get("trio.testing")
     return clock if testing is not None and isinstance(clock, testing.MockClock) else None
 
@@ -87,9 +87,9 @@ _threshold: trio.lowlevel.RunVar[float] = trio.lowlevel.RunVar("trio_romancy_thr
 
 @contextmanager
 def hold_virtual_time() -> Iterator[None]:
-    """Let a virtual clock stand still while something outside of trio works: a thread, a database server.
+    """Stop a virtual clock while something outside of trio works, such as a thread or a database server.
 
-    It would jump to the next deadline as soon as all tasks wait, as if that something took for ever.
+    Otherwise it would jump to the next deadline as soon as all tasks wait, as if that work took for ever.
     """
     clock = _mock_clock()
     if clock is None:
@@ -108,7 +108,7 @@ def hold_virtual_time() -> Iterator[None]:
 
 
 def microseconds(duration: Duration) -> int:
-    """A duration in whole microseconds.
+    """Return a duration in whole microseconds.
 
     Raises:
       ValueError: if it is not a finite number of seconds.
@@ -122,7 +122,7 @@ def microseconds(duration: Duration) -> int:
 
 
 def seconds(duration: Duration) -> float:
-    """A duration in seconds.
+    """Return a duration in seconds.
 
     Raises:
       ValueError: if it is not a finite number of seconds.
@@ -131,15 +131,15 @@ def seconds(duration: Duration) -> float:
 
 
 def to_datetime(when: Microseconds) -> datetime:
-    """A point in time as an aware datetime in UTC, exact to the microsecond."""
+    """Return a point in time as an aware datetime in UTC, exact to the microsecond."""
     return _EPOCH + timedelta(microseconds=when)
 
 
 def from_datetime(when: datetime) -> Microseconds:
-    """An aware datetime as a point in time.
+    """Return an aware datetime as a point in time.
 
     Raises:
-      ValueError: if it is naive, because nobody can say then which moment is meant.
+      ValueError: if it has no time zone, and so names no moment.
     """
     if when.utcoffset() is None:
         raise ValueError(f"{when!r} has no time zone; give an aware datetime, such as datetime.now(timezone.utc)")

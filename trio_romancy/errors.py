@@ -1,4 +1,4 @@
-"""Every exception of trio_romancy.
+"""Exceptions of trio_romancy.
 
 Each message says what happened, to which instance and operation, and what to do about it.
 """
@@ -11,76 +11,77 @@ from attrs import frozen
 
 
 class RomancyError(Exception):
-    """The root of every error that trio_romancy raises on purpose."""
+    """Base class of every error that trio_romancy raises on purpose."""
 
 
 class DefinitionError(RomancyError):
-    """A workflow, activity or compensation was defined wrongly. Raised when its module is imported."""
+    """A workflow, activity or compensation is defined wrongly. Raised by the decorator, when its module is imported."""
 
 
 @frozen
 class Problem:
-    """One thing that is wrong with a piece of data."""
+    """One mistake in a piece of data."""
 
     path: str
-    """Where, as a JSON path: ``$.items[0].quantity``."""
+    """Place of the mistake as a JSON path, such as ``$.items[0].quantity``."""
     message: str
-    """What: ``expected int, got 'two'``."""
+    """The mistake, such as ``expected int, got 'two'``."""
 
     def __str__(self) -> str:
         return f"{self.path}: {self.message}"
 
 
 class InvalidDataError(RomancyError):
-    """A value cannot be stored as JSON and read back the same.
+    """A value cannot be stored as JSON and read back unchanged, or data does not match its type.
 
     Attributes:
-      problems: every bad place, as a list of :class:`Problem`.
+      what: the sentence that the problems belong to.
+      problems: every mistake, as a list of :class:`Problem`.
     """
 
     def __init__(self, what: str, problems: Iterable[Problem]) -> None:
         self.what = what
-        self.problems = list(problems)
+        self.problems: list[Problem] = list(problems)
         super().__init__(f"{what}: " + "; ".join(str(problem) for problem in self.problems))
 
 
 class InvalidInputError(InvalidDataError):
-    """The input given for a workflow is not what the workflow takes. Nothing was stored."""
+    """The input of a workflow, an event or a message is not valid. Nothing was stored."""
 
 
 class PayloadTooLargeError(RomancyError):
-    """A value is larger, as JSON, than the app's ``max_payload`` (in bytes). Nothing was stored."""
+    """A value is larger as JSON than the app's ``max_payload``, in bytes. Nothing was stored."""
 
 
 class OperationIdError(RomancyError):
-    """An operation has no id that is the same on every replay, or one that is taken already."""
+    """An operation id is not valid, is taken, or would not be the same on every replay."""
 
 
 class NonDeterminismError(RomancyError):
-    """The workflow code asks for something else than its journal holds.
+    """The workflow code asks for another operation than its journal holds.
 
-    The instance is parked as ``stuck``, unharmed. Deploy code that fits the journal and call
+    The instance is parked as ``stuck``, and nothing is lost. Deploy code that fits the journal and call
     :meth:`App.resume() <trio_romancy.App.resume>`.
     """
 
 
 class TerminalError(RomancyError):
-    """Raise it in an activity to say that trying again is pointless.
+    """Tells the runtime that no further attempt can succeed. Raise it in an activity.
 
-    The activity fails at once with :class:`ActivityTerminalError`, whatever its retry policy says. It has
-    the same effect inside an exception group.
+    The activity fails at once with :class:`ActivityTerminalError`, regardless of its retry policy. An exception group
+    that contains it has the same effect.
     """
 
 
 class ActivityError(RomancyError):
-    """An activity failed for good. Workflow code sees it, the same on the first run and on every replay.
+    """An activity failed for good. Workflow code gets the same error on the first run and on every replay.
 
     Attributes:
-      activity_id: the operation id of the activity, such as ``"process_payment:1"``.
-      error_type: the qualified name of the class of the last attempt's exception.
-      message: the text of the last attempt's exception.
-      attempts: how many attempts were made.
-      traceback: the recorded traceback of the last attempt, as text.
+      activity_id: operation id of the activity, such as ``"process_payment:1"``.
+      error_type: qualified name of the exception class of the last attempt.
+      message: text of that exception.
+      attempts: number of attempts.
+      traceback: recorded traceback of that exception, as text.
     """
 
     def __init__(self, activity_id: str, error_type: str, message: str, attempts: int, traceback: str = "") -> None:
@@ -99,7 +100,7 @@ class ActivityError(RomancyError):
 
 
 class RetryExhaustedError(ActivityError):
-    """An activity failed on every attempt that its retry policy allows."""
+    """An activity failed at every attempt that its retry policy allows."""
 
     def _sentence(self) -> str:
         times = "once" if self.attempts == 1 else f"{self.attempts} times"
@@ -107,19 +108,20 @@ class RetryExhaustedError(ActivityError):
 
 
 class ActivityTerminalError(ActivityError):
-    """An activity failed with an error that is never retried."""
+    """An activity failed with an error that forbids another attempt."""
 
     def _sentence(self) -> str:
         return f"activity {self.activity_id!r} failed and must not be retried: {self._cause()}"
 
 
 class EventTimeoutError(RomancyError):
-    """No event came in time for a ``wait_event``.
+    """No event arrived in time for :meth:`WorkflowContext.wait_event() <trio_romancy.WorkflowContext.wait_event>`.
 
     Attributes:
-      operation_id: of the wait.
-      type: of the event.
-      subject: of the event, if it was asked for.
+      instance_id: the instance that waited.
+      operation_id: operation id of the wait.
+      type: type of the event.
+      subject: subject of the event; None if the wait asked for none.
     """
 
     def __init__(self, instance_id: str, operation_id: str, type: str, subject: str | None) -> None:
@@ -132,11 +134,12 @@ class EventTimeoutError(RomancyError):
 
 
 class MessageTimeoutError(RomancyError):
-    """No message came in time for a ``receive``.
+    """No message arrived in time for :meth:`WorkflowContext.receive() <trio_romancy.WorkflowContext.receive>`.
 
     Attributes:
-      operation_id: of the wait.
-      channel: that it waited on.
+      instance_id: the instance that waited.
+      operation_id: operation id of the wait.
+      channel: channel of the wait.
     """
 
     def __init__(self, instance_id: str, operation_id: str, channel: str) -> None:
@@ -149,19 +152,20 @@ class MessageTimeoutError(RomancyError):
 
 
 class ChannelModeConflictError(RomancyError):
-    """A channel has another mode than the one that was asked for: its first subscriber has fixed it.
+    """A subscription asks for another mode than the channel has. The first subscriber has fixed the mode.
 
     Attributes:
+      instance_id: the instance that wanted to subscribe.
       channel: the channel.
-      mode: what was asked for.
-      held: what the channel has.
+      mode: mode that the subscription asks for.
+      held: mode of the channel.
     """
 
     def __init__(self, instance_id: str, channel: str, mode: str, held: str) -> None:
         self.instance_id = instance_id
         self.channel = channel
-        self.mode = str(mode)
-        self.held = str(held)
+        self.mode: str = str(mode)
+        self.held: str = str(held)
         super().__init__(
             f"instance {instance_id!r} cannot subscribe to channel {channel!r} as {self.mode!r}: its first subscriber "
             f"made it {self.held!r}; subscribe with mode={self.held!r}, or use another channel"
@@ -169,16 +173,16 @@ class ChannelModeConflictError(RomancyError):
 
 
 class ChildWorkflowError(RomancyError):
-    """A child workflow failed or was cancelled. Its parent sees it, the same on the first run and on every replay.
+    """A child workflow failed or was cancelled. Its parent gets the same error on the first run and on every replay.
 
     Attributes:
-      operation_id: of the parent's step that awaited it.
-      child_id: the id under which the child was started.
-      workflow: the child's.
-      status: how it ended: ``failed`` or ``cancelled``.
-      error_type: the qualified name of the exception's class.
-      message: its text; of a cancellation, the reason.
-      traceback: its recorded traceback, as text.
+      operation_id: operation id of the parent's wait for the child.
+      child_id: id under which the child was started.
+      workflow: name of the child's workflow.
+      status: ``failed`` or ``cancelled``.
+      error_type: qualified name of the exception class.
+      message: text of the exception; for a cancellation, the reason.
+      traceback: recorded traceback, as text.
       uncompensated: operation ids of the child's activities whose compensation failed for good.
     """
 
@@ -200,26 +204,26 @@ class ChildWorkflowError(RomancyError):
         self.error_type = error_type
         self.message = message
         self.traceback = traceback
-        self.uncompensated = list(uncompensated)
+        self.uncompensated: list[str] = list(uncompensated)
         how = "was cancelled" if status == "cancelled" else f"failed: {error_type}"
         cause = f"{how}: {message}" if message else how
         super().__init__(f"child {child_id!r} of workflow {workflow!r} {cause}")
 
 
 class WorkflowError(RomancyError):
-    """The root of what :meth:`WorkflowHandle.result() <trio_romancy.WorkflowHandle.result>` raises.
+    """Base class of what :meth:`WorkflowHandle.result() <trio_romancy.WorkflowHandle.result>` raises for an outcome.
 
     Attributes:
       instance_id: the instance.
-      uncompensated: operation ids of activities whose compensation failed for good. Once the cause is mended,
+      uncompensated: operation ids of activities whose compensation failed for good. Once the cause is fixed,
         :meth:`App.resume() <trio_romancy.App.resume>` tries them again.
     """
 
     def __init__(self, instance_id: str, sentence: str, uncompensated: Iterable[str] = ()) -> None:
         self.instance_id = instance_id
-        self.uncompensated = list(uncompensated)
+        self.uncompensated: list[str] = list(uncompensated)
         if self.uncompensated:
-            sentence += f"; not compensated: {', '.join(self.uncompensated)} (mend the cause and resume the instance)"
+            sentence += f"; not compensated: {', '.join(self.uncompensated)} (fix the cause and resume the instance)"
         super().__init__(sentence)
 
 
@@ -227,9 +231,9 @@ class WorkflowFailedError(WorkflowError):
     """The workflow failed, and its completed activities were compensated.
 
     Attributes:
-      error_type: the qualified name of the exception's class.
-      message: its text.
-      traceback: its recorded traceback, as text.
+      error_type: qualified name of the exception class.
+      message: text of the exception.
+      traceback: recorded traceback, as text.
     """
 
     def __init__(
@@ -250,7 +254,7 @@ class WorkflowCancelledError(WorkflowError):
     """The workflow was cancelled, and its completed activities were compensated.
 
     Attributes:
-      reason: what was given to ``cancel``, or None.
+      reason: reason that was given to ``cancel``, or None.
     """
 
     def __init__(self, instance_id: str, reason: str | None, uncompensated: Iterable[str] = ()) -> None:
@@ -260,11 +264,11 @@ class WorkflowCancelledError(WorkflowError):
 
 
 class WorkflowStuckError(WorkflowError):
-    """The instance is parked, unharmed, until somebody mends the cause and resumes it.
+    """The instance is parked until the cause is fixed and the instance is resumed. Nothing is lost.
 
     Attributes:
-      error_type: the qualified name of what parked it, such as ``trio_romancy.NonDeterminismError``.
-      message: its text.
+      error_type: qualified name of the error that parked it, such as ``trio_romancy.NonDeterminismError``.
+      message: text of that error.
     """
 
     def __init__(self, instance_id: str, error_type: str, message: str) -> None:
@@ -273,12 +277,12 @@ class WorkflowStuckError(WorkflowError):
         super().__init__(
             instance_id,
             f"instance {instance_id!r} is stuck: {error_type}: {message} "
-            f"(nothing is lost: mend the cause, then resume the instance)",
+            f"(nothing is lost: fix the cause, then resume the instance)",
         )
 
 
 class InstanceNotFoundError(RomancyError):
-    """There is no instance with this id."""
+    """The database has no instance with this id."""
 
     def __init__(self, instance_id: str) -> None:
         self.instance_id = instance_id
@@ -286,10 +290,11 @@ class InstanceNotFoundError(RomancyError):
 
 
 class InstanceExistsError(RomancyError):
-    """An instance with this id exists already, of another workflow or with another input.
+    """An instance with this id exists, of another workflow or with another input.
 
     Attributes:
-      difference: what the instance has that is not the same.
+      instance_id: the id.
+      difference: what differs in the existing instance, such as ``"another input"``.
     """
 
     def __init__(self, instance_id: str, difference: str) -> None:
@@ -302,11 +307,11 @@ class InstanceExistsError(RomancyError):
 
 
 class DatabaseError(RomancyError):
-    """The database cannot be used: a bad URL, a missing driver, a file that is no database, a server away."""
+    """The database cannot be used: a bad URL, a missing driver, a file of another format, a server that is away."""
 
 
 class DatabaseAwayError(DatabaseError):
-    """The database cannot be reached now. Inside an app nobody sees it: an outage is a pause."""
+    """The database cannot be reached now. An open app does not raise it: it waits until the outage is over."""
 
 
 class SchemaError(DatabaseError):
@@ -314,7 +319,7 @@ class SchemaError(DatabaseError):
 
 
 class LeaseLostError(RomancyError):
-    """This worker's lease was ended by another worker; nothing of what it wanted to write was written.
+    """Another worker has ended this worker's lease. The write that met this was not done.
 
-    Never seen by workflow code: the worker abandons its actors and joins again under a new epoch.
+    Workflow code never sees it: the worker abandons its actors and joins again under a new epoch.
     """

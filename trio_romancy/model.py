@@ -1,4 +1,4 @@
-"""Value types: what the database holds, as Python sees it."""
+"""Value types: what the database holds, as users of the package see it."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from attrs import field, frozen
 
 
 class Status(StrEnum):
-    """Where an instance stands."""
+    """Status of an instance."""
 
     PENDING = "pending"
-    """Stored, and not yet taken up by a worker."""
+    """Stored, and not yet claimed by a worker."""
     RUNNING = "running"
-    """A worker runs it, or takes it up next."""
+    """A worker runs it, or claims it next."""
     WAITING = "waiting"
     """Every operation in flight waits for a time or a message."""
     COMPENSATING = "compensating"
-    """It failed or was cancelled, and its completed activities are being compensated."""
+    """Its workflow failed or was cancelled, and completed activities are being compensated."""
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
     RECURRED = "recurred"
-    """It ended by starting its successor."""
+    """Ended by starting its successor."""
     STUCK = "stuck"
-    """Parked, unharmed, until the cause is mended and the instance resumed."""
+    """Parked until the cause is fixed and the instance is resumed. Nothing is lost."""
 
-    # Kept with each member: to ask a set would hash it in Python, several times for each workflow.
+    # An attribute of each member: a look into a set would hash the member in Python, several times for each workflow.
     is_final: bool
-    """Whether the instance has ended (``stuck`` has not)."""
+    """Whether the instance has ended. A ``stuck`` one has not."""
 
 
 for _status in Status:
@@ -38,29 +38,29 @@ for _status in Status:
 
 
 class Kind(StrEnum):
-    """What a journal entry records."""
+    """Kind of a journal entry."""
 
     ACTIVITY_COMPLETED = "activity_completed"
     ACTIVITY_FAILED = "activity_failed"
     ACTIVITY_CANCELLED = "activity_cancelled"
     """A cancellable activity was torn down."""
     ATTEMPT_FAILED = "attempt_failed"
-    """One failed attempt of an activity or a compensation that is tried again."""
+    """An attempt of an activity or a compensation failed, and another one follows."""
     TIMER_FIRED = "timer_fired"
     TIMEOUT_FIRED = "timeout_fired"
     """The deadline of a durable cancel scope passed."""
     EVENT_RECEIVED = "event_received"
     MESSAGE_RECEIVED = "message_received"
     WAIT_TIMED_OUT = "wait_timed_out"
-    """No event or message came in time."""
+    """No event or message arrived in time."""
     PUBLISHED = "published"
     SUBSCRIBED = "subscribed"
-    """Or refused, because the channel has another mode."""
+    """A subscription began, or was refused because the channel has another mode."""
     UNSUBSCRIBED = "unsubscribed"
     CHILD_STARTED = "child_started"
-    """Or refused, because its id is taken."""
+    """A child was started, or refused because its id is taken."""
     CHILD_ENDED = "child_ended"
-    """The end of a child that was awaited."""
+    """A child that the parent awaits has ended."""
     CANCEL_REQUESTED = "cancel_requested"
     WORKFLOW_COMPLETED = "workflow_completed"
     WORKFLOW_FAILED = "workflow_failed"
@@ -68,25 +68,25 @@ class Kind(StrEnum):
     WORKFLOW_CANCELLED = "workflow_cancelled"
     """The workflow function has unwound after a cancel request; compensation begins here."""
     WORKFLOW_RECURRED = "workflow_recurred"
-    """The workflow function has asked to go on as a new instance."""
+    """The workflow function called ``ctx.recur``."""
     CONTINUED = "continued"
-    """The first entry of that instance: what it takes along from the one before."""
+    """First entry of an instance that another one recurred as: what it inherits from that one."""
     ROLLBACK_REQUESTED = "rollback_requested"
-    """The parent is rolled back, and this instance, which has completed, with it."""
+    """The parent is rolled back, and with it this instance, which has completed."""
     COMPENSATION_COMPLETED = "compensation_completed"
     COMPENSATION_FAILED = "compensation_failed"
     PATCHED = "patched"
-    """Workflow code was told to go the way of a change, whose id, with its branch, is in place of the operation id."""
+    """``ctx.patched`` returned True. The operation id is the id of the change, with its branch."""
     RETRIED = "retried"
-    """Somebody had the failed instance start again from its first failed operation."""
+    """``app.retry`` made the failed instance start again from its first failed operation."""
     KEPT = "kept"
-    """An outcome from after that operation, which counts again when the workflow asks for it."""
+    """An outcome from after that operation, which counts again when the workflow calls the operation again."""
     RESUMED = "resumed"
-    """Somebody resumed the instance: failed compensations before this entry are tried again."""
+    """``app.resume`` resumed the instance: failed compensations before this entry are tried again."""
 
-    # Kept with each member, as :attr:`Status.is_final` is: a replay asks for every entry.
+    # Attributes of each member, as :attr:`Status.is_final` is: a replay reads them for every entry.
     is_delivered: bool
-    """Whether the entry tells workflow code something, so that its place in the order counts."""
+    """Whether the entry is delivered to workflow code, so that its place in the order counts."""
     ends_function: bool
     """Whether the workflow function has ended with this entry."""
 
@@ -124,13 +124,13 @@ class Entry:
 
     instance_id: str
     seq: int
-    """The place in the journal. Grows; a number can be missing after a crash."""
+    """Place in the journal. It grows; a number can be missing after a crash."""
     operation_id: str
     kind: Kind
     payload: Any
-    """What was recorded, as plain JSON data. Its form depends on the kind."""
+    """The recorded value as plain JSON data. Its form depends on the kind."""
     recorded_at: datetime
-    """When, in UTC."""
+    """Time of the record, in UTC."""
 
 
 @frozen
@@ -138,7 +138,7 @@ class ErrorInfo:
     """Why an instance failed, was cancelled, or is stuck."""
 
     error_type: str
-    """The qualified name of the exception's class."""
+    """Qualified name of the exception class."""
     message: str
     traceback: str = ""
     uncompensated: list[str] = field(factory=list)
@@ -153,30 +153,30 @@ class Instance:
     workflow: str
     status: Status
     input: dict[str, Any]
-    """The input as plain JSON data."""
+    """Input as plain JSON data."""
     output: Any
-    """The result as plain JSON data, None until it completed."""
+    """Result as plain JSON data; None until the instance has completed."""
     error: ErrorInfo | None
     created_at: datetime
     updated_at: datetime
     finished_at: datetime | None
     worker_id: str | None
-    """The worker that runs it now."""
+    """Worker that runs it now; None: no worker does."""
     parent_id: str | None
-    """The instance that started it as a child."""
+    """Instance that started it as a child; None: it is no child."""
     continued_from: str | None
-    """The instance that recurred, and started it to go on."""
+    """Instance that recurred as this one; None: it is the first of its chain."""
     details: Any = None
-    """What it last said of itself with ``ctx.set_details``, as plain JSON data."""
+    """Last value of ``ctx.set_details``, as plain JSON data."""
 
 
 @frozen
 class Page:
-    """A part of a list of instances."""
+    """One page of a list of instances."""
 
     instances: list[Instance]
     next_page_token: str | None
-    """What gives the next page; None: this is the last."""
+    """Token of the next page; None: this is the last one."""
 
 
 @frozen
@@ -185,32 +185,32 @@ class WorkerInfo:
 
     worker_id: str
     host: str
-    """The name of its machine."""
+    """Name of its machine."""
     pid: int
-    """The id of its process there."""
+    """Id of its process on that machine."""
     version: str | None
-    """The code version of its workflows."""
+    """Code version of its workflows."""
     joined_at: datetime
     expires_at: datetime
-    """When its lease ends, if it does not prolong it. In UTC."""
+    """End of its lease unless the worker renews it, in UTC."""
     is_alive: bool
     """False if its lease has expired, or its process is seen to have ended."""
     owned: int
-    """How many instances it runs, those that wait in its memory among them."""
+    """Number of instances that it owns, including those that wait in its memory."""
 
 
 @frozen
 class ReceivedEvent:
-    """An event that a workflow waited for, in the words of CloudEvents."""
+    """An event that a workflow has received. The attributes are those of CloudEvents."""
 
     id: str
     source: str
     type: str
     subject: str | None
     time: datetime
-    """When it happened, if whoever sent it said so; else when it was accepted. In UTC."""
+    """Time that the sender gave, or else the time at which the event was accepted. In UTC."""
     data: Any
-    """Of the type that ``wait_event`` was told, or plain JSON data."""
+    """Value of the ``data_type`` of ``wait_event``, or plain JSON data."""
 
 
 @frozen
@@ -219,48 +219,48 @@ class Message:
 
     channel: str
     data: Any
-    """Of the type that ``receive`` was told, or plain JSON data."""
+    """Value of the ``data_type`` of ``receive``, or plain JSON data."""
     metadata: dict[str, Any]
-    """What was given with it; of an event, its attributes."""
+    """Metadata that the sender gave; for an event, its attributes."""
     sender: str | None
-    """The instance that sent it, or the source of an event; None if it came from outside of any workflow."""
+    """Instance that sent it, or the source of an event; None: it came from outside of any workflow."""
     sent_at: datetime
-    """When it was accepted, in UTC."""
+    """Time at which it was accepted, in UTC."""
 
 
 class ChannelMode(StrEnum):
-    """Who gets a message from a channel. Fixed by the first subscriber of the channel."""
+    """Which subscribers get a message of a channel. The first subscriber of the channel fixes the mode."""
 
     BROADCAST = "broadcast"
-    """Every subscriber, from its subscription on."""
+    """Every subscriber gets what is published after its subscription."""
     COMPETING = "competing"
-    """Exactly one of the subscribers; also what was published before anybody had subscribed."""
+    """Exactly one subscriber gets each message, including messages from before the first subscription."""
     DIRECT = "direct"
-    """The instance that it is sent to."""
+    """The instance that a message is sent to gets it."""
 
 
 @frozen
 class Sent:
-    """What became of an event or message. It is durable."""
+    """Result of sending an event or a message, which is durable."""
 
     id: str
-    """Of the event."""
+    """Id of the event or message."""
     is_duplicate: bool
-    """Whether an event of this source and id had been accepted before, so that this one was dropped."""
+    """Whether an event of this source and id had been accepted before, so that this one was not stored."""
     waiting: int
-    """How many instances waited for it at that moment. Others may come to wait for it later."""
+    """Number of instances that waited for it at that moment. Others may come to wait for it later."""
 
 
 class OutboxStatus(StrEnum):
-    """Where an event in the outbox stands."""
+    """Status of an event in the outbox."""
 
     PENDING = "pending"
-    """It is sent as soon as it can be."""
+    """Sent as soon as possible."""
     SENT = "sent"
     FAILED = "failed"
-    """The broker was tried too often, without success."""
+    """The most attempts were made without success."""
     INVALID = "invalid"
-    """The broker has refused it: trying again would be pointless."""
+    """The broker has refused it, so that no further attempt can succeed."""
     EXPIRED = "expired"
     """It became too old before it could be sent."""
 
@@ -279,10 +279,10 @@ class OutboxEvent:
     """Plain JSON data."""
     status: OutboxStatus
     attempts: int
-    """How often it was tried to send it."""
+    """Number of attempts to send it."""
     error: str | None
-    """Why the last attempt failed."""
+    """Reason for the failure of the last attempt."""
     created_at: datetime
     due_at: datetime | None
-    """When it is sent next; None: not any more."""
+    """Time of the next attempt, in UTC; None: there is no further attempt."""
     finished_at: datetime | None

@@ -1,4 +1,4 @@
-"""When a failed activity is tried again."""
+"""Retry policies: when a failed activity is tried again."""
 
 from __future__ import annotations
 
@@ -26,47 +26,51 @@ def _to_classes(classes: Iterable[type[BaseException]]) -> tuple[type[BaseExcept
 
 @frozen
 class RetryPolicy:
-    """How often an activity is tried, and how long to wait in between.
+    """How often an activity is tried, and how long it waits in between.
 
-    Before attempt ``n + 1`` it waits ``initial_interval * multiplier ** (n - 1)`` seconds, at most
+    The wait before attempt ``n + 1`` is ``initial_interval * multiplier ** (n - 1)`` seconds, but at most
     ``max_interval``: by default 1 s, 2 s, 4 s and 8 s between five attempts.
 
-    The policy of the activity counts; else that of the app; else this class's defaults.
+    An activity without a policy has that of the app, and an app without one the defaults of this class.
+
+    Raises:
+      ValueError: if a number is negative or not finite.
+      TypeError: if ``non_retryable`` contains anything but exception classes.
     """
 
     max_attempts: int = field(default=5, validator=_not_negative)
-    """The most attempts, the first one included; 0 is without end."""
+    """Most attempts, including the first one; 0: no limit."""
     initial_interval: float = field(default=1.0, converter=seconds, validator=_not_negative)
-    """Seconds (or a timedelta) between the first and the second attempt."""
+    """Wait between the first and the second attempt, in seconds (or a timedelta)."""
     multiplier: float = field(default=2.0, validator=_not_negative)
-    """By how much each wait is longer than the one before."""
+    """Factor by which each wait is longer than the one before."""
     max_interval: float = field(default=60.0, converter=seconds, validator=_not_negative)
-    """The longest wait, in seconds (or a timedelta)."""
+    """Longest wait, in seconds (or a timedelta)."""
     non_retryable: tuple[type[BaseException], ...] = field(default=(), converter=_to_classes)
     """Exception classes that fail the activity at once, like :class:`~trio_romancy.TerminalError`."""
 
     @classmethod
     def default(cls) -> RetryPolicy:
-        """Five attempts, waiting 1, 2, 4 and 8 seconds."""
+        """Return a policy of five attempts, 1, 2, 4 and 8 seconds apart."""
         return cls()
 
     @classmethod
     def no_retry(cls) -> RetryPolicy:
-        """One attempt."""
+        """Return a policy of one attempt."""
         return cls(max_attempts=1)
 
     @classmethod
     def fixed(cls, max_attempts: int, interval: Duration) -> RetryPolicy:
-        """``max_attempts`` attempts, ``interval`` apart."""
+        """Return a policy of ``max_attempts`` attempts, ``interval`` seconds (or a timedelta) apart."""
         return cls(max_attempts, interval, multiplier=1.0, max_interval=interval)
 
     @classmethod
     def exponential(cls, max_attempts: int, initial_interval: Duration, max_interval: Duration) -> RetryPolicy:
-        """``max_attempts`` attempts, each wait twice the one before, at most ``max_interval``."""
+        """Return a policy of ``max_attempts`` attempts, each wait twice the last, at most ``max_interval``."""
         return cls(max_attempts, initial_interval, multiplier=2.0, max_interval=max_interval)
 
     def delay_after(self, attempts: int) -> float | None:
-        """Seconds to wait after that many failed attempts; None if there is to be no other."""
+        """Return the seconds to wait after that many failed attempts; None if no other attempt follows."""
         if self.max_attempts and attempts >= self.max_attempts:
             return None
         try:
@@ -76,7 +80,7 @@ class RetryPolicy:
         return min(delay, self.max_interval)
 
     def is_terminal(self, error: BaseException) -> bool:
-        """Whether the error forbids another attempt. A group does if anything in it does."""
+        """Tell whether the error forbids another attempt. A group does if one of its members does."""
         if isinstance(error, (TerminalError, *self.non_retryable)):
             return True
         return isinstance(error, BaseExceptionGroup) and any(self.is_terminal(part) for part in error.exceptions)

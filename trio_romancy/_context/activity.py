@@ -19,38 +19,38 @@ from ..clock import Clock
 
 @define(eq=False)
 class ActivityContext:
-    """What an activity (or a compensation) that runs for a workflow knows of itself."""
+    """Context of an activity (or a compensation) that runs for a workflow. Get it by :func:`current_activity`."""
 
     instance_id: str
-    """The instance that it runs for."""
+    """Instance that the activity runs for."""
     activity_id: str
-    """Its operation id, such as ``"process_payment:1"``."""
+    """Operation id of the activity, such as ``"process_payment:1"``."""
     attempt: int
-    """The number of this attempt, from 1."""
+    """Number of this attempt, from 1."""
     workflow: str
-    """The name of the workflow of that instance."""
+    """Name of the workflow of that instance."""
     _database: Database = field(repr=False)
     _clock: Clock = field(repr=False)
     _max_payload: int = field(repr=False)
     effects: Effects | None = field(default=None, init=False, repr=False)
-    """What is sent if the attempt succeeds."""
+    """Messages and events that are sent if the attempt succeeds; None: there are none."""
     used_session: Session | None = field(default=None, init=False, repr=False)
-    """The session, if this attempt has asked for it."""
+    """The session; None: this attempt has not used :attr:`session`."""
 
     @property
     def idempotency_key(self) -> str:
-        """The same over all attempts and restarts, and different for every other operation of any instance.
+        """A key that is the same in all attempts and after restarts, and different for every other operation.
 
-        Give it to outside services, so that an attempt repeated after a crash is recognised.
+        Pass it to outside services, so that they recognise an attempt that is repeated after a crash.
         """
         return f"{self.instance_id}:{self.activity_id}"
 
     @property
     def session(self) -> Session:
-        """A transaction in trio_romancy's own database, begun with the first statement.
+        """A transaction in the database of the app, which begins with the first statement.
 
-        What is done through it commits together with the activity's journal entry: exactly once. It is rolled back
-        if the attempt fails.
+        It commits together with the activity's journal entry: its changes are made exactly once. It is rolled back if
+        the attempt fails.
         """
         if self.used_session is None:
             self.used_session = Session(self._database)
@@ -59,16 +59,19 @@ class ActivityContext:
     def publish(
         self, channel: str, data: Any, *, metadata: Mapping[str, Any] | None = None, to: str | None = None
     ) -> None:
-        """Publish a message to a channel if, and only if, this attempt succeeds: exactly once.
+        """Publish a message to a channel, exactly once, if and only if this attempt succeeds.
 
-        It is stored in the transaction that records the activity's outcome. Also for plain ``def`` activities.
+        The transaction that records the activity's outcome stores it. Plain ``def`` activities can call this, too.
 
         Args:
-          to: the instance that it is for; None: every subscriber.
+          channel: name of the channel.
+          data: plain JSON data, or a value of a type that can be stored.
+          metadata: plain JSON data that accompany it.
+          to: id of the one instance that receives it; None: the subscribers.
 
         Raises:
-          InvalidInputError: naming everything that is wrong with it.
-          PayloadTooLargeError: if it is larger than the app's ``max_payload``.
+          InvalidInputError: naming everything that is wrong with the message.
+          PayloadTooLargeError: if the message is larger than the app's ``max_payload``.
         """
         row = message_row(
             channel,
@@ -90,21 +93,25 @@ class ActivityContext:
         subject: str | None = None,
         id: str | None = None,
     ) -> str:
-        """Send an event to the broker if, and only if, this attempt succeeds: the transactional outbox.
+        """Send an event to the broker if and only if this attempt succeeds: the transactional outbox.
 
-        It is stored in the transaction that records the activity's outcome, and posted to the app's ``broker_url``
-        from there: at least once, under the same id each time, in order with the other events of the instance. Also
-        for plain ``def`` activities.
+        The transaction that records the activity's outcome stores it. From there it is posted to the app's
+        ``broker_url``: at least once, under the same id each time, in order with the other events of the instance.
+        Plain ``def`` activities can call this, too.
 
         Args:
-          id: of the event, by default made of the instance, the activity, and a number.
+          type: type of the event.
+          data: plain JSON data, or a value of a type that can be stored.
+          source: source of the event.
+          subject: subject of the event.
+          id: id of the event, by default made of the instance, the activity, and a number.
 
         Returns:
           The id of the event.
 
         Raises:
-          InvalidInputError: naming everything that is wrong with it.
-          PayloadTooLargeError: if it is larger than the app's ``max_payload``.
+          InvalidInputError: naming everything that is wrong with the event.
+          PayloadTooLargeError: if the event is larger than the app's ``max_payload``.
         """
         effects, now = self._use_effects(), self._clock.now()
         if id is None:

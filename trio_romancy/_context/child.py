@@ -1,4 +1,4 @@
-"""What ``ctx.start`` returns."""
+"""Child handles: what ``ctx.start`` returns."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ class ChildHandle(Generic[R]):
     """A child workflow, as its parent sees it."""
 
     child_id: str
-    """The instance id of the child. If that recurs it is the first of its chain, and stands for all of it."""
+    """Instance id of the child. If the child recurs, it is the first id of the chain, and stands for all of it."""
     operation_id: str
-    """Of the step that started it."""
+    """Operation id of the start."""
     _parent: ParentRun = field(repr=False)
     workflow: Workflow[..., R] = field(repr=False)
-    _asked: int = field(default=0, init=False, repr=False)
+    _calls: int = field(default=0, init=False, repr=False)
 
     async def result(self, *, id: str | None = None) -> R:
-        """Wait until the child has ended, however long that takes, and return what it returned.
+        """Wait until the child has ended, and return its result.
 
-        It is an operation of the parent. Cancelling the wait does not cancel the child.
+        The wait is an operation of the parent. Cancelling it does not cancel the child.
 
         Args:
-          id: the operation id, by default that of the start with ``/result`` behind it (then ``/result:2``, should the
-            parent ask again).
+          id: operation id, by default that of the start followed by ``/result`` (``/result:2`` at the second call, and
+            so on).
 
         Raises:
-          ChildWorkflowError: if it failed or was cancelled.
+          ChildWorkflowError: if the child failed or was cancelled.
         """
-        self._asked += 1
-        number = "" if self._asked == 1 else f":{self._asked}"
+        self._calls += 1
+        number = "" if self._calls == 1 else f":{self._calls}"
         result: R = await self._parent.await_child(self, id or short_id(f"{self.operation_id}/result{number}"))
         return result

@@ -23,7 +23,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 MAX_DETAILS = 16 * 1024
-"""Bytes of JSON that an instance may say of itself."""
+"""Largest details of an instance, in bytes of JSON."""
 
 
 class WorkflowRun(WorkflowExecution, Protocol):
@@ -57,58 +57,61 @@ class WorkflowRun(WorkflowExecution, Protocol):
 
 @define(eq=False)
 class WorkflowContext:
-    """The first argument of every workflow: durable waiting, and the determinism helpers.
+    """The first argument of every workflow: durable operations, and helpers that keep its code deterministic.
 
-    Every operation is a cancellation point before it begins. One that has begun is recorded, so that a replay sees
-    the same. In a child task an operation needs an ``id``, or an enclosing :meth:`branch`.
+    Every operation is a cancellation point before it begins. Its outcome is recorded, so that a replay gets the same
+    one. In a child task an operation needs an ``id``, or an enclosing :meth:`branch`.
     """
 
     _run: WorkflowRun
 
     @property
     def instance_id(self) -> str:
-        """The id of this instance."""
+        """Id of this instance."""
         return self._run.instance_id
 
     @property
     def workflow(self) -> str:
-        """The name of the workflow."""
+        """Name of the workflow."""
         return self._run.workflow_name
 
     @property
     def is_replaying(self) -> bool:
-        """Whether what runs now has run before, in this process or another. For logging, and for nothing else."""
+        """Whether the code that runs now has run before, in this process or another. Only for logging."""
         return self._run.is_replaying
 
     def now(self) -> datetime:
-        """The time, in UTC, of the journal entry last seen by the workflow, and so the same on every replay."""
+        """Return the time of the last journal entry that the workflow has seen, in UTC: the same on every replay."""
         return self._run.now()
 
     @property
     def random(self) -> Random:
         """A random generator that draws the same numbers on every replay. Not for secrets.
 
-        Each :meth:`branch` has its own. In a child task it must be used inside a branch.
+        Each :meth:`branch` has a generator of its own. In a child task it must be used inside a branch.
         """
         return self._run.random()
 
     def uuid4(self) -> UUID:
-        """A random UUID, the same on every replay."""
+        """Return a random UUID, the same on every replay."""
         return UUID(int=self.random.getrandbits(128), version=4)
 
     def patched(self, change_id: str) -> bool:
-        """Whether this instance goes the way of a change to the workflow's code, which has a name of its own.
+        """Tell whether this instance takes the new path of a change to the workflow's code.
 
-        True for an instance that comes here for the first time, whatever code it was started with; it is recorded,
-        and so the same on every replay. False for one whose journal shows that it went past here with the code from
-        before the change. Each :meth:`branch` has answers of its own::
+        An instance that reaches this call for the first time gets True, no matter which code it was started with. The
+        answer is recorded, and so the same on every replay. An instance gets False if its journal shows that it passed
+        this point with the code from before the change. Each :meth:`branch` has answers of its own::
 
             if ctx.patched("check-fraud"):
                 await check_fraud(order)
 
-        The code of the old way can go once no instance is left that was told False: then only ask, without a
-        condition. The question itself can go once none is left that was told True, for code that does not ask does not
-        fit those: while two versions of the code run, it is left to workers with the new one.
+        The old path can be deleted when no instance is left that got False: keep the call, without the condition. The
+        call can be deleted when no instance is left that got True, because code without the call does not fit their
+        journals. While two versions of the code run, such instances are left to workers with the new one.
+
+        Args:
+          change_id: name of the change.
 
         Raises:
           OperationIdError: if the id is empty or too long.
@@ -118,7 +121,7 @@ class WorkflowContext:
     def branch(self, name: str) -> AbstractContextManager[None]:
         """Give the operations inside the block ids of their own: ``fetch:1`` becomes ``name/fetch:1``.
 
-        That makes automatic ids safe in a child task, whose turn among its siblings is not known beforehand::
+        That makes automatic ids safe in child tasks, which run in no fixed order::
 
             async def ship_to(region: str) -> None:
                 with ctx.branch(region):
@@ -128,21 +131,28 @@ class WorkflowContext:
           name: not empty, and used for one branch only.
 
         Raises:
-          OperationIdError: if there has been a branch of that name.
+          OperationIdError: if the name is not valid, or was used before.
         """
         return self._run.open_branch(name)
 
     async def sleep(self, duration: Duration, *, id: str | None = None) -> None:
-        """Sleep durably, counted from :meth:`now`. An instance that sleeps long costs rows, not memory.
+        """Sleep durably, counted from :meth:`now`. An instance that sleeps for long takes rows, but no memory.
 
         Args:
-          duration: seconds, or a timedelta. Not positive means at once.
-          id: the operation id, by default the next ``sleep:n``.
+          duration: seconds, or a timedelta. Zero and negative durations end at once.
+          id: operation id, by default the next ``sleep:n``.
+
+        Raises:
+          ValueError: if the duration is not finite.
         """
         await self._run.sleep(microseconds(duration), id)
 
     async def sleep_until(self, when: datetime, *, id: str | None = None) -> None:
-        """Sleep durably until a moment, given as an aware datetime. One in the past means at once.
+        """Sleep durably until a point in time. One in the past ends at once.
+
+        Args:
+          when: an aware datetime.
+          id: operation id, by default the next ``sleep:n``.
 
         Raises:
           ValueError: if ``when`` has no time zone.
@@ -158,23 +168,24 @@ class WorkflowContext:
         timeout: Duration | None = None,
         id: str | None = None,
     ) -> ReceivedEvent:
-        """Wait for the next event of a type, however long that takes: an instance that waits costs rows, not memory.
+        """Wait for the next event of a type. An instance that waits for long takes rows, but no memory.
 
-        The next one is the first that was sent since the instance was started and that it has not got yet, whether it
-        came before the wait, comes after it, or while the worker is dead. Each event goes to one wait of the instance,
-        and to every instance that waits for it. If the wait is cancelled the event is left to the next one.
+        The next event is the first one that was sent since the instance was started and that the instance has not
+        received: it may have arrived before the wait, arrive after it, or while no worker runs. Each event goes to one
+        wait of an instance, and to every instance that waits for it. If the wait is cancelled, the event stays for the
+        next wait.
 
         Args:
-          type: of the event.
-          subject: of the event; None: any, or none.
-          data_type: what its data are structured as, by default plain JSON data.
-          timeout: the most seconds (or a timedelta) from :meth:`now`. An event that was accepted in time is received,
-            even if the worker is away when the time is over. Zero takes only what is there.
-          id: the operation id, by default the next ``wait_event:n``.
+          type: type of the event.
+          subject: subject of the event; None: any event, also one without a subject.
+          data_type: type that the data are converted to, by default plain JSON data.
+          timeout: time limit from :meth:`now` on: seconds, or a timedelta. An event that was accepted in time is
+            received, even if no worker runs when the time is over. Zero takes only an event that is there.
+          id: operation id, by default the next ``wait_event:n``.
 
         Raises:
-          EventTimeoutError: if none came in time.
-          InvalidDataError: if the data are not of the ``data_type``. The event counts as received.
+          EventTimeoutError: if no event arrived in time.
+          InvalidDataError: if the data do not match ``data_type``. The event counts as received.
         """
         of = codec(data_type)
         return await self._run.wait_event(type, subject, of, _microseconds(timeout), id)
@@ -184,13 +195,15 @@ class WorkflowContext:
     ) -> None:
         """Subscribe to a channel, to :meth:`receive` from it. The subscription ends with the instance.
 
-        A broadcast subscription gets what is sent from now on; a competing one also what nobody has got yet; a direct
-        one also what was sent to the instance since it was started, unless it had subscribed before. To subscribe to
-        what one is subscribed to already does nothing, and is no operation.
+        A broadcast subscription gets messages that are sent from now on; a competing one also messages that no
+        subscriber has received; a direct one also messages that were sent to the instance since it was started, unless
+        it had subscribed before. A second subscription to the same channel does nothing, and is no operation.
 
         Args:
-          mode: who gets a message: ``"broadcast"``, ``"competing"`` or ``"direct"``, see :class:`ChannelMode`.
-          id: the operation id, by default the next ``subscribe:n``.
+          channel: name of the channel.
+          mode: which subscribers get a message: ``"broadcast"``, ``"competing"`` or ``"direct"``, see
+            :class:`ChannelMode`.
+          id: operation id, by default the next ``subscribe:n``.
 
         Raises:
           ChannelModeConflictError: if the first subscriber of the channel has fixed another mode.
@@ -198,22 +211,30 @@ class WorkflowContext:
         await self._run.subscribe(channel, ChannelMode(mode), id)
 
     async def unsubscribe(self, channel: str, *, id: str | None = None) -> None:
-        """End a subscription. What was not received is not received any more."""
+        """End a subscription. Messages that were not received are not received any more.
+
+        Args:
+          channel: name of the channel.
+          id: operation id, by default the next ``unsubscribe:n``.
+        """
         await self._run.unsubscribe(channel, id)
 
     async def receive(
         self, channel: str, *, data_type: Any = Any, timeout: Duration | None = None, id: str | None = None
     ) -> Message:
-        """Receive the next message from a channel, however long that takes.
+        """Receive the next message from a channel. An instance that waits for long takes rows, but no memory.
+
+        If the wait is cancelled, the message stays for the next one.
 
         Args:
-          data_type: what its data are structured as, by default plain JSON data.
-          timeout: the most seconds (or a timedelta) from :meth:`now`.
-          id: the operation id, by default the next ``receive:n``.
+          channel: name of the channel.
+          data_type: type that the data are converted to, by default plain JSON data.
+          timeout: time limit from :meth:`now` on: seconds, or a timedelta. Zero takes only a message that is there.
+          id: operation id, by default the next ``receive:n``.
 
         Raises:
-          MessageTimeoutError: if none came in time.
-          InvalidDataError: if the data are not of the ``data_type``. The message counts as received.
+          MessageTimeoutError: if no message arrived in time.
+          InvalidDataError: if the data do not match ``data_type``. The message counts as received.
           RomancyError: if the instance has not subscribed to the channel.
         """
         return await self._run.receive(channel, codec(data_type), _microseconds(timeout), id)
@@ -224,13 +245,14 @@ class WorkflowContext:
         """Publish a message to a channel, exactly once.
 
         Args:
+          channel: name of the channel.
           data: plain JSON data, or a value of a type that can be stored.
-          metadata: plain JSON data that go with it.
-          id: the operation id, by default the next ``publish:n``.
+          metadata: plain JSON data that accompany it.
+          id: operation id, by default the next ``publish:n``.
 
         Raises:
-          InvalidInputError: naming everything that is wrong with it.
-          PayloadTooLargeError: if it is larger than the app's ``max_payload``.
+          InvalidInputError: naming everything that is wrong with the message.
+          PayloadTooLargeError: if the message is larger than the app's ``max_payload``.
         """
         await self._run.publish("publish", channel, data, metadata, None, id)
 
@@ -243,42 +265,54 @@ class WorkflowContext:
         metadata: Mapping[str, Any] | None = None,
         id: str | None = None,
     ) -> None:
-        """Send a message on a channel to one instance, exactly once. It is left lying if there is no such instance.
+        """Send a message on a channel to one instance, exactly once. Without such an instance nothing receives it.
 
-        Args: as of :meth:`publish`.
+        Args:
+          instance_id: id of the instance that receives it.
+          channel: name of the channel, which the receiver subscribes to in mode ``"direct"``.
+          data: plain JSON data, or a value of a type that can be stored.
+          metadata: plain JSON data that accompany it.
+          id: operation id, by default the next ``send_to:n``.
+
+        Raises: the same errors as :meth:`publish`.
         """
         await self._run.publish("send_to", channel, data, metadata, instance_id, id)
 
     async def run(self, workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run another workflow as a child, and return what it returns. The child has a journal of its own.
+        """Run another workflow as a child, and return its result. The child has a journal of its own.
 
-        Any worker that has the child's workflow may run it. Parent and child end together: if this is cancelled, so is
-        the child, which is waited for; if the parent fails or is cancelled later, the child, too, is rolled back, in
-        its place among the parent's completed activities.
+        Any worker that has the child's workflow may run it. Parent and child end together: if this call is cancelled,
+        the child is cancelled, and the call waits for its end. If the parent fails or is cancelled later, the child is
+        rolled back, in its place among the parent's completed activities.
 
-        The operation id is ``name:n``, and the child's instance id is made of the parent's and that. In a child task it
-        needs an enclosing :meth:`branch`, or an id of its own: ``workflow.options(id=...)`` gives one to the operation
-        and the child.
+        The operation id is ``name:n``, and the child's instance id is made of the parent's and the operation id. In a
+        child task the call needs an enclosing :meth:`branch`, or an id of its own: ``workflow.options(id=...)`` gives
+        one to the operation and the child.
 
         Args:
-          args, kwargs: what the workflow takes after its context.
+          workflow: the child's workflow.
+          args, kwargs: arguments of the workflow after its context.
 
         Raises:
           ChildWorkflowError: if the child failed or was cancelled.
           InvalidInputError: naming every bad field.
           PayloadTooLargeError: if the input is larger than the app's ``max_payload``.
-          InstanceExistsError: if the id is taken by another instance.
+          InstanceExistsError: if another instance has the id.
         """
         result: R = await self._run.run_child(workflow, args, kwargs)
         return result
 
     async def start(self, workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs) -> ChildHandle[R]:
-        """Start another workflow as a child, and do not wait for it. It is stored once this returns.
+        """Start another workflow as a child, without waiting for it. It is durable once this returns.
 
-        It goes on when its parent has completed. If the parent fails or is cancelled, it is rolled back with it, as one
-        that is :meth:`run`.
+        It goes on when its parent has completed. If the parent fails or is cancelled, the child is rolled back with it,
+        as one of :meth:`run` is.
 
-        Raises: as of :meth:`run`, except for what the child itself comes to.
+        Args:
+          workflow: the child's workflow.
+          args, kwargs: arguments of the workflow after its context.
+
+        Raises: the same errors as :meth:`run` except :class:`ChildWorkflowError`.
         """
         handle: ChildHandle[R] = await self._run.start_child(workflow, args, kwargs)
         return handle
@@ -286,15 +320,16 @@ class WorkflowContext:
     def recur(self, *args: Any, **kwargs: Any) -> NoReturn:
         """End this instance, and go on as a new one of the same workflow with this input and an empty journal.
 
-        For workflows that would run for ever. It never returns: the workflow function unwinds. The new instance has an
-        id of its own, is ``continued_from`` this one, and gets the events and messages that this one has not received;
-        it must :meth:`subscribe` again. Whoever awaits the result of this one awaits that of the last one. What this
-        one has completed is not compensated any more. Its journal goes to the archive, where ``app.history`` finds it.
+        For workflows that would run for ever. The call never returns: the workflow function unwinds. The new instance
+        has an id of its own, is ``continued_from`` this one, and gets the events and messages that this one has not
+        received; it must :meth:`subscribe` again. The result of this instance is that of the last one of the chain.
+        Activities that this instance has completed are not compensated any more. Its journal goes to the archive, where
+        ``app.history`` finds it.
 
         If a cancel request was accepted before, the instance is cancelled instead.
 
         Args:
-          args, kwargs: what the workflow takes after its context.
+          args, kwargs: arguments of the workflow after its context.
 
         Raises:
           InvalidInputError: naming every bad field.
@@ -303,33 +338,34 @@ class WorkflowContext:
         self._run.recur(args, kwargs)
 
     def set_details(self, value: Any) -> None:
-        """Say something about this instance that operators see at once, as :attr:`Instance.details`: how far it is.
+        """Show operators something about this instance, such as its progress, as :attr:`Instance.details`.
 
-        The last one counts. It is no operation, and not for the workflow itself: it can be lost with the worker.
+        The last value counts. This is no operation, and the workflow cannot read it: a value can be lost if the worker
+        dies.
 
         Args:
           value: plain JSON data, or a value of a type that can be stored; at most 16 KiB as JSON.
 
         Raises:
           InvalidDataError: naming every place that cannot be stored.
-          PayloadTooLargeError: if it is larger.
+          PayloadTooLargeError: if the value is larger.
         """
         self._run.set_details(value)
 
     def move_on_after(self, duration: Duration, *, id: str | None = None) -> AbstractContextManager[trio.CancelScope]:
-        """A durable :func:`trio.move_on_after`: its deadline holds across restarts and is the same on every replay.
+        """Open a durable :func:`trio.move_on_after`. Its deadline survives restarts, and is the same on every replay.
 
-        What waits inside is cancelled at the deadline. An activity that runs then goes on to its outcome first,
-        unless it is ``cancellable``.
+        Waits inside the block are cancelled at the deadline. An activity that runs at that moment goes on to its
+        outcome first, unless it is ``cancellable``.
 
         Args:
-          duration: seconds (or a timedelta) from :meth:`now`.
-          id: the operation id, by default the next ``timeout:n``.
+          duration: seconds (or a timedelta) from :meth:`now` on.
+          id: operation id, by default the next ``timeout:n``.
         """
         return self._run.open_timeout(microseconds(duration), id, fail=False)
 
     def fail_after(self, duration: Duration, *, id: str | None = None) -> AbstractContextManager[trio.CancelScope]:
-        """Like :meth:`move_on_after`, and raises :exc:`trio.TooSlowError` if the deadline cancelled the block."""
+        """Open a :meth:`move_on_after` that raises :exc:`trio.TooSlowError` if the deadline cancelled the block."""
         return self._run.open_timeout(microseconds(duration), id, fail=True)
 
 

@@ -31,18 +31,18 @@ def compensation(
     retry: RetryPolicy | None = None,
     timeout: Duration | None = None,
 ) -> Any:
-    """Define the function that undoes one completed activity.
+    """Define a function that undoes one completed activity.
 
-    Its parameters are bound by name: to the activity's arguments, and ``result`` to what the activity returned.
-    Like an activity it is retried and recorded, and can be a plain ``def``, which is run in a thread.
+    Its parameters are bound by name: to the arguments of the activity, and ``result`` to the activity's result. Like an
+    activity it is retried and recorded, and can be a plain ``def``, which runs in a thread.
 
     Args:
-      name: the name in the journal, by default the function's.
-      retry: when it is tried again, by default as the app says.
-      timeout: the most seconds (or a timedelta) that one attempt may take.
+      name: name in the journal, by default that of the function.
+      retry: retry policy, by default that of the app.
+      timeout: time limit of one attempt: seconds, or a timedelta.
 
     Raises:
-      DefinitionError: if it cannot be used so.
+      DefinitionError: naming the function, and the parameter that cannot be used.
     """
     scope = sys._getframe(1).f_locals
 
@@ -86,19 +86,19 @@ def activity(
     timeout: Duration | None = None,
     cancellable: bool = False,
 ) -> Any:
-    """Define a function with side effects whose outcome is journaled.
+    """Define a function with side effects, whose outcome is journaled.
 
     Args:
-      name: the name in the journal, by default the function's.
-      compensation: what undoes it. Its parameters must be among the activity's, or ``result``.
-      retry: when it is tried again after a failure, by default as the app says.
-      timeout: the most seconds (or a timedelta) that one attempt may take. A plain ``def`` runs in a thread, which
-        nobody can stop: its attempt counts as failed then, and the next one begins when the thread has ended.
-      cancellable: whether it may be torn down when its workflow is cancelled or a sibling fails; that is recorded, and
+      name: name in the journal, by default that of the function.
+      compensation: function that undoes it. Its parameters must be among those of the activity, or ``result``.
+      retry: retry policy, by default that of the app.
+      timeout: time limit of one attempt: seconds, or a timedelta. A plain ``def`` runs in a thread, which cannot be
+        stopped: after the time limit its attempt has failed, and the next one begins when the thread has ended.
+      cancellable: whether it may be torn down when its workflow is cancelled or a sibling fails. That is recorded, and
         nothing is compensated. By default it runs to its outcome first.
 
     Raises:
-      DefinitionError: if it cannot be used so, naming function and parameter.
+      DefinitionError: naming the function, and the parameter that cannot be used.
     """
     scope = sys._getframe(1).f_locals
 
@@ -146,12 +146,12 @@ def workflow(
     randomness and everything else from outside come from the context or from activities.
 
     Args:
-      name: the name in the database, by default the function's.
-      event_handler: whether whoever can post events to :attr:`App.asgi` may start it: an event of the type that is the
-        workflow's name does, and the event's data are the input.
+      name: name in the database, by default that of the function.
+      event_handler: whether an event that is posted to :attr:`App.asgi` can start it. The type of the event is then the
+        name of the workflow, and the data of the event are its input.
 
     Raises:
-      DefinitionError: if it cannot be used so, naming function and parameter.
+      DefinitionError: naming the function, and the parameter that cannot be used.
     """
     scope = sys._getframe(1).f_locals
 
