@@ -37,6 +37,7 @@ from trio_romancy import (
 from trio_romancy._storage.sql import tables as schema
 
 from .support.databases import ALL_KINDS, Databases
+from .support.probe import probe
 from .support.servers import PRODUCTS
 
 real_clock = pytest.mark.real_clock
@@ -109,9 +110,7 @@ def read_tables(connection: Connection) -> dict[str, list[dict[str, Any]]]:
 
 async def stored(app: App) -> dict[str, list[dict[str, Any]]]:
     """Everything that the database holds about instances."""
-    running = app._engine
-    assert running is not None
-    return await running.database.read(read_tables)
+    return await probe(app).read(read_tables)
 
 
 NOTHING: dict[str, list[dict[str, Any]]] = {"romancy_instances": [], "romancy_history": []}

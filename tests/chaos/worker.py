@@ -15,12 +15,11 @@ import trio
 from sqlalchemy import Connection, update
 
 from trio_romancy import App
-from trio_romancy._runtime.run import sequencer
-from trio_romancy._storage.journal import journal
-from trio_romancy._storage.sql import tables, workers
+from trio_romancy._storage.sql import tables
 from trio_romancy._storage.sql.workers import Lease
 from trio_romancy.clock import Microseconds
 
+from ..support.probe import replace_fences
 from . import workflows
 
 __all__ = ["workflows"]  # a worker runs what is defined in its process
@@ -56,11 +55,7 @@ def break_fence() -> None:
         fence(connection, lease, expires_at)
         return True
 
-    journal.Batch.is_plain = False  # one statement has its own fence
-    for module in (workers, sequencer, journal):
-        for name, broken in (("fence", fence), ("fence_batch", fence_batch)):
-            if hasattr(module, name):
-                setattr(module, name, broken)
+    replace_fences(fence, fence_batch)
 
 
 def main() -> None:

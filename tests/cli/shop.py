@@ -66,7 +66,7 @@ async def sell(ctx: WorkflowContext, order: Order) -> str:
 @workflow(name="cli_wait")
 async def wait(ctx: WorkflowContext, order_id: str) -> str:
     event = await ctx.wait_event("order.paid", subject=order_id, data_type=str)
-    return event.data
+    return str(event.data)
 
 
 @workflow(name="cli_send")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 import trio
@@ -13,6 +14,7 @@ from trio_romancy._definitions.registry import registry
 from trio_romancy._storage.sql.instances import insert_instances, new_row
 
 from ..support.databases import SHARED_KINDS
+from ..support.probe import probe
 
 
 @workflow(name="list_quick")
@@ -68,10 +70,10 @@ async def test_what_is_listed_matches_all_that_is_given(database: str) -> None:
 
 async def test_the_children_of_an_instance_are_listed(database: str) -> None:
     async with App(database, worker=False) as app:
-        rows = [new_row(f"child-{n}", "list_quick", "{}", n, owner=None) for n in range(7)]
+        rows: list[Any] = [new_row(f"child-{n}", "list_quick", "{}", n, owner=None) for n in range(7)]
         parents = ["p", "P", "p ", None, "p", "p", "other"]
         family = [row | {"parent_id": parent, "wake_at": None} for row, parent in zip(rows, parents, strict=True)]
-        await app._now_running().database.run(lambda c: [insert_instances(c, [row]) for row in family])
+        await probe(app).write(insert_instances, family)
         assert await listed(app, parent="p") == ["child-5", "child-4", "child-0"]
         assert await listed(app, parent="p", instance_id="4", status=Status.PENDING) == ["child-4"]
         assert await listed(app, parent="none") == []
@@ -106,7 +108,7 @@ async def test_what_cannot_be_looked_for_is_refused(database: str) -> None:
         with pytest.raises(ValueError, match="time zone"):
             await app.list_instances(created_from=datetime(2026, 1, 1))
         with pytest.raises(ValueError, match="not a valid Status"):
-            await app.list_instances(status="sleeping")
+            await app.list_instances(status="sleeping")  # type: ignore[arg-type]
 
 
 @pytest.mark.real_clock

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -32,13 +32,13 @@ from trio_romancy import (
     current_activity,
     workflow,
 )
-from trio_romancy._storage.journal import journal
+from trio_romancy._storage.journal.batch import Batch
 from trio_romancy._storage.sql import tables
 from trio_romancy._storage.sql.workers import Process, end_dead_leases, join
 from trio_romancy.testing import Crash, How, run_with_crashes
 
 from ..support.databases import SHARED_KINDS
-from ..support.probe import worker_of
+from ..support.probe import before_each_apply, before_each_insert, probe
 
 TOLD = [name for name in vars(Hooks) if not name.startswith("_") and name not in ("trace_context", "around_activity")]
 """The methods that tell something."""
@@ -385,7 +385,7 @@ async def test_a_stuck_instance_is_told_with_its_cause(database: str) -> None:
         await trio.sleep(1800)
 
         @workflow
-        async def changing(ctx: WorkflowContext) -> None:  # type: ignore[no-redef]
+        async def changing(ctx: WorkflowContext) -> None:
             await pay(True)
 
         with pytest.raises(WorkflowError):
@@ -417,15 +417,12 @@ async def test_what_a_session_commits_while_an_earlier_entry_is_on_its_way_is_to
 
     hooks = Recorder()
     async with App(":memory:", hooks=[hooks]) as app:
-        inside = worker_of(app)._supervisor.journal
-        commit = inside._commit
 
-        async def slow_commit(batch: Any) -> None:
+        async def wait(batch: Batch) -> None:
             if batch.entries:
                 await goes_on.wait()
-            await commit(batch)
 
-        monkeypatch.setattr(inside, "_commit", slow_commit)
+        probe(app).before_each_commit(wait, monkeypatch)
         handle = await app.start(flow)
         await trio.testing.wait_all_tasks_blocked()
         assert [entry.operation_id for entry in await app.history(handle.instance_id)] == ["stored"]
@@ -447,10 +444,10 @@ async def test_an_instance_that_no_live_worker_can_run_any_more_is_told_as_stuck
             await book("flight")
             await ctx.sleep(0.5)
 
-        inside = app._now_running()
+        inside = probe(app)
         process = Process("another machine", 1, "", "old")
         now = inside.clock.now()
-        await inside.database.run(join, "old", process, now, now + 3_600_000_000, "old")
+        await inside.write(join, "old", process, now, now + 3_600_000_000, "old")
         await app.start(old_code)
         await hooks.wait_for("instance_dropped")
 
@@ -471,7 +468,7 @@ async def test_an_instance_whose_actor_always_crashes_is_told_as_stuck(database:
         handle = await app.start(waiting)
         await trio.sleep(1)
         for _ in range(10):
-            worker_of(app).crash_actors(RuntimeError("a bug in the runtime"))
+            probe(app).crash_actors()
             await trio.sleep(2)
         with pytest.raises(WorkflowError):
             await handle.result()
@@ -486,7 +483,7 @@ async def test_a_lost_lease_is_told_and_whoever_takes_over_tells_the_rest(databa
         handle = await app.start(waiting)
         await first.wait_for("activity_completed hooks_book:1 #1")
         async with App(database, worker_id="second", hooks=[second]) as other:
-            await app._now_running().database.run(end_lease, "first")
+            await probe(app).write(end_lease, "first")
             await first.wait_for("lease_lost")
             await other.send_event("go", "done")
             assert await handle.result() == "done"
@@ -532,7 +529,7 @@ async def test_what_is_restarted_after_a_crash_is_not_late() -> None:
     async with App(":memory:", hooks=[hooks]) as app:
         handle = await app.start(flow)
         await trio.sleep(130)
-        worker_of(app).crash_actors(RuntimeError("a bug in the runtime"))
+        probe(app).crash_actors()
         await handle.result()
     assert [(info.entries, info.lag) for info in hooks.all("workflow_replayed")] == [(0, 0.0), (1, 0.0)]
 
@@ -638,16 +635,15 @@ def test_whatever_crashes_nothing_is_told_twice_and_nothing_that_was_not_committ
 async def test_an_entry_that_the_database_refuses_is_never_told(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    insert, refused = journal.instances.insert_entries, 0
+    refused = 0
 
-    def insert_entries(connection: Any, rows: Any) -> None:
+    def refuse(rows: Sequence[dict[str, Any]]) -> None:
         nonlocal refused
         if any(row["instance_id"] == "bad" for row in rows) and refused < 4:
             refused += 1
             raise ValueError("refused")
-        insert(connection, rows)
 
-    monkeypatch.setattr(journal.instances, "insert_entries", insert_entries)
+    before_each_insert(refuse, monkeypatch)
     hooks = Recorder()
     with caplog.at_level(logging.CRITICAL, "trio_romancy"):
         async with App(":memory:", hooks=[hooks]) as app:
@@ -673,16 +669,13 @@ async def test_while_the_database_is_away_nothing_is_told_that_is_not_committed(
     held, goes_on = trio.Event(), trio.Event()
 
     async with App(":memory:", hooks=[hooks]) as app:
-        worker = worker_of(app)._supervisor.journal
-        commit = worker._commit
 
-        async def slow_commit(batch: Any) -> None:
+        async def wait(batch: Batch) -> None:
             if batch.entries and not held.is_set():
                 held.set()
                 await goes_on.wait()
-            await commit(batch)
 
-        monkeypatch.setattr(worker, "_commit", slow_commit)
+        probe(app).before_each_commit(wait, monkeypatch)
         handle = await app.start(trip, True)
         await held.wait()
         await trio.testing.wait_all_tasks_blocked()
@@ -862,21 +855,19 @@ def test_what_is_no_hook_is_refused() -> None:
 async def test_without_hooks_nothing_is_kept_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     entries = 0
     observations: list[object] = []
-    apply = journal.Journal._apply
 
-    def counting(self: journal.Journal, connection: Any, batch: journal.Batch, number: int) -> None:
+    def count(batch: Batch) -> None:
         nonlocal entries
         entries += len(batch.entries)
         observations.append(batch.observations)
-        apply(self, connection, batch, number)
 
-    monkeypatch.setattr(journal.Journal, "_apply", counting)
+    before_each_apply(count, monkeypatch)
     async with App(":memory:") as app:
         handle = await app.start(waiting)
         await trio.sleep(1)
-        (actor,) = worker_of(app)._supervisor._actors.values()
+        (actor,) = probe(app).actors
         assert actor.watch is None
-        assert worker_of(app)._supervisor.journal.on_committed is None
+        assert not probe(app).tells_commits
         await app.send_event("go", 1)
         await handle.result()
     assert entries > 1

@@ -25,9 +25,8 @@ from trio_romancy import (
     compensation,
     workflow,
 )
-from trio_romancy._storage.journal import journal
 
-from ..support.probe import worker_of
+from ..support.probe import before_each_insert, probe
 
 logger = logging.getLogger("orders")
 
@@ -158,7 +157,7 @@ async def test_crashes_and_stuck_instances_are_logged_with_their_workflow(caplog
         await app.start(waiting.options(id="i"))
         await trio.sleep(1)
         for _ in range(5):
-            worker_of(app).crash_actors(RuntimeError("a bug in the runtime"))
+            probe(app).crash_actors()
             await trio.sleep(2)
     for part in ("restarting it through replay", "crashed too often", "is stuck"):
         assert logged(caplog, part) == ("i", "logging_waiting", None)
@@ -167,16 +166,15 @@ async def test_crashes_and_stuck_instances_are_logged_with_their_workflow(caplog
 async def test_what_the_database_refuses_is_logged_with_its_instance(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    insert, refused = journal.instances.insert_entries, 0
+    refused = 0
 
-    def insert_entries(connection: object, rows: object) -> None:
+    def refuse(_: object) -> None:
         nonlocal refused
         refused += 1
         if refused < 3:
             raise ValueError("refused")
-        insert(connection, rows)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(journal.instances, "insert_entries", insert_entries)
+    before_each_insert(refuse, monkeypatch)
     async with App(":memory:") as app:
         with pytest.raises(WorkflowError):
             await (await app.start(failing.options(id="i"))).result()

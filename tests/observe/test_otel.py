@@ -19,7 +19,7 @@ from trio_romancy import App, RetryPolicy, WorkflowContext, WorkflowError, activ
 from trio_romancy.otel import OpenTelemetryHooks
 from trio_romancy.testing import Crash, How, run_with_crashes
 
-from ..support.probe import worker_of
+from ..support.probe import probe
 
 
 class Telemetry:
@@ -299,7 +299,7 @@ async def test_metrics_count_and_measure_what_happens(telemetry: Telemetry) -> N
                     await (await app.start(trip, failing)).result()
                 except WorkflowError:
                     pass
-        statistics = worker_of(app).statistics()
+        statistics = probe(app).worker.statistics()
         await app.send_event("go", 1)
         await app.publish("news", 1)
         waiting = await app.start(trip, 0)
@@ -330,6 +330,7 @@ async def test_metrics_count_and_measure_what_happens(telemetry: Telemetry) -> N
     (completed,) = [p for p in metrics["romancy.workflow.duration"] if p.attributes["romancy.outcome"] == "completed"]
     assert completed.sum == pytest.approx(3601, abs=1)
     assert sum(telemetry.counts("romancy.activity.duration", "activity", "outcome").values()) == 9
+    assert statistics is not None
     assert batches[()] > statistics.journal.batches > 10
     assert sum(point.count for point in metrics["romancy.lag"]) == 5 + 2  # take-ups and timers
     assert all(point.min >= 0 and point.max < 1 for point in metrics["romancy.lag"])
@@ -340,7 +341,7 @@ async def test_metrics_count_and_measure_what_happens(telemetry: Telemetry) -> N
 async def test_without_a_sdk_nothing_is_stored_and_nothing_fails() -> None:
     async with App(":memory:", hooks=[OpenTelemetryHooks(trace.NoOpTracerProvider())]) as app:
         handle = await app.start(trip, 0)
-        (row,) = await app._now_running().database.read(
+        (row,) = await probe(app).read(
             lambda connection: connection.exec_driver_sql("SELECT trace FROM romancy_instances").all()
         )
         assert row == (None,)

@@ -13,6 +13,7 @@ from trio_romancy import App, Kind, RetryPolicy, WorkflowContext, activity, curr
 from trio_romancy._storage.drivers import asyncio_server
 from trio_romancy.testing import broken_guarantees
 
+from ..support.probe import probe
 from ..support.servers import execute
 from .load import SLACK
 
@@ -129,9 +130,7 @@ async def test_a_dropped_actor_gives_its_connection_back_and_the_activity_runs_a
     async with App(database, pool_size=2) as app:
         handle = await app.start(sleeping_there, "dropped")
         await until(lambda: bool(asked))
-        assert app._engine is not None
-        assert app._engine.worker is not None
-        app._engine.worker.abandon()
+        probe(app).abandon()
         assert await handle.result(timeout=BACK_WITHIN) == "dropped"
         await nothing_is_left_open(kind, database)
         assert await check(app, handle.instance_id) == [Kind.ACTIVITY_COMPLETED, Kind.WORKFLOW_COMPLETED]

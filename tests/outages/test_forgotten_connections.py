@@ -14,13 +14,12 @@ import trio
 from sqlalchemy import Connection
 
 from trio_romancy import App, WorkflowContext, activity, current_activity, workflow
-from trio_romancy._runtime.run import sequencer
 from trio_romancy._storage import dialects
 from trio_romancy._storage.drivers import connections
-from trio_romancy._storage.journal import journal
 from trio_romancy.testing import broken_guarantees
 
 from ..support.lossy_proxy import LossyProxy, in_trio, open_app
+from ..support.probe import wrap_batch_fence, wrap_session_fence, write_several_statements
 from ..support.servers import PRODUCTS, execute
 from .load import SLACK
 
@@ -137,20 +136,18 @@ async def test_the_engine_ends_its_own_lost_transaction_that_locks_its_row(
     kind: str, database: str, is_session: bool, before: bool, happens: Happens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     execute(database, "CREATE TABLE spent (n INTEGER)")
-    monkeypatch.setattr(journal.Batch, "is_plain", False)  # one statement leaves no locks when its client is gone
+    write_several_statements(monkeypatch)
     async with open_app(database, pool_size=2) as (proxy, app):
         for number in range(8):  # until every connection of the pool knows the statements
             await (await app.start(pay_and_note, number)).result(timeout=10)
-        module: Any = sequencer if is_session else journal
-        name = "fence" if is_session else "fence_batch"
+        wrap = wrap_session_fence if is_session else wrap_batch_fence
         happened = trio.Event()
 
         def now(connection: Connection) -> None:
             happens(proxy, connection)
             happened.set()
 
-        hook = when(getattr(module, name), 1, lambda connection: in_trio(now, connection), before=before)
-        monkeypatch.setattr(module, name, hook)
+        wrap(lambda fence: when(fence, 1, lambda connection: in_trio(now, connection), before=before), monkeypatch)
         results: list[int] = []
 
         async def pay_8() -> None:

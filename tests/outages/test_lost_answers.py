@@ -11,10 +11,10 @@ import trio
 from sqlalchemy import Connection
 
 from trio_romancy import App, InstanceExistsError, Kind, WorkflowContext, activity, current_activity, workflow
-from trio_romancy._runtime.run import sequencer
 from trio_romancy.testing import broken_guarantees
 
 from ..support.lossy_proxy import LossyProxy, before_commit, open_app
+from ..support.probe import wrap_session_fence
 from ..support.servers import execute
 
 pytestmark = [pytest.mark.long, pytest.mark.real_clock, pytest.mark.usefixtures("quiet")]
@@ -127,7 +127,7 @@ async def test_a_session_is_adopted_if_the_server_committed_it_and_else_run_agai
     async with open_app(database) as (proxy, app):
         # Every second commit: after one that was lost the fence is passed once more, to ask what became of it.
         losses = Losses(proxy, *[fate, "fine", *(["fine"] if times == 2 else [])] * 3)
-        monkeypatch.setattr(sequencer, "fence", losses.after(sequencer.fence))
+        wrap_session_fence(losses.after, monkeypatch)
         handle = await app.start(spending, 3)
         assert await handle.result(timeout=10) == 3
         assert losses.have_all_happened()
@@ -148,7 +148,7 @@ async def test_the_question_what_became_of_a_commit_may_get_no_answer_either(
     execute(database, "CREATE TABLE spent (n INTEGER)")
     async with open_app(database) as (proxy, app):
         losses = Losses(proxy, fate, "made", "unmade", "made")
-        monkeypatch.setattr(sequencer, "fence", losses.after(sequencer.fence))
+        wrap_session_fence(losses.after, monkeypatch)
         handle = await app.start(spending, 1)
         assert await handle.result(timeout=10) == 0
         assert losses.have_all_happened()
@@ -162,7 +162,7 @@ async def test_every_other_commit_of_siblings_is_lost_and_each_is_recorded_once(
     execute(database, "CREATE TABLE spent (n INTEGER)")
     async with open_app(database) as (proxy, app):
         losses = Losses(proxy, *["made", "fine", "unmade", "fine"] * 3)
-        monkeypatch.setattr(sequencer, "fence", losses.after(sequencer.fence))
+        wrap_session_fence(losses.after, monkeypatch)
         before_commit(losses.lose, monkeypatch)
         handles = [await app.start(both, 3) for _ in range(5)]
         for handle in handles:

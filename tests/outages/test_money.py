@@ -66,17 +66,17 @@ async def test_money_transfers_survive_five_crashes_of_the_server(server: Privat
         f"INSERT INTO accounts VALUES {', '.join(f'({n}, {BALANCE})' for n in range(ACCOUNTS))}",
     )
     dice = random.Random(7)
-    plans = [(n, *dice.sample(range(ACCOUNTS), 2), dice.randint(1, 100)) for n in range(TRANSFERS)]
+    plans = [(dice.sample(range(ACCOUNTS), 2), dice.randint(1, 100)) for _ in range(TRANSFERS)]
     done = 0
     at_once = trio.Semaphore(50)
 
     async with App(database) as app:
 
-        async def transfer(plan: tuple[int, int, int, int]) -> None:
+        async def transfer(number: int, source: int, target: int, amount: int) -> None:
             nonlocal done
             async with at_once:
-                handle = await app.start(transfer_money, *plan)
-                assert await handle.result() == plan[0]
+                handle = await app.start(transfer_money, number, source, target, amount)
+                assert await handle.result() == number
             done += 1
             instance = await app.get_instance(handle.instance_id)
             assert instance is not None
@@ -86,8 +86,8 @@ async def test_money_transfers_survive_five_crashes_of_the_server(server: Privat
             assert not failed, failed[0]
 
         async with trio.open_nursery() as nursery:
-            for plan in plans:
-                nursery.start_soon(transfer, plan)
+            for number, ((source, target), amount) in enumerate(plans):
+                nursery.start_soon(transfer, number, source, target, amount)
             for crash in range(1, CRASHES + 1):
                 while done < crash * TRANSFERS // (CRASHES + 2):  # noqa: ASYNC110
                     await trio.sleep(0.001)
@@ -97,7 +97,7 @@ async def test_money_transfers_survive_five_crashes_of_the_server(server: Privat
                 await trio.to_thread.run_sync(server.start)
 
     balances = dict.fromkeys(range(ACCOUNTS), BALANCE)
-    for _, source, target, amount in plans:
+    for (source, target), amount in plans:
         balances[source] -= amount
         balances[target] += amount
     assert execute(database, "SELECT sum(balance) FROM accounts") == [(ACCOUNTS * BALANCE,)]

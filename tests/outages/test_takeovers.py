@@ -12,11 +12,12 @@ import trio
 from sqlalchemy import Connection, Engine, event
 
 from trio_romancy import App, Kind, WorkflowContext, activity, current_activity, workflow
-from trio_romancy._runtime.worker import worker
 from trio_romancy._storage.drivers import connections
+from trio_romancy._storage.sql import workers
 from trio_romancy.testing import broken_guarantees
 
 from ..support.lossy_proxy import LossyProxy, commits_each, in_trio, open_lossy_proxy
+from ..support.probe import replace_join, replace_leave
 from ..support.servers import PrivateServer, execute
 from .load import SLACK
 
@@ -63,7 +64,7 @@ class Takeover:
         """Called before it commits."""
         self.at_statement: Callable[[int], None] = lambda _: None
         self._in_transaction = connections.in_transaction
-        self._join = worker.join
+        self._join = workers.join
 
     # Both may be called in a thread.
 
@@ -99,7 +100,7 @@ async def die(database: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     may_end = trio.Event()
     waiting.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(worker, "leave", lambda *_: None)
+        replace_leave(lambda *_: None, patch)
         async with App(database, worker_id="dead", lease=DIES_AFTER, shutdown_timeout=0.01) as app:
             handles = [await app.start(taken_over, number) for number in range(INSTANCES)]
             while len(waiting) < INSTANCES:  # noqa: ASYNC110
@@ -130,7 +131,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Takeover]:
     takeover = Takeover()
     with monkeypatch.context() as patch:
         patch.setattr(connections, "in_transaction", takeover.in_transaction)
-        patch.setattr(worker, "join", takeover.join)
+        replace_join(takeover.join, patch)
         event.listen(Engine, "before_cursor_execute", takeover.before_statement)
         try:
             yield takeover
@@ -172,7 +173,12 @@ async def test_all_is_taken_over_once_at_whichever_statement_all_connections_are
         ids = await die(database, monkeypatch)
         async with open_lossy_proxy(database) as proxy:
             with watch(monkeypatch) as takeover:
-                takeover.at_statement = lambda n, cut=cut, proxy=proxy: proxy.cut() if n == cut else None
+
+                def at_statement(number: int, cut: int = cut, proxy: LossyProxy = proxy) -> None:
+                    if number == cut:
+                        proxy.cut()
+
+                takeover.at_statement = at_statement
                 await take_over(database, proxy, f"heir {cut}", ids)
             assert takeover.statements > cut
 

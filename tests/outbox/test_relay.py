@@ -27,13 +27,14 @@ from trio_romancy._settings import RelaySettings
 from trio_romancy._storage import migrations
 from trio_romancy._storage.database import Database, open_database
 from trio_romancy._storage.sql import tables
-from trio_romancy._storage.sql.outbox import insert_outbox, list_events, new_row, retry
+from trio_romancy._storage.sql.outbox import claim_due, insert_outbox, list_events, new_row, retry
 from trio_romancy.clock import current_clock, to_datetime
 from trio_romancy.errors import DatabaseAwayError
 from trio_romancy.model import OutboxEvent, OutboxStatus
 
 from ..support.broker import LOSE, TAKE, Answer, Broker, Post, no, open_broker
 from ..support.databases import ALL_KINDS, SHARED_KINDS
+from ..support.probe import probe
 
 REFUSALS = [408, 425, 429, 500, 502, 503, 504]
 
@@ -101,7 +102,7 @@ async def test_an_event_is_posted_as_a_cloudevent(mode: Any, data: str) -> None:
             assert await settled(database) == {"a1": "sent"}
     (post,) = broker.posts
     assert (post.path, post.headers["x-own"]) == ("/events", "mine")
-    expected = {
+    expected: dict[str, Any] = {
         "specversion": "1.0",
         "id": "a1",
         "source": "/orders",
@@ -576,7 +577,6 @@ async def test_a_relayer_that_fails_goes_on(
     database: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     failures = iter([ZeroDivisionError("first"), ZeroDivisionError("second")])
-    claim_due = relay_module.claim_due
 
     def failing(*args: Any) -> Any:
         for failure in failures:
@@ -661,9 +661,9 @@ async def test_no_log_error_or_repr_shows_a_password(caplog: pytest.LogCaptureFi
     async with open_outbox(":memory:") as database, open_broker() as broker:
         broker.script(a1=[no(500), LOSE, no(404)])
         url = broker.url.replace("127", "ada:h%2Ash@127")
-        settings = {"headers": {"X-Api-Key": "t0ken"}}
+        settings: dict[str, Any] = {"headers": {"X-Api-Key": "t0ken"}}
         await store(database, "a1", "b1")
-        shown = repr(RelaySettings(url, **settings))  # type: ignore[arg-type]
+        shown = repr(RelaySettings(url, **settings))
         async with relaying(database, url, **settings):
             await settled(database)
         shown += repr(await listed(database))
@@ -727,7 +727,7 @@ def test_without_the_extra_the_error_says_what_to_install(missing: str, monkeypa
 
 
 def database_of(app: App) -> Database:
-    return app._now_running().database
+    return probe(app).database
 
 
 async def test_a_parked_event_can_be_looked_at_and_retried(database: str) -> None:
@@ -735,7 +735,7 @@ async def test_a_parked_event_can_be_looked_at_and_retried(database: str) -> Non
         broker.decide = lambda _: no(404, "no such queue")
         async with App(database, broker_url=broker.url) as app:
             await store(database_of(app), "a1", "b1", "c1")
-            app._now_running().nudge_relay()
+            probe(app).wake_relay()
             await settled(database_of(app))
             parked = await app.outbox.list(status=OutboxStatus.INVALID)
             assert [event.event_id for event in parked] == ["a1", "b1", "c1"]
@@ -766,7 +766,7 @@ async def test_the_outbox_is_listed_page_by_page(database: str) -> None:
                 await app.outbox.list(after=after)
         for bad in ({"limit": 0}, {"status": "sending"}):
             with pytest.raises(ValueError, match=r"limit|sending"):
-                await app.outbox.list(**bad)  # type: ignore[arg-type]
+                await app.outbox.list(**bad)
         with pytest.raises(ValueError, match="failed, invalid or expired"):
             await app.outbox.retry_all(OutboxStatus.SENT)
 
@@ -785,11 +785,9 @@ async def test_a_worker_that_loses_its_lease_sends_what_it_was_sending_under_the
         broker.script(a1=[Answer(waits_for=never)])
         async with App(database, broker_url=broker.url) as app:
             await store(database_of(app), "a1", "a2")
-            app._now_running().nudge_relay()
+            probe(app).wake_relay()
             await broker.until(lambda: broker.ids == ["a1"])
-            worker = app._now_running().worker
-            assert worker is not None
-            worker.abandon()
+            probe(app).abandon()
             assert await settled(database_of(app)) == {"a1": "sent", "a2": "sent"}
     assert broker.ids == ["a1", "a1", "a2"]
 
@@ -800,7 +798,7 @@ async def test_an_app_that_is_left_hands_back_what_it_has_not_sent_for_the_next_
     async with open_broker() as broker:
         async with App(database, broker_url=broker.url) as app:
             await store(database_of(app), *ids)
-            app._now_running().nudge_relay()
+            probe(app).wake_relay()
             await broker.until(lambda: "a3" in broker.ids)
         begun = len(broker.ids)
         async with App(database, broker_url=broker.url) as app:

@@ -25,6 +25,8 @@ from trio_romancy import (
     workflow,
 )
 
+from ..support.probe import probe
+
 
 async def run(database: str, flow: Any, *args: Any, **options: Any) -> Any:
     """Run a workflow in a new app, and return its result and history."""
@@ -219,7 +221,7 @@ async def test_idempotency_key_is_the_same_over_attempts_and_crashes_and_differs
         if len(keys) == 1:
             raise ConnectionError
         if len(keys) == 2:
-            running.abandon()  # as if the process died now
+            inside.abandon()  # as if the process died now
             await trio.sleep_forever()
 
     @workflow
@@ -228,9 +230,7 @@ async def test_idempotency_key_is_the_same_over_attempts_and_crashes_and_differs
         await charge()
 
     async with App(database) as app:
-        worker = app._now_running().worker
-        assert worker is not None
-        running = worker
+        inside = probe(app)
         await (await app.start(flow.options(id="i"))).result()
     assert keys == ["i:charge:1"] * 3 + ["i:charge:2"]
 

@@ -33,7 +33,7 @@ from trio_romancy._storage.sql import claims
 from trio_romancy.errors import LeaseLostError
 
 from ..support.databases import SHARED_KINDS
-from ..support.probe import worker_of
+from ..support.probe import probe
 from ..support.servers import PRODUCTS
 
 ran: list[str] = []
@@ -177,7 +177,7 @@ async def test_a_request_that_came_with_the_last_commit_wins_over_completion(dat
     async def quick(ctx: WorkflowContext) -> str:
         await do("one")
         # Between the last activity and the durable end: a request from another process.
-        database = app._now_running().database
+        database = probe(app).database
         from trio_romancy._storage.sql.instances import request_cancel
 
         assert (await database.run(request_cancel, ctx.instance_id, "late", 0)).accepted  # type: ignore[union-attr]
@@ -216,14 +216,13 @@ async def test_shutdown_lets_running_activities_finish_and_records_them_and_the_
     async with App(database) as app:
         handle = await app.start(two_steps, 5.0)
         await trio.sleep(1)
-        worker = worker_of(app)
-        database = app._now_running().database
-        worker.stop()
+        inside = probe(app)
+        inside.stop()
         await trio.sleep(10)
         from trio_romancy._storage.sql.instances import get_instance, load_history
 
-        instance = await database.read(get_instance, handle.instance_id)
-        history = await database.read(load_history, handle.instance_id)
+        instance = await inside.read(get_instance, handle.instance_id)
+        history = await inside.read(load_history, handle.instance_id)
     assert ran == ["begin one", "end one"]
     assert [entry.operation_id for entry in history] == ["do:1"]
     assert instance is not None
@@ -289,18 +288,18 @@ async def test_a_worker_that_lost_its_lease_drops_everything_writes_nothing_and_
     async with App(database) as app:
         handle = await app.start(two_steps, 5.0)
         await trio.sleep(2)
-        old = worker_of(app)._supervisor.journal
+        old = probe(app).journal
         from trio_romancy._storage.sql.workers import Lease, _end, _set_free
 
         def take_over(connection: Any) -> None:
             assert _end(connection, Lease(old.lease.worker_id, old.lease.epoch))
             _set_free(connection, old.lease.worker_id, 0, died=True)
 
-        await app._now_running().database.run(take_over)
+        await probe(app).write(take_over)
         assert await handle.result() == "two"
         with pytest.raises(LeaseLostError):
-            old.append_entry({})
-        assert worker_of(app)._supervisor.journal.lease != old.lease
+            old.append_end(handle.instance_id)
+        assert probe(app).journal.lease != old.lease
     assert ran.count("end two") == 1
 
 
@@ -400,7 +399,7 @@ async def test_an_activity_that_had_begun_when_its_actor_crashed_goes_on_to_its_
         await first.result()
         await trio.sleep(5)
         assert ran[-1] == "begin other"
-        worker_of(app).crash_actors(RuntimeError("a bug in the runtime"))
+        probe(app).crash_actors()
         assert await pending.cancel()
         with pytest.raises(WorkflowCancelledError):
             await pending.result()
@@ -411,8 +410,8 @@ async def test_a_cancel_request_that_comes_while_the_journal_is_loaded_is_heard(
     async with App(database, idle_timeout=1) as app:
         handle = await app.start(naps)
         await trio.sleep(50)
-        database = app._now_running().database
-        read = type(database).read
+        kind = type(probe(app).database)
+        read = kind.read
         loading, loaded = trio.Event(), trio.Event()
 
         async def slow_read(self: Any, fn: Any, *args: Any, **kwargs: Any) -> Any:
@@ -422,7 +421,7 @@ async def test_a_cancel_request_that_comes_while_the_journal_is_loaded_is_heard(
             return await read(self, fn, *args, **kwargs)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(type(database), "read", slow_read)
+            patch.setattr(kind, "read", slow_read)
             patch.setattr(claims, "_MOST_ENTRIES", -1)  # as if it were a large one
             await loading.wait()
             assert await handle.cancel("while loading")

@@ -36,7 +36,7 @@ from trio_romancy import (
 from trio_romancy._storage.sql import tables
 from trio_romancy.clock import VIRTUAL_EPOCH, to_datetime
 
-from ..support.probe import worker_of
+from ..support.probe import probe
 
 runs: list[str] = []
 """The instance of each run of a workflow function, also of replays."""
@@ -77,7 +77,7 @@ async def count_rows(app: App, table: sa.Table) -> int:
     def count(connection: Connection) -> int:
         return connection.execute(select(func.count()).select_from(table)).scalar_one()
 
-    return await app._now_running().database.read(count)
+    return await probe(app).read(count)
 
 
 IDLE = pytest.mark.parametrize("idle_timeout", [1.0, 1e6], ids=["passive", "resident"])
@@ -230,7 +230,7 @@ async def test_the_first_subscriber_fixes_the_mode_and_a_conflict_is_the_same_on
         handle = await app.start(conflicts, "ch", other)
         await trio.sleep(60)
         assert await fixes.result() == []
-        worker_of(app).crash_actors(RuntimeError("a bug in the runtime"))
+        probe(app).crash_actors()
         seen = await handle.result()
         assert len(runs) > 3
         for instance_id, channel, mode, held, sentence in seen:
@@ -614,7 +614,7 @@ async def test_what_a_published_message_wakes_is_awake_though_passive(database: 
     async with App(database, idle_timeout=1) as app:
         listeners = [await app.start(work, "ch", "broadcast", 1) for _ in range(5)]
         await trio.sleep(100)
-        assert worker_of(app).statistics().supervisor.resident == 0
+        assert len(probe(app).residents) == 0
         await (await app.start(wakes_passive)).result()
         assert [await listener.result() for listener in listeners] == [["channels_publish_thread:1 3 1"]] * 5
 
@@ -637,7 +637,7 @@ BAD: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("bad", BAD)
 async def test_a_bad_message_is_refused_by_everybody_and_nothing_is_stored(bad: dict[str, Any]) -> None:
-    message = {"channel": "ch", "data": 1, "metadata": None} | bad
+    message: dict[str, Any] = {"channel": "ch", "data": 1, "metadata": None} | bad
 
     @activity(name="channels_bad_activity", retry=RetryPolicy.no_retry())
     async def bad_activity() -> str:

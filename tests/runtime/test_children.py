@@ -28,6 +28,8 @@ from trio_romancy import (
     workflow,
 )
 
+from ..support.probe import probe
+
 log: list[str] = []
 
 
@@ -271,7 +273,7 @@ async def test_a_parent_that_waits_for_the_rollback_of_a_child_does_not_hold_its
         await trio.sleep(10)
         assert await handle.cancel()
         await trio.sleep(1)
-        app._now_running().worker.stop()  # type: ignore[union-attr]
+        probe(app).stop()
         await trio.sleep(1)
         found = await app.get_instance("p")
         assert found is not None and (found.status, found.worker_id) == (Status.COMPENSATING, None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import sqlalchemy as sa
 import trio
@@ -21,6 +23,7 @@ from trio_romancy import (
     workflow,
 )
 from trio_romancy.testing import How, explore_crashes
+from trio_romancy.testing.exploration import Scenario
 
 pytestmark = pytest.mark.long
 
@@ -271,7 +274,9 @@ and the others happen above it, the same on each."""
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
-def test_every_crash_point_converges(scenario, kind, new_database, record_property) -> None:
+def test_every_crash_point_converges(
+    scenario: Scenario, kind: str, new_database: Callable[[], str], record_property: Callable[[str, object], None]
+) -> None:
     hows = tuple(How) if kind == "sqlite" else HOWS_ON_SERVERS
     if scenario is session_transaction and kind != "sqlite":
         hows = (*hows, How.WORKER_AFTER, How.ACTOR_BEFORE)  # there a commit is the activity's own

@@ -12,6 +12,8 @@ from attrs import define
 from trio_romancy import App, InvalidDataError, PayloadTooLargeError, WorkflowContext, activity, workflow
 from trio_romancy._context.workflow import MAX_DETAILS
 
+from ..support.probe import probe
+
 
 @define
 class Progress:
@@ -75,7 +77,7 @@ async def test_a_replay_does_not_say_again_what_was_said_long_ago(
         handle = await app.start(telling_a_lot.options(id="x"))
         await trio.sleep(100)
         assert await details(app) == 2
-        journal = app._now_running().worker._supervisor.journal  # type: ignore[union-attr]
+        journal = probe(app).journal
         append = journal.append_details
 
         def note(instance_id: str, text: str) -> None:

@@ -32,14 +32,13 @@ from trio_romancy import (
     activity,
     workflow,
 )
-from trio_romancy._runtime.run.sequencer import Sequencer
 from trio_romancy._storage.sql import tables as schema
 from trio_romancy.clock import VIRTUAL_EPOCH, to_datetime
 from trio_romancy.testing import How
 from trio_romancy.testing.exploration import _CrashingApp
 
 from ..support.databases import SHARED_KINDS
-from ..support.probe import worker_of
+from ..support.probe import before_each_rest, probe
 
 MICROSECOND = 1e-6
 
@@ -98,13 +97,11 @@ async def count_rows(app: App) -> dict[str, int]:
             for name, table in tables.items()
         }
 
-    database = app._now_running().database
-    return await database.read(count)
+    return await probe(app).read(count)
 
 
 def resident(app: App) -> int:
-    found: int = worker_of(app).statistics().supervisor.resident
-    return found
+    return len(probe(app).residents)
 
 
 # -- before, at, after -------------------------------------------------------------------------------------------------
@@ -463,7 +460,7 @@ async def test_an_event_that_came_while_the_worker_was_gone_wins_over_the_timeou
     async with App(database) as app:
         handle = await app.start(take_until_timeout, "t", None, 100.0)
         await trio.sleep(99.5)
-        worker_of(app).abandon()
+        probe(app).abandon()
         await app.send_event("t", "in time")
         assert await handle.result() == ["in time"]
 
@@ -473,7 +470,7 @@ async def test_a_timeout_counts_from_when_the_workflow_came_to_wait_and_not_from
         handle = await app.start(take_until_timeout, "t", None, 100.0)
         for _ in range(2):
             await trio.sleep(40)
-            worker_of(app).crash_actors(RuntimeError("a bug in the runtime"))
+            probe(app).crash_actors()
         await handle.result()
         assert trio.current_time() == pytest.approx(100, abs=1)
 
@@ -640,7 +637,7 @@ async def test_an_event_some_checkpoints_after_the_cancellation_is_not_lost(how:
         for _ in range(moment):
             await trio.lowlevel.checkpoint()
         await send(app, "t", 1)
-        worker_of(app).crash_actors(RuntimeError("a bug in the runtime"))
+        probe(app).crash_actors()
         await send(app, "t", 2)
         assert await handle.result() in ([1, "|", 2], ["|", 1, 2])
 
@@ -731,11 +728,11 @@ async def test_replay_gives_the_same_events_in_the_same_order(database: str) -> 
             await trio.sleep(9.9)
             await app.send_event("t", number)
             if number % 2:
-                worker_of(app).crash_actors(RuntimeError("a bug in the runtime"))
+                probe(app).crash_actors()
         await trio.sleep(100)
         history = await app.history(handle.instance_id)
-        worker_of(app).crash_actors(RuntimeError("a bug in the runtime"))
-        worker_of(app).abandon()
+        probe(app).crash_actors()
+        probe(app).abandon()
         first, second = await handle.result()
         seen += [first, second]
         assert (await app.history(handle.instance_id))[: len(history)] == history
@@ -953,20 +950,18 @@ async def test_a_timeout_that_comes_due_while_the_database_is_away_waits_without
 ) -> None:
     """Else virtual time would stand still, and real time would cost a whole processor."""
     looks = 0
-    run_to_rest = Sequencer._rest
 
-    async def counted(delivery: Sequencer) -> None:
+    def count() -> None:
         nonlocal looks
         looks += 1
         if looks > 1000:
             raise RuntimeError("it spins")
-        await run_to_rest(delivery)
 
-    monkeypatch.setattr(Sequencer, "_rest", counted)
+    before_each_rest(count, monkeypatch)
     app = _CrashingApp(":memory:", {commit: How.DATABASE_AWAY}, {})
     async with app:
         assert app.database is not None
-        app.database.worker = worker_of(app)
+        app.database.worker = probe(app).worker
         handle = await app.start(take_until_timeout, "t", None, 100.0)
         await trio.sleep(3000)
         assert looks < 1000

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import trio
 
 from trio_romancy import App, Kind, Status, WorkflowContext, WorkflowStuckError, activity, workflow
 
-from ..support.probe import worker_of
+from ..support.probe import Probe, probe
 
 ran: list[str] = []
 caught: list[str] = []
@@ -56,15 +55,15 @@ def forget() -> None:
 async def test_dropping_runs_nothing_of_the_user_and_the_workflow_goes_on(
     database: str, drop: str, waits: bool
 ) -> None:
-    drops: dict[str, Callable[[Any], None]] = {
-        "passivate": lambda worker: worker._supervisor.passivate_idle(1),
-        "abandon": lambda worker: worker.abandon(),
-        "crash": lambda worker: worker.crash_actors(RuntimeError("a bug in the runtime")),
+    drops: dict[str, Callable[[Probe], None]] = {
+        "passivate": Probe.release_idle,
+        "abandon": Probe.abandon,
+        "crash": Probe.crash_actors,
     }
     async with App(database, idle_timeout=10**6) as app:
         handle = await app.start(guarded, waits)
         await trio.sleep(10)
-        drops[drop](worker_of(app))
+        drops[drop](probe(app))
         await trio.sleep(5)
         assert ran == ["begun"]
         assert await handle.result() == "done"
@@ -84,12 +83,12 @@ async def test_an_idle_instance_leaves_memory_and_wakes_at_its_time(database: st
     async with App(database, idle_timeout=10) as app:
         handle = await app.start(guarded, True)
         await trio.sleep(5)
-        assert worker_of(app).statistics().supervisor.resident == 1
+        assert len(probe(app).residents) == 1
         await trio.sleep(10)
         instance = await app.get_instance(handle.instance_id)
         assert instance is not None
         assert (instance.status, instance.worker_id) == (Status.WAITING, None)
-        assert worker_of(app).statistics().supervisor.resident == 0
+        assert len(probe(app).residents) == 0
         await handle.result()
         begun, fired, *_ = await app.history(handle.instance_id)
     assert (fired.recorded_at - begun.recorded_at).total_seconds() == pytest.approx(1000, abs=0.1)
@@ -111,7 +110,7 @@ async def test_more_than_max_resident_instances_are_passive_in_turn(database: st
     async with App(database, max_resident=5, idle_timeout=10**6) as app:
         handles = [await app.start(guarded, True) for _ in range(20)]
         await trio.sleep(100)
-        assert worker_of(app).statistics().supervisor.resident <= 5
+        assert len(probe(app).residents) <= 5
         assert [await handle.result() for handle in handles] == ["done"] * 20
 
 
@@ -142,7 +141,7 @@ async def test_a_crashed_actor_is_restarted_and_one_that_always_crashes_is_parke
         handle = await app.start(guarded, True)
         await trio.sleep(1)
         for _ in range(10):
-            worker_of(app).crash_actors(RuntimeError("a bug in the runtime"))
+            probe(app).crash_actors()
             await trio.sleep(2)
         instance = await app.get_instance(handle.instance_id)
         assert instance is not None
@@ -164,7 +163,7 @@ async def test_only_deaths_without_progress_in_between_count_towards_parking(dat
         nonlocal deaths
         if deaths <= number:
             deaths += 1
-            worker_of(app).abandon()  # as if the process died now
+            probe(app).abandon()  # as if the process died now
             await trio.sleep_forever()
         return number
 
@@ -184,7 +183,7 @@ async def test_deaths_without_progress_park_an_instance_after_max_recoveries(dat
     async def fatal() -> None:
         nonlocal deaths
         deaths += 1
-        worker_of(app).abandon()
+        probe(app).abandon()
         await trio.sleep_forever()
 
     @workflow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from trio_romancy import (
     workflow,
 )
 from trio_romancy.testing import How, explore_crashes
+from trio_romancy.testing.exploration import Scenario
 
 pytestmark = pytest.mark.long
 
@@ -269,7 +271,9 @@ HOWS_ON_SERVERS = (How.WORKER_BEFORE, How.ANSWER_LOST)
     indirect=["kind"],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
-def test_every_crash_point_loses_and_doubles_nothing(scenario, kind, new_database, record_property) -> None:
+def test_every_crash_point_loses_and_doubles_nothing(
+    scenario: Scenario, kind: str, new_database: Callable[[], str], record_property: Callable[[str, object], None]
+) -> None:
     hows = tuple(How) if kind == "sqlite" else HOWS_ON_SERVERS
     if scenario is event_just_before_the_timeout:
         # What is tried again is accepted after the deadline, and rightly too late.

@@ -28,6 +28,8 @@ from trio_romancy._storage.sql.messages import Outgoing, send_apart
 from trio_romancy._storage.sql.waits import find_all
 from trio_romancy.testing import Crash, How, run, run_with_crashes
 
+from ..support.probe import is_batch, probe
+
 
 @workflow
 async def looks_two_waits(ctx: WorkflowContext) -> list[int]:
@@ -199,7 +201,7 @@ def test_a_wait_that_was_over_when_the_worker_died_is_forgotten(commit: int) -> 
         handle = await app.start(looks_goes_on)
         await trio.sleep(700)
         waiting = (await app.send_event("looks.early")).waiting, (await app.send_event("looks.late")).waiting
-        return waiting, await handle.result(timeout=60), await app._now_running().read(count_waits)
+        return waiting, await handle.result(timeout=60), await probe(app).read(count_waits)
 
     found = run_with_crashes(scenario, [Crash(commit, How.WORKER_AFTER)], idle_timeout=1)
     assert found.result == ((0, 1), "done", 0)
@@ -229,14 +231,13 @@ def test_nobody_hears_of_a_message_that_the_database_has_refused(caplog: pytest.
         async with App(":memory:") as app:
             handle = await app.start(looks_three)
             await trio.sleep(1)
-            running = app._now_running()
-            assert running.worker is not None and running.worker._supervisor is not None
+            inside = probe(app)
             row = message_row(
-                "looks.refused", 0, metadata=None, to=None, now=running.clock.now(), max_payload=100, sender="nobody"
+                "looks.refused", 0, metadata=None, to=None, now=inside.clock.now(), max_payload=100, sender="nobody"
             )
-            mail = Effects(outgoing=[Outgoing(row)], outbox=[{"instance_id": "nobody"}])
-            journal = running.worker._supervisor.journal
-            await journal.durable(journal.append_mail(mail))
+            incomplete: Any = {"instance_id": "nobody"}
+            effects = Effects(outgoing=[Outgoing(row)], outbox=[incomplete])
+            await inside.journal.durable(inside.journal.append_effects(effects))
             await app.publish("looks.refused", 1)
             await app.publish("looks.refused", 2)
             assert await handle.result(timeout=60) == [1, 2, None]
@@ -258,30 +259,27 @@ def test_what_a_claim_has_found_survives_the_worker_though_the_instance_was_bein
         async with App(":memory:", idle_timeout=1000) as app:
             handle = await app.start(looks_one_wait.options(id="i"))
             await trio.sleep(1)
-            running = app._now_running()
-            worker = running.worker
-            assert worker is not None and worker._supervisor is not None
-            actor = worker._supervisor._actors["i"]
-            assert actor is not None
+            inside = probe(app)
+            assert inside.residents == ["i"]
 
             async def commit_and_meet(self: InlineDatabase, fn: Any, *args: Any, **kwargs: Any) -> Any:
                 result = await commit(self, fn, *args, **kwargs)
-                if fn.__name__ == "_apply":  # of the journal, and the answer is on its way
+                if is_batch(fn):  # the answer is on its way
                     commits.append("batch")
                     if len(commits) == 1:  # the claim
-                        actor.let_go(Status.WAITING)
+                        inside.release("i", Status.WAITING)
                         await trio.testing.wait_all_tasks_blocked()
                     elif len(commits) == 2:  # in which it is given back
-                        worker.abandon()
+                        inside.abandon()
                 return result
 
             row = event_row(
                 "looks.one", 7, source="s", id="1", subject=None, to=None, time=None, metadata=None,
-                now=running.clock.now(), max_payload=1000,
+                now=inside.clock.now(), max_payload=1000,
             )  # fmt: skip
-            await running.database.run(send_apart, [Outgoing(row)], running.clock.now())  # in another process, say
+            await inside.write(send_apart, [Outgoing(row)], inside.clock.now())  # in another process, say
             monkeypatch.setattr(InlineDatabase, "run", commit_and_meet)
-            worker.nudge()
+            inside.become_due()
             assert await handle.result(timeout=100) == 7
             assert len(commits) > 2
 

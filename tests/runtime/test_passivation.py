@@ -8,6 +8,8 @@ import trio
 from trio_romancy import App, WorkflowCancelledError, WorkflowContext, workflow
 from trio_romancy.testing import run
 
+from ..support.probe import probe
+
 MOMENTS = 40
 """How many steps of the scheduler after the order to give the instance back to try."""
 
@@ -24,20 +26,16 @@ def test_instances_that_wait_do_not_keep_what_they_have_written_together() -> No
             for _ in range(10):
                 await app.start(passivation_waiter)
             await trio.sleep(10)
-            worker = app._now_running().worker
-            assert worker is not None and worker._supervisor is not None
-            batches = {actor._written for actor in worker._supervisor._actors.values() if actor is not None}
-            assert None not in batches
-            assert not any(batch.updates or batch.mail for batch in batches if batch is not None)
+            inside = probe(app)
+            assert len(inside.kept_batches) == len(inside.actors) == 10
+            assert not any(batch.updates or batch.effects for batch in inside.kept_batches)
 
     run(main)
 
 
 async def being_dropped(app: App, moment: int) -> None:
     """Return so many steps of the scheduler after the order to give back an instance that waits."""
-    worker = app._now_running().worker
-    assert worker is not None and worker._supervisor is not None
-    worker._supervisor.passivate_idle(1)
+    probe(app).release_idle()
     for _ in range(moment):
         await trio.lowlevel.checkpoint()
 

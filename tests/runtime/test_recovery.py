@@ -84,7 +84,7 @@ def test_an_instance_that_takes_its_process_down_is_parked_and_its_neighbours_re
         assert code == -signal.SIGKILL
         deaths += 1
         assert deaths < 20
-    statuses = dict(query(database, "SELECT instance_id, status FROM romancy_instances"))  # type: ignore[arg-type]
+    statuses: dict[str, str] = dict(query(database, "SELECT instance_id, status FROM romancy_instances"))
     assert statuses.pop("poison") == "stuck"
     assert set(statuses.values()) == {"completed"}
     assert len(statuses) == 6

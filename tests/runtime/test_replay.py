@@ -243,7 +243,7 @@ async def test_workflow_code_cannot_catch_being_parked(database: str) -> None:
     async def flow(ctx: WorkflowContext) -> str:
         await echo("one")
         try:
-            await (echo if fits else after.options(id="other"))(*(("two",) if fits else (0, "two")))  # type: ignore
+            await (echo if fits else after.options(id="other"))(*(("two",) if fits else (0, "two")))
         except Exception as error:
             caught.append(repr(error))
         await ctx.sleep(100)

@@ -12,7 +12,7 @@ import trio
 from trio_romancy import App, WorkflowContext, WorkflowFailedError, workflow
 from trio_romancy.clock import VIRTUAL_EPOCH, current_clock, to_datetime
 
-from ..support.probe import worker_of
+from ..support.probe import probe
 
 IDLE = pytest.mark.parametrize("idle_timeout", [0.5, 1e6], ids=["passive", "resident"])
 
@@ -114,9 +114,9 @@ async def test_a_crash_or_an_abandonment_does_not_prolong_a_sleep(database: str,
     async with App(database, idle_timeout=idle_timeout) as app:
         handle = await app.start(sleeps, 100.0)
         await trio.sleep(30)
-        worker_of(app).crash_actors(RuntimeError("a bug in the runtime"))
+        probe(app).crash_actors()
         await trio.sleep(30)
-        worker_of(app).abandon()
+        probe(app).abandon()
         await handle.result()
     assert woken == [VIRTUAL_EPOCH + 100_000_000]
 

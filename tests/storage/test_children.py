@@ -26,6 +26,7 @@ from trio_romancy.errors import InstanceExistsError, WorkflowFailedError
 
 from ..support.databases import SHARED_KINDS
 from ..support.in_flight import InFlight, cross
+from ..support.probe import probe
 from ..support.servers import PRODUCTS
 from .rows import NOW, own, wake_times
 
@@ -83,9 +84,9 @@ def recur(connection: Connection, life: int) -> bool:
 
 
 def successor(life: int) -> Successor:
-    row = instance_sql.new_row(name(life + 1), "w", "{}", NOW, owner=None)
+    row: Any = instance_sql.new_row(name(life + 1), "w", "{}", NOW, owner=None)
     row |= {"origin": "c", "continued_from": name(life), "parent_id": "p"}
-    entry = {"instance_id": row["instance_id"], "seq": 1, "operation_id": "", "kind": Kind.CONTINUED}
+    entry: Any = {"instance_id": row["instance_id"], "seq": 1, "operation_id": "", "kind": Kind.CONTINUED}
     return Successor(row, entry | {"recorded_at": NOW}, CarryOver())
 
 
@@ -248,7 +249,7 @@ async def test_a_child_that_ends_or_recurs_and_who_cancels_it_take_their_rows_in
             ends = how == "completes"
             status = Status.COMPLETED if ends else Status.RECURRED
             row = instance_sql.closing_row("c#2", status, NOW, owner=None, output="1" if ends else None, error=None)
-            entry = {"instance_id": "c#2", "seq": 9, "operation_id": "", "payload": "null", "recorded_at": NOW}
+            entry: Any = {"instance_id": "c#2", "seq": 9, "operation_id": "", "payload": "null", "recorded_at": NOW}
             if how == "is rolled back":
                 journal.append_child_end("c#2", "c")
                 change = instance_sql.update_row("c#2", Status.CANCELLED, NOW, owner=None)
@@ -291,7 +292,7 @@ async def test_a_parent_is_told_of_the_end_of_a_child_also_if_the_batch_is_writt
         heard: list[str] = []
         journal.on_news = lambda news: heard.extend(one.wait.operation_id for one in news)
         row = instance_sql.closing_row("c", Status.COMPLETED, NOW, owner=None, output="1", error=None)
-        entry = {"instance_id": "c", "seq": 1, "operation_id": "", "kind": Kind.WORKFLOW_COMPLETED}
+        entry: Any = {"instance_id": "c", "seq": 1, "operation_id": "", "kind": Kind.WORKFLOW_COMPLETED}
         entry |= {"payload": "null", "recorded_at": NOW}
         refused: list[str] = []
 
@@ -389,9 +390,7 @@ async def test_when_a_worker_dies_the_other_ends_the_family(database: str, fails
             while len((await two.list_instances(workflow="families_child", status=Status.WAITING)).instances) < 6:  # noqa: ASYNC110
                 await trio.sleep(0.05)
             await one.send_event("go on")
-            worker = one._now_running().worker
-            assert worker is not None
-            worker.abandon()
+            probe(one).abandon()
         await two.send_event("go on")
         with trio.fail_after(20):
             for id in (handle.instance_id, "q"):

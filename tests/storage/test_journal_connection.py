@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import sqlalchemy as sa
@@ -73,7 +74,7 @@ async def all_threads_taken() -> AsyncIterator[None]:
     async with trio.open_nursery() as nursery:
         try:
             while limiter.available_tokens:
-                nursery.start_soon(trio.to_thread.run_sync, may_end.wait)
+                nursery.start_soon(partial(trio.to_thread.run_sync, may_end.wait))
                 await trio.testing.wait_all_tasks_blocked()
             yield
         finally:

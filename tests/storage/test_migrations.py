@@ -26,6 +26,7 @@ from trio_romancy._storage.drivers import connections
 from trio_romancy._storage.sql import tables as schema
 
 from ..support.databases import SHARED_KINDS, Databases, query
+from ..support.probe import probe
 from ..support.servers import PRODUCTS
 
 pytestmark = pytest.mark.long
@@ -254,7 +255,7 @@ async def test_a_migration_that_was_interrupted_is_completed_by_the_next_start(n
             await database.run(partial(die_after, statements))
     async with App(new) as app:
         assert await (await app.start(migrations_workflow)).result() == 1
-        database = app._now_running().database
+        database = probe(app).database
         await database.read(migrations.check)
         assert await database.read(tables) == OURS
         assert await database.read(compare) == []

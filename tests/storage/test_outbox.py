@@ -30,14 +30,14 @@ from trio_romancy._storage.sql.outbox import (
 from trio_romancy.clock import to_datetime
 from trio_romancy.model import OutboxEvent, OutboxStatus
 
-Row = dict[str, Any]
+Row = Any
 
 SENT, FAILED, PENDING = OutboxStatus.SENT, OutboxStatus.FAILED, OutboxStatus.PENDING
 
 
 def event(instance_id: str, seq: int, number: int = 0, *, now: int = 100, **values: Any) -> Row:
     """A new event, whose id tells its key."""
-    given = {"event_id": f"{instance_id}{seq}.{number}", "source": "/s", "type": "t", "subject": None, "time": 50}
+    given: Row = {"event_id": f"{instance_id}{seq}.{number}", "source": "/s", "type": "t", "subject": None, "time": 50}
     given |= {"data_text": '{"a":1}'} | values
     return new_row(instance_id=instance_id, seq=seq, number=number, now=now, **given)
 

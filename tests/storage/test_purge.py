@@ -24,6 +24,7 @@ from trio_romancy._storage.sql.purge import purge
 from trio_romancy.model import Kind
 
 from ..support.databases import SHARED_KINDS
+from ..support.probe import probe
 from ..support.servers import PRODUCTS
 
 FINAL = [status for status in Status if status.is_final]
@@ -33,7 +34,7 @@ THEIRS = (tables.history, tables.history_archive, tables.waits, tables.misfits)
 
 def store(connection: Connection, instance_id: str, status: Status, created: int, **values: Any) -> None:
     """Store an instance with a row in every table that knows of instances."""
-    row = new_row(instance_id, "w", "{}", created, owner=None)
+    row: Any = new_row(instance_id, "w", "{}", created, owner=None)
     ended = {"finished_at": created + 5 if status.is_final else None}
     insert_instances(connection, [row | {"status": status, "wake_at": None} | ended | values])
     entry = entry_row(instance_id, JournalEntry(1, "op:1", Kind.ACTIVITY_COMPLETED, None, created))
@@ -164,7 +165,7 @@ async def test_an_app_deletes_what_is_older_and_says_how_many(database: str, mon
         assert await app.purge(older_than=101, on_batch=batches.append) == 0
         assert await app.purge(older_than=50, status=Status.FAILED) == 0
         assert batches == []
-        assert await app.purge(older_than=50, status="completed", on_batch=batches.append) == 5
+        assert await app.purge(older_than=50, status=Status.COMPLETED, on_batch=batches.append) == 5
         assert sum(batches) == 5
         assert [one.instance_id for one in (await app.list_instances()).instances] == ["new", "waiting"]
         assert len(await app.outbox.list()) == 6
@@ -179,7 +180,7 @@ async def test_only_what_has_ended_can_be_purged(database: str) -> None:
                 with pytest.raises(ValueError, match=f"an instance that is {status} has not ended"):
                     await app.purge(older_than=1, status=[Status.COMPLETED, status])
         with pytest.raises(ValueError, match="not a valid Status"):
-            await app.purge(older_than=1, status="old")
+            await app.purge(older_than=1, status="old")  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="no status is given"):
             await app.purge(older_than=1, status=[])
         with pytest.raises(ValueError, match="older_than is a number of seconds"):
@@ -191,8 +192,13 @@ async def test_only_what_has_ended_can_be_purged(database: str) -> None:
 async def test_a_cancelled_purge_has_deleted_whole_instances(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(purging, "_AT_ONCE", 3)
     async with App(database, worker=False) as app:
-        inner = app._now_running().database
-        await inner.run(lambda c: [store(c, str(number), Status.COMPLETED, 100 + number) for number in range(10)])
+        inner = probe(app).database
+
+        def store_ten(connection: Connection) -> None:
+            for number in range(10):
+                store(connection, str(number), Status.COMPLETED, 100 + number)
+
+        await inner.run(store_ten)
         with trio.CancelScope() as scope:
             await app.purge(older_than=1, on_batch=lambda _: scope.cancel())
         assert scope.cancelled_caught
@@ -206,8 +212,8 @@ async def test_a_cancelled_purge_has_deleted_whole_instances(database: str, monk
 async def test_what_was_resumed_meanwhile_is_not_deleted(database: str) -> None:
     """Whoever resumes it comes first, and the purge, which found it ended, waits for that."""
     async with App(database, worker=False) as app, trio.open_nursery() as nursery:
-        inner = app._now_running().database
-        await inner.run(store, "a", Status.FAILED, 100)
+        inner = probe(app).database
+        await inner.run(lambda connection: store(connection, "a", Status.FAILED, 100))
         changed = tables.instances.update().values(status=Status.RUNNING, finished_at=None)
         async with inner.open_transaction() as resuming:
             await resuming.run(lambda connection: connection.execute(changed))
@@ -244,4 +250,4 @@ async def test_workers_go_on_while_others_purge(database: str) -> None:
                 deleted += await other.purge(older_than=0.05)
         await trio.sleep(0.06)
         assert deleted + await other.purge(older_than=0.05) == 30
-        assert await app._now_running().database.read(left) == []
+        assert await probe(app).read(left) == []

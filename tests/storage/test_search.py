@@ -21,6 +21,7 @@ from trio.testing import MockClock
 
 from trio_romancy import App, InvalidInputError, Status, WorkflowContext, workflow
 from trio_romancy._data.codec import dumps
+from trio_romancy._data.conditions import Path as InputPath
 from trio_romancy._data.conditions import checked_path, checked_where
 from trio_romancy._storage import input_index, migrations
 from trio_romancy._storage.sql import tables
@@ -28,6 +29,7 @@ from trio_romancy._storage.sql.instances import insert_instances, new_row
 from trio_romancy._storage.sql.search import Place, Sought, look
 
 from ..support.databases import SHARED_KINDS, Databases
+from ..support.probe import probe
 from ..support.servers import PRODUCTS
 
 pytestmark = pytest.mark.long
@@ -52,11 +54,11 @@ def new(kind: str, databases: Databases, nobody_polls: None) -> str:
 async def store(app: App, *documents: Any, status: Status = Status.PENDING) -> None:
     """Store instances, the first of them first, whose ids are the places of their inputs among them."""
     rows = [new_row(str(n), "search_any", dumps(document), n, owner=None) for n, document in enumerate(documents)]
-    await app._now_running().database.run(insert_instances, [row | {"status": status, "wake_at": None} for row in rows])
+    await probe(app).write(insert_instances, [row | {"status": status, "wake_at": None} for row in rows])
 
 
 async def empty(app: App) -> None:
-    await app._now_running().database.run(lambda connection: connection.execute(delete(tables.instances)))
+    await probe(app).write(lambda connection: connection.execute(delete(tables.instances)))
 
 
 async def found(app: App, *where: tuple[Any, Any], **filters: Any) -> list[int]:
@@ -293,7 +295,7 @@ async def test_several_conditions_and_filters_all_hold(database: str) -> None:
 
 async def store_as_failed(app: App, document: Any) -> None:
     row = new_row("12", "search_any", dumps(document), 99, owner=None)
-    await app._now_running().database.run(insert_instances, [row | {"status": Status.FAILED, "wake_at": None}])
+    await probe(app).write(insert_instances, [row | {"status": Status.FAILED, "wake_at": None}])
 
 
 async def test_a_parameter_is_found_whatever_its_name(new: str) -> None:
@@ -361,7 +363,7 @@ async def test_what_is_refused_is_refused_by_the_app() -> None:
         with pytest.raises(ValueError, match="limit is a whole number"):
             await app.find_instances({}, limit=0)
         with pytest.raises(ValueError, match="not a valid Status"):
-            await app.find_instances({}, status="sleeping")
+            await app.find_instances({}, status="sleeping")  # type: ignore[arg-type]
 
 
 # -- a few at a time ---------------------------------------------------------------------------------------------------
@@ -388,7 +390,7 @@ def test_looks_at_a_few_at_a_time_find_each_instance_once(connection: Connection
 # -- with an index -----------------------------------------------------------------------------------------------------
 
 
-def drop_index(connection: Connection, path: input_index.Path) -> None:
+def drop_index(connection: Connection, path: InputPath) -> None:
     name = input_index.index_name(path)
     if connection.dialect.name in ("mysql", "mariadb"):
         connection.exec_driver_sql(f"ALTER TABLE romancy_instances DROP INDEX {name}, DROP COLUMN {name[11:]}")
@@ -406,9 +408,9 @@ async def test_with_an_index_the_same_is_found(new: str, kind: str) -> None:
                 assert not await app.index_input(path)  # MariaDB does not find what it has under such a key
                 continue
             assert await app.index_input(path)
-            assert await app._now_running().database.read(input_index.indexed, [path]) == {path}
+            assert await probe(app).read(input_index.indexed, [path]) == {path}
             await check_cases(app, [case for case in CASES if checked_path(case[0]) == path])
-            await app._now_running().database.run(drop_index, path)
+            await probe(app).write(drop_index, path)
 
 
 async def test_an_index_holds_what_was_stored_before_it_was_made(new: str) -> None:
@@ -463,7 +465,7 @@ def many(connection: Connection) -> None:
 
 async def test_an_index_is_used(new: str, kind: str) -> None:
     async with App(new, worker=False) as app:
-        database = app._now_running().database
+        database = probe(app).database
         await database.run(many)
         assert await app.index_input("a.b")
         await database.run(lambda c: c.exec_driver_sql("ANALYZE" + " TABLE romancy_instances" * (kind == "mariadb")))
@@ -478,7 +480,7 @@ async def test_an_index_is_used(new: str, kind: str) -> None:
 
 async def test_children_are_read_from_the_index_of_parents(new: str, kind: str) -> None:
     async with App(new, worker=False) as app:
-        database = app._now_running().database
+        database = probe(app).database
         await database.run(many)
         await database.run(lambda c: c.exec_driver_sql("ANALYZE" + " TABLE romancy_instances" * (kind == "mariadb")))
         for sought in (Sought(parent="p"), Sought(parent="p", statuses=[Status.FAILED])):
@@ -492,7 +494,7 @@ async def test_a_page_is_read_from_the_index_of_its_order(
     new: str, kind: str, after: Place | None, status: tuple[Status, ...]
 ) -> None:
     async with App(new, worker=False) as app:
-        database = app._now_running().database
+        database = probe(app).database
         await database.run(many)
         await database.run(lambda c: c.exec_driver_sql("ANALYZE" + " TABLE romancy_instances" * (kind == "mariadb")))
         for plan in await database.read(plans, look, Sought(statuses=status), after, 20, 20):
@@ -518,7 +520,7 @@ async def test_many_apps_that_index_the_same_path_at_once_make_one_index(kind: s
     async with App(new_url, worker=False) as app:
         assert await app.index_input(("a",))
         assert await found(app, ("a", 7)) == [7]
-        assert await app._now_running().database.read(input_index.indexed, [("a",)]) == {("a",)}
+        assert await probe(app).read(input_index.indexed, [("a",)]) == {("a",)}
 
 
 @pytest.fixture
@@ -531,7 +533,7 @@ def new_url(kind: str, databases: Databases, tmp_path: Path) -> str:
 async def test_making_an_index_can_be_cancelled_and_is_completed_by_the_next_call(new_url: str) -> None:
     async with App(new_url, worker=False) as app:
         row = new_row("0", "search_any", '{"a":7}', 0, owner=None)
-        async with app._now_running().database.open_transaction() as transaction:
+        async with probe(app).database.open_transaction() as transaction:
             await transaction.run(insert_instances, [row])
             with trio.move_on_after(0.5) as scope:
                 await app.index_input("a")  # it waits for whoever is using the table
@@ -546,7 +548,7 @@ async def test_making_an_index_can_be_cancelled_and_is_completed_by_the_next_cal
 async def test_an_index_that_somebody_else_has_finished_meanwhile_is_left_alone(new_url: str) -> None:
     number = text(f"SELECT CAST('{input_index.index_name(('a',))}' AS regclass)::oid")
     async with App(new_url, worker=False) as app:
-        database = app._now_running().database
+        database = probe(app).database
         assert await app.index_input("a")
         before = await database.read(lambda connection: connection.execute(number).scalar())
         assert await database.alter(input_index._make_on_postgresql, ("a",))
@@ -561,11 +563,11 @@ async def test_an_index_whose_maker_died_is_made_again(new_url: str) -> None:
         assert await app.index_input("a")
         name = input_index.index_name(("a",))
         broken = text(f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = to_regclass('{name}')")
-        await app._now_running().database.run(lambda connection: connection.execute(broken))
+        await probe(app).write(lambda connection: connection.execute(broken))
         assert await found(app, ("a", 7)) == [7]
-        assert await app._now_running().database.read(input_index.indexed, [("a",)]) == set()
+        assert await probe(app).read(input_index.indexed, [("a",)]) == set()
         assert await app.index_input("a")
-        assert await app._now_running().database.read(input_index.indexed, [("a",)]) == {("a",)}
+        assert await probe(app).read(input_index.indexed, [("a",)]) == {("a",)}
 
 
 @pytest.mark.real_clock
@@ -574,9 +576,9 @@ async def test_an_index_whose_maker_died_before_it_is_made_on_its_column(new_url
     async with App(new_url, worker=False) as app:
         assert await app.index_input("a")
         drop = text(f"DROP INDEX {input_index.index_name(('a',))} ON romancy_instances")
-        await app._now_running().database.run(lambda connection: connection.execute(drop))
+        await probe(app).write(lambda connection: connection.execute(drop))
         assert await app.index_input("a")
-        assert await app._now_running().database.read(input_index.indexed, [("a",)]) == {("a",)}
+        assert await probe(app).read(input_index.indexed, [("a",)]) == {("a",)}
 
 
 @pytest.mark.real_clock
@@ -597,8 +599,8 @@ async def test_workflows_run_while_an_index_is_made_and_with_it(new_url: str) ->
             (one,) = await app.find_instances({"a": number}, status=Status.COMPLETED)
             assert one.instance_id == handles[number].instance_id
     async with App(new_url) as app:  # the tables are those of this version all the same
-        await app._now_running().database.run(migrations.migrate)
-        await app._now_running().database.read(migrations.check)
+        await probe(app).write(migrations.migrate)
+        await probe(app).read(migrations.check)
 
 
 def add_column(connection: Connection) -> None:
@@ -613,10 +615,10 @@ async def test_a_table_with_an_index_can_be_migrated(new_url: str) -> None:
     async with App(new_url, worker=False) as app:
         assert await app.index_input("a.0")
         await store(app, {"a": ["x"]})
-        await app._now_running().database.run(add_column)
+        await probe(app).write(add_column)
         await app.start(take, {"a": ["y"]})
         assert await found(app, ("a.0", "x")) == [0]
-        assert await app._now_running().database.read(input_index.indexed, [("a", "0")]) == {("a", "0")}
+        assert await probe(app).read(input_index.indexed, [("a", "0")]) == {("a", "0")}
 
 
 async def test_a_path_that_can_mean_too_much_is_searched_without_an_index(new: str) -> None:
@@ -677,7 +679,7 @@ def test_whatever_is_stored_is_found_by_what_is_in_it(kind: str, databases: Data
                 await ask_all(app, documents, questions)
                 if await app.index_input(index):
                     await ask_all(app, documents, [(path, value) for path, value in questions if tuple(path) == index])
-                    await app._now_running().database.run(drop_index, index)
+                    await probe(app).write(drop_index, index)
 
         trio.run(main, clock=MockClock(autojump_threshold=0))
 

@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 from trio_romancy import App, DatabaseError, RetryPolicy, WorkflowContext, activity, current_activity, workflow
 from trio_romancy._storage import dialects
 
+from ..support.probe import probe
 from ..support.servers import PRODUCTS, ServerMissingError, execute, open_private_server
 from ..support.texts import ALIKE, PLANES
 
@@ -169,7 +170,7 @@ async def test_sessions_the_journal_and_all_else_read_what_is_committed(kind: st
         return str(connection.execute(sa.text(ISOLATION[kind])).scalar())
 
     async with App(odd) as app:
-        database = app._now_running().database
+        database = probe(app).database
         async with database.open_writer() as writer:
             levels = [
                 await ask(app, kind, ISOLATION),

@@ -18,7 +18,6 @@ from trio_romancy import App, WorkflowContext, activity, workflow
 from trio_romancy._storage import dialects, migrations
 from trio_romancy._storage.database import Database, open_database
 from trio_romancy._storage.journal import single_statement
-from trio_romancy._storage.journal.journal import Journal
 from trio_romancy._storage.journal.single_statement import write_at_once
 from trio_romancy._storage.sql import tables
 from trio_romancy._storage.sql.instances import (
@@ -34,9 +33,11 @@ from trio_romancy._storage.sql.workers import Lease, Process, join, leave
 from trio_romancy.errors import LeaseLostError
 from trio_romancy.model import Kind, Status
 
+from ..support.probe import forbid_several_statements
+
 pytestmark = pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
 
-Row = dict[str, Any]
+Row = Any
 
 EXPIRES = 10**18
 
@@ -67,7 +68,7 @@ def write(
 
 
 def end(instance_id: str, seq: int = 1) -> Row:
-    row = closing_row(instance_id, Status.COMPLETED, 50, owner=None, output='"done"', error=None)
+    row: Row = closing_row(instance_id, Status.COMPLETED, 50, owner=None, output='"done"', error=None)
     return row | entry_row(instance_id, JournalEntry(seq, "", Kind.WORKFLOW_COMPLETED, None, 50))
 
 
@@ -269,7 +270,7 @@ async def doubling(ctx: WorkflowContext, number: int) -> int:
 async def test_a_workflow_of_activities_needs_nothing_else(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with App(database) as app:
         await wait_all_tasks_blocked(0.1)
-        monkeypatch.setattr(Journal, "_apply", None)
+        forbid_several_statements(monkeypatch)
         assert await (await app.start(doubling, 1)).result() == 4
         monkeypatch.undo()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 
 import trio
 
@@ -21,7 +22,7 @@ def test_the_journal_writes_while_all_of_trios_threads_are_taken(database: str) 
     async def main() -> None:
         async with App(database) as app, trio.open_nursery() as nursery:
             for _ in range(int(trio.to_thread.current_default_thread_limiter().total_tokens)):
-                nursery.start_soon(trio.to_thread.run_sync, release.wait)
+                nursery.start_soon(partial(trio.to_thread.run_sync, release.wait))
             try:
                 handle = await app.start(threads_workflow)
                 assert await handle.result(timeout=20) == "done"

@@ -297,13 +297,13 @@ async def test_preferred_tls_encrypts_if_the_server_can(tls: tuple[str, Any]) ->
 @pytest.mark.real_clock
 @pytest.mark.parametrize("kind", PRODUCTS)
 async def test_a_server_without_tls_is_refused_if_the_url_asks_for_it(kind: str) -> None:
-    settings = {"mariadb": {"skip-ssl": 1}, "postgresql": {"ssl": "off"}}[kind]
+    settings: dict[str, dict[str, object]] = {"mariadb": {"skip-ssl": 1}, "postgresql": {"ssl": "off"}}
 
     def url(mode: str) -> str:
         query = {NAMES[kind][0]: mode}
         return make_url(server.url("romancy")).set(query=query).render_as_string(hide_password=False)
 
-    with open_private_server(kind, settings=settings, durable=False) as server:
+    with open_private_server(kind, settings=settings[kind], durable=False) as server:
         execute(server.url(), "CREATE DATABASE romancy")
         assert await works(server.url("romancy"))
         assert await works(url(PREFER[kind]))

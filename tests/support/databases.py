@@ -6,7 +6,7 @@ import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from attrs import define, field
@@ -82,7 +82,7 @@ class Databases:
         return url
 
 
-def query(database: str, sql: str) -> list[tuple[object, ...]]:
+def query(database: str, sql: str) -> list[tuple[Any, ...]]:
     """Run a statement on the database of that URL, or in that file, and return its rows."""
     if "://" in database:
         return execute(database, sql)

@@ -12,8 +12,8 @@ from attrs import define, field
 from sqlalchemy import Connection, make_url
 
 from trio_romancy import App
-from trio_romancy._storage.journal import journal
 
+from .probe import wrap_batch_fence, wrap_single_statement
 from .proxy import Proxy, _Link, _Loss, open_proxy
 
 P = ParamSpec("P")
@@ -55,19 +55,24 @@ def commits_each(connection: Connection) -> bool:
 
 def before_commit(hook: Callable[[Connection], None], monkeypatch: pytest.MonkeyPatch) -> None:
     """Have it called with the connection of each batch of the journal, before that is committed."""
-    fence_batch, write_at_once = journal.fence_batch, journal.write_at_once
 
-    def fence_and_call(connection: Connection, *args: Any) -> bool:
-        answer = fence_batch(connection, *args)
-        hook(connection)
-        return answer
+    def then_call(fence_batch: Callable[..., bool]) -> Callable[..., bool]:
+        def fence_and_call(connection: Connection, *args: Any) -> bool:
+            answer = fence_batch(connection, *args)
+            hook(connection)
+            return answer
 
-    def call_and_write(connection: Connection, *args: Any) -> Any:
-        hook(connection)
-        return write_at_once(connection, *args)
+        return fence_and_call
 
-    monkeypatch.setattr(journal, "fence_batch", fence_and_call)
-    monkeypatch.setattr(journal, "write_at_once", call_and_write)
+    def first_call(write_at_once: Callable[..., Any]) -> Callable[..., Any]:
+        def call_and_write(connection: Connection, *args: Any) -> Any:
+            hook(connection)
+            return write_at_once(connection, *args)
+
+        return call_and_write
+
+    wrap_batch_fence(then_call, monkeypatch)
+    wrap_single_statement(first_call, monkeypatch)
 
 
 def port_of(connection: Connection) -> int:

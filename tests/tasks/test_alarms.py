@@ -9,10 +9,11 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from trio_romancy import App, WorkflowCancelledError, WorkflowContext, workflow
-from trio_romancy._runtime.worker.supervisor import Supervisor
 from trio_romancy._tasks.alarms import _KEPT, Alarms
 from trio_romancy._tasks.scoped import ScopedTasks
 from trio_romancy.clock import current_clock
+
+from ..support.probe import probe
 
 rung: list[str] = []
 
@@ -33,28 +34,16 @@ async def waiter(ctx: WorkflowContext) -> str:
     return str((await ctx.wait_event("alarms.go", timeout=3600)).data)
 
 
-def supervisor_of(app: App) -> Supervisor:
-    worker = app._now_running().worker
-    assert worker is not None and worker._supervisor is not None
-    return worker._supervisor
-
-
-def tasks_of(app: App) -> int:
-    nursery = supervisor_of(app)._nursery
-    assert nursery is not None
-    return len(nursery.child_tasks)
-
-
 async def test_who_waits_is_a_single_task() -> None:
     async with App(":memory:", idle_timeout=3600) as app:
-        idle = tasks_of(app)
+        idle = probe(app).tasks
         for _ in range(10):
             await app.start(sleeper, 1000.0)
             await app.start(waiter)
         await trio.sleep(1)
         await wait_all_tasks_blocked()
-        assert tasks_of(app) - idle == 20
-        assert len(supervisor_of(app).alarms._rings) == 20
+        assert probe(app).tasks - idle == 20
+        assert probe(app).alarms == 20
 
 
 async def test_all_are_woken_in_time_and_leave_no_alarm() -> None:
@@ -63,7 +52,7 @@ async def test_all_are_woken_in_time_and_leave_no_alarm() -> None:
         for handle in handles:
             await handle.result()
         assert rung == ["5 at 5", "50 at 50", "500 at 500", "3000 at 3000"]
-        assert not supervisor_of(app).alarms._rings
+        assert probe(app).alarms == 0
 
 
 @pytest.mark.parametrize("end", ["event", "cancel", "passivate", "drop"])
@@ -71,7 +60,7 @@ async def test_whatever_ends_a_wait_takes_its_alarm_back(end: str) -> None:
     async with App(":memory:", idle_timeout=7200) as app:
         handle = await app.start(waiter)
         await trio.sleep(1)
-        assert len(supervisor_of(app).alarms._rings) == 1
+        assert probe(app).alarms == 1
         if end == "event":
             await app.send_event("alarms.go", "went")
             assert await handle.result() == "went"
@@ -81,12 +70,12 @@ async def test_whatever_ends_a_wait_takes_its_alarm_back(end: str) -> None:
                 await handle.result()
         else:
             if end == "drop":
-                supervisor_of(app).drop_all()
+                probe(app).abandon_actors()
             else:
-                supervisor_of(app).passivate_idle(1)
+                probe(app).release_idle()
             await wait_all_tasks_blocked()
-            assert supervisor_of(app).resident == 0
-        assert not supervisor_of(app).alarms._rings
+            assert probe(app).residents == []
+        assert probe(app).alarms == 0
 
 
 async def test_alarms_ring_in_order_and_not_when_taken_back() -> None:

@@ -11,7 +11,7 @@ import trio.testing
 from trio_romancy import App, WorkflowCancelledError, WorkflowContext, WorkflowFailedError, activity, workflow
 from trio_romancy._tasks.pool import PooledTask
 
-from ..support.probe import worker_of
+from ..support.probe import limit_free_tasks, probe
 
 seen: list[tuple[trio.lowlevel.Task, str, str]] = []
 colour: ContextVar[str] = ContextVar("colour", default="none")
@@ -98,12 +98,12 @@ async def test_a_free_task_ends_with_the_app() -> None:
 
 
 async def test_only_so_many_tasks_wait_for_an_instance(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trio_romancy._runtime.worker.supervisor._MOST_FREE_SEATS", 2)
+    limit_free_tasks(2, monkeypatch)
     async with App(":memory:") as app:
         for handle in [await app.start(sleepy) for _ in range(5)]:
             await handle.result()
         await trio.testing.wait_all_tasks_blocked()
-        assert len(worker_of(app)._supervisor._free_seats) == 2
+        assert probe(app).free_tasks == 2
 
 
 async def test_a_seat_whose_task_is_cancelled_is_free_no_more() -> None:

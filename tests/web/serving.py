@@ -17,6 +17,8 @@ from sqlalchemy import Connection, select
 from trio_romancy import App
 from trio_romancy._storage.sql import tables
 
+from ..support.probe import probe
+
 STRUCTURED = {"content-type": "application/cloudevents+json"}
 BATCHED = {"content-type": "application/cloudevents-batch+json"}
 BINARY = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "/tests", "ce-type": "web_nobody_waits"}
@@ -139,6 +141,4 @@ NOTHING: dict[str, list[tuple[Any, ...]]] = {"instances": [], "messages": []}
 
 async def stored(app: App) -> dict[str, list[tuple[Any, ...]]]:
     """What the database holds that a request can have stored."""
-    running = app._engine
-    assert running is not None
-    return await running.database.read(_read_stored)
+    return await probe(app).read(_read_stored)

@@ -11,6 +11,7 @@ import pytest
 
 from trio_romancy import App, RomancyError
 
+from ..support.probe import probe
 from .serving import client
 
 
@@ -33,10 +34,8 @@ async def test_an_app_that_does_not_run_is_live_and_not_ready() -> None:
 
 async def test_a_worker_without_a_lease_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     async with App(":memory:") as app, client(app) as http:
-        running = app._engine
-        assert running is not None and running.worker is not None
         with monkeypatch.context() as patch:
-            patch.setattr(running.worker, "_supervisor", None)
+            probe(app).lose_lease_unnoticed(patch)
             ready = await http.get("/health/ready")
             assert (ready.status_code, ready.json()["error"]) == (503, "the worker holds no lease")
             assert int(ready.headers["retry-after"]) > 0

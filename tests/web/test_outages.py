@@ -86,9 +86,14 @@ async def test_a_locked_file(tmp_path: Path) -> None:
         await check_back(app, http)
 
 
+def _refuse(proxy: Proxy) -> None:
+    proxy.refuse()
+    proxy.cut()
+
+
 AWAY: dict[str, Callable[[Proxy], None]] = {
     "stalled": lambda proxy: proxy.stall(),
-    "refused": lambda proxy: (proxy.refuse(), proxy.cut())[0],
+    "refused": _refuse,
 }
 
 

@@ -191,11 +191,11 @@ class Crew:
         self, name: str, version: str = "load", *, alone: bool = False, wait: bool = True, **options: Any
     ) -> BaseProcess:
         """A worker that is ready. One that is ``alone`` shares nothing with the others, not even the seed of hashes."""
-        context: _Context = multiprocessing.get_context("spawn" if alone else "forkserver")
+        context: Any = multiprocessing.get_context("spawn" if alone else "forkserver")
         if not alone:
             multiprocessing.set_forkserver_preload([__name__, *LAZILY_IMPORTED])
         arguments = (str(self.directory), self.database, name, version, options)
-        process = context.Process(target=be_worker, args=arguments, daemon=True)
+        process: BaseProcess = context.Process(target=be_worker, args=arguments, daemon=True)
         before = self.count("ready", "-", name)
         process.start()
         self._processes.append(process)

@@ -12,6 +12,8 @@ from sqlalchemy import Connection
 from trio_romancy import App, WorkflowContext, workflow
 from trio_romancy._storage.sql import claims, instances
 
+from ..support.probe import probe, replace_next_wake
+
 
 @workflow(name="looking_quick")
 async def quick(ctx: WorkflowContext) -> int:
@@ -27,18 +29,16 @@ async def test_what_becomes_due_behind_a_look_that_is_under_way_is_looked_for_ag
     def next_wake(connection: Connection, me: str, workflows: Sequence[str], *, suspects: bool) -> int | None:
         found = claims.next_wake(connection, me, workflows, suspects=suspects)
         if not has_looked.is_set():
-            row = instances.new_row("late", quick.name, "{}", worker._clock.now(), owner=None)
+            row = instances.new_row("late", quick.name, "{}", inside.clock.now(), owner=None)
             instances.start_instance(connection, row)
-            worker._wake(worker._clock.now())
+            inside.wake_at(inside.clock.now())
             has_looked.set()
         return found
 
     async with App(":memory:") as app:
-        found = app._now_running().worker
-        assert found is not None
-        worker = found
+        inside = probe(app)
         await trio.testing.wait_all_tasks_blocked()
-        monkeypatch.setattr("trio_romancy._runtime.worker.worker.next_wake", next_wake)
-        worker._wake(worker._clock.now())
+        replace_next_wake(next_wake, monkeypatch)
+        inside.wake_at(inside.clock.now())
         await has_looked.wait()
         assert await app.handle("late").result(timeout=100) == 1

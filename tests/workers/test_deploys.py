@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -63,7 +64,7 @@ class Deploy:
                 self.seen.append(instance.status)
             await trio.sleep(0.02)
 
-    async def begin_under_old_code(self, **options: str) -> None:
+    async def begin_under_old_code(self, **options: Any) -> None:
         """The instance waits for its event, and no worker is left."""
         worker = await self.crew.start("first", "old", **options)
         await self.client.start(order.options(id="order"))

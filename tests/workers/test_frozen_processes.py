@@ -7,15 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 import trio
 
 from trio_romancy import App, WorkflowContext, activity, workflow
-from trio_romancy._storage.journal import journal
 
+from ..support.probe import wrap_batch_fence, write_several_statements
 from ..support.servers import PRODUCTS, execute
 
 pytestmark = pytest.mark.long
@@ -37,22 +37,26 @@ async def stepping(ctx: WorkflowContext) -> None:
 
 async def work_and_freeze(database: str) -> None:
     """What the process does that stops itself, behind the fence of a batch: its transaction holds locks."""
-    fence_batch, batches = journal.fence_batch, 0
+    batches = 0
 
-    def freezing(*args: object) -> bool:
-        nonlocal batches
-        answer = fence_batch(*args)  # type: ignore[arg-type]
-        batches += 1
-        if batches == BATCHES:
-            print("frozen", flush=True)
-            os.kill(os.getpid(), signal.SIGSTOP)
-        return answer
+    def freezing(fence_batch: Callable[..., bool]) -> Callable[..., bool]:
+        def fence_and_freeze(*args: object) -> bool:
+            nonlocal batches
+            answer = fence_batch(*args)
+            batches += 1
+            if batches == BATCHES:
+                print("frozen", flush=True)
+                os.kill(os.getpid(), signal.SIGSTOP)
+            return answer
 
-    journal.fence_batch = freezing
-    journal.Batch.is_plain = False  # of several statements
-    async with App(database, worker_id="frozen", lease=LEASE) as app:
-        while True:
-            await (await app.start(stepping)).result()
+        return fence_and_freeze
+
+    with pytest.MonkeyPatch.context() as patch:
+        wrap_batch_fence(freezing, patch)
+        write_several_statements(patch)
+        async with App(database, worker_id="frozen", lease=LEASE) as app:
+            while True:
+                await (await app.start(stepping)).result()
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from trio_romancy import (
     run_worker,
     workflow,
 )
+from trio_romancy._definitions.values import Workflow
 
 from ..support.databases import SHARED_KINDS
 from .deploy_worker import PATIENCE, Crew, ended, open_crew, send, until
@@ -193,9 +194,9 @@ async def test_a_rolling_restart_under_load_repeats_nothing_and_loses_nothing(tm
         number = 0
         async with event_wanted:
             while not restarted.is_set() or number % 3:
-                order = [rolling_short, rolling_waits, rolling_waits][number % 3]
-                arguments = [(), (0.0,), (0.3,)][number % 3]
-                handles.append(await client.start(order.options(id=f"load-{number}"), *arguments))  # type: ignore[arg-type]
+                order: Workflow[..., None] = (rolling_short, rolling_waits, rolling_waits)[number % 3]
+                arguments: tuple[float, ...] = ((), (0.0,), (0.3,))[number % 3]
+                handles.append(await client.start(order.options(id=f"load-{number}"), *arguments))
                 if number % 3 == 1:
                     await event_wanted.send(f"load-{number}")
                 number += 1

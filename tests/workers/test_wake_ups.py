@@ -11,11 +11,12 @@ import pytest
 import trio
 from sqlalchemy import Connection
 
-from trio_romancy import App, WorkflowContext, workflow
+from trio_romancy import App, Status, WorkflowContext, workflow
 from trio_romancy._storage.drivers import asyncio_server
 from trio_romancy._storage.sql import claims
 
 from ..support.databases import SHARED_KINDS
+from ..support.probe import poll_at_most_every, probe, replace_next_wake
 from ..support.servers import execute
 
 pytestmark = pytest.mark.real_clock
@@ -36,14 +37,14 @@ async def waiter(ctx: WorkflowContext) -> int:
 async def test_postgresql_tells_an_idle_worker_at_once_also_after_its_connection_was_lost(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trio_romancy._runtime.worker.worker._LONGEST_POLL", 60.0)  # so that it cannot have looked
+    poll_at_most_every(60.0, monkeypatch)  # so that it cannot have looked
     async with App(database) as app, App(database, worker=False) as client:
         for _ in range(2):
             handle = await client.start(quick)
             assert await handle.result(timeout=10) == 1
             waiting = await client.start(waiter)
             with trio.fail_after(20):
-                while (await client.list_instances(status="waiting")).instances == []:  # noqa: ASYNC110
+                while (await client.list_instances(status=Status.WAITING)).instances == []:  # noqa: ASYNC110
                     await trio.sleep(0.02)
             await client.send_event("wake.up", 7)
             assert await waiting.result(timeout=10) == 7
@@ -72,8 +73,8 @@ async def test_a_worker_that_hears_itself_need_not_look(database: str, monkeypat
         await trio.sleep(0.3)  # the news comes before the answer
         return result
 
-    monkeypatch.setattr("trio_romancy._runtime.worker.worker._LONGEST_POLL", 60.0)
-    monkeypatch.setattr("trio_romancy._runtime.worker.worker.next_wake", counted)
+    poll_at_most_every(60.0, monkeypatch)
+    replace_next_wake(counted, monkeypatch)
     async with App(database, idle_timeout=0) as app:
         waiting = await app.start(waiter)
         with trio.fail_after(20):
@@ -100,10 +101,9 @@ async def test_what_a_client_starts_after_a_while_is_taken_up_soon(database: str
 
 async def test_an_idle_worker_looks_less_and_less_often_down_to_once_a_second(tmp_path: object) -> None:
     async with App(f"{tmp_path}/idle.db") as app:
-        worker = app._now_running().worker
-        assert worker is not None
-        now = worker._clock.now()
+        inside = probe(app)
+        now = inside.clock.now()
         for idle, least, most in ((0.0, 0.05, 0.07), (2.0, 0.2, 0.26), (60.0, 1.0, 1.26)):
-            at = worker._poll_at(now - round(idle * 1_000_000))
+            at = inside.poll_at(now - round(idle * 1_000_000))
             assert at is not None
             assert least <= (at - now) / 1_000_000 <= most + 0.05

@@ -45,8 +45,6 @@ class Client:
             raise RomancyError("the app is not running: use it inside `async with App(...) as app:`")
         return self._engine
 
-    _now_running = _require_engine  # until no test reaches in here
-
     # -- starting and awaiting -------------------------------------------------------------------------------------
 
     @overload
