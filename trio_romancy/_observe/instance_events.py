@@ -11,7 +11,7 @@ import trio
 from attrs import define, evolve
 
 from .._data.codec import loads
-from .._data.failure import Failure
+from .._data.journal_format import EventReceived, Failure, MessageReceived, from_text
 from .._storage.sql.claims import Claim
 from .._storage.sql.incompatible import Parked
 from .._storage.sql.rows import EntryRow, MessageRow, OutboxRow
@@ -155,7 +155,7 @@ class InstanceEvents:
         elif kind in _TIMERS:
             tell(Hooks.timer_fired, self._timer_info, id, kind, at)
         elif kind in _RECEIVED:
-            tell(_RECEIVED[kind], self._received, id, entry["payload"], at)
+            tell(_RECEIVED[kind], self._received, id, entry)
         if effects is not None:
             for outgoing in effects.outgoing:
                 tell(Hooks.message_sent, self._sent, outgoing.row, id)
@@ -166,7 +166,8 @@ class InstanceEvents:
         attempted = self._attempted[operation_id]
         if entry["kind"] in (Kind.ACTIVITY_COMPLETED, Kind.COMPENSATION_COMPLETED, Kind.ACTIVITY_CANCELLED):
             return self._activity_info(operation_id, attempted, attempted.number, entry["recorded_at"])
-        failure = Failure.from_payload(loads(entry["payload"]))
+        failure = from_text(entry["kind"], entry["payload"])
+        assert isinstance(failure, Failure)
         error = ErrorInfo(failure.error_type, failure.message, failure.traceback)
         return self._activity_info(operation_id, attempted, failure.attempts, entry["recorded_at"], error)
 
@@ -200,20 +201,21 @@ class InstanceEvents:
             to_datetime(at),
         )
 
-    def _received(self, operation_id: str, payload_text: str, at: Microseconds) -> MessageInfo:
-        actor, payload = self._actor, loads(payload_text)
-        event = payload.get("event") or {}
+    def _received(self, operation_id: str, entry: EntryRow) -> MessageInfo:
+        actor, received = self._actor, from_text(entry["kind"], entry["payload"])
+        assert isinstance(received, EventReceived | MessageReceived)
+        event = received.event
         return MessageInfo(
             channel=actor.waits.channel_of(operation_id),
-            time=to_datetime(at),
-            sent_at=to_datetime(payload["sent_at"]),
+            time=to_datetime(entry["recorded_at"]),
+            sent_at=to_datetime(received.sent_at),
             instance_id=actor.instance_id,
             workflow=actor.workflow_name,
             worker_id=self._worker_id,
             operation_id=operation_id,
-            id=event.get("id"),
-            source=event.get("source"),
-            subject=event.get("subject"),
+            id=None if event is None else event.id,
+            source=None if event is None else event.source,
+            subject=None if event is None else event.subject,
         )
 
     def _sent(self, row: MessageRow, operation_id: str) -> MessageInfo:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from .._data.ids import short_id
+from .._data.journal_format import ActivityCompleted, ChildEnded, ChildStarted, from_data
 from ..model import Entry, Instance, Kind, Status
 
 _OUTCOMES = {kind for kind in Kind if kind.is_delivered} | {Kind.COMPENSATION_COMPLETED}
@@ -63,17 +64,18 @@ def _is_compensated(instance: Instance, history: Sequence[Entry]) -> list[str]:
     to_undo: list[str] = []
     starts: dict[str, str] = {}
     for entry in history:
-        if entry.kind is Kind.ACTIVITY_COMPLETED and entry.payload.get("compensation"):
+        payload = from_data(entry.kind, entry.payload)
+        if isinstance(payload, ActivityCompleted) and payload.compensation is not None:
             to_undo.append(short_id(f"{entry.operation_id}/compensation"))
-        elif entry.kind is Kind.CHILD_STARTED and entry.payload.get("refused") is None:
-            starts[entry.payload["child"]] = short_id(f"{entry.operation_id}/compensation")
-            to_undo.append(starts[entry.payload["child"]])
-        elif entry.kind is Kind.CHILD_ENDED:
+        elif isinstance(payload, ChildStarted) and payload.refused is None:
+            starts[payload.child] = short_id(f"{entry.operation_id}/compensation")
+            to_undo.append(starts[payload.child])
+        elif isinstance(payload, ChildEnded):
             # One that has completed is undone in the place of its end; another has undone itself.
-            undo = starts.pop(entry.payload["child"], None)  # None: it has been awaited before
+            undo = starts.pop(payload.child, None)  # None: it has been awaited before
             if undo is not None:
                 to_undo.remove(undo)
-                if entry.payload["status"] == Status.COMPLETED or entry.payload["error"]["uncompensated"]:
+                if payload.must_be_undone:
                     to_undo.append(undo)
     expected = list(reversed(to_undo)) if instance.status in (Status.FAILED, Status.CANCELLED) else []
     kinds = (Kind.COMPENSATION_COMPLETED, Kind.COMPENSATION_FAILED)

@@ -94,7 +94,7 @@ def define() -> dict[str, Any]:
     @workflow(name="journals_order")
     async def order(ctx: WorkflowContext, item: str, last: str) -> list[Any]:
         """Does a step of each kind that has to do with time, then one last thing."""
-        got = [await reserve("flaky " + item, amount=2), await note(item), await fetch(item)]
+        got: list[Any] = [await reserve("flaky " + item, amount=2), await note(item), await fetch(item)]
         await ctx.sleep(0.01)
         with ctx.move_on_after(0.01):
             await ctx.sleep(3600)

@@ -79,6 +79,11 @@ class ChildEnded:
             error = ErrorInfo(error["error_type"], error["message"], error["traceback"], error["uncompensated"])
         return cls(data["child"], data["workflow"], _statuses[data["status"]], data["output"], error, data["seq"])
 
+    @property
+    def must_be_undone(self) -> bool:
+        """Whether a rollback of the parent has to undo what the child did: it has not done so itself, or not all."""
+        return self.status is Status.COMPLETED or (self.error is not None and bool(self.error.uncompensated))
+
     @staticmethod
     def text(child: str, workflow: str, status: Status | str, output: str | None, error: str | None) -> str:
         """Return the payload. Nothing of the two JSON texts is parsed to be written.

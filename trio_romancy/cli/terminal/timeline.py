@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
+from ..._data.journal_format import ActivityCompleted, Failure, from_data
+from ...errors import InvalidDataError
 from ...model import Entry
 from .screen import Screen
 from .wording import Styled, lasting, short_json, visible
@@ -84,14 +85,14 @@ class Timeline:
 
 def _summary(entry: Entry) -> str:
     """Return the payload in short: the error of a failure, the result of a success."""
-    payload: Any = entry.payload
-    if payload in (None, {}):
-        return ""
-    if isinstance(payload, dict) and "error_type" in payload and "message" in payload:
-        times = f"attempt {payload.get('attempts', 1)}: " if entry.operation_id else ""
-        return " ".join(f"{times}{payload['error_type']}: {payload['message']}".split())
-    if isinstance(payload, dict) and "result" in payload:
-        undone = payload.get("compensation")
-        named = f" (undone by {undone['name']})" if isinstance(undone, dict) and "name" in undone else ""
-        return short_json(payload["result"]) + named
-    return short_json(payload)
+    try:
+        payload = from_data(entry.kind, entry.payload)
+    except InvalidDataError:  # what a broken journal holds must still be seen
+        return short_json(entry.payload)
+    if isinstance(payload, Failure):
+        times = f"attempt {payload.attempts}: " if entry.operation_id else ""
+        return " ".join(f"{times}{payload.error_type}: {payload.message}".split())
+    if isinstance(payload, ActivityCompleted):
+        named = "" if payload.compensation is None else f" (undone by {payload.compensation.name})"
+        return short_json(payload.result) + named
+    return "" if entry.payload in (None, {}) else short_json(entry.payload)
