@@ -1,4 +1,4 @@
-"""All benchmarks: ``python -m tests.benchmarks [--quick]`` prints tables and writes ``bench-results.json``."""
+"""All benchmarks: ``python -m tests.benchmarks`` prints tables and writes ``bench-results.json``."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-import distant
-import events
-import idle
-import latency
-import memory
-import passive
-import recur
-import replay
-import scaling
-import search
-import server_durability
-import systems
-import takeover
-import throughput
-import timers
-import wake
-from databases import FILES, NAMES, open_place
-from disk import sync_ms
-
 from tests.support.servers import ServerMissingError
+
+from . import (
+    distant,
+    events,
+    idle,
+    latency,
+    memory,
+    passive,
+    recur,
+    replay,
+    scaling,
+    search,
+    server_durability,
+    systems,
+    takeover,
+    throughput,
+    timers,
+    wake,
+)
+from .databases import FILES, NAMES, open_place
+from .disk import sync_ms
 
 _ALL = (
     "throughput",
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def _open_places(kinds: Iterable[str], exits: ExitStack) -> tuple[dict[str, str], dict[str, str]]:
-    """Where databases of each kind are made; and why those of some kinds cannot be."""
+    """Return a place for databases of each kind, and the reason for each kind that has none."""
     places, missing = {}, {}
     for kind in kinds:
         try:
@@ -102,7 +102,7 @@ def _measure(options: argparse.Namespace, places: dict[str, str], results: dict[
 
 
 def _measure_waiting(options: argparse.Namespace, places: dict[str, str], results: dict[str, Any]) -> None:
-    """What is for workflows that wait for the outside world."""
+    """Run the benchmarks of workflows that wait for events and timers."""
     if "wake" in options.only:
         samples, seconds = (20, 4.0) if options.quick else (300, 20.0)
         results["wake"] = {kind: wake.measure(kind, place, samples, seconds, _say) for kind, place in places.items()}
@@ -126,7 +126,7 @@ def _measure_waiting(options: argparse.Namespace, places: dict[str, str], result
 
 
 def _measure_processes(options: argparse.Namespace, places: dict[str, str], results: dict[str, Any]) -> None:
-    """What is about several processes on one database."""
+    """Run the benchmarks of many instances, and of several processes on one database."""
     if "takeover" in options.only:
         count, lease = (100, 2.0) if options.quick else (1_000, 10.0)
         results["takeover"] = {
@@ -172,14 +172,12 @@ def _parse() -> argparse.Namespace:
         "--database",
         nargs="+",
         choices=tuple(NAMES),
-        help="for all but replay and memory; default: all that can be had",
+        help="for all but replay, memory and recur; default: every available one",
     )
     parser.add_argument(
         "--repetitions", type=int, help="of each measurement of throughput, events and scaling; the median counts"
     )
-    parser.add_argument(
-        "--seconds", type=float, help="that each measurement of throughput, events and scaling takes about"
-    )
+    parser.add_argument("--seconds", type=float, help="for each measurement of throughput, events and scaling")
     parser.add_argument("--output", type=Path, default=Path("bench-results.json"), help="default: %(default)s")
     return parser.parse_args()
 

@@ -12,9 +12,9 @@ import psycopg
 from absurd_sdk import AsyncAbsurd, AsyncTaskContext
 from absurdctl import BUNDLED_SCHEMA_SQL
 
-# A client has one connection, on which its tasks take turns, and its workers claim again only when the whole last claim
-# is done. So one connection and one task at a time for each of ten workers is what was fastest at 20 clients, and as
-# good as anything at 200. Looking for tasks every 10 ms instead of 250 counts with one client.
+# A client has one connection, which its tasks share, and a worker claims again only after the whole last claim is done.
+# So ten workers with one connection and one task each were the fastest at 20 clients, and as fast as any other setting
+# at 200. Polling every 10 ms instead of 250 matters with one client.
 _WORKERS = 10
 _POLL_INTERVAL = 0.01
 
@@ -36,9 +36,9 @@ async def order(params: Any, ctx: AsyncTaskContext) -> str:
 
 
 async def run(database: str, concurrency: int, total: int) -> tuple[float, list[float]]:
-    """Seconds for the whole, and for each workflow from start to result."""
+    """Return the seconds for all, and for each workflow from start to result."""
     async with await psycopg.AsyncConnection.connect(database, autocommit=True) as connection:
-        await connection.execute(BUNDLED_SCHEMA_SQL)  # what `absurdctl init` does
+        await connection.execute(BUNDLED_SCHEMA_SQL)  # as `absurdctl init` does
     latencies: list[float] = []
     async with AsyncExitStack() as exits:
 
@@ -46,7 +46,7 @@ async def run(database: str, concurrency: int, total: int) -> tuple[float, list[
             app = AsyncAbsurd(database)
             exits.push_async_callback(app.close)
             app.register_task("order")(order)
-            await app.list_queues()  # it connects when first used, and tasks that use it at once would each do so
+            await app.list_queues()  # connects now: tasks that use it first at the same time would each connect
             return app
 
         workers = [await connected() for _ in range(_WORKERS)]
@@ -59,7 +59,7 @@ async def run(database: str, concurrency: int, total: int) -> tuple[float, list[
 
         async def start_and_wait(app: AsyncAbsurd, order_id: str, amount: float) -> None:
             started = await app.spawn("order", {"order_id": order_id, "amount": amount})
-            # It looks at once, after 50 ms, after 100 more, and so on: that is most of the time with one client.
+            # It polls at once, after 50 ms, after 100 ms more, and so on: most of the time with one client.
             ended = await app.await_task_result(started["task_id"])
             assert ended.result == f"TRACK-{order_id}", ended
 

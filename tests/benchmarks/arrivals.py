@@ -1,4 +1,4 @@
-"""When what was sent came to the line after the wait for it."""
+"""Arrival times of events: when a workflow reaches the line after its wait."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from collections.abc import Callable
 from attrs import define, field
 
 _PATIENCE = 10.0
-"""Seconds without an arrival after which what is missing is lost."""
+"""Seconds without an arrival after which the missing events count as lost."""
 
 
 @define
 class Arrivals:
-    """Noted by the workflows themselves. What a replay runs through once more does not count again."""
+    """Arrivals, recorded by the workflows themselves. A replay does not record one again."""
 
     on_note: Callable[[], object] = lambda: None
-    """Called each time, so that nobody need ask, or wait for the end of the workflow."""
+    """Called after each arrival."""
     _at: dict[tuple[str, int], float] = field(factory=dict)
 
     def note(self, key: str, number: int) -> None:
-        """Event ``number`` has come to the workflow that is called ``key``."""
+        """Record that event ``number`` has come to workflow ``key``."""
         self._at.setdefault((key, number), time.perf_counter())
         self.on_note()
 
     def at(self, key: str, number: int) -> float | None:
-        """When it came, on the clock of :func:`time.perf_counter`; None: it has not."""
+        """Return the arrival time, on the clock of :func:`time.perf_counter`; None if it has not come."""
         return self._at.get((key, number))
 
     def __len__(self) -> int:
         return len(self._at)
 
     def may_come(self, count: int, ended: float) -> bool:
-        """Whether there are fewer, and it is worth waiting for more.
+        """Return whether fewer than ``count`` have come, and more may come.
 
         Args:
           ended: when the last one was sent.
@@ -45,5 +45,5 @@ class Arrivals:
 
     @property
     def last(self) -> float:
-        """When the last one came; long ago if none did."""
+        """Time of the last arrival; 0 if there is none."""
         return max(self._at.values(), default=0.0)

@@ -1,4 +1,4 @@
-"""The same rows as three trivial activities write, through the journal alone: no runtime on top."""
+"""The rows that three trivial activities write, through the journal alone, without the runtime."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trio_romancy.model import Kind, Status
 
 
 async def run(database: str, concurrency: int, total: int) -> tuple[float, list[float]]:
-    """Seconds for the whole, and for each workflow."""
+    """Return the seconds for all, and for each workflow."""
     latencies: list[float] = []
     clock = current_clock()
     async with trio_asyncio.open_loop(), open_database(database) as opened, trio.open_nursery() as nursery:

@@ -1,4 +1,4 @@
-"""What a durable write costs at least: one INSERT of a history row and its COMMIT, on a connection that is held."""
+"""Least cost of a durable write: one INSERT of a history row and its COMMIT on an open connection."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from sqlalchemy import make_url
 
 _COLUMNS = "romancy_history (instance_id, seq, operation_id, kind, payload, recorded_at)"
 _WARM_UP = 20
-"""Rows that are written before the first that counts."""
+"""Rows before the first that counts."""
 
 Row = tuple[Any, ...]
 
 
 async def seconds_each(database: str, instance_id: str, times: int) -> float:
-    """Write that many entries of an instance, with the driver that trio_romancy uses, on asyncio.
+    """Write entries of an instance, with the driver that trio_romancy uses, on asyncio. Return the seconds for each.
 
-    SQLite is run in a thread. The tables must be there.
+    SQLite runs in a thread. The tables must exist.
     """
     rows = [
         (instance_id, seq, f"increment:{seq}", "activity_completed", f'{{"result":{seq}}}', 1_700_000_000_000_000)

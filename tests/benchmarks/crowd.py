@@ -1,4 +1,4 @@
-"""Many instances of ours at once: started by many tasks, and awaited until all of them rest."""
+"""Many instances of trio_romancy: start them from many tasks, and wait until all are idle."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from trio_romancy import App
 T = TypeVar("T")
 
 STARTERS = 100
-"""How many tasks start instances."""
+"""Number of tasks that start instances."""
 
 
 async def start_all(start: Callable[[T], Awaitable[object]], inputs: Iterable[T], starters: int = STARTERS) -> None:
-    """Await ``start(input)`` for all of them, so many at a time."""
+    """Call ``start(input)`` for each input, from ``starters`` tasks."""
     left = iter(inputs)
 
     async def starter() -> None:
@@ -30,7 +30,11 @@ async def start_all(start: Callable[[T], Awaitable[object]], inputs: Iterable[T]
 
 
 async def come_to_rest(app: App, resident: int, interval: float = 0.001) -> None:
-    """Wait until that many instances are in memory, all of them idle, with nothing left to write."""
+    """Wait until exactly ``resident`` instances are in memory, all idle, and nothing is left to write.
+
+    Args:
+      interval: seconds between two checks.
+    """
     for _ in count():
         worker = app.statistics().worker
         assert worker is not None

@@ -1,4 +1,4 @@
-"""Where every measurement gets a new, empty database from."""
+"""New, empty databases for the measurements."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from server_durability import refusal
-
 from tests.support.servers import open_new_database, open_private_server, open_server
 
+from .server_durability import refusal
+
 NAMES = {"sqlite": "SQLite", "mariadb": "MariaDB", "postgresql": "PostgreSQL"}
-"""What there is, by the word by which it is chosen."""
+"""Names of the databases, by the word that chooses each."""
 
 FILES = "files"
-"""The place of SQLite's databases: the current directory."""
+"""Place of SQLite databases: the current directory."""
 
 _SETTINGS = {
     "mariadb": {"innodb-buffer-pool-size": "128M", "innodb-log-file-size": "96M"},
     "postgresql": {"shared_buffers": "128MB"},
 }
-"""What servers have by default, where those of the tests have less."""
+"""Default settings of servers that the tests reduce."""
 
 
 @contextmanager
 def open_place(kind: str) -> Iterator[str]:
-    """Where databases of that kind are made: :data:`FILES`, or the URL of a server.
+    """Yield a place for databases of a kind: :data:`FILES`, or the URL of a server.
 
-    It is the server of the tests if its commits wait for the disk, else a private one whose commits do.
+    It is the server of the tests if its commits wait for the disk, and otherwise a private one whose commits do.
 
     Raises:
-      ServerMissingError: if there is none.
+      ServerMissingError: if no such server is available.
     """
     if kind == "sqlite":
         yield FILES
@@ -45,7 +45,7 @@ def open_place(kind: str) -> Iterator[str]:
 
 @contextmanager
 def open_new(place: str) -> Iterator[str]:
-    """A new database: a file name, or a URL. One on a server is dropped when the block ends."""
+    """Yield a new database: a file name, or a URL. A database on a server is dropped when the block ends."""
     if place == FILES:
         yield f"{secrets.token_hex(8)}.db"
     else:

@@ -1,4 +1,4 @@
-"""Messages for workflows that wait, in DBOS: ``DBOS.send`` and ``DBOS.recv``. All that wait are in memory."""
+"""Messages for workflows that wait, in DBOS: ``DBOS.send`` and ``DBOS.recv``. Every waiting workflow is in memory."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import asyncio
 import time
 from typing import Any
 
-from arrivals import Arrivals
 from dbos import DBOS, DBOSConfig, SetWorkflowID
-from dbos_peer import configuration
+
+from .arrivals import Arrivals
+from .dbos_peer import configuration
 
 _WARM_UP = 20
 """Samples before the first that counts."""
 _TO_WAIT = 0.05
-"""Seconds that a workflow is given to come to wait: nothing says when it does."""
+"""Seconds until a new workflow waits: DBOS does not report when it does."""
 _LONG = 3600.0
 _ONE_WAITS = 0.001
 _MANY_WAIT = 1.0
-"""Seconds between its looks for messages, on SQLite. It asks for each workflow that waits, in a transaction of its own:
-what is best for one is several times slower for many than its default of a second."""
+"""Seconds between two polls for messages, on SQLite. Each waiting workflow has a transaction of its own: the best
+interval for one is several times slower for many than its default of a second."""
 
 arrivals = Arrivals()
 
@@ -31,7 +32,7 @@ async def receiver(key: str, events: int) -> None:
 
 
 async def wake(database: str, state: str, samples: int, seconds: float) -> list[float]:
-    """Seconds from just before the message is sent to the line after ``recv``, each in a new workflow."""
+    """Return the seconds from just before the send to the line after ``recv``, each in a new workflow."""
     assert state == "resident"
     taken: list[float] = []
     DBOS(config=_configuration(database, _ONE_WAITS))
@@ -57,7 +58,7 @@ async def wake(database: str, state: str, samples: int, seconds: float) -> list[
 
 
 async def exchange(database: str, instances: int, events: int, senders: int, seconds: float) -> dict[str, Any]:
-    """Send messages to all workflows by turns, and see when the last one has come."""
+    """Send messages to all workflows in turn, and wait until the last one has come."""
     DBOS(config=_configuration(database, _MANY_WAIT))
     DBOS.launch()
     try:

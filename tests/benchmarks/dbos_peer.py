@@ -31,7 +31,7 @@ async def order(order_id: str, amount: float) -> str:
 
 
 async def run(database: str, concurrency: int, total: int) -> tuple[float, list[float]]:
-    """Seconds for the whole, and for each workflow from start to result."""
+    """Return the seconds for all, and for each workflow from start to result."""
     DBOS(config=configuration(database))
     DBOS.launch()
     latencies: list[float] = []
@@ -54,7 +54,7 @@ async def run(database: str, concurrency: int, total: int) -> tuple[float, list[
 
 
 def configuration(database: str) -> DBOSConfig:
-    """What is fastest here."""
+    """Return the fastest configuration of those tried."""
     if "://" in database:
         # The default of 20 connections on PostgreSQL: neither fewer nor more made a clear difference.
         return {"name": "benchmark", "system_database_url": database, "log_level": "CRITICAL"}
@@ -62,8 +62,8 @@ def configuration(database: str) -> DBOSConfig:
         "name": "benchmark",
         "system_database_url": f"sqlite:///{database}",
         "log_level": "CRITICAL",
-        # By default it has 20 connections and as many threads as there are steps to record. SQLite lets one of them
-        # write at a time, and the others poll for the lock: one of each is a fifth to a third faster at 20 and 200.
+        # By default it has 20 connections and as many threads as there are steps to record. SQLite lets one write at
+        # a time, and the others poll for the lock: one of each is a fifth to a third faster at 20 and 200 clients.
         "sys_db_pool_size": 1,
         "max_executor_threads": 1,
     }

@@ -1,4 +1,4 @@
-"""How long the disk takes to keep something: what every durable commit waits for."""
+"""Latency of the disk, which every durable commit waits for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from pathlib import Path
 
 
 def sync_ms(path: str = "disk-probe", times: int = 50) -> float:
-    """Milliseconds to write a page and have it on disk, as a median. Makes and removes a file at that path."""
+    """Return the median of the milliseconds to write and sync a page, ``times`` times.
+
+    Makes and removes a file at ``path``.
+    """
     taken = []
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
     try:

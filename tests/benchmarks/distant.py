@@ -1,7 +1,7 @@
-"""How fast a workflow answers a client in another process: ``distant.py measure PLACE WHAT SAMPLES PAUSE``.
+"""Latency from a client in another process: ``-m tests.benchmarks.distant measure PLACE WHAT SAMPLES PAUSE``.
 
-From just before ``send_event`` to the workflow's next line, or from just before ``start`` to its first. One at a time,
-with a pause of random length before each, so that none falls into step with a worker that looks now and again.
+The time runs from just before ``send_event`` to the workflow's next line, or from just before ``start`` to its first
+line. One at a time, each after a pause of random length, so that no sample is in step with a worker that polls.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import fresh
-import table
 import trio
-from bare_insert import seconds_each
-from crowd import come_to_rest
-from databases import NAMES
-from on_disk import open_durable
-from worker_process import WorkerProcess, next_order, open_worker, say, work
 
 from trio_romancy import App, WorkflowContext, workflow
 
+from . import fresh, table
+from .bare_insert import seconds_each
+from .crowd import come_to_rest
+from .databases import NAMES
+from .on_disk import open_durable
+from .worker_process import WorkerProcess, next_order, open_worker, say, work
+
 BOUNDS = {"postgresql": 20.0, "mariadb": 150.0}
-"""Milliseconds that the median may take."""
+"""Highest acceptable median, in milliseconds."""
 
 WHATS = ("resident", "passive", "start")
 """An event for an instance in the worker's memory, or in the database only; or a new instance."""
@@ -45,22 +45,22 @@ async def answerer(ctx: WorkflowContext, number: int, waits: bool) -> None:
 
 
 def measure(kind: str, place: str, samples: int, pause: float, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Measure events for instances in memory, for instances in the database, and starts.
+    """Measure events for instances in memory, events for passive instances, and starts.
 
     Args:
-      samples: how many of each.
-      pause: the most seconds before each.
+      samples: number of samples of each.
+      pause: longest pause before each, in seconds.
     """
     results = []
     for what in WHATS:
-        found = fresh.ask("distant.py", "measure", place, what, samples, pause)
+        found = fresh.ask("distant", "measure", place, what, samples, pause)
         results.append({"what": what, "samples": samples, "bound_ms": BOUNDS.get(kind), **found})
         say(f"{NAMES[kind]}, {what}: {found['p50_ms']:.1f} ms from another process")
     return results
 
 
 def show(results: dict[str, list[dict[str, Any]]]) -> str:
-    """The result as a table."""
+    """Return the result as a table."""
     rows: list[Sequence[str]] = []
     for kind, found in results.items():
         rows += [[], *(_row(kind, each) for each in found)]
@@ -77,7 +77,7 @@ def _row(kind: str, each: dict[str, Any]) -> list[str]:
 async def _ask_from_afar(database: str, what: str, samples: int, pause: float) -> dict[str, Any]:
     taken, calls = [], []
     chance = random.Random(1)
-    async with App(database, worker=False) as app, open_worker("distant.py", "work", database, what) as worker:
+    async with App(database, worker=False) as app, open_worker("distant", "work", database, what) as worker:
         assert await worker.hear() == "open"
         for number in range(_WARM_UP + samples):
             if what != "start":
@@ -100,7 +100,7 @@ async def _ask_from_afar(database: str, what: str, samples: int, pause: float) -
 
 
 async def _line(worker: WorkerProcess, line: str, number: int) -> int:
-    """When that line was reached, in nanoseconds since the epoch. What a replay says once more is passed over."""
+    """Return when that line was reached, in nanoseconds since the epoch. Lines that a replay repeats are skipped."""
     while True:
         *found, at = await worker.hear()
         if found == [line, number]:
@@ -118,7 +118,7 @@ async def _work(database: str, what: str) -> None:
 def _measure(place: str, what: str, samples: int, pause: float) -> dict[str, Any]:
     with open_durable(place, force=False) as database:
         result: dict[str, Any] = trio.run(_ask_from_afar, database, what, samples, pause)
-        # What the disk, the server and the machine had to give at that time.
+        # The speed of the disk, the server and the machine at that time.
         result["bare_ms"] = asyncio.run(seconds_each(database, "bare", _BARE_WRITES)) * 1000
     return result
 

@@ -1,4 +1,4 @@
-"""No system may be faster than the disk: all commit to SQLite in WAL mode with ``synchronous=FULL``."""
+"""Check that every commit to SQLite waits for the disk: WAL mode with ``synchronous=FULL``."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _LEVELS = {0: "OFF", 1: "NORMAL", 2: "FULL", 3: "EXTRA"}
 
 @define
 class Pragmas:
-    """What the connections of a system had in force."""
+    """Settings of the connections of a system."""
 
     journal_mode: set[str]
     synchronous: set[str]
     connections: int = 0
-    """How many were asked, each when all its work was done."""
+    """Number of connections that were checked, each when it was closed."""
 
 
 @contextmanager
 def watched(*, force: bool) -> Iterator[Pragmas]:
-    """See what every connection that SQLAlchemy opens inside the block has in force when it is closed.
+    """Record the settings of every connection that SQLAlchemy opens inside the block, when it is closed.
 
     Args:
-      force: whether to set it, too. Else the system must have done so itself.
+      force: whether to apply the settings, too. Otherwise the system must have done so itself.
 
     Raises:
-      RuntimeError: when the block ends, if some commit did not wait for the disk.
+      RuntimeError: when the block ends, if a commit may not have waited for the disk.
     """
     pragmas = Pragmas(set(), set())
 

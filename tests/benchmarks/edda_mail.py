@@ -1,7 +1,7 @@
-"""Events for workflows that wait, in Edda. None that waits is in memory: each event makes a replay.
+"""Events for workflows that wait, in Edda. No waiting workflow is in memory: each event causes a replay.
 
-They come in through ``handle_cloudevent``, as from HTTP. Each workflow waits for a type of its own: there are no
-subjects, and an event that is addressed to one instance is received by all if that one happens to be busy.
+Events enter through ``handle_cloudevent``, as from HTTP. Each workflow waits for a type of its own: Edda has no
+subjects, and an event addressed to one instance is received by all if that instance is busy.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from arrivals import Arrivals
 from cloudevents.http import CloudEvent
 from edda import EddaApp, WorkflowContext, wait_event, workflow
-from edda_peer import make_app
+
+from .arrivals import Arrivals
+from .edda_peer import make_app
 
 _WARM_UP = 2
 """Samples before the first that counts."""
 _PAUSE = 0.15
-"""Seconds before a send in which nothing is sent: it drops notifications that come close after another."""
+"""Seconds without a send before each send: Edda drops notifications that come shortly after another."""
 
 arrivals = Arrivals()
 
@@ -32,7 +33,7 @@ async def receiver(ctx: WorkflowContext, key: str, events: int) -> None:
 
 
 async def wake(database: str, state: str, samples: int, seconds: float) -> list[float]:
-    """Seconds from just before the event comes in to the line after the wait for it, each in a new instance."""
+    """Return the seconds from just before the event enters to the line after the wait, each in a new instance."""
     assert state == "passive"
     taken: list[float] = []
     app = _app(database)
@@ -56,16 +57,16 @@ async def wake(database: str, state: str, samples: int, seconds: float) -> list[
 
 
 async def exchange(database: str, instances: int, events: int, senders: int, seconds: float) -> dict[str, Any]:
-    """Send events to all instances by turns, and see when the last one has come."""
+    """Send events to all instances in turn, and wait until the last one has come."""
     app = _app(database)
     await app.initialize()
     try:
         keys = [f"instance-{number}" for number in range(instances)]
         for key in ["first", *keys]:
-            # The app's own recovery may be faster to lock the new instance, and then it goes on with it.
+            # Edda's own recovery may lock the new instance first. It then runs it.
             with suppress(RuntimeError):
                 await receiver.start(key=key, events=events)
-        await _send(app, "first", 0)  # what looks in vain looks ever more seldom
+        await _send(app, "first", 0)  # wakes its poller, whose interval grows while it finds nothing
         while not arrivals:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
         arrivals.clear()

@@ -38,7 +38,7 @@ async def order(ctx: WorkflowContext, order_id: str, amount: float) -> str:
 
 
 async def run(database: str, concurrency: int, total: int) -> tuple[float, list[float]]:
-    """Seconds for the whole, and for each workflow that completed from start to result."""
+    """Return the seconds for all, and for each completed workflow from start to result."""
     app = make_app(database)
     await app.initialize()
     latencies: list[float] = []
@@ -58,7 +58,7 @@ async def run(database: str, concurrency: int, total: int) -> tuple[float, list[
                 try:
                     await start_and_wait(f"o{number}", 9.5)
                 except Exception:
-                    continue  # the harness sees that one is missing
+                    continue  # the harness counts the missing ones
                 latencies.append(time.perf_counter() - begun)
 
         begun = time.perf_counter()
@@ -69,10 +69,10 @@ async def run(database: str, concurrency: int, total: int) -> tuple[float, list[
 
 
 def make_app(database: str, **options: Any) -> EddaApp:
-    """An app with the pool that is fastest here."""
+    """Return an app with the fastest pool of those tried."""
     if "://" in database:
-        # Its 15 connections, but all of them kept and none asked before use whether it still works. The 60 that its
-        # documentation advises for production are no faster, and nor are 4: its Python is what takes time.
+        # Its 15 connections, but all of them kept and none pinged before use. The 60 that its documentation advises
+        # for production are no faster, and neither are 4: most of the time is spent in its Python code.
         url = make_url(database)
         driver = "postgresql+asyncpg" if url.get_backend_name() == "postgresql" else "mysql+aiomysql"
         return EddaApp(
@@ -85,10 +85,10 @@ def make_app(database: str, **options: Any) -> EddaApp:
             **options,
         )
     app = EddaApp(service_name="benchmark", db_url=f"sqlite:///{database}", **options)
-    # On SQLite its pool cannot be configured: up to 15 connections, which fight for the one write lock. And while a new
-    # instance waits for a connection between being stored and being locked, the app's own recovery task may take it up
-    # too; then an activity of the two executions collides, and is retried for 15 seconds before it fails. One
-    # connection avoids both: it is up to twice as fast, at the price that clients do not come to it in turn.
+    # On SQLite its pool cannot be configured: up to 15 connections compete for the one write lock. While a new instance
+    # waits for a connection between being stored and being locked, the recovery task of the app may run it too. Then an
+    # activity of the two executions collides, and is retried for 15 seconds before it fails. One connection avoids
+    # both. It is up to twice as fast, but does not serve clients in order.
     url = f"sqlite+aiosqlite:///{database}"
     engine = create_async_engine(url, pool_size=1, max_overflow=0, pool_timeout=600, connect_args={"timeout": 30})
     app.storage = SQLAlchemyStorage(engine)

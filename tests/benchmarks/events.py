@@ -1,6 +1,6 @@
-"""Events per second for workflows that wait: ``events.py SYSTEM PLACE SENDERS SECONDS`` prints JSON.
+"""Events per second for waiting workflows: ``-m tests.benchmarks.events SYSTEM PLACE SENDERS SECONDS`` prints JSON.
 
-Each event is for one of many instances, all of which wait, and it counts when the line after the wait is reached.
+Each event is for one of many waiting instances. It counts when that instance reaches the line after the wait.
 """
 
 from __future__ import annotations
@@ -10,27 +10,26 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import fresh
-import table
-from databases import NAMES
-from on_disk import open_durable
-from systems import SYSTEMS
+from . import fresh, table
+from .databases import NAMES
+from .on_disk import open_durable
+from .systems import SYSTEMS
 
 SENDERS = (1, 20, 200)
-"""Tasks that send at a time."""
+"""Numbers of concurrent senders."""
 INSTANCES = 200
 _EVENTS = 100
-"""The most for each instance."""
+"""Most events for each instance."""
 
 _NAMES = ("ours", "dbos", "edda")
 _HEADS = ("system", "senders", "events/s", "received", "lost", "x best peer")
 
 
 def measure(kind: str, place: str, seconds: float, repetitions: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Measure every system that is installed and can use such a database, by turns.
+    """Measure every system that is installed and supports the database, in turn.
 
     Args:
-      seconds: for which is sent in each measurement. It ends when everything has come.
+      seconds: duration of the sending in each measurement, which ends when every event has come.
     """
     systems = [SYSTEMS[name] for name in _NAMES if kind in SYSTEMS[name].databases]
     skipped = {
@@ -43,7 +42,7 @@ def measure(kind: str, place: str, seconds: float, repetitions: int, say: Callab
                 if system.name in skipped:
                     continue
                 try:
-                    run = fresh.ask("events.py", system.name, place, senders, seconds)
+                    run = fresh.ask("events", system.name, place, senders, seconds)
                 except fresh.MeasurementError as error:
                     if not system.is_peer:
                         raise
@@ -74,7 +73,7 @@ def _summary(senders: int, name: str, runs: Sequence[dict[str, Any]]) -> dict[st
 
 
 def show(kind: str, result: dict[str, Any]) -> str:
-    """The result as a table."""
+    """Return the result as a table."""
     rows: list[list[str]] = []
     last = None
     for each in result["measured"]:

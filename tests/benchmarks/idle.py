@@ -1,7 +1,7 @@
-"""What one worker with nothing to do asks of the database: ``idle.py PLACE COUNT QUIET SECONDS`` prints JSON.
+"""Load of an idle worker on the database: ``-m tests.benchmarks.idle PLACE COUNT QUIET SECONDS`` prints JSON.
 
-Counted where its statements go to the driver. BEGIN and COMMIT, which drivers send by themselves, come on top: one of
-each for a transaction.
+Statements are counted where they go to the driver. BEGIN and COMMIT, which drivers send by themselves, are not among
+them: one of each for a transaction.
 """
 
 from __future__ import annotations
@@ -12,54 +12,54 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import fresh
-import table
 import trio
 from attrs import define, field
-from crowd import come_to_rest, start_all
-from databases import NAMES
-from on_disk import open_durable
-from ours_mail import receiver
 from sqlalchemy import Engine, event
 
 from trio_romancy import App
 
+from . import fresh, table
+from .crowd import come_to_rest, start_all
+from .databases import NAMES
+from .on_disk import open_durable
+from .ours_mail import receiver
+
 BOUND = 1.0
-"""Times a second that it may look whether something has become due."""
+"""Most queries per second for due instances."""
 
 _LOOK = "SELECT romancy_instances.wake_at"
-"""How the question begins whether something has become due."""
+"""Prefix of the query for due instances."""
 _SHOWN = 80
-"""Characters by which statements are told apart in the result."""
-_HEADS = ("database", "waiting", "looks/s", "bound", "transactions/s", "statements/s", "CPU %")
+"""Length of the prefix that identifies a statement in the result."""
+_HEADS = ("database", "waiting", "polls/s", "bound", "transactions/s", "statements/s", "CPU %")
 
 
 def measure(
     kind: str, place: str, counts: Sequence[int], quiet: float, seconds: float, say: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """Measure a worker that holds so many instances in memory, all of which wait for an event.
+    """Measure a worker for each number of instances in memory, all of which wait for an event.
 
     Args:
-      quiet: seconds in which nothing happens before it is counted.
-      seconds: for which it is counted.
+      quiet: seconds without activity before the counting.
+      seconds: duration of the counting.
     """
     results = []
     for count in counts:
-        found = fresh.ask("idle.py", place, count, quiet, seconds)
+        found = fresh.ask("idle", place, count, quiet, seconds)
         results.append({"waiting": count, "seconds": seconds, **found})
         say(
-            f"{NAMES[kind]}, {count:,} instances waiting: {found['looks_per_second']:.2f} looks/s, "
+            f"{NAMES[kind]}, {count:,} instances waiting: {found['looks_per_second']:.2f} polls/s, "
             f"{found['statements_per_second']:.2f} statements/s"
         )
     return results
 
 
 def show(results: dict[str, list[dict[str, Any]]]) -> str:
-    """The result as a table."""
+    """Return the result as a table."""
     rows: list[Sequence[str]] = []
     for kind, found in results.items():
         rows += [[], *(_row(kind, each) for each in found)]
-    return table.render("Idle: what one worker asks of the database (the bound is for looks)", _HEADS, rows[1:])
+    return table.render("Idle: load of one worker on the database (the bound is for polls)", _HEADS, rows[1:])
 
 
 def _row(kind: str, each: dict[str, Any]) -> list[str]:
@@ -70,12 +70,12 @@ def _row(kind: str, each: dict[str, Any]) -> list[str]:
 
 @define
 class _Counted:
-    """What has gone to the database."""
+    """Numbers of what was sent to the database."""
 
     looks: int = 0
     transactions: int = 0
     statements: Counter[str] = field(factory=Counter)
-    """By how they begin."""
+    """Statements by their prefix."""
 
     def watch(self) -> None:
         """Count from now on, in every engine of this process."""

@@ -1,6 +1,7 @@
-"""What an activity costs beside one bare INSERT and COMMIT: ``latency.py PLACE ACTIVITIES ROUNDS`` prints JSON.
+"""Cost of an activity beside a bare write: ``-m tests.benchmarks.latency PLACE ACTIVITIES ROUNDS`` prints JSON.
 
-One workflow runs trivial activities one after the other, on one worker, and each is on disk before the next begins.
+One workflow runs trivial activities one after the other on one worker. Each is on disk before the next begins. The bare
+write is one INSERT and COMMIT by the same driver.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import fresh
-import table
 import trio
-from bare_insert import seconds_each
-from databases import NAMES, open_new
 
 from trio_romancy import App, WorkflowContext, activity, workflow
 
+from . import fresh, table
+from .bare_insert import seconds_each
+from .databases import NAMES, open_new
+
 BOUND = 2.5
-"""How many times what a bare write takes an activity may take."""
+"""Highest acceptable ratio of an activity to a bare write."""
 
 _WARM_UP = 20
 """Activities before the first that counts."""
@@ -41,15 +42,15 @@ async def count_up(ctx: WorkflowContext, activities: int) -> int:
 
 
 def measure(kind: str, place: str, activities: int, rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Measure both by turns in one process, and compare the medians."""
-    found = fresh.ask("latency.py", place, activities, rounds)
+    """Measure both in turn in one process, and compare the medians."""
+    found = fresh.ask("latency", place, activities, rounds)
     ours, bare = statistics.median(found["activity_ms"]), statistics.median(found["bare_ms"])
     say(f"{NAMES[kind]}: {ours:.2f} ms for an activity, {bare:.2f} ms for a bare write")
     return {"activity_ms": ours, "bare_ms": bare, "ratio": ours / bare, "rounds": found}
 
 
 def show(results: dict[str, dict[str, Any]]) -> str:
-    """The result as a table."""
+    """Return the result as a table."""
     rows = [
         [NAMES[kind], f"{r['activity_ms']:.2f}", f"{r['bare_ms']:.2f}", f"{r['ratio']:.2f}", f"{BOUND:.2f}"]
         for kind, r in results.items()
@@ -59,7 +60,7 @@ def show(results: dict[str, dict[str, Any]]) -> str:
 
 
 def _by_turns(place: str, activities: int, rounds: int) -> dict[str, list[float]]:
-    """Milliseconds, in each round."""
+    """Return the milliseconds of each round."""
     found: dict[str, list[float]] = {"activity_ms": [], "bare_ms": []}
     with open_new(place) as database:
         for number in range(rounds):

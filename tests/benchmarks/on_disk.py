@@ -1,24 +1,24 @@
-"""A new database on which nobody is faster than the disk."""
+"""A new database on which every commit waits for the disk."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import server_durability
-from databases import FILES, open_new
-from durability import watched
+from . import server_durability
+from .databases import FILES, open_new
+from .durability import watched
 
 
 @contextmanager
 def open_durable(place: str, *, force: bool) -> Iterator[str]:
-    """A new database: a file name, or a URL. One on a server is dropped when the block ends.
+    """Yield a new database: a file name, or a URL. A database on a server is dropped when the block ends.
 
     Args:
-      force: whether to make connections to SQLite wait for the disk, too. Else the system must do so itself.
+      force: whether to make connections to SQLite wait for the disk. Otherwise the system must do so itself.
 
     Raises:
-      RuntimeError: when the block ends, if some commit did not wait for the disk.
+      RuntimeError: when the block ends, if a commit may not have waited for the disk.
     """
     with open_new(place) as database:
         if place == FILES:

@@ -1,25 +1,24 @@
-"""One measurement of throughput, in its own process: ``one_run.py SYSTEM PLACE CONCURRENCY SECONDS`` prints JSON."""
+"""One measurement of throughput: ``-m tests.benchmarks.one_run SYSTEM PLACE CONCURRENCY SECONDS`` prints JSON."""
 
 from __future__ import annotations
 
 import sys
 from typing import Any
 
-import fresh
-import server_durability
-from databases import FILES, open_new
-from disk import sync_ms
-from durability import watched
-from systems import SYSTEMS, System
+from . import fresh, server_durability
+from .databases import FILES, open_new
+from .disk import sync_ms
+from .durability import watched
+from .systems import SYSTEMS, System
 
 _WARM_UP = 0.5
-"""Seconds that the last run before the measurement must have taken."""
+"""Least duration of the last warm-up run, in seconds."""
 _FEWEST_ROUNDS = 3
-"""How often each client starts a workflow at least."""
+"""Fewest workflows of each client."""
 
 
 def measure(name: str, place: str, concurrency: int, seconds: float) -> dict[str, Any]:
-    """Run one system for about so many seconds, on a new database, when it is warm."""
+    """Run one system for about ``seconds`` on a new database, after a warm-up."""
     system = SYSTEMS[name]
     before = sync_ms()
     if place == FILES:
@@ -54,7 +53,7 @@ def _run(system: System, place: str, concurrency: int, seconds: float) -> dict[s
 
 
 def _warm_up(system: System, place: str, concurrency: int) -> float:
-    """Run ever more workflows until that takes long enough. Returns the last rate, in workflows per second."""
+    """Run more and more workflows until a run takes long enough. Return its rate, in workflows per second."""
     total = max(concurrency, 40)
     while True:
         with open_new(place) as database:

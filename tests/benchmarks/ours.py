@@ -1,4 +1,4 @@
-"""Three trivial activities per workflow, in trio_romancy."""
+"""The workload in trio_romancy: a workflow of three trivial activities."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def order(ctx: WorkflowContext, order_id: str, amount: float) -> str:
 
 
 async def run(database: str, concurrency: int, total: int) -> tuple[float, list[float]]:
-    """Seconds for the whole, and for each workflow from start to result."""
+    """Return the seconds for all, and for each workflow from start to result."""
     latencies: list[float] = []
     async with App(database) as app:
         await (await app.start(order, "warm", 1.0)).result()

@@ -6,10 +6,11 @@ import time
 from typing import Any
 
 import trio
-from arrivals import Arrivals
-from crowd import come_to_rest, start_all
 
 from trio_romancy import App, WorkflowContext, workflow
+
+from .arrivals import Arrivals
+from .crowd import come_to_rest, start_all
 
 _WARM_UP = 20
 """Samples before the first that counts."""
@@ -25,12 +26,12 @@ async def receiver(ctx: WorkflowContext, key: str, events: int) -> None:
 
 
 async def wake(database: str, state: str, samples: int, seconds: float) -> list[float]:
-    """Seconds from just before the event is sent to the line after the wait for it, each in a new instance.
+    """Return the seconds from just before the send to the line after the wait, each in a new instance.
 
     Args:
-      state: ``"resident"``: the instance waits in memory; ``"passive"``: nothing is in memory.
-      samples: how many.
-      seconds: after which there are no more.
+      state: ``"resident"``, if the instance waits in memory, or ``"passive"``, if nothing is in memory.
+      samples: number of samples.
+      seconds: time after which no further sample begins.
     """
     resident = 1 if state == "resident" else 0
     taken: list[float] = []
@@ -55,13 +56,13 @@ async def wake(database: str, state: str, samples: int, seconds: float) -> list[
 
 
 async def exchange(database: str, instances: int, events: int, senders: int, seconds: float) -> dict[str, Any]:
-    """Send events to all instances by turns, and see when the last one has come.
+    """Send events to all instances in turn, and wait until the last one has come.
 
     Args:
-      instances: how many wait.
-      events: the most that each gets.
-      senders: how many tasks send.
-      seconds: after which nothing more is sent.
+      instances: number of waiting instances.
+      events: most events for each instance.
+      senders: number of tasks that send.
+      seconds: time after which nothing more is sent.
     """
     async with App(database, idle_timeout=3600) as app:
         keys = [f"instance-{number}" for number in range(instances)]

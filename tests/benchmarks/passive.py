@@ -1,7 +1,7 @@
-"""What very many passive instances cost: ``passive.py fill PLACE WHAT COUNT`` prints JSON.
+"""Cost of very many passive instances: ``-m tests.benchmarks.passive fill PLACE WHAT COUNT`` prints JSON.
 
-They are made by one app. Then another, in a process of its own, is opened on their database: how much memory it takes
-beside one on an empty database, and how long it takes to open.
+One app starts them. Then another app, in a process of its own, opens their database. Measured are its memory, compared
+with an app on an empty database, and the time that it takes to open.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import fresh
-import table
 import trio
-from crowd import come_to_rest, start_all
-from databases import FILES, NAMES, open_new
-from memory import resident_bytes
-from ours_mail import arrivals, receiver
 
 from trio_romancy import App, WorkflowContext, workflow
 
+from . import fresh, table
+from .crowd import come_to_rest, start_all
+from .databases import FILES, NAMES, open_new
+from .memory import resident_bytes
+from .ours_mail import arrivals, receiver
+
 MEMORY_BOUND = 150.0
-"""Megabytes (10^6 bytes) that they may add to an idle app."""
+"""Most memory that they may add to an idle app, in megabytes (10^6 bytes)."""
 START_BOUND = 2.0
-"""Seconds that an app may take to open."""
+"""Longest time for an app to open, in seconds."""
 
 WAITING = ("for events", "for timers")
-"""What they can wait for."""
+"""What the instances wait for."""
 
 _STARTERS = 200
-"""How many tasks start instances."""
+"""Number of tasks that start instances."""
 _REST = 3.0
-"""Seconds that an app is left alone before its memory is looked at: it looks for work meanwhile."""
+"""Seconds before the memory of an app is measured, in which it polls for work."""
 _EVENTS = 20
-"""How many instances are woken to see how long that takes among so many."""
+"""Number of instances that are woken to measure the wake-up among so many."""
 _HEADS = ("database", "waiting", "instances", "MB", "MB where made", "open s", "first result s", "wake ms", "made s")
 
 
@@ -51,10 +51,10 @@ async def nothing(ctx: WorkflowContext) -> None:
 
 
 def measure(kind: str, place: str, count: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Measure an app on an empty database, and one for each thing that instances can wait for."""
+    """Measure an app on a database of instances that wait for events, and of instances that wait for timers."""
     results = []
     for what in WAITING:
-        found = fresh.ask("passive.py", "fill", place, what, count)
+        found = fresh.ask("passive", "fill", place, what, count)
         results.append({"waiting": what, "instances": count, **found})
         say(
             f"{NAMES[kind]}, {count:,} instances waiting {what}: {found['grown_mb']:.1f} MB, "
@@ -64,7 +64,7 @@ def measure(kind: str, place: str, count: int, say: Callable[[str], None]) -> li
 
 
 def show(results: dict[str, list[dict[str, Any]]]) -> str:
-    """The result as a table."""
+    """Return the result as a table."""
     rows: list[Sequence[str]] = []
     for kind, found in results.items():
         rows += [[], *(_row(kind, each) for each in found)]
@@ -84,10 +84,10 @@ def _fill(place: str, what: str, count: int) -> dict[str, Any]:
     with open_new(place) as empty, open_new(place) as database:
         if place == FILES:
             empty, database = str(Path(empty).resolve()), str(Path(database).resolve())
-        fresh.ask("passive.py", "open", empty, what, 0)  # makes the tables
-        idle = fresh.ask("passive.py", "open", empty, what, 0)
+        fresh.ask("passive", "open", empty, what, 0)  # creates the tables
+        idle = fresh.ask("passive", "open", empty, what, 0)
         made = trio.run(_make, database, what, count)
-        found = fresh.ask("passive.py", "open", database, what, count)
+        found = fresh.ask("passive", "open", database, what, count)
     return {
         "grown_mb": (found["bytes"] - idle["bytes"]) / 1e6,
         "idle_mb": idle["bytes"] / 1e6,
@@ -100,7 +100,7 @@ def _fill(place: str, what: str, count: int) -> dict[str, Any]:
 
 
 async def _make(database: str, what: str, count: int) -> dict[str, float]:
-    """Start them all, and wait until nothing is in memory."""
+    """Start all instances, and wait until none is in memory."""
     async with App(database, idle_timeout=0, max_running=10 * _STARTERS) as app:
         await (await app.start(nothing)).result()
         before = resident_bytes()
@@ -140,7 +140,7 @@ async def _open(database: str, what: str, count: int) -> dict[str, Any]:
 
 
 async def _wake_some(app: App, count: int) -> float:
-    """The median of milliseconds from send to the next line."""
+    """Return the median of the milliseconds from send to the next line."""
     taken = []
     for number in range(0, count, max(count // _EVENTS, 1)):
         key = f"instance-{number}"

@@ -1,7 +1,7 @@
-"""Workflows that recur for ever: ``recur.py COUNT`` prints JSON.
+"""Workflows that recur for ever: ``-m tests.benchmarks.recur COUNT`` prints JSON.
 
-Twenty chains go on until they have recurred so many times in all. Each life does one activity and says how far it is.
-Whatever grows shows in the memory of the process, or in the tables that workers look at.
+Twenty chains recur ``COUNT`` times in all. Each instance runs one activity and sets its details. A leak shows in the
+memory of the process, or in the table of journals.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from contextlib import closing
 from sqlite3 import connect
 from typing import Any
 
-import fresh
-import table
 import trio
-from memory import resident_bytes
 
 from trio_romancy import App, WorkflowContext, activity, workflow
 
+from . import fresh, table
+from .memory import resident_bytes
+
 _CHAINS = 20
 _LOOKS = 10
-"""How often memory is looked at."""
+"""Number of memory readings after the first."""
 
 
 lives = 0
-"""That have been lived in this process."""
+"""Instances that have run their activity in this process."""
 
 
 @activity
@@ -46,14 +46,14 @@ async def wheel(ctx: WorkflowContext, number: int, last: int) -> int:
 
 
 def measure(count: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Measure so many iterations."""
-    result: dict[str, Any] = fresh.ask("recur.py", count, timeout=3600)
+    """Measure ``count`` iterations."""
+    result: dict[str, Any] = fresh.ask("recur", count, timeout=3600)
     say(f"{count:,} iterations: {result['seconds']:,.0f} s, {result['megabytes'][-1]:,.1f} MiB at the end")
     return result
 
 
 def show(result: dict[str, Any]) -> str:
-    """The result as a table."""
+    """Return the result as a table."""
     rows = [
         [f"{iterations:,}", f"{megabytes:,.1f}", f"{entries:,}"]
         for iterations, megabytes, entries in zip(
@@ -70,7 +70,7 @@ async def _run(count: int) -> dict[str, Any]:
     megabytes: list[float] = []
     entries: list[int] = []
     async with App("recur.db") as app:
-        await (await app.start(wheel, 1, turns // _LOOKS)).result()  # until everything is there
+        await (await app.start(wheel, 1, turns // _LOOKS)).result()  # warm-up
         begun, before = time.perf_counter(), lives
 
         async def look() -> None:
@@ -91,7 +91,7 @@ async def _run(count: int) -> dict[str, Any]:
 
 
 def _entries() -> int:
-    """Of the table that is read when an instance is taken up."""
+    """Return the number of rows in the table of journals."""
     with closing(connect("recur.db")) as connection:
         count: int = connection.execute("SELECT count(*) FROM romancy_history").fetchone()[0]
         return count

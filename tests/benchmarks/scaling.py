@@ -1,8 +1,8 @@
-"""What more workers are worth: ``scaling.py measure PLACE LOAD WORKERS SECONDS`` prints JSON.
+"""Throughput by number of workers: ``-m tests.benchmarks.scaling measure PLACE LOAD WORKERS SECONDS`` prints JSON.
 
-A backlog of three-activity workflows is stored first, as clients would. Then so many worker processes take it up, each
-as much of it as it can run. What counts is how fast the middle four fifths of it end: a worker that is not there yet,
-or finds nothing more, matters to the rest only.
+A backlog of three-activity workflows is stored first, as clients would. Then the worker processes claim from it, each
+as much as it can run. The rate counts the middle four fifths of the ends: a worker that is not open yet, or finds
+nothing more, affects only the rest.
 """
 
 from __future__ import annotations
@@ -12,14 +12,9 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
-import fresh
-import table
 import trio
 import trio_asyncio
-from databases import NAMES
-from on_disk import open_durable
 from sqlalchemy import Connection, select
-from worker_process import next_order, open_worker, say, work
 
 from trio_romancy import App, WorkflowContext, activity, workflow
 from trio_romancy._storage import migrations
@@ -28,23 +23,28 @@ from trio_romancy._storage.sql.instances import insert_instances, new_row
 from trio_romancy._storage.sql.tables import instances
 from trio_romancy.clock import current_clock
 
+from . import fresh, table
+from .databases import NAMES
+from .on_disk import open_durable
+from .worker_process import next_order, open_worker, say, work
+
 LOADS = {
     "nothing": "activities that do nothing, as many as a worker can run: the CPUs and the database set the limit",
     "20 ms": "activities of 20 ms, 20 instances at a time in each worker: workers set the limit",
 }
 BOUND = 1.5
-"""Times what one worker does, that two do at least of :data:`BOUND_FOR`."""
+"""Lowest acceptable ratio of two workers to one, for the load :data:`BOUND_FOR`."""
 BOUND_FOR = "20 ms"
 
 WORKERS = {"sqlite": (1, 2), "mariadb": (1, 2, 4), "postgresql": (1, 2, 4)}
 
 _RUNNING = 20
 _TAKES = 0.02
-"""Instances that a worker runs at a time, and seconds that each of their activities takes, of the second load."""
+"""Second load: instances that a worker runs at a time, and seconds of each activity."""
 _AT_ONCE = 1_000
 """Instances stored in one transaction."""
 _LOOK_EVERY = 0.2
-"""Seconds between two questions to the workers whether all is done."""
+"""Seconds between two polls of the workers for their counts."""
 _HEADS = ("database", "activities take", "workers", "workflows/s", "x one", "bound", "smallest share")
 
 _ended = 0
@@ -82,17 +82,17 @@ async def _take(seconds: float) -> None:
 def measure(
     kind: str, place: str, most: int, seconds: float, repetitions: int, say: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """Measure each load with ever more workers. Of several repetitions, which go round by turns, the median counts.
+    """Measure each load with more and more workers. Repetitions alternate between them, and the median counts.
 
     Args:
-      most: workers.
-      seconds: about how long each measurement takes.
+      most: highest number of workers.
+      seconds: approximate duration of each measurement.
     """
     keys = [(load, count) for load in LOADS for count in WORKERS[kind] if count <= most]
     runs: dict[tuple[str, int], list[dict[str, Any]]] = {key: [] for key in keys}
     for _ in range(repetitions):
         for load, count in keys:
-            run = fresh.ask("scaling.py", "measure", place, load, count, seconds)
+            run = fresh.ask("scaling", "measure", place, load, count, seconds)
             runs[load, count].append(run)
             say(f"{NAMES[kind]}, {load}, {count} workers: {run['workflows_per_second']:,.0f} workflows/s")
     results = [{"load": load, "workers": count, **_median(found)} for (load, count), found in runs.items()]
@@ -109,7 +109,7 @@ def _median(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def show(results: dict[str, list[dict[str, Any]]]) -> str:
-    """The result as a table."""
+    """Return the result as a table."""
     rows: list[Sequence[str]] = []
     for kind, found in results.items():
         rows += [[], *(_row(kind, each) for each in found)]
@@ -124,13 +124,13 @@ def _row(kind: str, each: dict[str, Any]) -> list[str]:
 
 
 async def _scale(database: str, load: str, count: int, seconds: float) -> dict[str, Any]:
-    total = round(seconds * (1_500 if load == "nothing" else 250 * count))  # about what was seen
+    total = round(seconds * (1_500 if load == "nothing" else 250 * count))  # about the rate that was seen
     async with trio_asyncio.open_loop(), open_database(database) as opened:
         await opened.run(migrations.migrate)
         await _store(opened, total, 0.0 if load == "nothing" else _TAKES)
         async with AsyncExitStack() as exits:
             crew = [
-                await exits.enter_async_context(open_worker("scaling.py", "work", database, load)) for _ in range(count)
+                await exits.enter_async_context(open_worker("scaling", "work", database, load)) for _ in range(count)
             ]
             for worker in crew:
                 assert await worker.hear() == "ready"

@@ -1,7 +1,7 @@
-"""How long it takes to find an instance among very many: ``search.py measure PLACE COUNT SAMPLES`` prints JSON.
+"""Search among very many instances: ``-m tests.benchmarks.search measure PLACE COUNT SAMPLES`` prints JSON.
 
-The database itself makes the instances, each of which has ended. A customer has ten of them, far from each other. One
-in a hundred thousand has failed. The oldest tenth has a journal, and is purged in the end.
+The instances are made by SQL, and all have ended. A customer has ten of them, far from each other. One in a hundred
+thousand has failed. The oldest tenth has a journal, and is purged in the end.
 """
 
 from __future__ import annotations
@@ -12,42 +12,42 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-import fresh
-import table
 import trio
-from databases import FILES, NAMES, open_new
 from sqlalchemy import Connection, text
 
 from trio_romancy import App, Status
 from trio_romancy._storage.sql.search import page_token
 
+from . import fresh, table
+from .databases import FILES, NAMES, open_new
+
 BOUND = 50.0
-"""Milliseconds that the median of a search by an indexed path may take."""
+"""Highest acceptable median of a search by an indexed path, in milliseconds."""
 
 _AT_ONCE = 50_000
-"""Instances that are made by one statement."""
+"""Number of instances made by one statement."""
 _FAILED_EACH = 100_000
 _FIRST = 1_750_000_000_000_000
-"""When the oldest was started; the others each a millisecond later."""
+"""Start of the oldest instance, in microseconds. Each other started a millisecond later."""
 _LIST_SAMPLES = 50
 _LONG_SAMPLES = 2
 _HEADS = ("database", "instances", "what", "samples", "p50 ms", "p99 ms", "bound")
 
 
 def measure(kind: str, place: str, count: int, samples: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Measure searches, lists and a purge among so many instances.
+    """Measure searches, lists and a purge among ``count`` instances.
 
     Args:
-      samples: searches by an indexed path.
+      samples: number of searches by an indexed path.
     """
-    found: dict[str, Any] = fresh.ask("search.py", "measure", place, count, samples, timeout=3600.0)
+    found: dict[str, Any] = fresh.ask("search", "measure", place, count, samples, timeout=3600.0)
     indexed = found["times"]["find_instances, indexed"]
     say(f"{NAMES[kind]}, {count:,} instances: {indexed['p50_ms']:.1f} ms to find those of a customer by an index")
     return {"instances": count, "bound_ms": None if place == FILES else BOUND, **found}
 
 
 def show(results: dict[str, dict[str, Any]]) -> str:
-    """The result as a table."""
+    """Return the result as a table."""
     rows: list[Sequence[str]] = []
     for kind, found in results.items():
         rows.append([])
@@ -89,7 +89,7 @@ _INPUT = (
 
 
 def _fill(dialect: str, count: int) -> list[str]:
-    """Statements that make the instances."""
+    """Return the statements that make the instances."""
     kind = "mysql" if dialect in ("mysql", "mariadb") else dialect
 
     def joined(*parts: str) -> str:

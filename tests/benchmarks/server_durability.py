@@ -1,4 +1,4 @@
-"""No system may be faster than the disk: on a server, too, every commit waits for it."""
+"""Check that every commit on a server waits for the disk."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _POSTGRESQL = ("fsync", "synchronous_commit", "full_page_writes")
 
 
 def version(url: str) -> str:
-    """What the server calls itself, in short."""
+    """Return the version of the server."""
     ((text,),) = execute(url, "SHOW server_version" if _is_postgresql(url) else "SELECT VERSION()")
     return str(text).split(" ")[0]
 
 
 def settings(url: str) -> dict[str, str]:
-    """What a new connection to the database has in force of what decides whether its commits wait for the disk."""
+    """Return the settings of a new connection that decide whether its commits wait for the disk."""
     if _is_postgresql(url):
         names, asked = _POSTGRESQL, [f"current_setting('{name}')" for name in _POSTGRESQL]
     else:
@@ -27,12 +27,12 @@ def settings(url: str) -> dict[str, str]:
 
 
 def refusal(url: str) -> str | None:
-    """Why a commit may not be on disk when the server says that it is done; None if it is."""
+    """Return why a commit may not be on disk when the server confirms it; None if it always is."""
     found = settings(url)
     if _is_postgresql(url):
         waits = found["fsync"] == "on" and found["synchronous_commit"] != "off"
     else:
-        # A transaction that the binary log has lost is rolled back when the server recovers.
+        # A transaction missing from the binary log is rolled back when the server recovers.
         has_log = found["log_bin"] == "1" and found["sync_binlog"] != "1"
         waits = found["innodb_flush_log_at_trx_commit"] == "1" and not has_log
     return None if waits else f"not every commit waits for the disk: {found}"

@@ -1,4 +1,4 @@
-"""The systems that are compared, and how each is run."""
+"""The systems that are compared, and how each runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 import trio
 from attrs import frozen
-from databases import NAMES
+
+from .databases import NAMES
 
 
 def _on_trio(run: Callable[..., Any], *arguments: object) -> Any:
@@ -28,7 +29,7 @@ def _on_uvloop(run: Callable[..., Any], *arguments: object) -> Any:
 
 @frozen
 class System:
-    """One system, and the module that has the workload for it."""
+    """One system, and the modules with its workloads."""
 
     name: str
     module: str
@@ -36,34 +37,36 @@ class System:
     in_loop: Callable[..., Any]
     """Runs the workload in the event loop that the system is made for."""
     databases: tuple[str, ...]
-    """The kinds of databases it can use."""
+    """Kinds of databases that it supports."""
     is_peer: bool = True
-    """Whether it is somebody else's."""
+    """Whether it is a system other than trio_romancy."""
     needs: tuple[str, ...] = ()
-    """Distributions that must be installed, too."""
+    """Further distributions that must be installed."""
     mail: str | None = None
-    """The module that sends to workflows that wait; None: it is not compared in that."""
+    """Module of the workload with waiting workflows; None if that is not compared."""
 
     def run(self, database: str, concurrency: int, total: int) -> tuple[float, list[float]]:
-        """Run ``total`` workflows, so many at a time, on a new database: a file name, or the URL of one on a server.
+        """Run ``total`` workflows, ``concurrency`` at a time, on a new database: a file name, or a URL.
 
-        Returns the seconds that it took, and the seconds from start to result of each that completed.
+        Returns the seconds for all, and the seconds from start to result of each that completed.
         """
-        outcome: tuple[float, list[float]] = self.in_loop(import_module(self.module).run, database, concurrency, total)
+        outcome: tuple[float, list[float]] = self.in_loop(
+            import_module(f".{self.module}", __package__).run, database, concurrency, total
+        )
         return outcome
 
     def call_mail(self, function: str, *arguments: object) -> Any:
-        """Run a function of the module that sends to workflows that wait."""
+        """Run a function of the module :attr:`mail`."""
         assert self.mail is not None
-        return self.in_loop(getattr(import_module(self.mail), function), *arguments)
+        return self.in_loop(getattr(import_module(f".{self.mail}", __package__), function), *arguments)
 
     def missing(self) -> str | None:
-        """The first distribution that it needs and that is not installed."""
+        """Return the first distribution that is needed and not installed; None if all are."""
         return next((name for name in (self.distribution, *self.needs) if version(name) is None), None)
 
 
 def version(distribution: str) -> str | None:
-    """The installed version; None if it is not installed."""
+    """Return the installed version; None if it is not installed."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 
 def render(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table with its title; the first column to the left, the others to the right. An empty row is a gap."""
+    """Return a table with its title. The first column is aligned to the left, the others to the right.
+
+    An empty row becomes an empty line.
+    """
     widths = [max(map(len, column)) for column in zip(heads, *(row for row in rows if row), strict=True)]
 
     def line(cells: Sequence[str]) -> str:

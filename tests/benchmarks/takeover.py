@@ -1,10 +1,9 @@
-"""How long instances stand still when a worker is killed: ``takeover.py measure PLACE SIGHT COUNT LEASE`` prints JSON.
+"""Pause after the death of a worker: ``-m tests.benchmarks.takeover measure PLACE SIGHT COUNT LEASE`` prints JSON.
 
-One process runs them all, each a chain of trivial activities and short sleeps, and is killed by SIGKILL. Another worker
-has nothing to do until then. The journal says when each instance went on: the first entry that was recorded after the
-kill.
+One process runs all instances, each a chain of trivial activities and short sleeps, and is killed by SIGKILL. Another
+worker is idle until then. An instance has gone on at the first entry that was recorded after the kill.
 
-A worker sees that a process on its own machine is gone. Between machines nobody does, and the lease has to expire.
+A worker sees that a process on its own machine has ended. On another machine it must wait until the lease expires.
 """
 
 from __future__ import annotations
@@ -15,31 +14,31 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import fresh
-import table
 import trio
 import trio_asyncio
-from crowd import start_all
-from databases import NAMES
-from on_disk import open_durable
 from sqlalchemy import Connection, func, select
-from worker_process import next_order, open_worker, say, work
 
 from trio_romancy import App, WorkflowContext, activity, workflow
 from trio_romancy._storage.database import open_database
 from trio_romancy._storage.sql import workers
 from trio_romancy._storage.sql.tables import history
 
+from . import fresh, table
+from .crowd import start_all
+from .databases import NAMES
+from .on_disk import open_durable
+from .worker_process import next_order, open_worker, say, work
+
 MARGIN = 2.0
-"""Seconds beside the lease within which all must go on."""
+"""Seconds after the lease within which all must go on."""
 
 SIGHTS = ("same", "other")
-"""Whether the two workers are on the same machine, or as if they were not."""
+"""Whether the two workers are on the same machine, or behave as on different machines."""
 
 _SLEEP = 1.0
 """Seconds between two activities of an instance."""
 _STEPS = 2
-"""Activities that each instance has begun in a process when it certainly makes progress there."""
+"""Number of activities after which an instance has made progress in a process."""
 _HEADS = ("database", "machine", "instances", "lease s", "first s", "half s", "all s", "bound")
 
 _steps: Counter[int] = Counter()
@@ -62,22 +61,22 @@ async def chain(ctx: WorkflowContext, number: int) -> None:
 
 
 def measure(kind: str, place: str, count: int, lease: float, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Measure a death that is seen, and one that is not.
+    """Measure a death that the other worker sees, and one that it does not see.
 
     Args:
-      count: how many instances.
+      count: number of instances.
       lease: seconds.
     """
     results = []
     for sight in SIGHTS:
-        found = fresh.ask("takeover.py", "measure", place, sight, count, lease)
+        found = fresh.ask("takeover", "measure", place, sight, count, lease)
         results.append({"sight": sight, "instances": count, "lease": lease, "bound": lease + MARGIN, **found})
         say(f"{NAMES[kind]}, {count:,} instances, {sight} machine: {found['all_s']:.1f} s until all went on")
     return results
 
 
 def show(results: dict[str, list[dict[str, Any]]]) -> str:
-    """The result as a table."""
+    """Return the result as a table."""
     rows: list[Sequence[str]] = []
     for kind, found in results.items():
         rows += [[], *(_row(kind, each) for each in found)]
@@ -92,8 +91,8 @@ def _row(kind: str, each: dict[str, Any]) -> list[str]:
 
 async def _take_over(database: str, sight: str, count: int, lease: float) -> dict[str, Any]:
     async with (
-        open_worker("takeover.py", "work", database, sight, count, lease) as victim,
-        open_worker("takeover.py", "work", database, sight, count, lease) as survivor,
+        open_worker("takeover", "work", database, sight, count, lease) as victim,
+        open_worker("takeover", "work", database, sight, count, lease) as survivor,
     ):
         assert await victim.hear() == await survivor.hear() == "open"
         assert await victim.ask("start") == "all go on"
@@ -109,7 +108,7 @@ async def _take_over(database: str, sight: str, count: int, lease: float) -> dic
 
 
 def _first_entries(connection: Connection, after: int) -> list[int]:
-    """When each instance recorded its first entry after that moment."""
+    """Return when each instance recorded its first entry after that time."""
     first = select(func.min(history.c.recorded_at)).where(history.c.recorded_at > after)
     return list(connection.execute(first.group_by(history.c.instance_id)).scalars())
 

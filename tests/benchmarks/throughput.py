@@ -1,4 +1,4 @@
-"""Three-activity workflows per second, and how long each takes from start to result, beside other systems."""
+"""Three-activity workflows per second, and their latency from start to result, beside other systems."""
 
 from __future__ import annotations
 
@@ -6,26 +6,25 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import fresh
-import table
-from databases import NAMES
-from systems import SYSTEMS
+from . import fresh, table
+from .databases import NAMES
+from .systems import SYSTEMS
 
 CONCURRENCIES = (1, 20, 200)
-"""Clients at a time; each starts a workflow and waits for its result, again and again."""
+"""Numbers of concurrent clients. Each starts a workflow, waits for its result, and starts the next."""
 
 _HEADS = ("system", "clients", "workflows/s", "p50 ms", "p99 ms", "x bare", "x best peer")
 
 
 def measure(kind: str, place: str, seconds: float, repetitions: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Measure every system that is installed and can use such a database.
+    """Measure every system that is installed and supports the database.
 
-    The repetitions go round by turns, so that whatever else the machine does meanwhile meets all systems alike.
+    Repetitions alternate between the systems, so that other load on the machine affects all of them alike.
 
     Args:
-      place: where the databases are made.
-      seconds: about how long each measurement takes, beside its warm-up.
-      say: told what is going on.
+      place: the place for new databases.
+      seconds: approximate duration of each measurement, without its warm-up.
+      say: called with a line about each result.
     """
     systems = [system for system in SYSTEMS.values() if kind in system.databases]
     skipped = {
@@ -38,7 +37,7 @@ def measure(kind: str, place: str, seconds: float, repetitions: int, say: Callab
                 if system.name in skipped:
                     continue
                 try:
-                    run = fresh.ask("one_run.py", system.name, place, concurrency, seconds)
+                    run = fresh.ask("one_run", system.name, place, concurrency, seconds)
                 except fresh.MeasurementError as error:
                     if not system.is_peer:
                         raise
@@ -74,7 +73,7 @@ def _compare(measured: Sequence[dict[str, Any]]) -> None:
 
 
 def show(kind: str, result: dict[str, Any]) -> str:
-    """The result as a table, with what is to be known about it below."""
+    """Return the result as a table with notes."""
     rows: list[list[str]] = []
     last = None
     for each in result["measured"]:
@@ -108,7 +107,7 @@ def _notes(result: dict[str, Any]) -> list[str]:
     syncs = [sync for run in runs for sync in run["disk_sync_ms"]]
     if max(syncs) > 3 * min(syncs):
         notes.append(
-            f"a page took {min(syncs):.2f} ms at one time and {max(syncs):.2f} ms at another to be on disk: "
+            f"syncing a page took {min(syncs):.2f} ms at one time and {max(syncs):.2f} ms at another: "
             f"the machine was not idle, and the slower numbers say more about that than about the systems"
         )
     return notes

@@ -1,7 +1,7 @@
-"""How late timers are: ``timers.py resident|passive PLACE COUNT SPREAD`` prints JSON.
+"""Lateness of timers: ``-m tests.benchmarks.timers resident|passive PLACE COUNT SPREAD`` prints JSON.
 
-So many instances sleep until a moment of their own, all within so many seconds. Lateness is what a workflow sees: from
-that moment to its next line.
+``COUNT`` instances sleep, each until a time of its own, all within ``SPREAD`` seconds. The lateness runs from that time
+until the next line of the workflow.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import fresh
-import table
 import trio
-from crowd import STARTERS, come_to_rest, start_all
-from databases import NAMES
-from on_disk import open_durable
 
 from trio_romancy import App, WorkflowContext, workflow
 
+from . import fresh, table
+from .crowd import STARTERS, come_to_rest, start_all
+from .databases import NAMES
+from .on_disk import open_durable
+
 BOUND = 100.0
-"""Milliseconds that all but one in a hundred may be late at most."""
+"""Highest acceptable lateness of 99 % of the timers, in milliseconds."""
 
 _REHEARSAL = 10
-"""One in so many is started before, to see how fast that goes. They sleep for longer than this takes."""
+"""Share of the instances that is started before, as 1 / n, to measure how fast they start. They never wake."""
 _LONG = 10**6
 _HEADS = ("database", "state", "timers", "per second", "p50 ms late", "p99 ms late", "most", "bound", "CPU ms each")
 
@@ -40,21 +40,21 @@ async def alarm(ctx: WorkflowContext, due: float) -> None:
 
 
 def measure(kind: str, place: str, count: int, spread: float, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Measure instances that sleep in memory, and instances that sleep in the database.
+    """Measure instances that sleep in memory, and passive instances.
 
     Args:
       spread: seconds over which the timers are due.
     """
     results = []
     for state in ("resident", "passive"):
-        found = fresh.ask("timers.py", state, place, count, spread)
+        found = fresh.ask("timers", state, place, count, spread)
         results.append({"state": state, "timers": count, "spread": spread, **found})
         say(f"{NAMES[kind]}, {count:,} {state} timers: {found['p99_ms']:.1f} ms late (p99)")
     return results
 
 
 def show(results: dict[str, list[dict[str, Any]]]) -> str:
-    """The result as a table."""
+    """Return the result as a table."""
     rows: list[Sequence[str]] = []
     for kind, found in results.items():
         rows += [[], *(_row(kind, each) for each in found)]
@@ -70,7 +70,7 @@ def show(results: dict[str, list[dict[str, Any]]]) -> str:
 def _row(kind: str, each: dict[str, Any]) -> list[str]:
     times = [f"{each[key]:,.1f}" for key in ("p50_ms", "p99_ms", "max_ms")]
     rate = f"{each['timers'] / each['spread']:,.0f}"
-    cpu = f"{each['cpu_ms']:.2f}"  # of the process: what a busy machine does not give makes timers late, too
+    cpu = f"{each['cpu_ms']:.2f}"  # of the process: a busy machine makes timers late, too
     return [NAMES[kind], each["state"], f"{each['timers']:,}", rate, *times, f"{BOUND:.0f}", cpu]
 
 

@@ -1,6 +1,6 @@
-"""How fast an event wakes a workflow: ``wake.py SYSTEM STATE PLACE SAMPLES SECONDS`` prints JSON.
+"""Latency of an event: ``-m tests.benchmarks.wake SYSTEM STATE PLACE SAMPLES SECONDS`` prints JSON.
 
-From just before the event is sent to the workflow's next line, in one process, one instance at a time.
+The time runs from just before the send to the workflow's next line, in one process, one instance at a time.
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import fresh
-import table
-from bare_insert import seconds_each
-from databases import NAMES
-from on_disk import open_durable
-from systems import SYSTEMS
+from . import fresh, table
+from .bare_insert import seconds_each
+from .databases import NAMES
+from .on_disk import open_durable
+from .systems import SYSTEMS
 
 BOUNDS = {"resident": 5.0, "passive": 15.0}
-"""Milliseconds that the median of ours may take on :data:`BOUND_ON`."""
+"""Highest acceptable median of trio_romancy on :data:`BOUND_ON`, in milliseconds."""
 BOUND_ON = ("sqlite", "postgresql")
 
 _STATES = {"ours": ("resident", "passive"), "dbos": ("resident",), "edda": ("passive",)}
@@ -28,11 +27,12 @@ _HEADS = ("database", "system", "state", "samples", "p50 ms", "p99 ms", "bound",
 
 
 def measure(kind: str, place: str, samples: int, seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
-    """Measure every system that is installed and can use such a database.
+    """Measure every system that is installed and supports the database.
 
     Args:
-      samples: how many of each.
-      seconds: the most for each of the others, some of which take a second for a sample; three times that for ours.
+      samples: number of samples of each.
+      seconds: longest duration for each other system, some of which take a second for a sample. trio_romancy has three
+        times as long.
     """
     measured: list[dict[str, Any]] = []
     skipped: dict[str, str] = {}
@@ -46,7 +46,7 @@ def measure(kind: str, place: str, samples: int, seconds: float, say: Callable[[
         for state in states:
             try:
                 most = seconds if system.is_peer else 3 * seconds
-                run = fresh.ask("wake.py", name, state, place, samples, most)
+                run = fresh.ask("wake", name, state, place, samples, most)
             except fresh.MeasurementError as error:
                 if not system.is_peer:
                     raise
@@ -59,7 +59,7 @@ def measure(kind: str, place: str, samples: int, seconds: float, say: Callable[[
 
 
 def show(results: dict[str, dict[str, Any]]) -> str:
-    """The result as a table."""
+    """Return the result as a table."""
     rows: list[Sequence[str]] = []
     for kind, result in results.items():
         rows += [[], *(_row(kind, each) for each in result["measured"])]
@@ -82,7 +82,7 @@ def _wake(name: str, state: str, place: str, samples: int, seconds: float) -> di
     bare_ms = None
     with open_durable(place, force=system.is_peer) as database:
         taken = sorted(system.call_mail("wake", database, state, samples, seconds))
-        if not system.is_peer:  # what the disk, the server and the machine had to give at that time
+        if not system.is_peer:  # the speed of the disk, the server and the machine at that time
             bare_ms = asyncio.run(seconds_each(database, "bare", _BARE_WRITES)) * 1000
     return {
         "samples": len(taken),
