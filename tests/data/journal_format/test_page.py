@@ -45,7 +45,8 @@ def test_the_page_has_a_section_for_each_kind_and_no_other() -> None:
 
 @pytest.mark.parametrize("kind", Kind)
 def test_a_section_names_the_fields_of_its_class(kind: Kind) -> None:
-    stored = {field.name for field in fields(journal_format.CLASSES[kind]) if not field.name.startswith("_")}
+    cls: Any = journal_format.CLASSES[kind]
+    stored = {field.name for field in fields(cls) if not field.name.startswith("_")}
     named = sections[kind].fields
     assert set(named) == stored
     assert len(named) == len(stored)
