@@ -147,7 +147,7 @@ async def test_a_new_event_is_sent_as_soon_as_the_relayer_is_told(database: str)
         assert broker.posts == []
         await store(outbox, "a1")
         begun = trio.current_time()
-        relay.nudge()
+        relay.notify()
         await broker.until(lambda: broker.ids == ["a1"])
         assert trio.current_time() == begun
         await settled(outbox)
@@ -345,7 +345,7 @@ async def test_an_expired_event_that_is_retried_is_as_if_new() -> None:
         async with relaying(database, broker, max_age=20.0) as relay:
             assert await settled(database) == {"a1": "expired"}
             assert await database.run(retry, "a1", current_clock().now())
-            relay.nudge()
+            relay.notify()
             assert await settled(database) == {"a1": "sent"}
 
 

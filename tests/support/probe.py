@@ -149,7 +149,7 @@ class Probe:
 
     def wake_relay(self) -> None:
         """Tell the relay that there is something to send."""
-        self.engine.nudge_relay()
+        self.engine.notify_relay()
 
     def poll_at(self, idle_since: Microseconds) -> Microseconds | None:
         """When the worker looks next for what other processes have made due, after being idle for that long."""

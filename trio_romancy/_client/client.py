@@ -1,4 +1,4 @@
-"""What an app does for whoever is outside of its workflows: start, send, look and steer."""
+"""The methods of an app that its clients call: start, send, search and steer."""
 
 from __future__ import annotations
 
@@ -29,11 +29,14 @@ R = TypeVar("R")
 
 
 class Client:
-    """The half of an :class:`App` that needs no worker in its own process."""
+    """The half of an :class:`App` that needs no worker in its own process.
+
+    Every method waits as long as the database is away. Cancelling the call ends the wait.
+    """
 
     _settings: Settings
     _engine: Engine | None
-    """Inside of the app's block."""
+    """Set inside the app's block."""
 
     def _require_engine(self) -> Engine:
         """Return the engine.
@@ -51,22 +54,24 @@ class Client:
     async def start(self, workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[R]: ...
     @overload
     async def start(self, workflow: str, input: Any, /, *, id: str | None = None) -> WorkflowHandle[Any]: ...
-    async def start(self, workflow: Workflow[..., Any] | str, /, *args: Any, **kwargs: Any) -> WorkflowHandle[Any]:
-        """Start an instance. It is durable once this returns: a crash from here on does not lose it.
+    async def start(self, workflow: Any, /, *args: Any, **kwargs: Any) -> WorkflowHandle[Any]:
+        """Start an instance. It is durable once this returns: no crash can lose it any more.
 
-        If the call is cancelled the instance may or may not have been stored; with an id of your own
+        If the call is cancelled, the instance may or may not have been stored. With an id of your own
         (``workflow.options(id=...)``) it is safe to start it again.
 
         Args:
-          workflow: the workflow; or its name, and then the input as plain JSON data, and ``id=...`` if it shall have
-            an id of its own.
-          args, kwargs: what the workflow takes after its context.
+          workflow: the workflow; or its name, followed by the input as plain JSON data, and optionally ``id=...``.
+          args, kwargs: arguments of the workflow after its context.
+
+        Returns:
+          The handle of the instance. If the same workflow was started before with the same id and input, it is the
+          handle of that instance.
 
         Raises:
           InvalidInputError: naming every bad field. Nothing is stored.
           PayloadTooLargeError: if the input is larger than ``max_payload``. Nothing is stored.
-          InstanceExistsError: if the id is taken by another workflow or input. With the same, it is the same
-            instance, and its handle is returned.
+          InstanceExistsError: if an instance of another workflow, or with another input, has the id.
         """
         engine = self._require_engine()
         if isinstance(workflow, str):
@@ -96,7 +101,7 @@ class Client:
         return WorkflowHandle(instance_id, self._require_engine, workflow, local_result)
 
     def handle(self, instance_id: str) -> WorkflowHandle[Any]:
-        """The handle of an instance that was started before, in this process or another."""
+        """Return the handle of an instance that was started before, in this process or another."""
         return WorkflowHandle(instance_id, self._require_engine, None, None)
 
     # -- sending ---------------------------------------------------------------------------------------------------
@@ -113,27 +118,27 @@ class Client:
         time: datetime | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> Sent:
-        """Send an event to every instance that waits for its type, or will. It is durable once this returns.
+        """Send an event to every instance that waits for its type, now or later. It is durable once this returns.
 
-        It reaches each instance that was started before, whenever that comes to wait for it; see
+        It reaches every instance that was started before, no matter when the instance waits for it; see
         :meth:`WorkflowContext.wait_event`. It is kept for the app's ``message_retention``.
 
-        If the call is cancelled the event may or may not have been stored; with an ``id`` of your own it is safe to
+        If the call is cancelled, the event may or may not have been stored. With an ``id`` of your own it is safe to
         send it again.
 
         Args:
-          type: what has happened.
+          type: type of the event, such as ``"payment.received"``.
           data: plain JSON data, or a value of a type that can be stored.
-          source: who says so.
-          id: of the event; one of the same source and id is accepted only once. By default a new one.
-          subject: what it has happened to.
-          to: the one instance that it is for, in vain if that has ended; None: every one that waits for it.
-          time: when it has happened, as an aware datetime; None: now.
-          metadata: plain JSON data that go with it, for those who receive it as a :class:`Message`.
+          source: source of the event.
+          id: id of the event, by default a new one. Of the events of one source and id only the first is accepted.
+          subject: subject of the event.
+          to: id of the one instance that can receive it; None: every instance that waits for it.
+          time: time of the event, as an aware datetime; None: now.
+          metadata: plain JSON data that accompany it, for workflows that receive it as a :class:`Message`.
 
         Raises:
-          InvalidInputError: naming everything that is wrong with it. Nothing is stored.
-          PayloadTooLargeError: if it is larger than ``max_payload``. Nothing is stored.
+          InvalidInputError: naming everything that is wrong with the event. Nothing is stored.
+          PayloadTooLargeError: if the event is larger than ``max_payload``. Nothing is stored.
           InstanceNotFoundError: if there is no instance ``to``. Nothing is stored.
         """
         engine = self._require_engine()
@@ -157,16 +162,17 @@ class Client:
     ) -> Sent:
         """Publish a message to a channel. It is durable once this returns, and kept for ``message_retention``.
 
-        If the call is cancelled the message may or may not have been stored.
+        If the call is cancelled, the message may or may not have been stored.
 
         Args:
+          channel: name of the channel.
           data: plain JSON data, or a value of a type that can be stored.
-          metadata: plain JSON data that go with it.
-          to: the one instance that it is for, as with :meth:`WorkflowContext.send_to`; None: whoever subscribes.
+          metadata: plain JSON data that accompany it.
+          to: id of the one instance that receives it, as of :meth:`WorkflowContext.send_to`; None: the subscribers.
 
         Raises:
-          InvalidInputError: naming everything that is wrong with it. Nothing is stored.
-          PayloadTooLargeError: if it is larger than ``max_payload``. Nothing is stored.
+          InvalidInputError: naming everything that is wrong with the message. Nothing is stored.
+          PayloadTooLargeError: if the message is larger than ``max_payload``. Nothing is stored.
           InstanceNotFoundError: if there is no instance ``to``. Nothing is stored.
         """
         engine = self._require_engine()
@@ -182,10 +188,10 @@ class Client:
         engine.refuse_in_open_session("publish a message")
         return await engine.send(Outgoing(row, is_new=True, must_exist=True))
 
-    # -- looking ---------------------------------------------------------------------------------------------------
+    # -- searching -------------------------------------------------------------------------------------------------
 
     async def get_instance(self, instance_id: str) -> Instance | None:
-        """The instance as the database shows it now; None if there is none."""
+        """Return an instance as the database shows it now; None: there is no instance of that id."""
         engine = self._require_engine()
         return await engine.read(instances.get_instance, instance_id) if is_id(instance_id) else None
 
@@ -201,22 +207,23 @@ class Client:
         limit: int = 50,
         page_token: str | None = None,
     ) -> Page:
-        """Instances of this and all other workers, the newest first. They match all that is given.
+        """Return one page of the instances that match all arguments, the newest first.
 
-        While instances are being started, going on from page to page neither skips nor repeats one that was there.
+        The pages neither skip nor repeat an instance that was there at the first one, even if others are started
+        meanwhile.
 
         Args:
-          workflow: a part of the workflow's name. Also workflows that this process does not know are found.
-          status: a status, or several of which it has one.
+          workflow: a part of the workflow's name. Workflows that this process does not define are found, too.
+          status: a status, or several of which the instance has one.
           instance_id: a part of the instance id.
-          parent: the id of the instance that started it as a child.
-          created_from, created_before: aware datetimes between which it was started.
-          limit: the most instances on the page.
-          page_token: of the page before, with all else as it was there.
+          parent: id of the instance that started it as a child.
+          created_from, created_before: aware datetimes between which the instance was started.
+          limit: most instances on the page.
+          page_token: token of the next page, from the page before. The other arguments must be the same.
 
         Raises:
-          InvalidInputError: if the page token is none.
-          ValueError: if a datetime has no time zone, a status is none, or the limit is not positive.
+          InvalidInputError: if the page token is not valid.
+          ValueError: if a datetime has no time zone, a status does not exist, or the limit is not positive.
         """
         engine = self._require_engine()
         check_numbers(limit=limit)
@@ -238,26 +245,25 @@ class Client:
         status: Status | Collection[Status] | None = None,
         limit: int = 100,
     ) -> list[Instance]:
-        """The newest instances whose input holds certain values. They match all that is given.
+        """Return the newest instances whose input has certain values, and that match all other arguments.
 
         A path leads into the input as it is stored: ``"customer.id"``, ``"items.0.sku"``. A whole number addresses an
-        element where there is an array, and a key where there is an object. Values are compared exactly: text with its
-        case, numbers as numbers (1 equals 1.0, and is neither ``"1"`` nor true), null as a null that is there. Every
-        database finds the same.
+        element of an array, and a key of an object. Values are compared exactly: text with its case, numbers as numbers
+        (1 equals 1.0, and is neither ``"1"`` nor true), null as a null that is there. Every database finds the same.
 
-        What no index serves (see :meth:`index_input`) is looked for from instance to instance, in short transactions.
-        If the call is cancelled, it ends after one of these.
+        Without an index (see :meth:`index_input`) the instances are searched one after the other, in short
+        transactions. If the call is cancelled, it ends after one of these.
 
         Args:
-          where: values by path, or pairs of a path and a value. A key that has a dot in it, or is empty, is addressed
-            by a path that is a tuple: ``("customer.id", "x")``.
-          workflow, status: as in :meth:`list_instances`.
-          limit: the most instances to find.
+          where: values by path, or pairs of a path and a value. A key that contains a dot, or is empty, is addressed by
+            a path that is a tuple: ``("customer.id", "x")``.
+          workflow, status: as of :meth:`list_instances`.
+          limit: most instances to return.
 
         Raises:
-          InvalidInputError: naming each path that is none, and each value that is not text, a number, true, false or
-            None.
-          ValueError: if a status is none, or the limit is not positive.
+          InvalidInputError: naming each path that is not valid, and each value that is not text, a number, true, false
+            or None.
+          ValueError: if a status does not exist, or the limit is not positive.
         """
         engine = self._require_engine()
         check_numbers(limit=limit)
@@ -265,27 +271,28 @@ class Client:
         return await finding.newest(engine, sought, limit)
 
     async def index_input(self, path: GivenPath) -> bool:
-        """Make :meth:`find_instances` fast for conditions on this path, if it is not already. The index stays.
+        """Make an index for conditions of :meth:`find_instances` on this path, if there is none. The index stays.
 
-        Several apps can call it at once, and others can run meanwhile; on SQLite they cannot write. Among a million
-        instances it takes some ten seconds. If the call is cancelled or dies, the next one completes what it has begun.
+        Several apps can call this at once. Other apps can run meanwhile, but on SQLite they cannot write. It takes some
+        ten seconds for a million instances. If the call is cancelled, or the process dies, the next call completes the
+        index.
 
         Args:
-          path: as in :meth:`find_instances`.
+          path: as of :meth:`find_instances`.
 
         Returns:
           Whether there is an index now. False if this database cannot make one for the path.
 
         Raises:
-          InvalidInputError: if the path is none.
-          DatabaseError: if the database refuses, such as for want of a right.
+          InvalidInputError: if the path is not valid.
+          DatabaseError: if the database refuses, for example because the user lacks a privilege.
         """
         engine = self._require_engine()
         engine.refuse_in_open_session("make an index")
         return await finding.index_input(engine, path)
 
     async def history(self, instance_id: str) -> list[Entry]:
-        """The journal of an instance, in order.
+        """Return the journal of an instance, in order.
 
         Raises:
           InstanceNotFoundError: if there is no such instance.
@@ -298,29 +305,33 @@ class Client:
         return entries
 
     async def list_workers(self) -> list[WorkerInfo]:
-        """The workers on this database, in the order of their ids.
+        """Return the workers on this database, in the order of their ids.
 
-        Those that are alive are among them, and dead ones whose lease nobody has ended yet.
+        A dead worker is among them until another worker has ended its lease.
         """
         engine = self._require_engine()
         return await engine.read(workers.list_workers, engine.clock.now())
 
     @property
     def outbox(self) -> Outbox:
-        """The events that activities have sent, on their way to the broker."""
+        """The outbox: events that activities have sent, on their way to the broker."""
         return Outbox(self._require_engine)
 
     # -- steering --------------------------------------------------------------------------------------------------
 
     async def cancel(self, instance_id: str, reason: str | None = None) -> bool:
-        """Ask for an instance's cancellation. The request is durable once this returns.
+        """Request the cancellation of an instance. The request is durable once this returns.
 
-        The workflow function is cancelled, activities that run go on to their outcome, and everything that completed
-        is compensated. The instance never runs forward again.
+        The workflow function is cancelled, running activities go on to their outcome, and all completed activities are
+        compensated. The workflow function never goes on.
+
+        Args:
+          instance_id: id of the instance.
+          reason: a text that :class:`WorkflowCancelledError` shows.
 
         Returns:
-          Whether the instance will end as cancelled (or has). False if its workflow function had ended before, which
-          then counts.
+          Whether the instance will end as cancelled, or has. False if its workflow function had ended before: then that
+          outcome counts.
 
         Raises:
           InstanceNotFoundError: if there is no such instance.
@@ -328,9 +339,9 @@ class Client:
         return await steering.cancel(self._require_engine(), instance_id, reason)
 
     async def resume(self, instance_id: str) -> bool:
-        """Set a stuck instance going again, or try again the compensations that failed for good.
+        """Let a stuck instance go on, or try compensations that failed for good again. It is durable once this returns.
 
-        Of instances that recurred, the id of any means the last.
+        If the instance has recurred, this applies to the last one of its chain.
 
         Returns:
           Whether there was something to resume.
@@ -341,20 +352,20 @@ class Client:
         return await steering.resume(self._require_engine(), instance_id)
 
     async def retry(self, instance_id: str) -> bool:
-        """Have a failed instance start again from its first failed operation.
+        """Start a failed instance again from its first failed operation. It is durable once this returns.
 
-        Of instances that recurred, the id of any means the last.
+        If the instance has recurred, this applies to the last one of its chain.
 
-        What had succeeded is kept, also what succeeded beside or after that operation. A child that failed is retried
-        with its parent. If no operation has failed, but the workflow's own code, that runs again.
+        Successful outcomes are kept, including those from beside or after that operation. A child that failed is
+        retried with its parent. If no operation has failed, but the code of the workflow, that code runs again.
 
         Returns:
-          Whether it had failed.
+          Whether the instance had failed.
 
         Raises:
           InstanceNotFoundError: if there is no such instance.
-          RomancyError: if something was compensated, so that it cannot be kept; or if it is a child whose parent has
-            not ended.
+          RomancyError: if a kept outcome has been compensated; or if the instance is a child whose parent has not
+            ended.
         """
         return await steering.retry(self._require_engine(), instance_id)
 
@@ -367,20 +378,20 @@ class Client:
     ) -> int:
         """Delete instances that have ended, with their journals. Events that they sent stay in the :attr:`outbox`.
 
-        They are deleted some hundred at a time, each of them as a whole or not at all, and workers can run meanwhile. A
-        child stays for as long as its parent has not ended, and so does the first instance of a chain that goes on. If
-        the call is cancelled, what was deleted until then is.
+        Each transaction deletes some hundred instances, each of them as a whole, and workers can run meanwhile. A child
+        stays until its parent has ended, and the first instance of a chain until the last one has. If the call is
+        cancelled, it ends after one of the transactions, and their deletions stay.
 
         Args:
-          older_than: seconds (or a timedelta) since they have ended.
-          status: a status that ends an instance, or several; None: all of these.
-          on_batch: is told after each transaction how many it has deleted.
+          older_than: seconds (or a timedelta) since the end of the instance.
+          status: a final status, or several; None: all final ones.
+          on_batch: called after each transaction with the number of instances that it has deleted.
 
         Returns:
-          How many were deleted.
+          The number of deleted instances.
 
         Raises:
-          ValueError: if an instance with the status has not ended, or the duration is negative.
+          ValueError: if a status is not final, or the duration is negative.
         """
         engine = self._require_engine()
         engine.refuse_in_open_session("purge instances")

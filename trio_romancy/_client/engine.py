@@ -1,4 +1,4 @@
-"""An app inside its block: its database, and its worker if it has one."""
+"""The engine of an open app: its database, and its worker if it has one."""
 
 from __future__ import annotations
 
@@ -29,52 +29,58 @@ from ..model import ErrorInfo, Sent, Status
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# What every workflow asks for: to find a member of an enum takes ten times as long as a global (Python 3.11).
+# Used for every workflow: looking up a member of an enum takes ten times as long as a global (Python 3.11).
 _RECURRED = Status.RECURRED
 
-_FIRST_LOOK = 0.02
-_LONGEST_LOOK = 1.0
-"""Seconds between two looks at an instance that another process may run."""
+_SHORTEST_POLL = 0.02
+_LONGEST_POLL = 1.0
+"""Seconds between two queries for the end of an instance that another process may run."""
 
 
 @frozen(eq=False)
 class Engine:
-    """An app inside its block."""
+    """The parts of an app inside its block."""
 
     database: Database
     clock: Clock
     worker: Worker | None
+    """The worker; None: the app is only a client."""
     dispatcher: HookDispatcher | None
-    """Those who call the hooks; None: there are none."""
+    """Calls the hooks; None: the app has none."""
 
     def local_result(self, instance_id: str) -> LocalResult:
         """Return what this process knows of the end of an instance, now or later."""
         return self.worker.ending(instance_id) if self.worker is not None else LocalResult()
 
     async def read(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run an SQL function that only reads. Wait while the database is away."""
         return await retry_while_away(self.database, lambda: self.database.read(fn, *args, **kwargs))
 
     async def write(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Write, and let the worker look at what has become due."""
+        """Run an SQL function that writes, and notify the worker. Wait while the database is away."""
         answer = await retry_while_away(self.database, lambda: self.database.run(fn, *args, **kwargs))
         if self.worker is not None:
             self.worker.nudge()
         return answer
 
-    def nudge_relay(self) -> None:
-        """There is something to send: look now."""
+    def notify_relay(self) -> None:
+        """Notify the relayer of events to send."""
         if self.worker is not None and self.worker.relay is not None:
-            self.worker.relay.nudge()
+            self.worker.relay.notify()
 
     async def start_elsewhere(self, instance_id: str, workflow: str, text: str, trace: str | None) -> None:
+        """Store a new instance, for any worker."""
         row = instances.new_row(instance_id, workflow, text, self.clock.now(), owner=None, trace=trace)
         await self.write(_store_instance, row)
 
     async def send(self, outgoing: Outgoing) -> Sent:
-        """Send a message."""
+        """Store a message or an event for its receivers.
+
+        Raises: the failure of the message, if it cannot be sent.
+        """
         id = outgoing.row["event_id"]
-        assert id is not None  # what a client sends always has one
-        is_new = outgoing.is_new  # then it has no other duplicate than itself
+        assert id is not None  # every message of a client has one
+        is_new = outgoing.is_new  # a repeated commit can find no other duplicate than the message itself
         if self.worker is not None:
             await self.worker.send([outgoing])
         else:
@@ -88,7 +94,10 @@ class Engine:
         return Sent(id, is_duplicate, len(outgoing.waiting))
 
     async def wait(self, instance_id: str, local_result: LocalResult) -> tuple[Status, str | None, ErrorInfo | None]:
-        """Wait until the instance has ended, and whatever it went on as."""
+        """Wait until an instance has ended, or the last one of its chain. Return status, output and error of that one.
+
+        An end in this process is learned from ``local_result``. Otherwise the database is polled.
+        """
         while True:
             found = None
             while found is None:
@@ -97,7 +106,7 @@ class Engine:
                 elif self.worker is not None and self.worker.is_resident(instance_id):
                     await local_result.changed().wait()
                 else:
-                    found = await self._look_for_end(instance_id, local_result)
+                    found = await self._poll_for_end(instance_id, local_result)
             if found[0] is not _RECURRED:
                 return found
             last = await self.read(chains.last_of, instance_id)
@@ -105,33 +114,42 @@ class Engine:
                 raise InstanceNotFoundError(instance_id)
             instance_id, local_result = last, self.local_result(last)
 
-    async def _look_for_end(
+    async def _poll_for_end(
         self, instance_id: str, local_result: LocalResult
     ) -> tuple[Status, str | None, ErrorInfo | None] | None:
-        """Look again and again whether the instance has ended somewhere else. None: it is, or was, here by now."""
-        interval = _FIRST_LOOK
+        """Query the database until the instance has ended elsewhere. None: it is, or was, in this process by now."""
+        interval = _SHORTEST_POLL
         while not self._is_here(instance_id, local_result):
             changed = local_result.changed()  # taken before the query, so that no change falls in between
             found = await self.read(instances.get_ending, instance_id)
             if found is None:
                 raise InstanceNotFoundError(instance_id)
             if self._is_here(instance_id, local_result):
-                break  # it has ended, or was taken up, while the database was asked
+                break  # it has ended, or was claimed, during the query
             if found[0].is_final or found[0] is Status.STUCK:
                 return found
             with trio.CancelScope() as scope:
                 if not self.database.is_exclusive or self.worker is None:
                     scope.deadline = trio.current_time() + interval
                 await changed.wait()
-            interval = min(interval * 2, _LONGEST_LOOK)
+            interval = min(interval * 2, _LONGEST_POLL)
         return None
 
     def _is_here(self, instance_id: str, local_result: LocalResult) -> bool:
-        """Whether the instance has ended in this process, or is in its memory, so that its end is told."""
+        """Tell whether the instance has ended in this process, or is in its memory, so that no query is needed."""
         return local_result.status is not None or (self.worker is not None and self.worker.is_resident(instance_id))
 
     def refuse_in_open_session(self, what: str) -> None:
-        """It would wait for the transaction of the very activity that asks."""
+        """Refuse a write by an activity with an open session, on a database with one writer.
+
+        The write would wait for the transaction of the activity, and the activity for the write.
+
+        Args:
+          what: what the activity wants, for the message.
+
+        Raises:
+          RomancyError: if the current task or thread belongs to such an activity.
+        """
         activity = current_execution.get()
         if not isinstance(activity, ActivityContext) or not self.database.has_one_writer:
             return

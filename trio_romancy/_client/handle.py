@@ -1,4 +1,4 @@
-"""What ``app.start`` and ``app.handle`` return."""
+"""Handles of instances: what ``app.start`` and ``app.handle`` return."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .engine import Engine, check_instance_id
 
 R = TypeVar("R")
 
-# What every workflow asks for: to find a member of an enum takes ten times as long as a global (Python 3.11).
+# Used for every workflow: looking up a member of an enum takes ten times as long as a global (Python 3.11).
 _COMPLETED = Status.COMPLETED
 
 _MAY_GO_ON = (Status.STUCK, Status.FAILED)
@@ -28,7 +28,7 @@ _MAY_GO_ON = (Status.STUCK, Status.FAILED)
 
 @define(eq=False)
 class WorkflowHandle(Generic[R]):
-    """One instance, seen from outside. Holding it, or dropping it, changes nothing about the instance."""
+    """One instance, as its clients see it. The instance does not depend on its handles."""
 
     instance_id: str
     _engine: Callable[[], Engine] = field(repr=False)
@@ -36,17 +36,17 @@ class WorkflowHandle(Generic[R]):
     _local_result: LocalResult | None = field(repr=False)
 
     async def result(self, timeout: Duration | None = None) -> R:
-        """Wait until the instance has ended, and return what its workflow returned. Only durable results are returned.
+        """Wait until the instance has ended, and return the result of its workflow, which is durable by then.
 
         Cancelling the wait does not cancel the instance.
 
         Args:
-          timeout: the most seconds (or a timedelta) to wait; None: no limit.
+          timeout: time limit of the wait: seconds, or a timedelta; None: no limit.
 
         Raises:
-          WorkflowFailedError: if it failed.
+          WorkflowFailedError: if the workflow failed.
           WorkflowCancelledError: if it was cancelled.
-          WorkflowStuckError: if it is parked. It can still be resumed, and ``result`` be called again.
+          WorkflowStuckError: if it is parked. Once it is resumed, ``result`` can be called again.
           InstanceNotFoundError: if there is no such instance.
           trio.TooSlowError: if it has not ended in time.
         """
@@ -62,7 +62,7 @@ class WorkflowHandle(Generic[R]):
         return result
 
     async def cancel(self, reason: str | None = None) -> bool:
-        """Ask for the instance's cancellation: see :meth:`App.cancel`."""
+        """Request the cancellation of the instance: see :meth:`App.cancel`."""
         return await steering.cancel(self._engine(), self.instance_id, reason)
 
     def _wait(self) -> Coroutine[Any, Any, tuple[Status, str | None, ErrorInfo | None]]:

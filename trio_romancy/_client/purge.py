@@ -1,4 +1,4 @@
-"""Deletes instances that have ended, in as many short transactions as it takes."""
+"""Deletes instances that have ended, in short transactions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..model import Status
 from .engine import Engine
 
 _AT_ONCE = 500
-"""Instances that are looked at in one transaction."""
+"""Instances that one transaction examines."""
 
 
 async def purge(
@@ -24,10 +24,15 @@ async def purge(
     status: Status | Collection[Status] | None,
     on_batch: Callable[[int], object] | None,
 ) -> int:
-    """Delete them, and say how many. A cancellation is delivered between two transactions.
+    """Delete instances that have ended. Return their number. A cancellation is delivered between two transactions.
+
+    Args:
+      older_than: seconds (or a timedelta) since the end of the instance.
+      status: a final status, or several; None: all final ones.
+      on_batch: called after each transaction with the number of instances that it has deleted.
 
     Raises:
-      ValueError: if some status is none, or not final, or the duration is negative.
+      ValueError: if a status does not exist or is not final, or the duration is negative.
     """
     statuses = _final(status)
     before = engine.clock.now() - checked_duration("older_than", older_than, least=0)
@@ -51,7 +56,7 @@ def _final(status: Status | Collection[Status] | None) -> list[Status]:
         return [each for each in Status if each.is_final]
     statuses = as_statuses(status)
     if not statuses:
-        raise ValueError("no status is given; leave it out to purge whatever has ended")
+        raise ValueError("no status is given; leave it out to purge all instances that have ended")
     for each in statuses:
         if not each.is_final:
             raise ValueError(f"an instance that is {each} has not ended, so it cannot be purged")

@@ -1,4 +1,4 @@
-"""Finds instances, in as many short transactions as it takes."""
+"""Searches instances, in short transactions."""
 
 from __future__ import annotations
 
@@ -15,27 +15,29 @@ from ..errors import DatabaseError
 from ..model import Instance, Page
 from .engine import Engine
 
-_FIRST_LOOK = 2_000
-"""Instances that are looked through in the first transaction."""
-_FEWEST = 200
+_FIRST_PART = 2_000
+"""Instances that the first transaction searches."""
+_SMALLEST_PART = 200
+"""Fewest instances that one transaction searches."""
 _QUICK, _SLOW = 0.1, 0.5
-"""Seconds for a transaction: below, the next one looks through more instances; above, through fewer."""
+"""Seconds for a transaction. After a quicker one the next searches more instances, after a slower one fewer."""
 
-_LOOK_EVERY = 0.2
-"""Seconds between two looks whether somebody else has finished an index."""
+_POLL_INTERVAL = 0.2
+"""Seconds before the next attempt to make an index that another process is making."""
 
 
 async def newest(engine: Engine, sought: Sought, most: int, after: Place | None = None) -> list[Instance]:
-    """The newest instances that match. A cancellation is delivered between two transactions.
+    """Return the newest instances that match. A cancellation is delivered between two transactions.
 
     Args:
-      after: an instance; they are older than that.
+      most: most instances to return.
+      after: place of an instance; only older ones are returned.
     """
     parts = (sought.workflow, sought.instance_id, sought.parent)
     if any(part and not is_id(part) for part in parts):
-        return []  # no database can hold it, and some would not even be asked for it
+        return []  # no database can store it, and some would refuse the query
     found: list[Instance] = []
-    among = _FIRST_LOOK
+    among = _FIRST_PART
     while True:
         begun = trio.current_time()
         seen = await engine.read(look, sought, after, among, most - len(found))
@@ -47,14 +49,18 @@ async def newest(engine: Engine, sought: Sought, most: int, after: Place | None 
         if taken < _QUICK:
             among *= 2
         elif taken > _SLOW:
-            among = max(among // 4, _FEWEST)
+            among = max(among // 4, _SMALLEST_PART)
 
 
 async def page(engine: Engine, sought: Sought, limit: int, token: str | None) -> Page:
-    """The newest instances that match, and what gives those after them.
+    """Return a page of the newest instances that match.
 
     Args:
-      token: what the page before came with.
+      limit: most instances on the page.
+      token: token of this page, from the page before; None: the first page.
+
+    Raises:
+      InvalidInputError: if the token is not valid.
     """
     after = None if token is None else read_page_token(token)
     found = await newest(engine, sought, limit + 1, after)
@@ -65,9 +71,10 @@ async def page(engine: Engine, sought: Sought, limit: int, token: str | None) ->
 
 
 async def index_input(engine: Engine, given: GivenPath) -> bool:
-    """Make an index. Returns whether there is one now.
+    """Make an index for a path into inputs. Return whether there is one now.
 
     Raises:
+      InvalidInputError: if the path is not valid.
       DatabaseError: if the database refuses.
     """
     path, database = checked_path(given), engine.database
@@ -78,4 +85,5 @@ async def index_input(engine: Engine, given: GivenPath) -> bool:
             raise DatabaseError(f"{database.name}: the input cannot be indexed by {path!r}: {error.orig}") from error
         if made is not None:
             return made
-        await trio.sleep(_LOOK_EVERY)  # PostgreSQL cannot be waited for: whoever makes the index waits for us
+        # PostgreSQL offers no way to wait: the process that makes the index waits for the transactions of this one.
+        await trio.sleep(_POLL_INTERVAL)

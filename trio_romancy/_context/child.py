@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import Any, Generic, Protocol, TypeVar
 
 from attrs import define, field
@@ -15,7 +16,7 @@ R = TypeVar("R")
 class ParentRun(Protocol):
     """What the runtime does for the handle of a child."""
 
-    async def await_child(self, child: ChildHandle[Any], id: str) -> Any: ...
+    def await_child(self, child: ChildHandle[Any], id: str) -> Coroutine[Any, Any, Any]: ...
 
 
 @define(eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+from collections.abc import Coroutine
 from typing import Any, Protocol
 
 from ..errors import RomancyError
@@ -18,7 +19,9 @@ class WorkflowExecution(Protocol):
     def workflow_name(self) -> str: ...
     @property
     def is_replaying(self) -> bool: ...
-    async def call_activity(self, activity: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...
+    def call_activity(
+        self, activity: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Coroutine[Any, Any, Any]: ...
 
 
 current_execution: contextvars.ContextVar[WorkflowExecution | ActivityContext | None] = contextvars.ContextVar(

@@ -1,4 +1,4 @@
-"""The broker that the events of the outbox go to: one POST, and what its answer means."""
+"""The broker that the events of the outbox go to: posts one event, and judges the answer."""
 
 from __future__ import annotations
 
@@ -25,41 +25,41 @@ if TYPE_CHECKING:
     import httpx
 
 _LARGEST_BODY = 64 * 1024
-"""Bytes of an answer that are read, so that its connection can be used again."""
+"""Most bytes of an answer that are read, so that its connection can be used again."""
 _LONGEST_EXCERPT = 300
-"""Characters of an answer, and of a failure, that are kept."""
+"""Most characters of an answer, and of a failure, that are stored."""
 _BODY_WITHIN = 2.0
-"""Seconds for the rest of an answer once its status is known."""
+"""Seconds for the body of an answer once its status is known."""
 _AGAIN = frozenset({408, 425, 429})
-"""With all of 5xx the statuses that say that it may work later."""
+"""Statuses after which another attempt may succeed, besides all of 5xx."""
 
 
 class Verdict(Enum):
-    """What the broker's answer means for an event."""
+    """Meaning of the broker's answer for an event."""
 
     TAKEN = "taken"
     LATER = "later"
-    """Trying again may help."""
+    """Another attempt may succeed."""
     NEVER = "never"
-    """Trying again is pointless."""
+    """No further attempt can succeed."""
 
 
 @frozen
 class Answer:
-    """What became of one POST."""
+    """Result of one POST."""
 
     verdict: Verdict
     why: str | None = None
-    """Why the event was not taken."""
+    """Reason why the event was not taken."""
     retry_after: float | None = None
-    """Seconds that the broker wants to be left alone."""
+    """Seconds that the broker wants to wait; None: it does not say."""
 
 
 def require_web() -> None:
-    """Find out now whether events can be posted at all.
+    """Check that the packages for posting events are installed.
 
     Raises:
-      RomancyError: saying what to install.
+      RomancyError: if one is missing, naming what to install.
     """
     try:
         import cloudevents.core.bindings.http  # noqa: F401
@@ -74,19 +74,21 @@ def require_web() -> None:
 async def open_broker(
     url: str, *, headers: Mapping[str, str], content_mode: ContentMode, timeout: float, concurrency: int
 ) -> AsyncIterator[Broker]:
-    """The broker at a URL. Its connections are kept open until the block ends.
+    """Open the broker at a URL. Its connections are kept open until the block ends.
 
     Args:
-      headers: sent with each event.
-      timeout: seconds for one POST, as a whole.
-      concurrency: the most connections.
+      url: the URL to post to; user and password in it are sent as basic authentication.
+      headers: headers of each request.
+      content_mode: how an event is put into a request.
+      timeout: time limit of one POST as a whole, in seconds.
+      concurrency: most connections.
     """
     import httpx
 
     parts = urlsplit(url)
     auth = None
     if parts.username is not None:
-        # httpx logs the URL of each request as it is.
+        # Without user and password, because httpx logs the URL of each request.
         auth = httpx.BasicAuth(unquote(parts.username), unquote(parts.password or ""))
         parts = parts._replace(netloc=parts.netloc.rpartition("@")[2])
     client = httpx.AsyncClient(
@@ -95,7 +97,7 @@ async def open_broker(
         timeout=timeout,
         follow_redirects=False,
         limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
-        # An excerpt of the answer is kept, and nobody should have to unpack what is not wanted.
+        # Uncompressed, because only an excerpt of the answer is read.
         headers={"user-agent": "trio_romancy", "accept-encoding": "identity", **headers},
     )
     async with client:
@@ -104,7 +106,7 @@ async def open_broker(
 
 @cache
 def _tls() -> SSLContext:
-    """Made once, because reading all certificates takes a while."""
+    """Return a TLS context. It is made once, because reading all certificates takes a while."""
     import httpx
 
     return httpx.create_ssl_context()
@@ -112,7 +114,7 @@ def _tls() -> SSLContext:
 
 @define(eq=False)
 class Broker:
-    """Takes CloudEvents by HTTP."""
+    """A broker that takes CloudEvents over HTTP."""
 
     _client: httpx.AsyncClient = field(repr=False)
     _url: str
@@ -120,10 +122,10 @@ class Broker:
     _timeout: float
 
     async def post(self, event: Claimed) -> Answer:
-        """Send an event once. Never fails: all that can go wrong is an answer.
+        """Post an event once, within the timeout. Every failure is an answer; no exception but a cancellation leaves.
 
-        Bounded by the timeout. If it is cancelled, the broker may or may not have the event. Virtual time stands still
-        meanwhile, and the timeout with it, because the network does not wait for that.
+        If the call is cancelled, the broker may or may not have the event. A virtual clock stands still meanwhile, and
+        the timeout with it, because the network works in real time.
         """
         try:
             headers, body = _request(event, self._content_mode)
@@ -134,7 +136,7 @@ class Broker:
             with hold_virtual_time(), trio.move_on_after(self._timeout):
                 request = self._client.stream("POST", self._url, content=body, headers=headers)
                 async with request as response:
-                    answer = _judge(response)  # it counts, whatever becomes of the rest
+                    answer = _judge(response)  # it counts even if the body does not arrive
                     answer = await _explain(answer, response)
         except Exception as error:
             if answer is None:
@@ -153,10 +155,10 @@ def _request(event: Claimed, mode: ContentMode) -> tuple[dict[str, str], bytes]:
         "time": to_datetime(event.time),
         "datacontenttype": "application/json",
     }
-    if event.subject:  # empty means that there is none: CloudEvents knows no empty one
+    if event.subject:  # an empty subject means none: CloudEvents has no empty ones
         attributes["subject"] = event.subject
     if mode == "binary":
-        # As bytes, because the library has a form of its own for what is not an object.
+        # As bytes, because the library encodes data that are no object in its own way.
         message = http.to_binary_event(CloudEvent(attributes, event.data.encode()))
     else:
         message = http.to_structured_event(CloudEvent(attributes, loads(event.data)))
@@ -177,7 +179,7 @@ def _judge(response: httpx.Response) -> Answer:
 
 
 async def _explain(answer: Answer, response: httpx.Response) -> Answer:
-    """The answer with what the broker says about it."""
+    """Return the answer with an excerpt of its body."""
     body = b""
     with trio.move_on_after(_BODY_WITHIN):
         async for chunk in response.aiter_raw():
@@ -191,12 +193,12 @@ async def _explain(answer: Answer, response: httpx.Response) -> Answer:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds, from a number of them or from a date."""
+    """Return the seconds of a ``Retry-After`` header, which holds a number of seconds or a date."""
     value = headers.get("retry-after", "").strip()
     if value.isascii() and value.isdecimal():
         return float(value[:12])
     until = _date(value)
-    # By the broker's own clock, if it tells the time.
+    # Measured by the broker's own clock, if the answer has a date.
     now = _date(headers.get("date", "")) or datetime.now(UTC)
     return None if until is None else max((until - now).total_seconds(), 0.0)
 

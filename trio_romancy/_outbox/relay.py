@@ -1,4 +1,4 @@
-"""The relayer: sends what is in the outbox to the broker."""
+"""The relayer: posts the events of the outbox to the broker."""
 
 from __future__ import annotations
 
@@ -38,63 +38,65 @@ _logger = logging.getLogger("trio_romancy.relay")
 
 _SHORTEST_POLL = 0.05
 _LONGEST_POLL = 1.0
-"""Seconds between two looks at an outbox that other processes can write to as well."""
+"""Seconds between two queries of an outbox that other processes can write to as well."""
 _REST = 4.0
-"""How long, for each second of a look that has found nothing, there is no other one: a full outbox takes long to look
-through while its broker is away."""
+"""Seconds without a query for each second of a query that has found nothing. A full outbox takes long to search while
+its broker is away."""
 _GRACE = 5.0
-"""Seconds for what is being sent when the relayer is stopped."""
+"""Seconds for events that are being sent when the relayer is stopped."""
 _LEAVE_WITHIN = 5.0
-"""Seconds that the database may then take to note what was not sent."""
+"""Seconds that the database may then take to record which events were not sent."""
 _RESTART_AFTER = 1.0
 """Seconds before a relayer that failed goes on."""
 _CLEAN_UP_EVERY = 6 * 3600.0
-"""Seconds."""
+"""Seconds between two deletions of finished events."""
 _CLEAN_UP_AT_ONCE = 200
-"""Events in one transaction."""
+"""Events that one transaction deletes."""
 _MOST_DOUBLINGS = 30
-"""Doublings after which no delay is the shorter one."""
+"""Doublings after which every delay is the longest one."""
 
 
 @frozen
 class RelayStatistics:
-    """What the relayer of a worker has done."""
+    """Numbers of one relayer since the app was opened."""
 
     sent: int
     """Events that the broker has taken."""
     retried: int
-    """Attempts that failed and are repeated."""
+    """Failed attempts that are followed by another one."""
     dead: int
-    """Events that are not tried any more: failed, invalid or expired."""
+    """Events that have failed, expired, or are invalid: no attempt follows."""
     sending: int
     """Events that are being sent now."""
 
 
 @define(eq=False)
 class _Report:
-    """What a run has come to: recorded by the one task that writes."""
+    """Result of one event of a run, which the task that writes records."""
 
     event: Claimed
     outcome: Outcome | None
-    """None: it was not sent."""
+    """Outcome of the attempt; None: the event was not sent."""
     ends_run: bool
-    rest: bool
-    """Whether something of the run is left then, to be handed back."""
+    """Whether the run ends with this event."""
+    has_rest: bool
+    """Whether events of the run are left, to be handed back."""
     was_held: bool = False
-    """Whether the claim still held, so that the run may go on."""
+    """Whether the claim still held when this was recorded, so that the run may go on."""
     is_recorded: trio.Event = field(factory=trio.Event)
+    """Set once the transaction with this report has committed."""
 
 
 class Relay:
     """Posts the events of the outbox as CloudEvents: at least once, those of one instance in order.
 
-    An event is posted when all earlier ones of its instance were taken, or are not tried any more, durably. Different
-    instances do not wait for each other, except for room. What was posted and not recorded, because the process died
-    or the answer was lost, is posted again, under the same id, by this relayer or another. Such a repetition can reach
-    the broker late, an event for the first time never does.
+    An event is posted once the outcome of all earlier events of its instance is durable: each was taken, or no attempt
+    follows. Different instances do not wait for each other, except for a connection. An event that was posted and not
+    recorded, because the process died or the answer was lost, is posted again under the same id, by this relayer or
+    another one. Such a repetition can arrive after later events of the instance; the first post of an event never does.
 
-    One task talks to the database: each of its transactions records what has been sent since the last one, and claims
-    what may be sent next. One task for each claimed instance posts its events, one after the other.
+    One task talks to the database: each of its transactions records the outcomes since the last one, and claims events
+    to send next. For each claimed instance a task posts its events, one after the other.
     """
 
     def __init__(self, database: Database, clock: Clock, worker_id: str, settings: RelaySettings) -> None:
@@ -102,7 +104,7 @@ class Relay:
         self._clock = clock
         self._me = worker_id
         self._settings = settings
-        self._stirred = trio.Event()
+        self._notified = trio.Event()
         self._ended = trio.Event()
         self._scope = trio.CancelScope()
         self._limiter = trio.CapacityLimiter(settings.concurrency)
@@ -113,20 +115,20 @@ class Relay:
         self._is_refused = False
         self._sent = self._retried = self._dead = 0
 
-    def nudge(self) -> None:
-        """There is something new in the outbox: look now."""
-        self._stirred.set()
+    def notify(self) -> None:
+        """Query the outbox at once, because it may have new events."""
+        self._notified.set()
 
     def statistics(self) -> RelayStatistics:
-        """Numbers."""
+        """Return numbers about this relayer."""
         return RelayStatistics(self._sent, self._retried, self._dead, self._limiter.borrowed_tokens)
 
     # -- life ------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Send until :meth:`drain`. Nothing that goes wrong with an event, the broker or the database ends it.
+        """Send until :meth:`drain` is called. No failure of an event, the broker or the database ends it.
 
-        If it is cancelled, nothing is recorded, as if the process had died: what was claimed is due again after the
+        If it is cancelled, nothing is recorded, as if the process had died: claimed events are due again after the
         claim time, or as soon as a relayer of the same worker id runs.
         """
         self._ended = trio.Event()
@@ -144,9 +146,9 @@ class Relay:
             self._ended.set()
 
     async def drain(self) -> None:
-        """Give what is being sent a short time, hand everything else back, and return when :meth:`run` has ended."""
+        """Give events that are being sent a short time, hand all others back, and wait until :meth:`run` has ended."""
         self._is_stopping = True
-        self.nudge()
+        self.notify()
         with trio.move_on_after(_GRACE):
             await self._ended.wait()
         self._scope.cancel()
@@ -155,7 +157,7 @@ class Relay:
     async def _serve(self) -> None:
         settings = self._settings
         self._reports, self._runs = [], 0
-        # A worker id has one worker: what it claims and does not send was claimed before it died.
+        # A worker id has one worker, so claims under this id are from before the worker died.
         await self._write(hand_back_all, self._me, self._clock.now())
         opened = open_broker(
             settings.broker_url,
@@ -175,7 +177,7 @@ class Relay:
         poll = _SHORTEST_POLL
         rest_until = -math.inf
         while not self._is_stopping or self._runs:
-            self._stirred = trio.Event()
+            self._notified = trio.Event()
             reports, self._reports = self._reports, []
             begun = trio.current_time()
             is_resting = begun < rest_until
@@ -184,14 +186,14 @@ class Relay:
             if limit and not reports:
                 due = await retry_while_away(self._database, self._database.read, next_due, self._clock.now())
             if reports or (due is not None and due <= self._clock.now()):
-                runs, due = await self._turn(reports, limit)
+                runs, due = await self._exchange(reports, limit)
                 for run in runs:
                     self._runs += 1
                     nursery.start_soon(self._send_run, broker, run)
                 if runs:
                     poll = _SHORTEST_POLL
                     if due is not None and due <= self._clock.now():
-                        continue  # there is more
+                        continue  # more events are due
             elif limit:
                 rest_until = trio.current_time() + _REST * (trio.current_time() - begun)
             with trio.move_on_at(rest_until if is_resting else math.inf):
@@ -199,49 +201,49 @@ class Relay:
             poll = min(poll * 2, _LONGEST_POLL)
 
     def _room(self, reports: Sequence[_Report]) -> int:
-        """How many instances to claim now. Some more than can be sent at once, so that there is always something."""
+        """Return how many instances to claim now: some more than are sent at once, so that no connection is idle."""
         if self._is_stopping:
             return 0
         runs = self._runs - sum(report.ends_run for report in reports)
         return 0 if runs > self._settings.concurrency else 2 * self._settings.concurrency - runs
 
-    async def _turn(self, reports: list[_Report], limit: int) -> tuple[list[list[Claimed]], Microseconds | None]:
-        """One transaction: record the reports, claim something. Returns it, and when there is more."""
+    async def _exchange(self, reports: list[_Report], limit: int) -> tuple[list[list[Claimed]], Microseconds | None]:
+        """Record reports and claim events in one transaction. Return the runs, and when the next event is due."""
         now = self._clock.now()
-        # The end of a claim is its name: a commit whose answer was lost is repeated with the same one.
+        # A claim is identified by its end: a commit whose answer was lost is repeated with the same end.
         until = max(now + round(self._settings.claim_time * 1_000_000), self._last_until + 1)
         self._last_until = until
 
-        def turn(connection: Connection) -> tuple[list[list[Claimed]], Microseconds | None]:
+        def transact(connection: Connection) -> tuple[list[list[Claimed]], Microseconds | None]:
             for report in reports:
                 self._apply(connection, report, now)
             if not limit:
                 return [], None
             return claim_due(connection, self._me, now, until, limit), next_due(connection, now)
 
-        answer = await self._write(turn)
+        answer = await self._write(transact)
         for report in reports:
             report.is_recorded.set()
         return answer
 
     def _apply(self, connection: Connection, report: _Report, now: Microseconds) -> None:
         report.was_held = report.outcome is None or record_outcome(connection, self._me, report.outcome, now)
-        if report.ends_run and report.rest:
+        if report.ends_run and report.has_rest:
             hand_back(connection, self._me, report.event.claimed_until, now, report.event.instance_id)
 
     async def _wait(self, due: Microseconds | None, poll: float | None) -> None:
-        """Wait until something is due, or can be; or somebody says so."""
+        """Wait until an event is due, or may be, or :meth:`notify` is called."""
         now = self._clock.now()
         again = None if poll is None else now + round(poll * random.uniform(0.5, 1.0) * 1_000_000)
         if due is not None and due <= now:
-            due = again  # another relayer is taking it
+            due = again  # another relayer is claiming it
         if self._database.is_exclusive:
             again = due
         until = min(filter(None, (due, again)), default=None)
         with trio.CancelScope() as scope:
             if until is not None:
                 scope.deadline = self._clock.deadline(until)
-            await self._stirred.wait()
+            await self._notified.wait()
 
     async def _write(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return await retry_while_away(self._database, lambda: self._database.run(fn, *args, **kwargs))
@@ -249,16 +251,16 @@ class Relay:
     # -- sending ---------------------------------------------------------------------------------------------------
 
     async def _send_run(self, broker: Broker, run: list[Claimed]) -> None:
-        """Send events of one instance, each after the one before was recorded."""
+        """Send events of one instance, each after the outcome of the one before is durable."""
         try:
             for number, event in enumerate(run, 1):
                 async with self._limiter:
                     outcome = await self._send(broker, event)
                 is_last = number == len(run)
                 ends_run = outcome is None or outcome.status is OutboxStatus.PENDING or self._is_stopping
-                report = _Report(event, outcome, is_last or ends_run, rest=outcome is None or not is_last)
+                report = _Report(event, outcome, is_last or ends_run, has_rest=outcome is None or not is_last)
                 self._reports.append(report)
-                self.nudge()
+                self.notify()
                 await report.is_recorded.wait()
                 if outcome is not None and report.was_held:
                     self._count(outcome)
@@ -266,10 +268,10 @@ class Relay:
                     return
         finally:
             self._runs -= 1
-            self.nudge()
+            self.notify()
 
     async def _send(self, broker: Broker, event: Claimed) -> Outcome | None:
-        """Post it, if there is time to do so before others may. Returns what to record."""
+        """Post an event, unless its claim may end first. Return the outcome; None: the event was not sent."""
         settings = self._settings
         now = self._clock.now()
         if self._is_stopping or now + round(settings.timeout * 1_000_000) > event.claimed_until:
@@ -279,7 +281,7 @@ class Relay:
             why = f"it could not be sent within {settings.max_age:g} s"
             return Outcome(event, OutboxStatus.EXPIRED, why, was_tried=False)
         answer = await broker.post(event)
-        self._tell(answer.verdict, answer.why)
+        self._log_refusal(answer.verdict, answer.why)
         if answer.verdict is Verdict.TAKEN:
             return Outcome(event, OutboxStatus.SENT)
         if answer.verdict is Verdict.NEVER:
@@ -298,13 +300,13 @@ class Relay:
         asked = min(retry_after or 0.0, settings.longest_retry_after)
         return max(delay * random.uniform(0.5, 1.0), asked * random.uniform(1.0, 1.1))
 
-    def _tell(self, verdict: Verdict, why: str | None) -> None:
-        """Say once that the broker takes nothing, and once that it does again."""
+    def _log_refusal(self, verdict: Verdict, why: str | None) -> None:
+        """Log once that the broker takes no events, and once that it takes them again."""
         if (verdict is Verdict.LATER) is self._is_refused:
             return
         self._is_refused = verdict is Verdict.LATER
         if self._is_refused:
-            _logger.warning("the broker does not take events now, trying again: %s", why)
+            _logger.warning("the broker takes no events now, trying again: %s", why)
         else:
             _logger.info("the broker takes events again")
 

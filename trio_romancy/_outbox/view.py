@@ -15,19 +15,19 @@ from ..model import OutboxEvent, OutboxStatus
 
 @define(eq=False)
 class Outbox:
-    """The outbox: what activities have sent to the broker by :meth:`ActivityContext.send_event`.
+    """The outbox: events that activities have sent to the broker by :meth:`ActivityContext.send_event`.
 
-    An event is in it if, and only if, its activity has committed. It is posted to the app's ``broker_url`` by a worker
-    that has one: at least once, with the same id each time, and those of one instance in the order in which they were
-    sent. Several workers share that work. Without any ``broker_url`` it waits.
+    An event is in it if and only if its activity has committed. A worker with a ``broker_url`` posts it there: at least
+    once, with the same id each time, and the events of one instance in the order in which they were sent. Several
+    workers share that work. Without any ``broker_url`` the events wait.
 
-    * What the broker takes (any 2xx) is ``sent``, and deleted a day later.
-    * What it does not take now (408, 425, 429, 5xx, no answer, no connection) is tried again, with delays that double
-      up to five minutes, and not before the time that a ``Retry-After`` names. Later events of the same instance wait
-      for it, those of other instances do not.
-    * What it refuses (any other answer) is ``invalid``; what was tried ``outbox_max_attempts`` times is ``failed``;
-      what is older than ``outbox_max_age`` is ``expired``. Nobody tries these any more, and no other event waits for
-      them. They stay for thirty days, to be looked at and retried.
+    * An event that the broker takes (any 2xx) is ``sent``, and deleted a day later.
+    * An event that the broker does not take now (408, 425, 429, 5xx, no answer, no connection) is tried again, with
+      delays that double up to five minutes, and not before the time that a ``Retry-After`` names. Later events of the
+      same instance wait for it, those of other instances do not.
+    * An event that the broker refuses (any other answer) is ``invalid``; after ``outbox_max_attempts`` attempts it is
+      ``failed``; if it is older than ``outbox_max_age`` it is ``expired``. Then no attempt follows, and no other event
+      waits for it. It stays for thirty days, to be examined and retried.
     """
 
     _engine: Callable[[], Engine] = field(repr=False)
@@ -40,16 +40,17 @@ class Outbox:
         limit: int = 100,
         after: str | None = None,
     ) -> list[OutboxEvent]:
-        """Events as the database shows them now: the oldest first, those of one instance in their order.
+        """Return events as the database shows them now: the oldest first, those of one instance in their order.
 
         Args:
-          status: only those that stand there.
-          instance_id: only those of this instance.
-          limit: the most to return.
-          after: the id of the last event of the page before.
+          status: only events with this status.
+          instance_id: only events of this instance.
+          limit: most events to return.
+          after: id of the last event of the page before.
 
         Raises:
-          RomancyError: if the event that ``after`` names is not there, or no longer.
+          RomancyError: if the event that ``after`` names is not in the outbox, or not any more.
+          ValueError: if the status does not exist, or the limit is not positive.
         """
         if status is not None:
             status = OutboxStatus(status)
@@ -74,24 +75,27 @@ class Outbox:
         after them.
 
         Returns:
-          Whether there was such an event. What was sent, or is being sent at this moment, is left alone.
+          Whether there was such an event. An event that was sent, or is being sent at this moment, is left alone.
         """
         engine = self._engine()
         engine.refuse_in_open_session("retry an event")
         if not is_id(event_id):
             return False
         retried = await engine.write(outbox.retry, event_id, engine.clock.now())
-        engine.nudge_relay()
+        engine.notify_relay()
         return retried
 
     async def retry_all(self, status: OutboxStatus | None = None) -> int:
-        """Send all events that nobody tries any more as if they were new: see :meth:`retry`.
+        """Send all events that no attempt follows as if they were new: see :meth:`retry`.
 
         Args:
-          status: only those that are ``failed``, ``invalid`` or ``expired``; None: all of these.
+          status: only events that are ``failed``, ``invalid`` or ``expired``; None: all of these.
 
         Returns:
-          How many there were.
+          The number of these events.
+
+        Raises:
+          ValueError: if the status is another one.
         """
         if status is not None and status not in outbox.DEAD:
             raise ValueError(f"an event is retried that is failed, invalid or expired, not {status!r}")
@@ -99,5 +103,5 @@ class Outbox:
         engine.refuse_in_open_session("retry events")
         statuses = outbox.DEAD if status is None else (OutboxStatus(status),)
         retried = await engine.write(outbox.retry_all, statuses, engine.clock.now())
-        engine.nudge_relay()
+        engine.notify_relay()
         return retried

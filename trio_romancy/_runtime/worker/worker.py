@@ -293,7 +293,7 @@ class Worker:
         journal.on_wake = self.nudge
         journal.on_sent = self._retention.nudge
         if self.relay is not None:
-            journal.on_posted = self.relay.nudge
+            journal.on_posted = self.relay.notify
         journal.on_lost = supervisor.drop_all
         if self._dispatcher is not None:
             journal.on_committed = self._tell_batch
@@ -425,7 +425,7 @@ class Worker:
         self.nudge()
         self._retention.nudge()
         if self.relay is not None:
-            self.relay.nudge()
+            self.relay.notify()
 
     def _tell_batch(self, writes: int, seconds: float) -> None:
         assert self._dispatcher is not None
