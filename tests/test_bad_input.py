@@ -565,7 +565,7 @@ async def test_a_directory_in_place_of_a_file_is_refused(tmp_path: Path) -> None
 @real_clock
 async def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
     path = tmp_path / "no" / "orders.db"
-    assert await refusal(str(path)) == f"{path} cannot be made: there is no directory {path.parent}; make it first"
+    assert await refusal(str(path)) == f"{path} cannot be created: there is no directory {path.parent}; create it first"
     assert files(tmp_path) == set()
 
 

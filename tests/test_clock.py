@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from trio_romancy._storage.database import open_database
+from trio_romancy._storage.open import open_database
 from trio_romancy.clock import VIRTUAL_EPOCH, Clock, current_clock, from_datetime, microseconds, seconds, to_datetime
 
 from .support.databases import ALL_KINDS

@@ -25,8 +25,9 @@ from ._runtime.worker.clock_sync import keep_time
 from ._runtime.worker.worker import Worker, WorkerStatistics
 from ._settings import ContentMode, Limits, RelaySettings, Settings, check_numbers, checked_duration, checked_token
 from ._storage import migrations
-from ._storage.database import POOL_SIZE, Database, open_database
+from ._storage.database import Database
 from ._storage.drivers.urls import shown_url
+from ._storage.open import POOL_SIZE, open_database
 from ._storage.outages import retry_while_away_for
 from .clock import Clock, Duration, current_clock
 from .errors import DatabaseError, RomancyError

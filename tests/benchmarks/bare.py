@@ -9,8 +9,8 @@ import trio
 import trio_asyncio
 
 from trio_romancy._storage import migrations
-from trio_romancy._storage.database import open_database
 from trio_romancy._storage.journal.journal import Journal
+from trio_romancy._storage.open import open_database
 from trio_romancy._storage.sql.instances import closing_row, new_row
 from trio_romancy._storage.sql.workers import join, this_process
 from trio_romancy.clock import current_clock

@@ -18,7 +18,8 @@ from sqlalchemy import Connection, select
 
 from trio_romancy import App, WorkflowContext, activity, workflow
 from trio_romancy._storage import migrations
-from trio_romancy._storage.database import Database, open_database
+from trio_romancy._storage.database import Database
+from trio_romancy._storage.open import open_database
 from trio_romancy._storage.sql.instances import insert_instances, new_row
 from trio_romancy._storage.sql.tables import instances
 from trio_romancy.clock import current_clock

@@ -19,7 +19,7 @@ import trio_asyncio
 from sqlalchemy import Connection, func, select
 
 from trio_romancy import App, WorkflowContext, activity, workflow
-from trio_romancy._storage.database import open_database
+from trio_romancy._storage.open import open_database
 from trio_romancy._storage.sql import workers
 from trio_romancy._storage.sql.tables import history
 

@@ -22,7 +22,7 @@ from trio_romancy import (
     current_activity,
     workflow,
 )
-from trio_romancy._storage.database import open_database
+from trio_romancy._storage.open import open_database
 from trio_romancy._storage.sql import tables
 
 USES = ("80", "40", "json", "once")

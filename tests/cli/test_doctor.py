@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import make_url
 
 from trio_romancy import App
-from trio_romancy._storage import dialects
+from trio_romancy._storage.dialects import mysql
 from trio_romancy._storage.sql import tables as schema
 from trio_romancy.cli.checks import Finding, Verdict, examine
 from trio_romancy.clock import Clock
@@ -165,7 +165,7 @@ async def test_settings_that_forget_are_told(kind: str, database: str, monkeypat
             execute(database, f"ALTER DATABASE {make_url(database).database} RESET synchronous_commit")
         assert found.todo == "set synchronous_commit = on, unless other machines have a copy"
     else:
-        monkeypatch.setattr(dialects, "forgetful_settings", lambda _: ["innodb_flush_log_at_trx_commit = 1"])
+        monkeypatch.setattr(mysql, "unsafe_settings", lambda _: ["innodb_flush_log_at_trx_commit = 1"])
         found = of(await examine(database), "settings")
     assert found.verdict is Verdict.NOTE
 

@@ -14,7 +14,7 @@ import trio
 from sqlalchemy import Connection
 
 from trio_romancy import App, WorkflowContext, activity, current_activity, workflow
-from trio_romancy._storage import dialects
+from trio_romancy._storage.dialects import limits
 from trio_romancy._storage.drivers import connections
 from trio_romancy.testing import broken_guarantees
 
@@ -34,7 +34,7 @@ runs: list[str] = []
 @pytest.fixture(autouse=True)
 def is_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "ANSWER_TIMEOUT", 0.7)
-    monkeypatch.setattr(dialects, "LOCK_TIMEOUT", 1)
+    monkeypatch.setattr(limits, "LOCK_TIMEOUT", 1)
     runs.clear()
 
 

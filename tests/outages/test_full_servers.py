@@ -12,8 +12,9 @@ from attrs import define
 from sqlalchemy import make_url
 
 from trio_romancy import App, Kind, WorkflowContext, activity, workflow
-from trio_romancy._storage.database import Database, open_database
-from trio_romancy._storage.dialects import is_transient
+from trio_romancy._storage.database import Database
+from trio_romancy._storage.dialects.errors import is_transient
+from trio_romancy._storage.open import open_database
 from trio_romancy.testing import broken_guarantees
 
 from ..support.lossy_proxy import open_app

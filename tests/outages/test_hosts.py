@@ -12,8 +12,9 @@ import trio_asyncio
 from sqlalchemy import Connection, make_url, text
 
 from trio_romancy import App, DatabaseError
-from trio_romancy._storage.database import Database, open_database
+from trio_romancy._storage.database import Database
 from trio_romancy._storage.drivers import connections
+from trio_romancy._storage.open import open_database
 from trio_romancy._storage.outages import retry_while_away
 
 from ..support import galera

@@ -15,7 +15,7 @@ from trio_romancy import (
     current_activity,
     workflow,
 )
-from trio_romancy._storage import dialects
+from trio_romancy._storage.dialects import limits
 from trio_romancy._storage.drivers import connections
 
 from ..support.lossy_proxy import LossyProxy, open_app
@@ -29,7 +29,7 @@ proxies: list[LossyProxy] = []
 @pytest.fixture(autouse=True)
 def is_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "ANSWER_TIMEOUT", 0.7)
-    monkeypatch.setattr(dialects, "LOCK_TIMEOUT", 1)
+    monkeypatch.setattr(limits, "LOCK_TIMEOUT", 1)
     proxies.clear()
 
 

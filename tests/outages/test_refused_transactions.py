@@ -14,8 +14,9 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from trio_romancy import App, Kind, WorkflowContext, activity, current_activity, workflow
-from trio_romancy._storage import dialects
-from trio_romancy._storage.database import Transaction, open_database
+from trio_romancy._storage.database import Transaction
+from trio_romancy._storage.dialects import limits
+from trio_romancy._storage.open import open_database
 from trio_romancy._storage.sql import instances
 from trio_romancy.testing import broken_guarantees
 
@@ -40,7 +41,7 @@ def begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def is_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dialects, "LOCK_TIMEOUT", 1)
+    monkeypatch.setattr(limits, "LOCK_TIMEOUT", 1)
 
 
 @asynccontextmanager

@@ -25,7 +25,8 @@ from trio_romancy._outbox import relay as relay_module
 from trio_romancy._outbox.relay import Relay
 from trio_romancy._settings import RelaySettings
 from trio_romancy._storage import migrations
-from trio_romancy._storage.database import Database, open_database
+from trio_romancy._storage.database import Database
+from trio_romancy._storage.open import open_database
 from trio_romancy._storage.sql import tables
 from trio_romancy._storage.sql.outbox import claim_due, insert_outbox, list_events, new_row, retry
 from trio_romancy.clock import current_clock, to_datetime

@@ -12,7 +12,8 @@ from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from trio_romancy._storage import dialects, migrations
+from trio_romancy._storage import migrations
+from trio_romancy._storage.dialects import server_dialect_of
 from trio_romancy._storage.drivers.urls import parse_server
 from trio_romancy._storage.sql import tables as schema
 
@@ -64,7 +65,8 @@ async def on_server(url: str, fn: Callable[[Connection], Any], *, tables: bool) 
 
     @event.listens_for(engine.sync_engine, "connect")
     def connected(connection: Any, _: object) -> None:
-        dialects.prepare_connection(connection, encrypted=False)
+        server_dialect_of(engine.sync_engine).set_up_connection(connection)
+        connection.commit()
 
     try:
         if tables:

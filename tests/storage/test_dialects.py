@@ -7,7 +7,7 @@ import pymysql
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from trio_romancy._storage.dialects import is_transient
+from trio_romancy._storage.dialects.errors import is_transient
 from trio_romancy.errors import DatabaseAwayError, DatabaseError
 
 

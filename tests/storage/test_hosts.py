@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trio_romancy import DatabaseError
-from trio_romancy._storage.database import open_database
 from trio_romancy._storage.drivers.urls import Host, parse_server, read_url, shown_url
+from trio_romancy._storage.open import open_database
 
 
 def refusal(url: str) -> str:

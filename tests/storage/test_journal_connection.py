@@ -15,10 +15,11 @@ import trio_asyncio
 from sqlalchemy import Connection
 
 from trio_romancy import App, WorkflowContext, activity, workflow
-from trio_romancy._storage import dialects
-from trio_romancy._storage.database import Writer, open_database
-from trio_romancy._storage.dialects import is_transient
+from trio_romancy._storage.database import Writer
+from trio_romancy._storage.dialects import postgresql
+from trio_romancy._storage.dialects.errors import is_transient
 from trio_romancy._storage.drivers import connections
+from trio_romancy._storage.open import open_database
 from trio_romancy.errors import DatabaseAwayError
 
 from ..support.lossy_proxy import open_lossy_proxy
@@ -184,13 +185,13 @@ async def test_nothing_is_written_while_a_thread_that_was_left_is_still_at_it(
 async def test_a_connection_that_dies_while_it_is_set_up_is_not_kept(
     table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    set_up = dialects.plan_once
+    set_up = postgresql.plan_once
 
     def dies_at_first(connection: Connection) -> None:
-        monkeypatch.setattr(dialects, "plan_once", set_up)
+        monkeypatch.setattr(postgresql, "plan_once", set_up)
         connection.execute(sa.text("SELECT pg_terminate_backend(pg_backend_pid())"))
 
-    monkeypatch.setattr(dialects, "plan_once", dies_at_first)
+    monkeypatch.setattr(postgresql, "plan_once", dies_at_first)
     async with open_writer(table) as writer:
         with pytest.raises(sa.exc.DBAPIError) as caught:
             await writer.run(insert, 1)
@@ -206,13 +207,13 @@ async def test_transactions_and_single_statements_take_turns_on_one_connection(t
         raise KeyError("of the function")
 
     async with open_writer(table) as writer:
-        assert writer.at_once is not None
+        assert writer.autocommit is not None
         await writer.run(insert, 1)
-        await writer.at_once.run(insert, 2)
+        await writer.autocommit.run(insert, 2)
         with pytest.raises(KeyError):
             await writer.run(fails, 3)
         with pytest.raises(KeyError):
-            await writer.at_once.run(fails, 4)  # its statement was committed by then
-        await writer.at_once.run(insert, 5)
+            await writer.autocommit.run(fails, 4)  # its statement was committed by then
+        await writer.autocommit.run(insert, 5)
         await writer.run(insert, 6)
     assert written(table) == [1, 2, 4, 5, 6]

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from trio_romancy import ChannelMode, InstanceNotFoundError, Kind, Status
 from trio_romancy._storage import migrations
-from trio_romancy._storage.database import open_database
+from trio_romancy._storage.open import open_database
 from trio_romancy._storage.sql import instances as instance_sql
 from trio_romancy._storage.sql import messages as sql
 from trio_romancy._storage.sql import tables

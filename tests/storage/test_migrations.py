@@ -21,8 +21,8 @@ from trio_asyncio import open_loop
 
 from trio_romancy import App, SchemaError, WorkflowContext, workflow
 from trio_romancy._storage import migrations
-from trio_romancy._storage.database import open_database
 from trio_romancy._storage.drivers import connections
+from trio_romancy._storage.open import open_database
 from trio_romancy._storage.sql import tables as schema
 
 from ..support.databases import SHARED_KINDS, Databases, query
@@ -42,7 +42,7 @@ async def migrations_workflow(ctx: WorkflowContext) -> int:
 @pytest.fixture(autouse=True)
 def nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test finds out anew what the migrations make."""
-    monkeypatch.setattr(migrations, "_made", [])
+    monkeypatch.setattr(migrations, "_definitions", [])
 
 
 @pytest.fixture
@@ -389,6 +389,6 @@ async def test_the_second_new_sqlite_database_is_what_the_migrations_made_of_the
             assert await database.read(revision) == schema.REVISION
             found.append(await database.read(definitions))
             if path == paths[0]:
-                assert migrations._made
+                assert migrations._definitions
     assert found[0] == {name: sql for name, sql in found[1].items() if name != "orders"}
     assert found[0] == {name: sql for name, sql in found[2].items() if name != "romancy_by_hand"}

@@ -23,7 +23,10 @@ from trio_romancy import App, InvalidInputError, Status, WorkflowContext, workfl
 from trio_romancy._data.codec import dumps
 from trio_romancy._data.conditions import Path as InputPath
 from trio_romancy._data.conditions import checked_path, checked_where
-from trio_romancy._storage import input_index, migrations
+from trio_romancy._storage import migrations
+from trio_romancy._storage.dialects import postgresql
+from trio_romancy._storage.dialects.input_index import indexed_paths
+from trio_romancy._storage.dialects.input_keys import column_name, index_name
 from trio_romancy._storage.sql import tables
 from trio_romancy._storage.sql.instances import insert_instances, new_row
 from trio_romancy._storage.sql.search import Place, Sought, look
@@ -391,9 +394,9 @@ def test_looks_at_a_few_at_a_time_find_each_instance_once(connection: Connection
 
 
 def drop_index(connection: Connection, path: InputPath) -> None:
-    name = input_index.index_name(path)
+    name = index_name(path)
     if connection.dialect.name in ("mysql", "mariadb"):
-        connection.exec_driver_sql(f"ALTER TABLE romancy_instances DROP INDEX {name}, DROP COLUMN {name[11:]}")
+        connection.exec_driver_sql(f"ALTER TABLE romancy_instances DROP INDEX {name}, DROP COLUMN {column_name(path)}")
     else:
         connection.exec_driver_sql(f"DROP INDEX {name}")
 
@@ -408,7 +411,7 @@ async def test_with_an_index_the_same_is_found(new: str, kind: str) -> None:
                 assert not await app.index_input(path)  # MariaDB does not find what it has under such a key
                 continue
             assert await app.index_input(path)
-            assert await probe(app).read(input_index.indexed, [path]) == {path}
+            assert await probe(app).read(indexed_paths, [path]) == {path}
             await check_cases(app, [case for case in CASES if checked_path(case[0]) == path])
             await probe(app).write(drop_index, path)
 
@@ -475,7 +478,7 @@ async def test_an_index_is_used(new: str, kind: str) -> None:
                 (plan,) = await database.read(plans, look, sought, after, 1000, 100)
                 reads = re.findall(r".*(?: on |SEARCH |SCAN |, ')romancy_instances.*", plan)
                 assert len(reads) == 2, plan  # one for the key, and one for inputs that cannot be read
-                assert all(input_index.index_name(("a", "b")) in read for read in reads), plan
+                assert all(index_name(("a", "b")) in read for read in reads), plan
 
 
 async def test_children_are_read_from_the_index_of_parents(new: str, kind: str) -> None:
@@ -520,7 +523,7 @@ async def test_many_apps_that_index_the_same_path_at_once_make_one_index(kind: s
     async with App(new_url, worker=False) as app:
         assert await app.index_input(("a",))
         assert await found(app, ("a", 7)) == [7]
-        assert await probe(app).read(input_index.indexed, [("a",)]) == {("a",)}
+        assert await probe(app).read(indexed_paths, [("a",)]) == {("a",)}
 
 
 @pytest.fixture
@@ -546,12 +549,12 @@ async def test_making_an_index_can_be_cancelled_and_is_completed_by_the_next_cal
 @pytest.mark.real_clock
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
 async def test_an_index_that_somebody_else_has_finished_meanwhile_is_left_alone(new_url: str) -> None:
-    number = text(f"SELECT CAST('{input_index.index_name(('a',))}' AS regclass)::oid")
+    number = text(f"SELECT CAST('{index_name(('a',))}' AS regclass)::oid")
     async with App(new_url, worker=False) as app:
         database = probe(app).database
         assert await app.index_input("a")
         before = await database.read(lambda connection: connection.execute(number).scalar())
-        assert await database.alter(input_index._make_on_postgresql, ("a",))
+        assert await database.alter(postgresql.create_input_index, ("a",))
         assert await database.read(lambda connection: connection.execute(number).scalar()) == before
 
 
@@ -561,13 +564,13 @@ async def test_an_index_whose_maker_died_is_made_again(new_url: str) -> None:
     async with App(new_url, worker=False) as app:
         await store(app, *({"a": n} for n in range(10)))
         assert await app.index_input("a")
-        name = input_index.index_name(("a",))
+        name = index_name(("a",))
         broken = text(f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = to_regclass('{name}')")
         await probe(app).write(lambda connection: connection.execute(broken))
         assert await found(app, ("a", 7)) == [7]
-        assert await probe(app).read(input_index.indexed, [("a",)]) == set()
+        assert await probe(app).read(indexed_paths, [("a",)]) == set()
         assert await app.index_input("a")
-        assert await probe(app).read(input_index.indexed, [("a",)]) == {("a",)}
+        assert await probe(app).read(indexed_paths, [("a",)]) == {("a",)}
 
 
 @pytest.mark.real_clock
@@ -575,10 +578,10 @@ async def test_an_index_whose_maker_died_is_made_again(new_url: str) -> None:
 async def test_an_index_whose_maker_died_before_it_is_made_on_its_column(new_url: str) -> None:
     async with App(new_url, worker=False) as app:
         assert await app.index_input("a")
-        drop = text(f"DROP INDEX {input_index.index_name(('a',))} ON romancy_instances")
+        drop = text(f"DROP INDEX {index_name(('a',))} ON romancy_instances")
         await probe(app).write(lambda connection: connection.execute(drop))
         assert await app.index_input("a")
-        assert await probe(app).read(input_index.indexed, [("a",)]) == {("a",)}
+        assert await probe(app).read(indexed_paths, [("a",)]) == {("a",)}
 
 
 @pytest.mark.real_clock
@@ -618,7 +621,7 @@ async def test_a_table_with_an_index_can_be_migrated(new_url: str) -> None:
         await probe(app).write(add_column)
         await app.start(take, {"a": ["y"]})
         assert await found(app, ("a.0", "x")) == [0]
-        assert await probe(app).read(input_index.indexed, [("a", "0")]) == {("a", "0")}
+        assert await probe(app).read(indexed_paths, [("a", "0")]) == {("a", "0")}
 
 
 async def test_a_path_that_can_mean_too_much_is_searched_without_an_index(new: str) -> None:

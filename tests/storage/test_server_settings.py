@@ -14,7 +14,7 @@ from attrs import define
 from sqlalchemy import Connection
 
 from trio_romancy import App, DatabaseError, RetryPolicy, WorkflowContext, activity, current_activity, workflow
-from trio_romancy._storage import dialects
+from trio_romancy._storage.dialects import limits, mysql
 
 from ..support.probe import probe
 from ..support.servers import PRODUCTS, ServerMissingError, execute, open_private_server
@@ -185,7 +185,7 @@ async def test_sessions_the_journal_and_all_else_read_what_is_committed(kind: st
 async def test_nobody_waits_long_for_a_lock(kind: str, odd: str) -> None:
     asked = {"mariadb": "SELECT @@session.innodb_lock_wait_timeout", "postgresql": "SHOW lock_timeout"}
     async with App(odd) as app:
-        assert (await ask(app, kind, asked)).removesuffix("s") == str(dialects.LOCK_TIMEOUT)
+        assert (await ask(app, kind, asked)).removesuffix("s") == str(limits.LOCK_TIMEOUT)
 
 
 # -- versions ----------------------------------------------------------------------------------------------------------
@@ -220,7 +220,7 @@ class FakeConnection:
 
 def test_a_server_that_takes_too_short_statements_is_refused() -> None:
     with pytest.raises(DatabaseError, match="max_allowed_packet is 1048576 bytes; set it to 16777216 or more"):
-        dialects._set_up_mysql(FakeConnection(1024 * 1024), "10.11.6-MariaDB")
+        mysql._set_up(FakeConnection(1024 * 1024), "10.11.6-MariaDB")
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_a_server_that_takes_too_short_statements_is_refused() -> None:
 )
 def test_a_server_that_is_too_old_is_refused(version: str, complaint: str) -> None:
     with pytest.raises(DatabaseError) as caught:
-        dialects._set_up_mysql(FakeConnection(), version)
+        mysql._set_up(FakeConnection(), version)
     assert str(caught.value).endswith(f"the server is {complaint}")
 
 
@@ -253,7 +253,7 @@ def test_a_server_that_is_too_old_is_refused(version: str, complaint: str) -> No
     ],
 )
 def test_a_server_that_is_new_enough_is_not(version: str) -> None:
-    dialects._set_up_mysql(FakeConnection(), version)
+    mysql._set_up(FakeConnection(), version)
 
 
 @pytest.mark.real_clock

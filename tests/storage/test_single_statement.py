@@ -15,10 +15,12 @@ from sqlalchemy.exc import IntegrityError
 from trio.testing import wait_all_tasks_blocked
 
 from trio_romancy import App, WorkflowContext, activity, workflow
-from trio_romancy._storage import dialects, migrations
-from trio_romancy._storage.database import Database, open_database
+from trio_romancy._storage import migrations
+from trio_romancy._storage.database import Database
+from trio_romancy._storage.dialects import postgresql
 from trio_romancy._storage.journal import single_statement
 from trio_romancy._storage.journal.single_statement import write_at_once
+from trio_romancy._storage.open import open_database
 from trio_romancy._storage.sql import tables
 from trio_romancy._storage.sql.instances import (
     JournalEntry,
@@ -175,7 +177,7 @@ def test_a_key_that_is_taken_is_an_error_and_nothing_is_written(connection: Conn
 
 
 def test_it_is_planned_for_large_tables_though_they_are_empty(connection: Connection) -> None:
-    dialects.plan_once(connection)
+    postgresql.plan_once(connection)
     statement = str(single_statement._write.compile(dialect=connection.dialect))
     nothing = ", ".join(["NULL"] * max(map(int, re.findall(r"\$(\d+)", statement))))
     connection.exec_driver_sql(f"PREPARE written AS {statement}")
@@ -200,13 +202,13 @@ async def opened(url: str) -> AsyncIterator[Database]:
 @pytest.mark.real_clock
 async def test_who_waits_for_a_take_over_writes_nothing(database: str) -> None:
     async with opened(database) as db, db.open_writer() as writer:
-        assert writer.at_once is not None
+        assert writer.autocommit is not None
         lease = await db.run(started)
 
         async def write_late() -> None:
-            assert writer.at_once is not None
+            assert writer.autocommit is not None
             with pytest.raises(LeaseLostError):
-                await writer.at_once.run(write, lease, 2, ends=[end("a")], entries=[entry("b")])
+                await writer.autocommit.run(write, lease, 2, ends=[end("a")], entries=[entry("b")])
 
         async with trio.open_nursery() as nursery, db.open_transaction() as other:
             await other.run(lambda connection: connection.execute(delete(tables.workers)))
@@ -224,8 +226,8 @@ async def test_who_waits_for_a_cancel_request_is_refused(database: str) -> None:
         lease = await db.run(started)
 
         async def write_late() -> None:
-            assert writer.at_once is not None
-            found.append(await writer.at_once.run(write, lease, 2, ends=[end("a"), end("b")]))
+            assert writer.autocommit is not None
+            found.append(await writer.autocommit.run(write, lease, 2, ends=[end("a"), end("b")]))
 
         async with trio.open_nursery() as nursery, db.open_transaction() as other:
             await other.run(request_cancel, "b", "stop", 30)
@@ -243,8 +245,8 @@ async def test_a_retry_waits_for_the_commit_that_got_no_answer(database: str) ->
         lease = await db.run(started)
 
         async def write_again() -> None:
-            assert writer.at_once is not None
-            found.append(await writer.at_once.run(write, lease, 2, entries=[entry("a")]))
+            assert writer.autocommit is not None
+            found.append(await writer.autocommit.run(write, lease, 2, entries=[entry("a")]))
 
         async with trio.open_nursery() as nursery, db.open_transaction() as first:
             await first.run(write, lease, 2, entries=[entry("a")])

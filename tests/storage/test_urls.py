@@ -17,9 +17,9 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from trio_romancy import App, DatabaseError, WorkflowContext, workflow
-from trio_romancy._storage.database import open_database
 from trio_romancy._storage.drivers import urls
 from trio_romancy._storage.drivers.urls import Server, parse_server, shown_url
+from trio_romancy._storage.open import open_database
 
 from ..support.servers import PRODUCTS, PrivateServer, ServerMissingError, execute, open_private_server
 

@@ -7,7 +7,7 @@ from sqlalchemy.exc import DBAPIError
 
 from .._data.conditions import GivenPath, checked_path
 from .._data.ids import is_id
-from .._storage import input_index
+from .._storage.dialects import input_index
 from .._storage.outages import retry_while_away
 from .._storage.sql.search import Place, Sought, look, page_token, read_page_token
 from ..clock import from_datetime
@@ -80,7 +80,7 @@ async def index_input(engine: Engine, given: GivenPath) -> bool:
     path, database = checked_path(given), engine.database
     while True:
         try:
-            made = await retry_while_away(database, database.alter, input_index.make_index, path)
+            made = await retry_while_away(database, database.alter, input_index.create_index, path)
         except DBAPIError as error:
             raise DatabaseError(f"{database.name}: the input cannot be indexed by {path!r}: {error.orig}") from error
         if made is not None:

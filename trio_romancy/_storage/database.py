@@ -1,4 +1,4 @@
-"""One interface to every database, and the choice of its implementation by URL."""
+"""One interface to every database. :mod:`.open` chooses its implementation, :mod:`.drivers` has them."""
 
 from __future__ import annotations
 
@@ -7,16 +7,9 @@ from contextlib import AbstractAsyncContextManager
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import ArgumentError
-
-from ..errors import DatabaseError
-from .drivers.urls import parse_server, read_url, shown_url
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-POOL_SIZE = 10
-"""Connections to a server, if nothing else is said."""
 
 SQLFunction = Callable[Concatenate[Connection, P], R]
 """A plain function over a SQLAlchemy connection. All SQL of this package is written as such functions."""
@@ -30,21 +23,22 @@ class Transaction(Protocol):
         ...
 
     async def commit(self, last: Callable[[Connection], None]) -> None:
-        """Run ``last(connection)``, and commit.
+        """Run ``last(connection)``, then commit.
 
-        When it raises, the fate of the transaction is unknown unless the database said otherwise.
+        If this raises, the transaction may have been committed all the same, unless the error says otherwise.
         """
         ...
 
 
 class Writer(Protocol):
-    """A connection that is held by one task which writes all the time."""
+    """A connection that is reserved for one task that writes continuously."""
 
     @property
-    def at_once(self) -> Writer | None:
-        """The same connection, where each statement is a transaction of its own.
+    def autocommit(self) -> Writer | None:
+        """The same connection, with each statement as a transaction of its own.
 
-        None: the database cannot write several tables with one, so there is no use for it. See :mod:`.at_once`.
+        None if one statement of the database cannot write several tables, because then nothing is gained. See
+        :mod:`.journal.single_statement`.
         """
         ...
 
@@ -56,22 +50,23 @@ class Writer(Protocol):
 class Database(Protocol):
     """Runs plain functions over a connection, each in a transaction.
 
-    Cancellation never tears a transaction: it is delivered before one begins or after it has ended.
+    Cancellation never tears a transaction: unless a method says otherwise, it is delivered before a transaction begins
+    or after it has ended.
     """
 
     @property
     def name(self) -> str:
-        """What to call it in messages. Never holds a password."""
+        """Name of the database in messages. Never contains a password."""
         ...
 
     @property
     def is_exclusive(self) -> bool:
-        """Whether nobody outside this process can reach it, so that there is nobody to poll for."""
+        """Whether no other process can reach the database, so that there is nothing to poll for."""
         ...
 
     @property
     def has_one_writer(self) -> bool:
-        """Whether an open transaction keeps everybody else from writing."""
+        """Whether an open transaction keeps all others from writing."""
         ...
 
     async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -79,81 +74,43 @@ class Database(Protocol):
         ...
 
     async def read(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Like :meth:`run` for a function that only reads: it does not wait for writers."""
+        """Run a function that only reads, without waiting for writers. Otherwise like :meth:`run`."""
         ...
 
     async def run_long(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Like :meth:`run`, however long that takes: an index over a large table is a matter of minutes.
+        """Run a function that may take minutes, such as one that creates an index. Otherwise like :meth:`run`.
 
-        A cancellation is delivered at once, in the middle of a statement, and nothing is committed.
+        On a server, cancellation is delivered at once, in the middle of a statement, and nothing is committed.
         """
         ...
 
     async def alter(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run ``fn(connection, ...)``, which changes tables, however long that takes.
+        """Run ``fn(connection, ...)``, which changes tables and may take minutes.
 
-        On a server each statement commits by itself, on a connection that is closed afterwards; and a cancellation is
-        delivered at once, in the middle of a statement, which the server may go on with.
+        On a server, each statement commits by itself, on a connection that is closed afterwards. Cancellation is
+        delivered at once, in the middle of a statement; the server may still complete that statement.
         """
         ...
 
     @property
     def can_listen(self) -> bool:
-        """Whether :meth:`listen` tells what other processes have made due, so that there is less need to look."""
+        """Whether :meth:`listen` reports what other processes have made due, so that polling can be rarer."""
         ...
 
     async def listen(self, on_notify: Callable[[str], None]) -> None:
-        """Call ``on_notify`` when some process has made something due, and when that may have been missed.
+        """Call ``on_notify`` when a process has made something due, and when such a notification may have been missed.
 
-        It is told the worker that this belongs to; an empty text means whoever takes it.
+        Holds a connection of its own, replaces it if it is lost, and returns only by cancellation.
 
-        It holds a connection of its own, and makes another one when that is lost, until it is cancelled.
+        Args:
+          on_notify: called with the id of the worker that owns what is due, or with an empty text for "any worker".
         """
         ...
 
     def open_writer(self) -> AbstractAsyncContextManager[Writer]:
-        """A connection apart, which waits for nobody who uses the others."""
+        """Open a connection apart from the others, so that its user waits for no other user of the database."""
         ...
 
     def open_transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """Begin a transaction that lasts until the block ends."""
         ...
-
-
-def open_database(url: str, *, pool_size: int = POOL_SIZE) -> AbstractAsyncContextManager[Database]:
-    """The database that a URL or a file name means.
-
-    Args:
-      url: ``":memory:"``, a file name, ``sqlite:///file``, or the URL of a server:
-        ``mysql://``, ``mariadb://``, ``postgres://`` or ``postgresql://`` with user, password, host and database.
-        Of several hosts, as in ``mysql://user@one:3306,two:3306/database``, the first is used that can be.
-      pool_size: the most connections to a server, beside one that only writes the journal.
-
-    Raises:
-      DatabaseError: naming the URL (without its password) and what to do, if it cannot be used. Most causes show
-        when the block is entered.
-    """
-    from .drivers.sqlite import open_inline_database, open_threaded_database
-
-    if not isinstance(url, str) or not url.strip():
-        raise DatabaseError(f"a database is a file name, ':memory:' or a URL, not {url!r}")
-    if url == ":memory:":
-        return open_inline_database()
-    if "://" not in url:
-        return open_threaded_database(url)
-    try:
-        parsed, hosts = read_url(url)
-    except (ArgumentError, ValueError):
-        raise DatabaseError(
-            "the database URL cannot be parsed; it looks like sqlite:///orders.db or mysql://user@host/database"
-        ) from None
-    shown = shown_url(url)
-    if parsed.get_backend_name() != "sqlite":
-        from .drivers.asyncio_server import open_aio_database
-
-        return open_aio_database(parse_server(parsed, shown, hosts), pool_size)
-    if parsed.host or parsed.query or parsed.get_driver_name() not in ("pysqlite", "sqlite"):
-        raise DatabaseError(f"{shown}: a SQLite URL is sqlite:///file, with three slashes and no options")
-    if parsed.database in (None, "", ":memory:"):
-        return open_inline_database()
-    return open_threaded_database(parsed.database)

@@ -1,4 +1,4 @@
-"""An outage is a pause: trying again until the database is back."""
+"""An outage is a pause: calls are repeated until the database is back."""
 
 from __future__ import annotations
 
@@ -11,21 +11,27 @@ from typing import ParamSpec, TypeVar
 import trio
 
 from .database import Database
-from .dialects import is_transient
+from .dialects.errors import is_transient
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _logger = logging.getLogger("trio_romancy.database")
 
-_FIRST_RETRY = 0.02
-_LONGEST_RETRY = 1.0
+_FIRST_DELAY = 0.02
+"""Delay before the first retry, in seconds. It doubles with each retry."""
+_LONGEST_DELAY = 1.0
 
 
 async def retry_while_away(database: Database, fn: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Await ``fn(...)``, again and again while the database is away, busy or full.
+    """Await ``fn(...)`` and return its result. Repeat the call while the database is away, busy or full.
 
-    ``fn`` may have been carried out although its answer was lost: it must be harmless to repeat.
+    A call may have succeeded although its answer was lost, so ``fn`` must be harmless to repeat.
+
+    Cancellation is delivered between two calls, and inside a call if ``fn`` allows.
+
+    Raises:
+      Exception: any error of ``fn`` that :func:`~.dialects.errors.is_transient` does not cover.
     """
     return await retry_while_away_for(math.inf, database, fn, *args, **kwargs)
 
@@ -33,15 +39,19 @@ async def retry_while_away(database: Database, fn: Callable[P, Awaitable[R]], *a
 async def retry_while_away_for(
     seconds: float, database: Database, fn: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs
 ) -> R:
-    """Like :func:`retry_while_away`; what fails when the time is over is raised."""
-    delay = _FIRST_RETRY
-    over = trio.current_time() + seconds
+    """Await ``fn(...)`` like :func:`retry_while_away`, but not for longer than a given time.
+
+    Args:
+      seconds: time from the first call on. A call that fails later is the last one, and its error is raised.
+    """
+    delay = _FIRST_DELAY
+    give_up_at = trio.current_time() + seconds
     while True:
         try:
             return await fn(*args, **kwargs)
         except Exception as error:
-            if not is_transient(error) or trio.current_time() >= over:
+            if not is_transient(error) or trio.current_time() >= give_up_at:
                 raise
             _logger.warning("%s is away, trying again in %.2f s: %s", database.name, delay, error)
         await trio.sleep(delay * random.uniform(0.5, 1.0))
-        delay = min(delay * 2, _LONGEST_RETRY)
+        delay = min(delay * 2, _LONGEST_DELAY)

@@ -15,8 +15,10 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from .._storage import dialects, migrations
-from .._storage.database import Database, open_database
+from .._storage.database import Database
+from .._storage.dialects.errors import is_transient
 from .._storage.drivers.urls import file_of
+from .._storage.open import open_database
 from .._storage.sql import checks, workers
 from .._storage.sql.tables import REVISION
 from ..clock import current_clock
@@ -130,7 +132,7 @@ class _Examination:
             await run(*arguments)
         except (DatabaseError, DBAPIError) as error:
             todo = "check that the user of the database URL may do that"
-            if check == "connection" or dialects.is_transient(error):
+            if check == "connection" or is_transient(error):
                 todo = "check that the server runs, and that host, port, user, password and database are right"
             said = error.orig if isinstance(error, DBAPIError) else error
             self.problem(check, f"it could not be checked: {said}", todo)
@@ -168,7 +170,7 @@ class _Examination:
             self.ok("clock", "this machine and the server agree")
 
     async def _check_settings(self, database: Database) -> None:
-        if wrong := await database.read(dialects.forgetful_settings):
+        if wrong := await database.read(dialects.unsafe_settings):
             found = "a crash of its machine can take back what was committed"
             self.note("settings", found, f"set {', '.join(wrong)}, unless other machines have a copy")
         else:
@@ -196,7 +198,7 @@ class _Examination:
                     async with database.open_transaction() as transaction:
                         await transaction.run(checks.use_right, table, right)
                 except DBAPIError as error:
-                    if dialects.is_transient(error):
+                    if is_transient(error):
                         raise
                     missing.setdefault(table, []).append(right)
         for table, rights in missing.items():
@@ -208,7 +210,7 @@ class _Examination:
             async with database.open_transaction() as transaction:
                 could = await transaction.run(checks.use_right_to_create, tables_exist=self.revision is not None)
         except DBAPIError as error:
-            if dialects.is_transient(error):
+            if is_transient(error):
                 raise
             if is_current:
                 self.note("rights", "no tables can be made: another user must migrate after an upgrade")

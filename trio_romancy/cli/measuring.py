@@ -17,7 +17,8 @@ from .._context.workflow import WorkflowContext
 from .._definitions.decorators import activity, workflow
 from .._definitions.values import Workflow
 from .._storage import migrations
-from .._storage.database import Database, open_database
+from .._storage.database import Database
+from .._storage.open import open_database
 from .._storage.outages import retry_while_away_for
 from .._storage.sql import checks, incompatible
 from .._storage.sql.removal import remove_instances

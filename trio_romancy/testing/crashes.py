@@ -126,8 +126,8 @@ class _CrashingWriter:
     _database: CrashingDatabase
 
     @property
-    def at_once(self) -> Writer | None:
-        inner = self._inner.at_once
+    def autocommit(self) -> Writer | None:
+        inner = self._inner.autocommit
         return None if inner is None else _CrashingWriter(inner, self._database)
 
     async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, insert
 from trio_romancy import App, Kind
 from trio_romancy._data import journal_format
 from trio_romancy._storage import migrations
-from trio_romancy._storage.database import open_database
+from trio_romancy._storage.open import open_database
 from trio_romancy._storage.sql.tables import metadata
 from trio_romancy.clock import current_clock
 

@@ -16,7 +16,7 @@ from ..._context.current import current_execution
 from ..._data.codec import Codec
 from ..._data.failure import Failure, describe
 from ..._observe.dispatcher import Around
-from ..._storage.dialects import is_transient
+from ..._storage.dialects.errors import is_transient
 from ..._storage.journal.effects import Effects
 from ..._storage.session import Session
 from ..._storage.sql.instances import JournalEntry

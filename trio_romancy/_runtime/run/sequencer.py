@@ -10,7 +10,7 @@ import trio
 from sqlalchemy import Connection
 
 from ..._data.codec import dumps, loads
-from ..._storage.dialects import is_transient
+from ..._storage.dialects.errors import is_transient
 from ..._storage.outages import retry_while_away
 from ..._storage.session import Session
 from ..._storage.sql.instances import JournalEntry, has_entry, insert_entries

@@ -8,7 +8,8 @@ import trio
 from sqlalchemy import Connection
 
 from ..._storage.database import Database
-from ..._storage.dialects import is_transient, server_time
+from ..._storage.dialects import server_time
+from ..._storage.dialects.errors import is_transient
 from ...clock import Clock, Microseconds
 
 _logger = logging.getLogger("trio_romancy.clock")

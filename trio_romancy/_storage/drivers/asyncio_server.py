@@ -1,8 +1,8 @@
 """MariaDB, MySQL and PostgreSQL: SQLAlchemy's asyncio engine on trio-asyncio.
 
-A transaction crosses from trio to asyncio once, however many statements it has. Nothing that happens to the trio
-task tears it: a cancellation is delivered when it has ended. What the journal writes to MariaDB and MySQL does not
-come this way: see :mod:`.blocking`.
+A transaction crosses from trio to asyncio once, however many statements it has. Cancellation never tears a transaction:
+it is delivered when the transaction has ended. The journal writes to MariaDB and MySQL another way: see
+:mod:`.blocking`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from sqlalchemy.pool import NullPool
 
 from ...clock import hold_virtual_time
 from ...errors import DatabaseAwayError, DatabaseError, RomancyError
-from .. import dialects
 from ..database import Database, SQLFunction, Transaction, Writer
+from ..dialects import server_dialect_of
+from ..dialects.dialect import ServerDialect
 from ..outages import retry_while_away
-from ..session import tell_sessions
+from ..session import report_lost_transactions
 from . import connections
 from .blocking import BlockingWriter, blocking_engine, connect
 from .connections import Connections
@@ -36,24 +37,25 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _GRACE = 5.0
-"""Seconds that a statement of an activity's session may go on after the activity was cancelled."""
+"""Time that a statement of a session may go on after its activity was cancelled, in seconds."""
 _RECYCLE = 1800
-"""Seconds after which a pooled connection is replaced, before some firewall forgets it."""
+"""Age at which a pooled connection is replaced, in seconds: firewalls forget idle connections after a while."""
 
 
 @define(eq=False)
 class AioDatabase:
-    """A database server, through a pool of connections.
+    """A :class:`~.database.Database` on a server, through a pool of connections.
 
-    The sessions of activities leave one connection of the pool to the rest, so that the status of an instance can be
-    asked for however many activities wait for a connection.
+    The sessions of activities leave one connection of the pool free. So the status of an instance can be read however
+    many activities wait for a connection.
     """
 
     name: str
     _connections: Connections
+    _dialect: ServerDialect
     _engine: AsyncEngine
     _writing_engine: Engine | AsyncEngine
-    """For the journal: of a driver that blocks, where that is the faster one."""
+    """Engine for the journal, with a driver that blocks where that is faster."""
     _loop: asyncio.AbstractEventLoop
     _turns: trio.Semaphore
     _session_turns: trio.Semaphore
@@ -88,16 +90,16 @@ class AioDatabase:
 
     @property
     def can_listen(self) -> bool:
-        return dialects.can_listen(self._engine.dialect)
+        return self._dialect.has_notifications
 
     async def listen(self, on_notify: Callable[[str], None]) -> None:
         lost = trio.Event()
 
-        async def open_ears() -> AsyncConnection:
+        async def open_listener() -> AsyncConnection:
             connection = await self._connect()
             try:
                 raw = await connection.get_raw_connection()
-                await dialects.listen(raw.driver_connection, on_notify, lost.set)
+                await self._dialect.listen(raw.driver_connection, on_notify, lost.set)
             except BaseException as error:
                 await connection.invalidate()
                 if isinstance(error, Exception):
@@ -107,12 +109,12 @@ class AioDatabase:
 
         while True:
             lost = trio.Event()
-            connection = await retry_while_away(self, self._cross, open_ears)
+            connection = await retry_while_away(self, self._cross, open_listener)
             try:
-                on_notify("")  # while nobody listened, something may have been missed
+                on_notify("")  # a notification may have been missed before
                 await lost.wait()
             finally:
-                # It must not go back to the pool: it would go on listening.
+                # Not returned to the pool, where it would go on listening.
                 with trio.CancelScope(shield=True), suppress(DBAPIError, DatabaseAwayError):
                     await self._cross(connection.invalidate)
                     await self._cross(connection.close)
@@ -124,7 +126,7 @@ class AioDatabase:
             try:
                 yield transaction
             finally:
-                # Should this fail, the connection is lost, and the transaction with it.
+                # If this fails, the connection is lost, and the transaction with it.
                 with trio.CancelScope(shield=True), suppress(DBAPIError, DatabaseAwayError):
                     await self._cross(transaction.close)
 
@@ -136,9 +138,9 @@ class AioDatabase:
         except (RomancyError, asyncio.CancelledError):
             raise
         except Exception as error:
-            raise self._connections.failure(error) from error
+            raise self._connections.connect_error(error) from error
         try:
-            await connection.run_sync(self._connections.end_abandoned)
+            await connection.run_sync(self._connections.end_lost)
         except BaseException:
             await connection.close()
             raise
@@ -157,13 +159,13 @@ class AioDatabase:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
             return await connection.run_sync(fn)
         finally:
-            await connection.invalidate()  # with the locks and settings that it has by now
+            await connection.invalidate()  # ends its locks, and keeps its settings out of the pool
             await connection.close()
 
     async def _begin(self) -> AsyncConnection:
         connection = await self._connect()
         try:
-            await connection.run_sync(dialects.allow_idleness)
+            await connection.run_sync(self._dialect.allow_idleness)
         except BaseException:
             await connection.close()
             raise
@@ -172,7 +174,11 @@ class AioDatabase:
     # -- from trio to asyncio --------------------------------------------------------------------------------------
 
     async def _cross(self, fn: Callable[..., Coroutine[Any, Any, R]], *args: Any) -> R:
-        """Run a coroutine function in asyncio, which must end in time. A cancellation is delivered when it has."""
+        """Run a coroutine function in asyncio. Cancellation is delivered when it has ended.
+
+        Raises:
+          DatabaseAwayError: if it has not ended after :data:`.connections.ANSWER_TIMEOUT`.
+        """
         turn = self._connections.turn
         with trio.CancelScope(deadline=trio.current_time() + connections.ANSWER_TIMEOUT, shield=True):
             return await self._cross_with_grace(0.0, fn, *args)
@@ -181,10 +187,10 @@ class AioDatabase:
     async def _cross_with_grace(
         self, grace: float, fn: Callable[..., Coroutine[Any, Any, R]], *args: Any, **kwargs: Any
     ) -> R:
-        """Run a coroutine function in asyncio. A cancellation is delivered when it has ended.
+        """Run a coroutine function in asyncio. Cancellation is delivered when it has ended.
 
         Args:
-          grace: seconds after a cancellation at which the coroutine is cancelled too.
+          grace: seconds from a cancellation until the coroutine is cancelled too.
         """
         waiting = trio.lowlevel.current_task()
 
@@ -203,12 +209,12 @@ class AioDatabase:
 
 @define(eq=False)
 class _Transaction:
-    """An open transaction of an activity."""
+    """An open transaction of an activity, which may be idle without a limit until it commits."""
 
     _database: AioDatabase
     _connection: AsyncConnection
     _is_limited: bool = False
-    """Whether the time is limited again for which it may be idle."""
+    """Whether its idleness is limited again."""
 
     async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return await self._database._cross_with_grace(_GRACE, self._connection.run_sync, fn, *args, **kwargs)
@@ -218,32 +224,33 @@ class _Transaction:
 
     async def _commit(self, last: Callable[[Connection], None]) -> None:
         await self._connection.run_sync(last)
-        self._is_limited = True  # by the session
+        self._is_limited = True  # by the session, in ``last``
         await self._connection.commit()
 
     async def close(self) -> None:
-        """Roll back what was not committed, and give the connection back."""
+        """Roll back what was not committed, and return the connection to the pool."""
         try:
             await self._connection.rollback()
             if not self._is_limited and not self._connection.invalidated:
-                await self._connection.run_sync(connections.in_transaction, dialects.restore_idleness)
+                restore_idleness = self._database._dialect.restore_idleness
+                await self._connection.run_sync(connections.in_transaction, restore_idleness)
         finally:
             await self._connection.close()
 
 
 @define(eq=False)
 class _Writer:
-    """Holds a connection for as long as it works."""
+    """A :class:`~.database.Writer` that keeps its connection from one transaction to the next."""
 
     _database: AioDatabase
     _engine: AsyncEngine
     _connection: AsyncConnection | None = None
     _isolation: str = ""
-    """Of the connection."""
+    """Isolation level of the connection."""
 
     @property
-    def at_once(self) -> Writer | None:
-        return _AtOnce(self) if dialects.writes_at_once(self._engine.dialect) else None
+    def autocommit(self) -> Writer | None:
+        return _AutocommitWriter(self) if self._database._dialect.writes_tables_together else None
 
     async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return await self._run("READ COMMITTED", lambda connection: fn(connection, *args, **kwargs))
@@ -255,7 +262,7 @@ class _Writer:
         try:
             if self._connection is None:
                 self._connection = await self._database._connect(self._engine)
-                await self._connection.run_sync(connections.in_transaction, dialects.plan_once)
+                await self._connection.run_sync(connections.in_transaction, self._database._dialect.plan_once)
             if self._isolation != isolation:
                 await self._connection.execution_options(isolation_level=isolation)
                 self._isolation = isolation
@@ -274,11 +281,11 @@ class _Writer:
 
 
 @define(eq=False)
-class _AtOnce:
-    """The connection of a writer, where each statement is a transaction of its own."""
+class _AutocommitWriter:
+    """The connection of a writer, with each statement as a transaction of its own."""
 
     _writer: _Writer
-    at_once = None
+    autocommit = None
 
     async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return await self._writer._run("AUTOCOMMIT", lambda connection: fn(connection, *args, **kwargs))
@@ -286,46 +293,47 @@ class _AtOnce:
 
 @asynccontextmanager
 async def open_aio_database(server: Server, pool_size: int) -> AsyncIterator[Database]:
-    """The database on a server, which may be away.
+    """Open a database on a server, without connecting yet. Entered inside a trio-asyncio loop.
+
+    The first connection raises :class:`DatabaseError` if the server is too old or its settings make it unfit.
 
     Args:
-      pool_size: the most connections, beside the one of the writer.
-
-    Raises:
-      DatabaseError: on the first connection, if the server is too old.
+      server: the server, as :func:`.urls.parse_server` returns it.
+      pool_size: the most connections, besides those of the writer and the listener.
     """
     options: dict[str, Any] = {
         "connect_args": server.connect_args,
         "isolation_level": "READ COMMITTED",
-        "pool_reset_on_return": None,  # nothing is given back that was not committed or rolled back
-        "hide_parameters": True,  # they are the users' data, and errors go to logs
+        "pool_reset_on_return": None,  # each connection is returned after a commit or a rollback
+        "hide_parameters": True,  # they are the users' data, and errors are logged
     }
     engine = create_async_engine(
         server.url,
-        pool_size=pool_size + 1,  # one only listens
+        pool_size=pool_size + 1,  # one listens
         max_overflow=0,
         pool_recycle=_RECYCLE,
         **options,
     )
     ours = Connections(server)
-    ours.watch(engine.sync_engine)
-    tell_sessions(engine.sync_engine)
+    ours.attach(engine.sync_engine)
+    report_lost_transactions(engine.sync_engine)
     writing: Engine | AsyncEngine
     if server.blocking_url is not None:
         writing = blocking_engine(server, server.blocking_url)
-        ours.watch(writing, partial(connect, server))
+        ours.attach(writing, partial(connect, server))
     else:
         writing = create_async_engine(server.url, poolclass=NullPool, **options)
-        ours.watch(writing.sync_engine)
+        ours.attach(writing.sync_engine)
     loop = trio_asyncio.current_loop.get()
     turns, session_turns = trio.Semaphore(pool_size), trio.Semaphore(pool_size - 1)
-    database = AioDatabase(server.name, ours, engine, writing, loop, turns, session_turns)
+    dialect = server_dialect_of(engine.sync_engine)
+    database = AioDatabase(server.name, ours, dialect, engine, writing, loop, turns, session_turns)
     try:
         yield database
     finally:
         with trio.CancelScope(shield=True):
-            if ours.has_abandoned:
+            if ours.has_lost:
                 with suppress(DBAPIError, DatabaseError):
-                    await database._cross(database._run, lambda _: None)  # which ends them
+                    await database._cross(database._run, lambda _: None)  # a new connection ends them
             with suppress(DBAPIError, DatabaseError):
                 await database._cross(engine.dispose)

@@ -1,7 +1,7 @@
 """The connection on which the journal writes to MariaDB or MySQL: PyMySQL, in a thread.
 
-A batch is one transaction of a few statements, and the next begins when it is committed. In asyncio each of these
-round trips would be several turns of two event loops. Here the trio task waits once, while the thread waits for the
+A batch is one transaction of a few statements, and the next batch begins when it is committed. In asyncio, each of
+these round trips would be several turns of two event loops. Here the trio task waits once, while a thread waits for the
 server.
 """
 
@@ -28,24 +28,25 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _NO_TLS = 2026
-"""What PyMySQL says when there is no TLS where it was told how to speak it: CR_SSL_CONNECTION_ERROR."""
+"""Code of PyMySQL's error if the server has no TLS although the client expects it: CR_SSL_CONNECTION_ERROR."""
 
 
 @define(eq=False)
 class BlockingWriter:
-    """Holds a connection for as long as it works.
+    """A :class:`~.database.Writer` that keeps its connection from one transaction to the next.
 
-    No cancellation tears a transaction: it is delivered when that has ended. If that takes too long, the thread is left
-    to end by itself, as it does because the socket has timeouts too, and nothing more is written before it has.
+    Cancellation never tears a transaction: it is delivered when the transaction has ended. A transaction that takes too
+    long is left to its thread. That thread ends by itself, because the socket has timeouts too, and the next
+    transaction waits for it.
     """
 
     _engine: Engine
     _connections: Connections
     _connection: Connection | None = None
-    """Belongs to the thread that has the turn."""
+    """Used only by the thread that holds the turn."""
     _turn: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1))
-    """Not trio's default limiter: whatever else runs in threads could take all of that."""
-    at_once = None
+    """A limiter of its own: other work in threads may use up trio's default limiter."""
+    autocommit = None
 
     async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return await self._in_thread(self._run, lambda connection: fn(connection, *args, **kwargs))
@@ -79,9 +80,9 @@ class BlockingWriter:
         except RomancyError:
             raise
         except Exception as error:
-            raise self._connections.failure(error) from error
+            raise self._connections.connect_error(error) from error
         try:
-            self._connections.end_abandoned(connection)
+            self._connections.end_lost(connection)
         except BaseException:
             connection.close()
             raise
@@ -94,26 +95,26 @@ class BlockingWriter:
 
 
 def blocking_engine(server: Server, url: URL) -> Engine:
-    """Makes connections that block, and no longer than :data:`.connections.ANSWER_TIMEOUT` for one answer."""
+    """Return an engine whose connections wait for an answer no longer than :data:`.connections.ANSWER_TIMEOUT`."""
     timeout = connections.ANSWER_TIMEOUT
     arguments: dict[str, Any] = server.connect_args | {
         "connect_timeout": min(server.connect_args["connect_timeout"], timeout),
         "read_timeout": timeout,
         "write_timeout": timeout,
-        "ssl_disabled": "ssl" not in server.connect_args,  # PyMySQL would try by itself
+        "ssl_disabled": "ssl" not in server.connect_args,  # PyMySQL would try TLS by itself
     }
     return sqlalchemy.create_engine(
         url,
         connect_args=arguments,
         isolation_level="READ COMMITTED",
         poolclass=NullPool,
-        pool_reset_on_return=None,  # nothing is given back that was not committed or rolled back
-        hide_parameters=True,  # they are the users' data, and errors go to logs
+        pool_reset_on_return=None,  # each connection is returned after a commit or a rollback
+        hide_parameters=True,  # they are the users' data, and errors are logged
     )
 
 
 def connect(server: Server, *args: Any, **options: Any) -> Any:
-    """Make a connection with PyMySQL. Like the other drivers it goes on without TLS where that is but preferred."""
+    """Connect with PyMySQL. Like the other drivers, connect without TLS if TLS is preferred and the server has none."""
     try:
         return pymysql.connect(*args, **options)
     except pymysql.OperationalError as error:

@@ -8,53 +8,76 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
+import sqlalchemy
 from attrs import define, field
 from sqlalchemy import Connection, Engine, event
-from sqlalchemy.engine import Dialect, ExceptionContext
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from ...errors import DatabaseAwayError, DatabaseError
-from .. import dialects
+from ..dialects import server_dialect_of
+from ..dialects.dbapi import driver_connection
+from ..dialects.errors import is_of_this_server, is_transient
+from .sockets import find_socket, keep_alive
 from .urls import Server
 
 R = TypeVar("R")
 
 Connect = Callable[..., Any]
-"""Makes a connection with a driver, from what SQLAlchemy makes of the URL."""
+"""Makes a DBAPI connection from the arguments that SQLAlchemy derives from the URL."""
 
 ANSWER_TIMEOUT = 10.0
-"""Seconds in which a transaction of the engine itself must have ended. All of them are short: one that takes longer
-talks to a server that is not there any more."""
+"""Time in which a transaction of the engine must end, in seconds.
+
+All of them are short. One that takes longer waits for a server that is gone.
+"""
 
 
 @define(eq=False)
 class Connections:
-    """All connections of a database to its server."""
+    """All connections of a database to its server, which may be one of several hosts."""
 
     _server: Server
-    _abandoned: dict[tuple[int, int], float] = field(factory=dict)
-    """Those that may still hold locks, because the server may not know that we have left them: of which host, what it
-    calls them, and when they were made, on the monotonic clock."""
+    _lost: dict[tuple[int, int], float] = field(factory=dict)
+    """Connections that this side has lost, which may still hold locks because the server does not know that yet.
+
+    By host and by the server's id of the connection: when it was made, on the monotonic clock.
+    """
     turn: int = 0
-    """Which of the hosts to begin with, counted round and round."""
+    """Number of the host to try first, counted round and round."""
 
     @property
-    def has_abandoned(self) -> bool:
-        """Whether the server may have connections of ours that are of no use to us."""
-        return bool(self._abandoned)
+    def has_lost(self) -> bool:
+        """Whether the server may still have connections that this side has lost."""
+        return bool(self._lost)
 
-    def watch(self, engine: Engine, connect: Connect | None = None) -> None:
-        """Have the engine make connections that are set up, to whichever host can be used; remember each that it loses.
+    def attach(self, engine: Engine, connect: Connect | None = None) -> None:
+        """Make an engine use set-up connections to whichever host works, and keep track of those that it loses.
 
         Args:
-          connect: how its driver does it, if not as SQLAlchemy would.
+          connect: makes a connection, if not the way SQLAlchemy does.
         """
+        dialect = server_dialect_of(engine)
+
+        def make_one(args: Any, options: dict[str, Any]) -> Any:
+            connection = (connect or engine.dialect.connect)(*args, **options)
+            try:
+                self._check_socket(driver_connection(connection))
+                dialect.set_up_connection(connection)
+                connection.commit()
+            except BaseException as error:
+                with suppress(Exception):
+                    engine.dialect.do_terminate(connection)
+                if isinstance(error, DatabaseError):
+                    raise type(error)(f"{self._server.name} cannot be used: {error}") from None
+                raise
+            return connection
 
         @event.listens_for(engine, "do_connect")
-        def make(dialect: Dialect, record: ConnectionPoolEntry, args: Any, options: dict[str, Any]) -> Any:
+        def make(_: sqlalchemy.Dialect, record: ConnectionPoolEntry, args: Any, options: dict[str, Any]) -> Any:
             made = time.monotonic()
-            connection, turn = self._make(dialect, connect or dialect.connect, args, options)
+            connection, turn = self._make(make_one, args, options)
             record.info["made"], record.info["host"] = made, self._host(turn)
             return connection
 
@@ -62,22 +85,24 @@ class Connections:
 
         @event.listens_for(engine, "handle_error")
         def failed(context: ExceptionContext) -> None:
-            if dialects.is_of_no_use(context.original_exception):
+            if is_of_this_server(context.original_exception):
                 context.is_disconnect = True
-                # The next connection is to another host, if there is one, and if none has been made meanwhile.
+                # The next connection tries the next host, unless a later connection has moved on already.
                 if context.connection is not None and context.connection.info.get("host") == self._host(self.turn):
                     self.turn += 1
 
         @event.listens_for(engine.pool, "invalidate")
         def invalidated(connection: Any, record: ConnectionPoolEntry, error: BaseException | None) -> None:
             if error is not None:
-                self._abandoned[record.info["host"], dialects.connection_id(connection)] = record.info["made"]
+                self._lost[record.info["host"], dialect.connection_id(connection)] = record.info["made"]
 
     def _host(self, turn: int) -> int:
         return turn % len(self._server.hosts) if self._server.hosts else 0
 
-    def _make(self, dialect: Dialect, connect: Connect, args: Any, options: dict[str, Any]) -> tuple[Any, int]:
-        """A connection to the host that was used last, or to the next that can be; and which one that is."""
+    def _make(
+        self, make_one: Callable[[Any, dict[str, Any]], Any], args: Any, options: dict[str, Any]
+    ) -> tuple[Any, int]:
+        """Connect to the host that was used last, or to the next that works. Return the connection and its turn."""
         hosts = self._server.hosts
         failures: list[Exception] = []
         for _ in hosts or (None,):
@@ -86,65 +111,65 @@ class Connections:
                 name, port = hosts[self._host(turn)]
                 options = options | ({"host": name} if port is None else {"host": name, "port": port})
             try:
-                return self._make_one(dialect, connect, args, options), turn
+                return make_one(args, options), turn
             except BaseException as failure:
-                # Also if there is no time for more: the next connection begins where this one stopped.
+                # Also if no time is left for the others: the next connection starts where this one stopped.
                 self.turn = max(self.turn, turn + 1)
                 if not isinstance(failure, Exception):
                     raise
                 failures.append(failure)
         raise next((failure for failure in failures if is_away(failure)), failures[0])
 
-    def _make_one(self, dialect: Dialect, connect: Connect, args: Any, options: dict[str, Any]) -> Any:
-        connection = connect(*args, **options)
-        try:
-            dialects.prepare_connection(connection, encrypted=self._server.must_encrypt)
-        except BaseException as error:
-            with suppress(Exception):
-                dialect.do_terminate(connection)
-            if isinstance(error, DatabaseError):
-                raise type(error)(f"{self._server.name} cannot be used: {error}") from None
-            raise
-        return connection
+    def _check_socket(self, connection: Any) -> None:
+        socket, is_encrypted = find_socket(connection)
+        # The drivers for MySQL may go on without TLS if the server has none.
+        if self._server.must_encrypt and not is_encrypted:
+            raise DatabaseError("the server does not encrypt connections, and the URL asks for it")
+        keep_alive(socket)
 
-    def end_abandoned(self, connection: Connection) -> None:
-        """Make the server end those that may still hold locks. For a connection that has not been used yet."""
-        for (host, id), made in self._abandoned.copy().items():
+    def end_lost(self, connection: Connection) -> None:
+        """Make the server end lost connections, which may still hold locks.
+
+        Args:
+          connection: a connection that has not been used yet.
+        """
+        for (host, id), made in self._lost.copy().items():
             if host != connection.info["host"]:
                 continue
             try:
-                in_transaction(connection, dialects.end_connection, id, time.monotonic() - made)
+                age = time.monotonic() - made
+                in_transaction(connection, server_dialect_of(connection).end_connection, id, age)
             except DBAPIError as error:
-                if dialects.is_transient(error):
+                if is_transient(error):
                     raise
-                # It has ended meanwhile, or we may not end it.
-            self._abandoned.pop((host, id), None)
+                # It has ended meanwhile, or the user of the database may not end it.
+            self._lost.pop((host, id), None)
 
-    def failure(self, error: Exception) -> DatabaseError:
-        """What it means that no connection could be made.
+    def connect_error(self, error: Exception) -> DatabaseError:
+        """Return the error to raise if no connection can be made.
 
         Args:
-          error: of SQLAlchemy, or of the driver as it is.
+          error: an error of SQLAlchemy, or of the driver.
         """
         name = self._server.name
-        if (distrust := _distrust(error)) is not None:
-            return DatabaseError(f"{name} is not to be trusted: {distrust}")
+        if (refusal := _certificate_refusal(error)) is not None:
+            return DatabaseError(f"{name}: the certificate of the server is not trusted: {refusal}")
         kind = DatabaseAwayError if is_away(error) else DatabaseError
         return kind(f"{name} cannot be used: {getattr(error, 'orig', None) or error}")
 
     def no_answer(self, turn: int) -> DatabaseAwayError:
-        """What it means that a transaction has not ended in time.
+        """Return the error to raise if a transaction has not ended in time. The next connection tries the next host.
 
         Args:
-          turn: what it was when that began. The next connection is to another host, if there is one.
+          turn: the turn when the transaction began.
         """
         self.turn = max(self.turn, turn + 1)
         return DatabaseAwayError(f"{self._server.name} has not answered for {ANSWER_TIMEOUT:g} s")
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether a connection could not be made because there is nobody to talk to just now."""
-    return isinstance(error, OSError) or dialects.is_transient(error)
+    """Return whether a connection could not be made because the server is away or busy."""
+    return isinstance(error, OSError) or is_transient(error)
 
 
 def in_transaction(connection: Connection, fn: Callable[..., R], *args: Any) -> R:
@@ -153,10 +178,10 @@ def in_transaction(connection: Connection, fn: Callable[..., R], *args: Any) -> 
         return fn(connection, *args)
 
 
-def _close_quietly(dialect: Dialect) -> None:
-    """What the server has closed already can be closed too: a pool would tell of it as of an error.
+def _close_quietly(dialect: sqlalchemy.Dialect) -> None:
+    """Make it no error to close a connection that the server has closed already: a pool would log that.
 
-    aiomysql takes leave of the server first, and leaves the socket open where there is nobody to take leave of.
+    aiomysql sends a last message first, and leaves the socket open if it cannot.
     """
     close = dialect.do_close
 
@@ -164,14 +189,14 @@ def _close_quietly(dialect: Dialect) -> None:
         try:
             close(connection)
         except Exception:
-            if dialect.has_terminate:  # if it has not, this is all it can do
+            if dialect.has_terminate:  # if not, closing is all that it can do
                 dialect.do_terminate(connection)
 
     dialect.do_close = do_close  # type: ignore[assignment, method-assign]
 
 
-def _distrust(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
-    """Why the certificate of the server was refused, if that is what it is: the drivers for MySQL say but 2003."""
+def _certificate_refusal(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    """Return why the server's certificate was refused, if it was. The drivers for MySQL themselves say only 2003."""
     while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
         error = error.__cause__ or error.__context__
     return error

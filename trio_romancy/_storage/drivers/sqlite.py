@@ -1,4 +1,4 @@
-"""SQLite: a file, written and read in threads; or ``:memory:``, run directly in the trio thread."""
+"""SQLite: a file, which threads read and write, or ``:memory:``, used directly in the trio thread."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from sqlalchemy.pool import NullPool
 from ...clock import hold_virtual_time
 from ...errors import DatabaseError
 from ..database import Database, SQLFunction, Transaction, Writer
-from ..session import tell_sessions
+from ..session import report_lost_transactions
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 BUSY_TIMEOUT = 5.0
-"""Seconds that SQLite itself waits for a lock held by another process, before the caller decides."""
+"""Time that SQLite itself waits for a lock of another process before it raises, in seconds."""
 
 _THREADS = 8
-"""The most threads at once: one writes, the others read."""
+"""Most threads at once: one writes, the others read."""
 
 
 @define(eq=False)
@@ -37,7 +37,7 @@ class _Transaction:
 
     _connection: Connection
     _call: Callable[..., Any]
-    """Awaitable: runs a plain function where this database's connection lives."""
+    """Async function that runs a plain function where the connection may be used."""
 
     async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         result: R = await self._call(lambda: fn(self._connection, *args, **kwargs))
@@ -52,12 +52,12 @@ class _Transaction:
 
 
 def _turn() -> trio.Semaphore:
-    # No trio.Lock: a transaction can be begun by one task and ended by another.
+    # Not a trio.Lock: one task can begin a transaction and another end it.
     return trio.Semaphore(1, max_value=1)
 
 
 async def _take(turn: trio.Semaphore) -> None:
-    """Wait for the turn; not even for a moment if it is free, because each commit would be late by that."""
+    """Wait for the turn. If it is free, take it without a checkpoint, which would delay each commit."""
     try:
         turn.acquire_nowait()
     except trio.WouldBlock:
@@ -66,10 +66,10 @@ async def _take(turn: trio.Semaphore) -> None:
 
 @define(eq=False)
 class InlineDatabase:
-    """SQLite in memory, run in the trio thread itself.
+    """A :class:`~.database.Database` of SQLite in memory, used in the trio thread itself.
 
-    Fast and deterministic, and there is no thread that a :class:`trio.testing.MockClock` could overtake. It has one
-    connection: who reads while a transaction is open sees what that has written so far.
+    It is fast and deterministic, and has no thread that a :class:`trio.testing.MockClock` could overtake. It has one
+    connection, so a read while a transaction is open sees what that transaction has written so far.
     """
 
     _connection: Connection
@@ -78,7 +78,7 @@ class InlineDatabase:
     is_exclusive = True
     has_one_writer = True
     can_listen = False
-    at_once = None
+    autocommit = None
 
     async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         async with self._turn:
@@ -121,19 +121,19 @@ async def _call_inline(fn: Callable[[], R]) -> R:
 
 @define(eq=False)
 class ThreadedDatabase:
-    """A SQLite file in WAL mode: one connection that writes, and readers that never wait for it."""
+    """A :class:`~.database.Database` in a SQLite file in WAL mode: one connection writes, and no reader waits."""
 
     name: str
     _engine: Engine
     _writer: Connection
     _turn: trio.Semaphore = field(factory=_turn)
-    """Who may use the connection that writes. Waiting here is fair; waiting for SQLite's own lock is not."""
+    """Held while the connection that writes is in use. It is fair; SQLite's own lock is not."""
     _threads: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(_THREADS))
-    """Not trio's default limiter: whatever else runs in threads could take all of that."""
+    """A limiter of its own: other work in threads may use up trio's default limiter."""
     is_exclusive = False
     has_one_writer = True
     can_listen = False
-    at_once = None
+    autocommit = None
 
     async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         def transaction() -> R:
@@ -182,26 +182,26 @@ class ThreadedDatabase:
 
 @asynccontextmanager
 async def open_inline_database() -> AsyncIterator[Database]:
-    """A new, empty database in memory. It goes when the block ends."""
+    """Create an empty database in memory, which lasts until the block ends."""
     with _inline_engine().connect() as connection:
         yield InlineDatabase(connection)
 
 
 @cache
 def _inline_engine() -> Engine:
-    """Each connection is a database of its own. One engine for all of them, for it keeps what it has compiled."""
+    """Return the engine of all databases in memory, shared for its cache of compiled SQL. Each connection is one."""
     return _engine("sqlite://", poolclass=NullPool, connect_args={"check_same_thread": False})
 
 
 @asynccontextmanager
 async def open_threaded_database(path: str) -> AsyncIterator[Database]:
-    """The database in a file, made if there is none.
+    """Open the database in a file, and create the file if it does not exist.
 
     Raises:
-      DatabaseError: if the file is a directory, cannot be made or written, or is no SQLite database.
+      DatabaseError: if the path is a directory, or the file cannot be created or written or is not a SQLite database.
     """
     url = sqlalchemy.URL.create("sqlite", database=await trio.to_thread.run_sync(_check_file, path))
-    # Whoever waits for a lock waits in a thread, and connections move between threads.
+    # SQLite waits for a lock in a thread, and connections move between threads.
     engine = _engine(url, connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT})
     try:
         writer = await trio.to_thread.run_sync(engine.connect)
@@ -216,9 +216,9 @@ async def open_threaded_database(path: str) -> AsyncIterator[Database]:
 
 def _engine(url: str | sqlalchemy.URL, **options: Any) -> Engine:
     engine = sqlalchemy.create_engine(url, hide_parameters=True, **options)
-    tell_sessions(engine)
+    report_lost_transactions(engine)
 
-    # sqlite3 would begin transactions by itself, and too late to take the lock that writing needs:
+    # By itself, sqlite3 begins transactions too late to take the lock that writing needs:
     # https://docs.sqlalchemy.org/en/20/dialects/sqlite.html#serializable-isolation-savepoints-transactional-ddl
     @event.listens_for(engine, "connect")
     def connected(connection: sqlite3.Connection, _: object) -> None:
@@ -234,18 +234,18 @@ def _engine(url: str | sqlalchemy.URL, **options: Any) -> Engine:
 
 
 def _check_file(path: str) -> str:
-    """Find out now, and say in words, what would otherwise show in the middle of some transaction.
+    """Check that a file can be used, so that what is wrong does not show only in the middle of a transaction.
 
-    Returns the absolute path.
+    Returns its absolute path.
     """
     if "\0" in path:
-        raise DatabaseError(f"{path!r} is no file name: it contains a NUL character")
+        raise DatabaseError(f"{path!r} is not a file name: it contains a NUL character")
     directory = os.path.dirname(os.path.abspath(path))
     if os.path.isdir(path):
         raise DatabaseError(f"{path} is a directory; name a file in it, such as {os.path.join(path, 'romancy.db')}")
     if not os.path.isdir(directory):
-        raise DatabaseError(f"{path} cannot be made: there is no directory {directory}; make it first")
-    # Root may write anything: what was marked as read-only is left alone all the same.
+        raise DatabaseError(f"{path} cannot be created: there is no directory {directory}; create it first")
+    # Root may write anything, so the mode is checked too: a file marked as read-only is left alone.
     if os.path.exists(path) and not (os.access(path, os.W_OK) and os.stat(path).st_mode & 0o222):
         raise DatabaseError(f"{path} cannot be written; give this process write permission on the file")
     if not os.access(directory, os.W_OK):
@@ -263,10 +263,10 @@ def _check_file(path: str) -> str:
 
 
 def _set_wal(connection: sqlite3.Connection) -> None:
-    """Set the journal mode, which the file keeps; this alone SQLite does not wait for.
+    """Set the journal mode, which the file keeps.
 
-    While another connection writes the new file it says "database is locked" at once, whatever the busy timeout:
-    waiting for the exclusive lock with a shared one in hand could be a deadlock.
+    SQLite ignores the busy timeout here. While another connection writes the new file, SQLite raises "database is
+    locked" at once: it holds a shared lock, and waiting for the exclusive one could deadlock.
     """
     deadline = time.monotonic() + BUSY_TIMEOUT
     while True:

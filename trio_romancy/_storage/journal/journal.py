@@ -339,9 +339,9 @@ class Journal:
         self._number += 1
         writer = self._writer
         assert writer is not None
-        at_once = writer.at_once
-        if at_once is not None and batch.is_plain:
-            await retry_while_away(self._database, at_once.run, self._apply_at_once, batch, self._number)
+        autocommit = writer.autocommit
+        if autocommit is not None and batch.is_plain:
+            await retry_while_away(self._database, autocommit.run, self._apply_at_once, batch, self._number)
         else:
             await retry_while_away(self._database, writer.run, self._apply, batch, self._number)
 

@@ -13,7 +13,7 @@ from sqlalchemy import ARRAY, ColumnElement, Connection, any_, bindparam, exists
 
 from ..._data.codec import dumps
 from ...clock import Microseconds
-from ..dialects import json_rows
+from ..dialects.postgresql import json_rows
 from ..sql.instances import CLOSING, cancel_requests, closing
 from ..sql.messages import LAST_MESSAGE
 from ..sql.rows import EndRow, EntryRow, InstanceRow, fetch_first

@@ -1,4 +1,4 @@
-"""Brings the tables of a database to what :mod:`..schema` says, with alembic."""
+"""Brings the tables of a database to the state that :mod:`..sql.tables` describes, with alembic."""
 
 from __future__ import annotations
 
@@ -8,75 +8,84 @@ from sqlalchemy import Column, Connection, MetaData, String, Table, insert, insp
 from sqlalchemy.exc import DBAPIError
 
 from ...errors import SchemaError
-from ..dialects import is_made_already, made_by, migrated_elsewhere, only_migrator
+from ..dialects import dialect_of
+from ..dialects.errors import is_already_applied, migrated_elsewhere
 from ..sql.tables import REVISION
 
 VERSION_TABLE = "romancy_alembic_version"
-"""Its own, so that it does not meet the user's alembic in the same database."""
+"""Name of alembic's table. It differs from alembic's default, which the user may need in the same database."""
 
 _PREFIX = "romancy_"
-"""Of the names of all tables."""
+"""Start of the names of all tables."""
 
-_made: list[str] = []
-"""What makes all tables in a new SQLite database, once one has been migrated: the next takes a hundredth of the time,
-and a test suite opens thousands of them in memory."""
+_definitions: list[str] = []
+"""Statements that create all tables in a new SQLite database, kept once one has been migrated.
+
+With them the next new database takes a hundredth of the time. A test suite opens thousands of them in memory.
+"""
 
 _version = Table(VERSION_TABLE, MetaData(), Column("version_num", String(32)))
 
 
 def is_current(connection: Connection) -> bool:
-    """Whether the tables are those that this version works with."""
+    """Return whether the tables are those that this version works with."""
     return revision(connection) == REVISION
 
 
 def migrate(connection: Connection) -> None:
-    """Bring the tables up to date. Whoever comes second, of many that start at once, finds nothing to do.
+    """Bring the tables up to date. Of many processes that start at once, one migrates and the others wait for it.
 
     Raises:
-      SchemaError: if they were made by a newer version of trio_romancy.
+      SchemaError: if a newer version of trio_romancy has migrated the tables.
+      DatabaseAwayError: if another process is still migrating them after a while.
     """
     if is_current(connection):
         return
-    with only_migrator(connection):
+    dialect = dialect_of(connection)
+    with dialect.migration_lock(connection):
         found = revision(connection)
-        if found is None and _made and made_by(connection, _PREFIX) == []:
-            for statement in _made:
+        if found is None and _definitions and dialect.table_definitions(connection, _PREFIX) == []:
+            for statement in _definitions:
                 connection.exec_driver_sql(statement)
             connection.execute(insert(_version).values(version_num=REVISION))
         elif found != REVISION:
             _upgrade(connection, found)
             if found is None:
-                _made[:] = made_by(connection, _PREFIX) or _made
+                _definitions[:] = dialect.table_definitions(connection, _PREFIX) or _definitions
 
 
 def _upgrade(connection: Connection, found: str | None) -> None:
-    # Imported late: alembic takes longer to import than all the rest, and is not needed once the tables are there.
+    # Imported late: alembic takes longer to import than all else, and is not needed once the tables exist.
     from alembic.migration import MigrationContext
     from alembic.operations import Operations
     from alembic.script import ScriptDirectory
     from alembic.util import CommandError
 
-    # Not by alembic's commands: what they work on belongs to the whole process, which may have other databases.
+    # Not through alembic's commands: their state belongs to the whole process, which may migrate other databases.
     scripts = ScriptDirectory(str(Path(__file__).parent))
     options = {"version_table": VERSION_TABLE, "fn": lambda revision, _: scripts._upgrade_revs("head", revision)}
     context = MigrationContext.configure(connection, opts=options)
     if found is not None and found not in {script.revision for script in scripts.walk_revisions()}:
         raise _too_new(found)
     try:
-        # The caller holds a transaction open: all steps commit together, where the database can do that.
+        # The caller holds a transaction open: where the database can do that, all steps commit together.
         context.run_migrations(op=Operations(context))
     except CommandError as error:
         raise migrated_elsewhere() from error  # the revision is not what it was
     except DBAPIError as error:
-        raise (migrated_elsewhere() if is_made_already(error) else error) from error
+        raise (migrated_elsewhere() if is_already_applied(error) else error) from error
 
 
 def check(connection: Connection) -> None:
-    """Raise :class:`SchemaError` unless the tables are those that this version works with."""
+    """Check that the tables are those that this version works with.
+
+    Raises:
+      SchemaError: if they are not. The message says what to do.
+    """
     found = revision(connection)
     if found is None:
         raise SchemaError(
-            "the database has no tables of trio_romancy; start one app with auto_migrate=True to make them, "
+            "the database has no tables of trio_romancy; start one app with auto_migrate=True to create them, "
             "or run trio-romancy migrate"
         )
     if found < REVISION:
@@ -89,7 +98,7 @@ def check(connection: Connection) -> None:
 
 
 def revision(connection: Connection) -> str | None:
-    """The migration that the tables were brought to; None if there are none."""
+    """Return the last migration that was applied to the tables. None if there are no tables."""
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
     found: str | None = connection.execute(select(_version.c.version_num)).scalar()

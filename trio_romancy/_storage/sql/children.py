@@ -15,7 +15,8 @@ from ..._data.codec import dumps, loads
 from ...clock import Microseconds
 from ...errors import InstanceExistsError
 from ...model import Kind, Status
-from ..dialects import insert_if_absent, notify_workers
+from ..dialects import notify_workers
+from ..dialects.sql import insert_if_absent
 from . import messages
 from . import waits as waiting
 from .chains import end_of, is_of, touch

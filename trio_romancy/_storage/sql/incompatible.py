@@ -14,7 +14,8 @@ from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, or_
 from ..._data.codec import loads
 from ...clock import Microseconds
 from ...model import ErrorInfo, Status
-from ..dialects import insert_if_absent, notify_workers
+from ..dialects import notify_workers
+from ..dialects.sql import insert_if_absent
 from .instances import error_text
 from .rows import IncompatibleRow, fetch_all
 from .tables import instances, misfits, workers

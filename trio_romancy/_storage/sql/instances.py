@@ -28,7 +28,8 @@ from ..._tasks.fast_frozen import frozen
 from ...clock import Microseconds, to_datetime
 from ...errors import InstanceExistsError
 from ...model import Entry, ErrorInfo, Instance, Kind, Status
-from ..dialects import UpdateMany, insert_if_absent, notify_workers
+from ..dialects import notify_workers, update_many
+from ..dialects.sql import UpdateMany, insert_if_absent
 from .chains import WITH_ID, last_of
 from .rows import (
     ClosingRow,
@@ -185,7 +186,7 @@ def close_instances(connection: Connection, rows: Sequence[ClosingRow]) -> dict[
 
     Returns those requests: the reason, as JSON text, by instance id.
     """
-    if _close_all.execute(connection, rows) == len(rows):
+    if update_many(connection, _close_all, rows) == len(rows):
         return {}
     return cancel_requests(connection, [row["id"] for row in rows])
 
@@ -221,7 +222,7 @@ def update_instances(connection: Connection, rows: Sequence[StatusUpdate]) -> No
 
     An actor that comes to say so has made progress, so what its instance outlived no longer counts against it.
     """
-    _change_all.execute(connection, rows)
+    update_many(connection, _change_all, rows)
 
 
 def set_details(connection: Connection, details: Mapping[str, str]) -> None:

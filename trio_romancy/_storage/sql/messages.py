@@ -32,7 +32,7 @@ from sqlalchemy import (
 from ...clock import Microseconds
 from ...errors import InstanceNotFoundError
 from ...model import ChannelMode
-from ..dialects import insert_if_absent, update_and_get
+from ..dialects.sql import insert_if_absent, update_and_get
 from .chains import LASTS, WITH_ID
 from .instances import insert_entries
 from .rows import ChannelRow, EntryRow, MessageRow, StoredWait, fetch_all

@@ -19,8 +19,9 @@ from ..._data.ids import is_id
 from ...clock import Microseconds
 from ...errors import InvalidInputError, Problem
 from ...model import Instance, Status
-from ..dialects import contains
-from ..input_index import UNREADABLE, indexed, indexed_key, key_of
+from ..dialects.input_index import indexed_key, indexed_paths, scalar_key
+from ..dialects.input_keys import UNREADABLE
+from ..dialects.sql import contains
 from .instances import to_instance
 from .rows import StoredInstance, fetch_all, fetch_first
 from .tables import instances
@@ -92,7 +93,7 @@ def _indexed(connection: Connection, conditions: Sequence[Condition]) -> Conditi
     """The condition that an index serves best; None if there is none."""
     if not conditions:
         return None
-    paths = indexed(connection, {each.path for each in conditions})
+    paths = indexed_paths(connection, {each.path for each in conditions})
     # Many instances have the same truth in one place, fewer the same number, and few the same text.
     kinds = (str, float, int, bool, type(None))
     ordered = sorted(conditions, key=lambda each: kinds.index(type(each.value)))
@@ -101,8 +102,8 @@ def _indexed(connection: Connection, conditions: Sequence[Condition]) -> Conditi
 
 def _keys(connection: Connection, condition: Condition) -> list[list[ColumnElement[bool]]]:
     """For each key that the index may have for the value: that an instance has that key, and none of those before."""
-    key = indexed_key(connection.dialect, condition.path)
-    keys = [*map(key_of, condition.texts), literal(UNREADABLE)]
+    key = indexed_key(connection, condition.path)
+    keys = [*map(scalar_key, condition.texts), literal(UNREADABLE)]
     # PostgreSQL has one key for 10000000000000000 and 1e+16.
     return [[key == one, *(one != before for before in keys[:place])] for place, one in enumerate(keys)]
 

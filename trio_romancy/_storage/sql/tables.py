@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, Table
 
-from ..dialects import ExactString, long_text
+from ..dialects.sql import ExactString, long_text
 
 REVISION = "0004"
 """The migration that brings a database to what this module says."""

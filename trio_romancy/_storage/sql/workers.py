@@ -19,7 +19,8 @@ from sqlalchemy import Connection, bindparam, delete, func, select, update
 from ...clock import Microseconds, to_datetime
 from ...errors import LeaseLostError
 from ...model import WorkerInfo
-from ..dialects import insert_if_absent, notify_workers
+from ..dialects import notify_workers
+from ..dialects.sql import insert_if_absent
 from .rows import StoredWorker, WorkerRow, fetch_all, fetch_first
 from .tables import instances, workers
 

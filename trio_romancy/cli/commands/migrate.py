@@ -5,8 +5,8 @@ from __future__ import annotations
 import trio_asyncio
 
 from ..._storage import migrations
-from ..._storage.database import open_database
 from ..._storage.drivers.urls import file_of
+from ..._storage.open import open_database
 from ..._storage.outages import retry_while_away_for
 from ..._storage.sql.tables import REVISION
 from ..call import START_TIMEOUT, Call

@@ -6,7 +6,8 @@ from typing import Any
 import sqlalchemy as sa
 from alembic.operations import Operations
 
-from trio_romancy._storage.dialects import ExactString, ddl_commits, long_text
+from trio_romancy._storage.dialects import ddl_commits
+from trio_romancy._storage.dialects.sql import ExactString, long_text
 
 revision = "0001"
 down_revision = None
@@ -23,8 +24,8 @@ _name = partial(ExactString, 255)
 
 
 def upgrade(op: Operations) -> None:
-    # Where each step commits by itself, what a process made that died half way is there already.
-    goes_on = ddl_commits(op.get_bind())
+    # Where each step commits by itself, a process that died half way has left some of this.
+    may_exist = ddl_commits(op.get_bind())
     op.create_table(
         "romancy_instances",
         sa.Column("instance_id", _name(), primary_key=True),
@@ -42,7 +43,7 @@ def upgrade(op: Operations) -> None:
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("updated_at", sa.BigInteger, nullable=False),
         sa.Column("finished_at", sa.BigInteger),
-        if_not_exists=goes_on,
+        if_not_exists=may_exist,
         **_options,
     )
     made = {index["name"] for index in sa.inspect(op.get_bind()).get_indexes("romancy_instances")}
@@ -58,7 +59,7 @@ def upgrade(op: Operations) -> None:
         sa.Column("kind", ExactString(32), nullable=False),
         sa.Column("payload", long_text()),
         sa.Column("recorded_at", sa.BigInteger, nullable=False),
-        if_not_exists=goes_on,
+        if_not_exists=may_exist,
         **_options,
     )
     op.create_table(
@@ -69,6 +70,6 @@ def upgrade(op: Operations) -> None:
         sa.Column("expires_at", sa.BigInteger, nullable=False),
         sa.Column("joined_at", sa.BigInteger, nullable=False),
         sa.Column("process", long_text(), nullable=False, comment="host, process id and start of the worker's process"),
-        if_not_exists=goes_on,
+        if_not_exists=may_exist,
         **_options,
     )

@@ -1,4 +1,4 @@
-"""Messages, who waits for them, and the outbox."""
+"""Messages, waits for messages, and the outbox."""
 
 from functools import partial
 from typing import Any
@@ -6,7 +6,8 @@ from typing import Any
 import sqlalchemy as sa
 from alembic.operations import Operations
 
-from trio_romancy._storage.dialects import ExactString, ddl_commits, long_text
+from trio_romancy._storage.dialects import ddl_commits
+from trio_romancy._storage.dialects.sql import ExactString, long_text
 
 revision = "0002"
 down_revision = "0001"
@@ -23,8 +24,8 @@ _name = partial(ExactString, 255)
 
 
 def upgrade(op: Operations) -> None:
-    # Where each step commits by itself, what a process made that died half way is there already.
-    goes_on = ddl_commits(op.get_bind())
+    # Where each step commits by itself, a process that died half way has left some of this.
+    may_exist = ddl_commits(op.get_bind())
     inspector = sa.inspect(op.get_bind())
     if "started_after" not in {column["name"] for column in inspector.get_columns("romancy_instances")}:
         comment = "the last message that was sent before it was started"
@@ -36,7 +37,7 @@ def upgrade(op: Operations) -> None:
         sa.Column("last", sa.BigInteger, nullable=False, comment="of the channel '': the last message on any"),
         sa.Column("mode", ExactString(16), comment="what its first subscriber made of it; NULL: it has had none"),
         sa.Column("touched_at", sa.BigInteger, nullable=False),
-        if_not_exists=goes_on,
+        if_not_exists=may_exist,
         **_options,
     )
     op.create_table(
@@ -61,7 +62,7 @@ def upgrade(op: Operations) -> None:
         sa.Column("metadata", long_text()),
         sa.Column("sent_at", sa.BigInteger, nullable=False),
         sa.Column("taken_by", _name(), comment="the instance that has it, where only one gets it"),
-        if_not_exists=goes_on,
+        if_not_exists=may_exist,
         **_options,
     )
     op.create_table(
@@ -73,7 +74,7 @@ def upgrade(op: Operations) -> None:
         sa.Column("after", sa.BigInteger, nullable=False, comment="messages up to this one are not for it"),
         sa.Column("mode", ExactString(16), comment="of the subscription; NULL: it waits for an event"),
         sa.Column("is_open", sa.Boolean, nullable=False, comment="false: a subscription that nothing waits on now"),
-        if_not_exists=goes_on,
+        if_not_exists=may_exist,
         **_options,
     )
     op.create_table(
@@ -107,7 +108,7 @@ def upgrade(op: Operations) -> None:
         sa.Column("error", long_text()),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("finished_at", sa.BigInteger),
-        if_not_exists=goes_on,
+        if_not_exists=may_exist,
         **_options,
     )
     _index(op, "messages", "channel", ["channel", "addressee", "seq"])

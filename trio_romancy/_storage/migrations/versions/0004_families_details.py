@@ -1,4 +1,4 @@
-"""Chains of instances, what instances say of themselves, traces, and journals that were archived."""
+"""Chains of instances, details, traces, and archived journals."""
 
 from functools import partial
 from typing import Any
@@ -6,7 +6,8 @@ from typing import Any
 import sqlalchemy as sa
 from alembic.operations import Operations
 
-from trio_romancy._storage.dialects import ExactString, ddl_commits, long_text
+from trio_romancy._storage.dialects import ddl_commits
+from trio_romancy._storage.dialects.sql import ExactString, long_text
 
 revision = "0004"
 down_revision = "0003"
@@ -15,7 +16,7 @@ _name = partial(ExactString, 255)
 
 
 def upgrade(op: Operations) -> None:
-    # Where each step commits by itself, what a process made that died half way is there already.
+    # Where each step commits by itself, a process that died half way has left some of this.
     there = {column["name"] for column in sa.inspect(op.get_bind()).get_columns("romancy_instances")}
     columns: list[sa.Column[Any]] = [
         sa.Column("origin", _name(), comment="the first of the chain that it goes on with; NULL: it is the first"),

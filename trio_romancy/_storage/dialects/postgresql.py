@@ -1,0 +1,230 @@
+"""PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    ColumnElement,
+    Connection,
+    TableValuedAlias,
+    Text,
+    bindparam,
+    cast,
+    column,
+    func,
+    literal_column,
+    select,
+    text,
+)
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.types import TypeEngine
+
+from ..._data.conditions import Path
+from ...clock import Microseconds
+from . import limits
+from .dbapi import driver_connection, execute
+from .input_keys import KEY, index_name, plain_key, plain_sql
+from .sql import Contains, ExactString, Rows, UpdateMany
+
+# -- constructs --------------------------------------------------------------------------------------------------------
+
+
+@compiles(ExactString, "postgresql")
+def _(type_: ExactString, compiler: Any, **options: Any) -> str:
+    return f'VARCHAR({type_.length}) COLLATE "C"'
+
+
+@compiles(Contains, "postgresql")
+def _(element: Contains, compiler: Any, **options: Any) -> str:
+    return f"STRPOS({compiler.process(element.clauses, **options)}) > 0"
+
+
+def json_rows(parameter: str, types: Mapping[str, TypeEngine[Any]]) -> TableValuedAlias:
+    """Return the rows of a JSON array of objects, given as text, as a table.
+
+    Args:
+      parameter: name of the parameter with the text, and of the table.
+      types: types of the columns, by name.
+    """
+    columns = [column(name, type_) for name, type_ in types.items()]
+    function = func.json_to_recordset(cast(bindparam(parameter, type_=Text), JSON))
+    return function.table_valued(*columns).render_derived(name=parameter, with_types=True)
+
+
+# -- the database ------------------------------------------------------------------------------------------------------
+
+_now = text("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)")
+
+
+def product_name(connection: Connection) -> str:
+    return "PostgreSQL"
+
+
+def server_time(connection: Connection) -> Microseconds | None:
+    return int(connection.execute(_now).scalar_one())
+
+
+def unsafe_settings(connection: Connection) -> list[str]:
+    def setting(name: str) -> object:
+        return connection.execute(text(f"SHOW {name}")).scalar_one()
+
+    wanted = [f"{name} = on" for name in ("fsync", "full_page_writes") if setting(name) != "on"]
+    if setting("synchronous_commit") == "off":
+        wanted.append("synchronous_commit = on")
+    return wanted
+
+
+# -- statements --------------------------------------------------------------------------------------------------------
+
+writes_tables_together = True
+
+
+def update_many(connection: Connection, statement: UpdateMany, rows: Rows) -> int | None:
+    # asyncpg sends all rows in one round trip, and does not say how many were matched.
+    matched = connection.execute(statement.one, rows).rowcount
+    return None if matched < 0 else matched
+
+
+_BY_KEYS = {
+    "plan_cache_mode": "force_generic_plan",
+    "jit": "off",
+    "enable_seqscan": "off",
+    "enable_mergejoin": "off",
+}
+
+
+def plan_once(connection: Connection) -> None:
+    # Planning takes as long as the work itself. A plan that PostgreSQL chooses by itself may read the whole of a table
+    # that is still empty, and goes on doing so for a minute, however many rows come meanwhile.
+    connection.execute(select(*(func.set_config(name, value, False) for name, value in _BY_KEYS.items())))
+
+
+# -- notifications -----------------------------------------------------------------------------------------------------
+
+has_notifications = True
+
+_notify = text("SELECT pg_notify('trio_romancy', :owner)")
+
+
+def notify_workers(connection: Connection, owners: Iterable[str | None]) -> None:
+    for owner in set(owners):
+        connection.execute(_notify, {"owner": owner or ""})
+
+
+async def listen(connection: Any, on_notify: Callable[[str], None], on_lost: Callable[[], None]) -> None:
+    await connection.add_listener("trio_romancy", lambda *notification: on_notify(notification[-1]))
+    connection.add_termination_listener(lambda *_: on_lost())
+
+
+# -- migrations --------------------------------------------------------------------------------------------------------
+
+ddl_commits = False
+
+_migration_lock = text("SELECT pg_advisory_xact_lock(hashtext('trio_romancy migration'))")
+
+
+def table_definitions(connection: Connection, prefix: str) -> list[str] | None:
+    return None
+
+
+@contextmanager
+def migration_lock(connection: Connection) -> Iterator[None]:
+    connection.execute(_migration_lock)
+    yield
+
+
+# -- connections -------------------------------------------------------------------------------------------------------
+
+
+def set_up_connection(connection: Any) -> None:
+    settings = {
+        "TimeZone": "UTC",
+        "lock_timeout": f"{limits.LOCK_TIMEOUT}s",
+        "tcp_keepalives_idle": "10",
+        "tcp_keepalives_interval": "5",
+        "tcp_keepalives_count": "3",
+        "idle_in_transaction_session_timeout": f"{limits.IDLE_TIMEOUT}s",
+    }
+    calls = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in settings.items())
+    execute(connection, f"SELECT {calls}")
+
+
+_set_idle_timeout = text("SELECT set_config('idle_in_transaction_session_timeout', :value, true)")
+"""For this transaction only."""
+
+
+def allow_idleness(connection: Connection) -> None:
+    connection.execute(_set_idle_timeout, {"value": "0s"})
+
+
+def limit_idleness(connection: Connection) -> None:
+    connection.execute(_set_idle_timeout, {"value": f"{limits.IDLE_TIMEOUT}s"})
+
+
+def restore_idleness(connection: Connection) -> None:
+    pass  # the limit was lifted for one transaction
+
+
+def connection_id(connection: Any) -> int:
+    return int(driver_connection(connection).get_server_pid())
+
+
+_uptime = text("SELECT extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())")
+_end_own = text(
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+    "WHERE pid = :id AND usename = current_user AND datname = current_database()"
+)
+
+
+def end_connection(connection: Connection, id: int, age: float) -> None:
+    if connection.execute(_uptime).scalar_one() >= age:
+        connection.execute(_end_own, {"id": id})
+
+
+# -- the index over a path of the inputs -------------------------------------------------------------------------------
+
+
+def literal(ascii_text: str) -> str:
+    digits = ascii_text.encode("ascii").hex()
+    # Of ASCII text, ENCODE(..., 'escape') changes only backslashes, which it doubles.
+    return f"REPLACE(ENCODE(DECODE('{digits}', 'hex'), 'escape'), CHR(92) || CHR(92), CHR(92))"
+
+
+def key_sql(document: str, path: Path) -> str:
+    keys = ", ".join(literal(plain_key(key)) for key in path)
+    value = f"CAST({plain_sql(document, literal)} AS JSONB) #> CAST(ARRAY[{keys}] AS TEXT[])"
+    return f"LEFT(CAST({value} AS TEXT), {KEY.length})"
+
+
+def indexed_key(path: Path) -> ColumnElement[str]:
+    return literal_column(key_sql("input", path), KEY)
+
+
+_complete = text(
+    "SELECT relname FROM pg_index JOIN pg_class ON oid = indexrelid "
+    "WHERE indrelid = to_regclass('romancy_instances') AND indisvalid AND relname IN :names"
+).bindparams(bindparam("names", expanding=True))
+
+_try_index_lock = text("SELECT pg_try_advisory_lock(hashtext('trio_romancy index'))")
+
+
+def existing_indexes(connection: Connection, names: Collection[str]) -> set[str]:
+    return set(connection.execute(_complete, {"names": list(names)}).scalars())
+
+
+def create_input_index(connection: Connection, path: Path) -> bool:
+    # A process that creates an index waits for all transactions, so no transaction may wait here for its lock.
+    if not connection.execute(_try_index_lock).scalar():
+        return False  # the lock is held until the other connection is closed
+    name = index_name(path)
+    if existing_indexes(connection, [name]):
+        return True
+    connection.exec_driver_sql("SET lock_timeout = 0")  # no other connection has to wait meanwhile
+    connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")  # left by a process that died
+    columns = f"({key_sql('input', path)}), created_at, instance_id"
+    connection.exec_driver_sql(f"CREATE INDEX CONCURRENTLY {name} ON romancy_instances ({columns})")
+    return True

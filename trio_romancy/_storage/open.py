@@ -1,0 +1,52 @@
+"""Chooses the implementation of a database by its URL."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+
+from sqlalchemy.exc import ArgumentError
+
+from ..errors import DatabaseError
+from .database import Database
+from .drivers.sqlite import open_inline_database, open_threaded_database
+from .drivers.urls import parse_server, read_url, shown_url
+
+POOL_SIZE = 10
+"""Default number of connections to a server."""
+
+
+def open_database(url: str, *, pool_size: int = POOL_SIZE) -> AbstractAsyncContextManager[Database]:
+    """Open the database of a URL or a file name.
+
+    Args:
+      url: ``":memory:"``, a file name, ``sqlite:///file``, or the URL of a server: ``mysql://``, ``mariadb://``,
+        ``postgres://`` or ``postgresql://`` with user, password, host and database. A URL can name several hosts, as in
+        ``mysql://user@one:3306,two:3306/database``: the first of them that can be used is used.
+      pool_size: the most connections to a server, besides the one that writes the journal.
+
+    Raises:
+      DatabaseError: if the database cannot be used. The message names the URL, without its password, and what to do.
+        Most causes are found when the block is entered.
+    """
+    if not isinstance(url, str) or not url.strip():
+        raise DatabaseError(f"a database is a file name, ':memory:' or a URL, not {url!r}")
+    if url == ":memory:":
+        return open_inline_database()
+    if "://" not in url:
+        return open_threaded_database(url)
+    try:
+        parsed, hosts = read_url(url)
+    except (ArgumentError, ValueError):
+        raise DatabaseError(
+            "the database URL cannot be parsed; it looks like sqlite:///orders.db or mysql://user@host/database"
+        ) from None
+    shown = shown_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        from .drivers.asyncio_server import open_aio_database  # only now: it imports trio-asyncio
+
+        return open_aio_database(parse_server(parsed, shown, hosts), pool_size)
+    if parsed.host or parsed.query or parsed.get_driver_name() not in ("pysqlite", "sqlite"):
+        raise DatabaseError(f"{shown}: a SQLite URL is sqlite:///file, with three slashes and no options")
+    if parsed.database in (None, "", ":memory:"):
+        return open_inline_database()
+    return open_threaded_database(parsed.database)
