@@ -16,6 +16,8 @@ from sybil.parsers.markdown import CodeBlockParser
 
 from trio_romancy._definitions.registry import registry
 
+pytest_plugins = ["tests.support.time_limit"]
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="run the tests marked as long, too")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import math
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,9 +18,6 @@ from trio_romancy._storage.drivers.asyncio_server import AioDatabase
 from trio_romancy._storage.drivers.sqlite import ThreadedDatabase
 
 from .support.databases import KINDS, Databases, missing
-
-LONGEST_TEST = 60.0
-"""Seconds on the real clock after which a test hangs."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -43,13 +40,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     is_real = pyfuncitem.get_closest_marker("real_clock") is not None
     arguments = {name: pyfuncitem.funcargs[name] for name in inspect.signature(pyfuncitem.obj).parameters}
-
-    async def test() -> None:
-        # Under the virtual clock a deadline would not wait for threads: it would come as soon as all tasks wait.
-        with trio.fail_after(LONGEST_TEST if is_real else math.inf):
-            await pyfuncitem.obj(**arguments)
-
-    trio.run(test, clock=None if is_real else trio.testing.MockClock(autojump_threshold=0))
+    trio.run(
+        partial(pyfuncitem.obj, **arguments), clock=None if is_real else trio.testing.MockClock(autojump_threshold=0)
+    )
     return True
 
 
