@@ -1,8 +1,8 @@
-"""Values to JSON text and back, by annotation.
+"""Codecs: convert values to JSON text and back, by annotation.
 
-What is stored is what comes back: a value that JSON would change (a tuple where the annotation says ``Any``, NaN,
-a key that is no string) is refused with its path instead of being stored altered. And what the caller goes on with
-is what was read back from the JSON, so that the first run sees the very value that a replay will see.
+A value is read back as it was stored: one that JSON would change (a tuple where the annotation says ``Any``, NaN, a key
+that is no string) is refused with its path. The caller goes on with the value that was read back from the JSON, so that
+the first run gets the very value that a replay will get.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from typing import Any, Generic, TypeVar
 from cattrs.errors import StructureHandlerNotFoundError
 
 from ..errors import InvalidDataError, Problem
-from .converter import AlteredError, altered, make_converter
-from .diagnosis import expected, fault_of_scalar, field_names, is_class, name_of, problems_of_error, problems_of_value
+from .annotations import field_names, is_class
+from .converter import make_converter
+from .diagnosis import expected, fault_of_scalar, name_of, problems_of_error, problems_of_value
+from .scalars import AlteredError, altered
 
 T = TypeVar("T")
 
@@ -33,7 +35,7 @@ _json = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 
 def dumps(raw: object) -> str:
-    """Plain JSON data as compact ASCII text."""
+    """Return plain JSON data as compact ASCII text."""
     return _json.encode(raw)
 
 
@@ -51,13 +53,16 @@ _text_of: dict[Any, Callable[[Any], str]] = {
     bool: _json.encode,
     type(None): _json.encode,
 }
-"""The JSON text of scalars, by their very type, without asking each which type it has."""
+"""Encoders of scalars by exact type, which skip the type checks of the general encoder."""
 
 
 class Codec(Generic[T]):
-    """Stores the values of one annotation as JSON text. Make one with :func:`codec`."""
+    """Converts the values of one annotation to JSON text and back. Get one by :func:`codec`."""
 
     __slots__ = ("_scalar", "_scalar_text", "_structure", "_unstructure", "annotation")
+
+    annotation: Any
+    """The annotation whose values it converts."""
 
     def __init__(self, annotation: Any) -> None:
         self.annotation = annotation
@@ -67,15 +72,16 @@ class Codec(Generic[T]):
         self._scalar_text = _text_of.get(annotation, _json.encode)
 
     def encode(self, value: T) -> tuple[str, T]:
-        """The value as JSON text, and as it will be read back from it.
+        """Return a value as JSON text, and as it will be read back from that.
 
         Raises:
-          InvalidDataError: if it does not match the annotation, or would not survive being stored.
+          InvalidDataError: naming every bad place, if the value does not match the annotation, or would be read back as
+            another one.
         """
         try:
             if type(value) is self._scalar:
                 text = self._scalar_text(value)
-                if "\\ud" not in text:  # JSON joins two surrogates to one character
+                if "\\ud" not in text:  # JSON joins two surrogates into one character
                     return text, value
             text = _json.encode(self._unstructure(value))
             restored = self._structure(loads(text), self.annotation)
@@ -90,10 +96,10 @@ class Codec(Generic[T]):
         raise InvalidDataError("this value would not survive being stored", problems)
 
     def decode(self, raw: object) -> T:
-        """The value that this plain JSON data stands for.
+        """Return the value that plain JSON data stand for.
 
         Raises:
-          InvalidDataError: naming every bad place, if the data does not match the annotation.
+          InvalidDataError: naming every bad place, if the data do not match the annotation.
         """
         try:
             value: T = self._structure(raw, self.annotation)
@@ -103,7 +109,7 @@ class Codec(Generic[T]):
             raise InvalidDataError("this data does not match its type", problems) from None
 
     def fault(self, value: object) -> str | None:
-        """Why the value cannot be stored, in words for the whole of it; None if it can."""
+        """Return why a value as a whole cannot be stored; None: it can."""
         raw = None
         try:
             raw = self._unstructure(value)
@@ -117,7 +123,7 @@ class Codec(Generic[T]):
         return fault_of_scalar(raw) or altered(value, restored, self.annotation)
 
     def _problems(self, value: object) -> list[Problem]:
-        """Why encoding failed. Slow: only called once it has."""
+        """Return why encoding a value has failed. This is slow, and called only after a failure."""
         try:
             return problems_of_value(value, self.annotation, _fault)
         except RecursionError:
@@ -130,7 +136,7 @@ def _cached_codec(annotation: Any) -> Codec[Any]:
 
 
 def codec(annotation: Any) -> Codec[Any]:
-    """The codec of an annotation.
+    """Return the codec of an annotation.
 
     Raises:
       TypeError: if the annotation contains a type that cannot be stored as JSON.
@@ -140,7 +146,7 @@ def codec(annotation: Any) -> Codec[Any]:
     except StructureHandlerNotFoundError as error:
         unsupported = getattr(error, "type_", annotation)
         raise TypeError(f"{name_of(unsupported)} cannot be stored as JSON") from None
-    except TypeError as error:  # members of a union that nothing tells apart, or no hash
+    except TypeError as error:  # members of a union that cannot be distinguished, or an annotation without a hash
         raise TypeError(f"{name_of(annotation)} cannot be stored as JSON: {error}") from None
     except RecursionError:
         what = "only attrs classes, dataclasses and what is in lists or dicts may contain themselves"
@@ -148,7 +154,7 @@ def codec(annotation: Any) -> Codec[Any]:
 
 
 def is_structured(annotation: Any) -> bool:
-    """Whether values of the annotation are JSON objects: attrs classes, dataclasses, TypedDicts, mappings."""
+    """Tell whether values of an annotation are JSON objects: attrs classes, dataclasses, TypedDicts, mappings."""
     origin = typing.get_origin(annotation) or annotation
     if typing.is_typeddict(origin):
         return True
@@ -156,7 +162,7 @@ def is_structured(annotation: Any) -> bool:
 
 
 def _hashable(annotation: Any) -> Any:
-    """The annotation itself, or without any ``Annotated`` in it if that holds something like a list."""
+    """Return an annotation, without the ``Annotated`` in it if one of those contains a value without a hash."""
     try:
         hash(annotation)
         return annotation
@@ -168,7 +174,7 @@ def _hashable(annotation: Any) -> Any:
 def _fault(value: object, annotation: Any) -> str | None:
     try:
         inner = codec(annotation)
-    except (TypeError, NameError):  # the part of a type that only the whole can make sense of
+    except (TypeError, NameError):  # a part of a type that has a meaning only inside of it
         return None
     return inner.fault(value)
 
@@ -190,7 +196,7 @@ def _whole(error: Exception) -> Problem:
 
 
 def _same(one: object, other: object) -> bool:
-    """Equality that also sees through classes without ``__eq__``, and through an hour that comes twice."""
+    """Compare two values, also of classes without ``__eq__``, and datetimes in an hour that occurs twice."""
     if one == other:
         return True
     if type(one) is not type(other):
@@ -199,7 +205,7 @@ def _same(one: object, other: object) -> bool:
         return one.keys() == other.keys() and all(_same(item, other[key]) for key, item in one.items())
     if isinstance(one, (list, tuple, deque)) and isinstance(other, (list, tuple, deque)):
         return len(one) == len(other) and all(map(_same, one, other))
-    if isinstance(one, datetime) and isinstance(other, datetime):  # Python calls these unequal, whatever they mean
+    if isinstance(one, datetime) and isinstance(other, datetime):  # in such an hour Python calls all datetimes unequal
         moments = [(it.replace(tzinfo=None, fold=0), it.utcoffset()) for it in (one, other)]
         return moments[0] == moments[1]
     if is_class(type(one)):

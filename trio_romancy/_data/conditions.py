@@ -1,7 +1,7 @@
-"""Conditions on the input of an instance: what is at a path in it, and whether that is what is sought.
+"""Conditions on the input of an instance: that a value is at a path.
 
-A path is a sequence of keys. One that is written as a whole number, as ``"0"``, addresses an element where there is an
-array, and a key where there is an object. Values are compared as Python compares them, except that ``True`` is not 1.
+A path is a sequence of keys. A key that is a whole number, such as ``"0"``, addresses an element of an array, and a key
+of an object. Values are compared as Python compares them, except that ``True`` is not 1.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Path = tuple[str, ...]
 """Keys, from the outside to the inside."""
 
 Scalar = str | int | float | bool | None
-"""What a JSON document holds that has no parts."""
+"""Values that a JSON document holds, without arrays and objects."""
 
 GivenPath = str | Iterable[str | int]
 """A path as users write it: ``"items.0.sku"``, or its keys one by one."""
@@ -33,19 +33,19 @@ _INDEX = re.compile("0|[1-9][0-9]{0,8}", re.ASCII)
 
 
 def is_index(key: str) -> bool:
-    """Whether the key addresses an element, where there is an array."""
+    """Tell whether a key addresses an element of an array."""
     return _INDEX.fullmatch(key) is not None
 
 
 @frozen
 class Condition:
-    """That a scalar is at a path."""
+    """The condition that a scalar is at a path."""
 
     path: Path
     value: Scalar
 
     def holds(self, input: Any) -> bool:
-        """Whether it is in this input."""
+        """Tell whether an input fulfills the condition."""
         found = _at(self.path, input)
         if self.value is None or isinstance(self.value, bool):
             return found is self.value
@@ -55,7 +55,7 @@ class Condition:
 
     @property
     def texts(self) -> list[str]:
-        """All that can be written in a stored input for this value: an int and a float may be the same number."""
+        """Texts that can stand for the value in a stored input: an int and a float may be the same number."""
         if not isinstance(self.value, int | float) or isinstance(self.value, bool):
             return [dumps(self.value)]
         numbers: list[int | float] = []
@@ -70,7 +70,7 @@ class Condition:
 
     @property
     def parts(self) -> list[str]:
-        """Texts of which a stored input contains at least one, if the condition holds."""
+        """Texts of which a stored input contains at least one if the condition holds."""
         key = self.path[-1]
         return self.texts if is_index(key) else [f"{dumps(key)}:{text}" for text in self.texts]
 
@@ -90,17 +90,17 @@ def _as_float(number: float) -> float:
     try:
         return float(number)
     except OverflowError:
-        return math.nan  # which equals nothing
+        return math.nan  # equal to nothing
 
 
 # -- as users write them -----------------------------------------------------------------------------------------------
 
 
 def checked_where(where: Where) -> list[Condition]:
-    """The conditions that are meant.
+    """Return conditions as users write them as :class:`Condition` values.
 
     Raises:
-      InvalidInputError: naming every path that is none, and every value that cannot be looked for.
+      InvalidInputError: naming every path that is not valid, and every value that no input can hold.
     """
     if isinstance(where, str | bytes) or not isinstance(where, Iterable):
         raise _invalid([Problem("$.where", f"expected a mapping of paths to values, got {type(where).__name__}")])
@@ -123,10 +123,10 @@ def checked_where(where: Where) -> list[Condition]:
 
 
 def checked_path(given: GivenPath) -> Path:
-    """The path that is meant.
+    """Return a path as users write it as its keys.
 
     Raises:
-      InvalidInputError: if it is none.
+      InvalidInputError: if the path is not valid.
     """
     path = _path(given)
     if isinstance(path, str):
@@ -135,7 +135,7 @@ def checked_path(given: GivenPath) -> Path:
 
 
 def _path(given: Any) -> Path | str:
-    """The path that is meant; or what is wrong with it."""
+    """Return the keys of a path, or the message why it is not valid."""
     if isinstance(given, str):
         keys = given.split(".")
         if "" in keys:
@@ -159,7 +159,7 @@ def _path(given: Any) -> Path | str:
 
 
 def _plain(value: Any) -> Scalar:
-    """The value without what a subclass makes of it, such as an enum."""
+    """Return a value of a subclass, such as an enum, as its plain base type."""
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, bool) or value is None:
@@ -168,14 +168,14 @@ def _plain(value: Any) -> Scalar:
 
 
 def _fault(value: Any) -> str | None:
-    """Why nothing can be equal to the value; None if something can."""
+    """Return why no input can hold the value; None: one can."""
     if isinstance(value, float) and not math.isfinite(value):
         return f"{value!r} is no number that JSON has"
     if value is not None and not isinstance(value, str | int | float):
         return f"expected text, a number, true, false or null, as they are stored; got {type(value).__name__}"
     try:
         dumps(value)
-    except ValueError:  # Python writes no more than some thousand digits
+    except ValueError:  # Python writes at most some thousand digits
         return "the number is too large to be stored"
     return None
 

@@ -1,20 +1,15 @@
-"""The rules by which plain JSON data become values, and back: a cattrs converter that changes nothing silently."""
+"""Rules by which plain JSON data become values, and back: a cattrs converter that changes nothing silently."""
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import enum
 import types
 import typing
 from collections import abc
 from collections.abc import Callable
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Literal, Union
-from uuid import UUID
 
 from attrs import has, resolve_types
 from cattrs import Converter
@@ -22,126 +17,24 @@ from cattrs.cols import list_structure_factory
 from cattrs.gen import make_hetero_tuple_unstructure_fn
 
 from ..errors import InvalidDataError
-from .diagnosis import (
+from .annotations import (
     SCALARS,
     element,
-    expected,
     field_types,
     is_class,
     is_namedtuple,
     is_union,
     kind_of,
     members,
-    name_of,
-    not_json,
     required_keys,
-    short,
     without_required,
 )
-
-_MICROSECOND = timedelta(microseconds=1)
-
-Hook = Callable[[Any, Any], Any]
-
-
-class AlteredError(Exception):
-    """A value would be read back as something else; the text says it to a person."""
-
-
-def altered(value: object, restored: object, annotation: Any = object) -> str:
-    """In words, that a value would be read back as something else."""
-    kind = kind_of(annotation)
-    if isinstance(kind, type) and not isinstance(value, kind):
-        return expected(annotation, value)
-    return f"{short(value)} would be read back as {short(restored)}; give its exact type"
-
-
-def _of_kind(annotation: Any, kind: type, parsed: Any, value: object) -> Any:
-    """What was parsed, as the class that is asked for where that is made of ``kind``: an ``IntEnum`` of int."""
-    if annotation is kind or not isinstance(annotation, type):  # such as Annotated[int, ...]
-        return parsed
-    try:
-        made = annotation(parsed)
-    except Exception:
-        raise TypeError(expected(annotation, value)) from None
-    if isinstance(made, enum.Enum) and type(made.value) is not type(parsed):  # Python takes 2.0 and True for ints
-        raise TypeError(expected(annotation, value))
-    return made
-
-
-def _to_str(value: object, annotation: Any) -> Any:
-    if type(value) is not str:
-        raise TypeError(expected(annotation, value))
-    return value if annotation is str else _of_kind(annotation, str, value, value)
-
-
-def _to_bool(value: object, _: object) -> bool:
-    if type(value) is bool:
-        return value
-    raise TypeError(expected(bool, value))
-
-
-def _to_int(value: object, annotation: Any) -> Any:
-    if type(value) is not int:
-        raise TypeError(expected(annotation, value))
-    return value if annotation is int else _of_kind(annotation, int, value, value)
-
-
-def _to_float(value: object, annotation: Any) -> Any:
-    if type(value) is not float and type(value) is not int:
-        raise TypeError(expected(annotation, value))
-    number = float(value)
-    return number if annotation is float else _of_kind(annotation, float, number, value)
-
-
-def _to_none(value: object, _: object) -> None:
-    if value is not None:
-        raise TypeError(expected(type(None), value))
-
-
-def _parsed(kind: type, parse: Callable[[str], Any]) -> Hook:
-    def structure(value: object, annotation: Any) -> Any:
-        if type(value) is not str:
-            raise TypeError(expected(annotation, value))
-        try:
-            parsed = parse(value)
-        except (ValueError, ArithmeticError):
-            raise TypeError(expected(annotation, value)) from None
-        return _of_kind(annotation, kind, parsed, value)
-
-    return structure
-
-
-def _to_timedelta(value: object, _: object) -> timedelta:
-    if type(value) is int:
-        return timedelta(microseconds=value)
-    raise TypeError(f"expected timedelta (as microseconds), got {short(value)}")
-
-
-def _to_decimal(text: str) -> Decimal:
-    number = Decimal(text)
-    if number.is_nan():
-        raise ValueError("NaN is not equal to itself")
-    return number
-
-
-def _from_decimal(value: Decimal) -> str:
-    if value.is_nan():
-        raise AlteredError(f"{value!r} cannot be stored, it is not equal to itself")
-    return str(value)
-
-
-def _text_of(kind: type) -> Callable[[Any], str]:
-    def unstructure(value: object) -> str:
-        if isinstance(value, kind):
-            return str(value)
-        raise TypeError(expected(kind, value))  # anything has a str()
-
-    return unstructure
+from .diagnosis import expected, name_of, not_json, short
+from .scalars import AlteredError, Hook, of_kind, register_scalars
 
 
 def _plain(value: Any) -> Any:
-    """Let a value without a declared type through, if JSON keeps it as it is."""
+    """Return a value without a declared type unchanged, if JSON preserves it."""
     if type(value) in SCALARS and type(value) is not float:
         return value
     if problems := not_json(value, "$"):
@@ -150,7 +43,7 @@ def _plain(value: Any) -> Any:
 
 
 def _shape(kind: type | tuple[type, ...], structure: Hook) -> Hook:
-    """Only a JSON array makes a sequence, only a JSON object a structured value: cattrs takes what it can iterate."""
+    """Take only values of this kind: a JSON array for a sequence, an object for a class. cattrs takes any iterable."""
 
     def structure_shape(value: object, annotation: Any) -> Any:
         if not isinstance(value, kind):
@@ -163,7 +56,7 @@ def _shape(kind: type | tuple[type, ...], structure: Hook) -> Hook:
 def _class(cls: Any, converter: Converter) -> Hook:
     origin = typing.get_origin(cls) or cls
     if has(origin):
-        with contextlib.suppress(NameError):  # a field's type is not defined yet: cattrs resolves it at first use
+        with contextlib.suppress(NameError):  # the type of a field is not defined yet: cattrs resolves it at first use
             resolve_types(origin)
     return _shape(dict, converter.gen_structure_attrs_fromdict(cls))
 
@@ -198,16 +91,16 @@ def _types_in(named_tuple: Any) -> tuple[Any, ...]:
 
 
 def _typed_dict(cls: Any, converter: Converter) -> Hook:
-    return _shape(dict, converter.gen_structure_typeddict(_told_what_is_required(cls)))
+    return _shape(dict, converter.gen_structure_typeddict(_with_required_keys(cls)))
 
 
 def _from_typed_dict(cls: Any, converter: Converter) -> Callable[[Any], Any]:
-    return converter.gen_unstructure_typeddict(_told_what_is_required(cls))
+    return converter.gen_unstructure_typeddict(_with_required_keys(cls))
 
 
 @lru_cache(maxsize=1024)
-def _told_what_is_required(cls: Any) -> Any:
-    """A TypedDict whose annotations were postponed does not see the ``NotRequired`` in them."""
+def _with_required_keys(cls: Any) -> Any:
+    """Return a TypedDict with its required keys marked: it does not see ``NotRequired`` in postponed annotations."""
     origin = typing.get_origin(cls) or cls
     if required_keys(origin) == origin.__required_keys__:
         return cls
@@ -223,18 +116,18 @@ def _told_what_is_required(cls: Any) -> Any:
 def _hook_of(annotation: Any, converter: Converter) -> Hook:
     try:
         return converter.get_structure_hook(annotation)
-    except RecursionError:  # a type that contains itself: looked up at first use
+    except RecursionError:  # a type that contains itself: its hook is found at first use
         return converter.structure
 
 
 def _union(annotation: Any, converter: Converter) -> Hook:
-    """Scalars and literals are told by their type (for Python, True is the literal 1), the rest by cattrs."""
+    """Distinguish scalars and literals by their exact type, as True equals the literal 1; cattrs does all others."""
     found = members(annotation)
     if Any in found:
         return converter.get_structure_hook(Any)
     rest = [member for member in found if member not in SCALARS and typing.get_origin(member) is not Literal]
     if len(found) == 2 and type(None) in found:
-        rest = [member for member in found if member is not type(None)]  # its own hook says best what it expects
+        rest = [member for member in found if member is not type(None)]  # its own hook has the best message
         found = [type(None)]
     scalars = {member for member in found if member in SCALARS}
     literals = {}
@@ -281,7 +174,7 @@ def _from_union(union: Any, converter: Converter) -> Callable[[Any], Any]:
     return unstructure_union
 
 
-def _is_told_by_type(annotation: Any) -> bool:
+def _is_distinguished_by_type(annotation: Any) -> bool:
     if typing.get_origin(annotation) is Literal:
         return True
     return is_union(annotation) and any(
@@ -290,7 +183,7 @@ def _is_told_by_type(annotation: Any) -> bool:
 
 
 def _is_enum_of_plain(annotation: Any) -> bool:
-    """An enum whose values are not declared to need a conversion."""
+    """Tell whether an annotation is an enum whose values need no conversion."""
     return (
         isinstance(annotation, type)
         and issubclass(annotation, enum.Enum)
@@ -313,40 +206,17 @@ def _is_plain_tuple(annotation: Any) -> bool:
 
 
 def make_converter(*, detailed: bool) -> Converter:
-    """A cattrs converter that lets nothing through that would come back otherwise, as far as a rule can see it.
+    """Make a cattrs converter that refuses values that would be read back as others, as far as a rule can tell.
 
     Args:
-      detailed: whether its errors say where, which makes it slower.
+      detailed: whether errors name the place in the data, which makes the converter slower.
     """
     converter = Converter(
         detailed_validation=detailed,
         forbid_extra_keys=True,
         unstruct_collection_overrides={abc.Set: list},
     )
-    for kind, structure in (
-        (str, _to_str),
-        (bool, _to_bool),
-        (int, _to_int),
-        (float, _to_float),
-        (type(None), _to_none),
-        (timedelta, _to_timedelta),
-        (bytes, _parsed(bytes, lambda text: base64.b64decode(text, validate=True))),
-        (datetime, _parsed(datetime, datetime.fromisoformat)),
-        (date, _parsed(date, date.fromisoformat)),
-        (time, _parsed(time, time.fromisoformat)),
-        (Decimal, _parsed(Decimal, _to_decimal)),
-        (UUID, _parsed(UUID, UUID)),
-        (Path, _parsed(Path, Path)),
-    ):
-        converter.register_structure_hook(kind, structure)
-    converter.register_unstructure_hook(timedelta, lambda value: value // _MICROSECOND)
-    converter.register_unstructure_hook(bytes, lambda value: base64.b64encode(value).decode("ascii"))
-    for iso in (datetime, date, time):
-        converter.register_unstructure_hook(iso, lambda value: value.isoformat())
-    for text in (UUID, Path):
-        converter.register_unstructure_hook(text, _text_of(text))
-    converter.register_unstructure_hook(Decimal, _from_decimal)
-    converter.register_unstructure_hook(enum.StrEnum, lambda member: member.value)
+    register_scalars(converter)
     converter.register_unstructure_hook_func(lambda annotation: annotation is Any, _plain)
     factories: list[tuple[Callable[[Any], bool], Callable[[Any, Converter], Hook]]] = [
         (is_class, _class),
@@ -361,8 +231,8 @@ def make_converter(*, detailed: bool) -> Converter:
         (_origin_in(tuple), lambda cls, converter: _shape((list, tuple), converter.gen_structure_hetero_tuple(cls))),
         (_is_plain_tuple, _made_of_list(tuple)),
         (is_namedtuple, _named_tuple),
-        (_is_told_by_type, _union),
-        (_is_enum_of_plain, lambda cls, _: lambda value, _: _of_kind(cls, enum.Enum, value, value)),
+        (_is_distinguished_by_type, _union),
+        (_is_enum_of_plain, lambda cls, _: lambda value, _: of_kind(cls, enum.Enum, value, value)),
     ]
     for predicate, factory in factories:
         converter.register_structure_hook_factory(predicate, factory)

@@ -1,133 +1,45 @@
-"""What is wrong with a value or with data, and where: every bad place with its path, in words to a person.
+"""Finds the mistakes in a value or in data: every one with its path, in words for users.
 
-Nothing here stores or reads: that is ``serialization``, which comes here only once it has failed.
+The codec calls this module only after an encoding or decoding has failed.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Generic, Union
+from typing import Any
 
-from attrs import fields, has
 from cattrs import BaseValidationError, ClassValidationError, IterableValidationError
 from cattrs.errors import ForbiddenExtraKeysError
 
 from ..errors import Problem
+from .annotations import (
+    SCALARS,
+    bare,
+    element,
+    field_names,
+    field_types,
+    is_class,
+    is_namedtuple,
+    is_union,
+    kind_of,
+    members,
+    required_keys,
+    without_required,
+)
 
 Fault = Callable[[Any, Any], str | None]
-"""Why a value cannot be stored as an annotation says, in words for the whole of it; None if it can."""
+"""Returns why a value as a whole cannot be stored as an annotation says; None: it can."""
 
 Part = tuple[str, Any, Any]
-"""A path, what is there, and its annotation."""
+"""A path, the value there, and its annotation."""
 
-SCALARS = (str, int, float, bool, type(None))
-
-_LONG = 2**13  # bits: no int of so few comes near the limit of digits that Python prints, which is 640 or more
-
-
-# -- annotations -------------------------------------------------------------------------------------------------------
-
-
-def bare(annotation: Any) -> Any:
-    """The type under ``Annotated``, ``NewType`` and ``type X = ...``."""
-    while True:
-        if typing.get_origin(annotation) is typing.Annotated:
-            annotation = annotation.__origin__
-        elif isinstance(annotation, typing.NewType):
-            annotation = annotation.__supertype__
-        elif type(annotation).__name__ == "TypeAliasType":  # Python 3.12
-            annotation = annotation.__value__
-        else:
-            return annotation
-
-
-def is_union(annotation: Any) -> bool:
-    return typing.get_origin(annotation) in (Union, types.UnionType)
-
-
-def is_class(annotation: Any) -> bool:
-    return has(typing.get_origin(annotation) or annotation) or dataclasses.is_dataclass(annotation)
-
-
-def is_namedtuple(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, tuple) and hasattr(annotation, "_fields")
-
-
-def members(union: Any) -> list[Any]:
-    """The bare types of a union, those of unions within it among them."""
-    found: list[Any] = []
-    for member in map(bare, typing.get_args(union) if is_union(union) else [union]):
-        found += members(member) if is_union(member) else [member]
-    return found
-
-
-def element(annotation: Any) -> Any:
-    return (typing.get_args(annotation) or (Any,))[0]
-
-
-def kind_of(annotation: Any) -> Any:
-    """What values of a bare annotation are instances of, if that is a class."""
-    origin = typing.get_origin(annotation) or annotation
-    return dict if typing.is_typeddict(origin) else origin
-
-
-def required_keys(typed_dict: Any) -> frozenset[str]:
-    """Also of a TypedDict whose annotations were postponed: it does not see the ``NotRequired`` in them."""
-    marks = {name: _mark(hint) for name, hint in typing.get_type_hints(typed_dict, include_extras=True).items()}
-    return frozenset(
-        name
-        for name, mark in marks.items()
-        if mark is typing.Required or (mark is None and name in typed_dict.__required_keys__)
-    )
-
-
-def _mark(hint: Any) -> Any:
-    origin = typing.get_origin(hint)
-    return origin if origin in (typing.Required, typing.NotRequired) else None
-
-
-def without_required(hint: Any) -> Any:
-    return typing.get_args(hint)[0] if _mark(hint) else hint
-
-
-def field_names(cls: Any, *, stored: bool = False) -> list[str]:
-    """The fields of a class; the stored ones are those that its ``__init__`` takes."""
-    every = fields(cls) if has(cls) else dataclasses.fields(cls)
-    return [field.name for field in every if field.init or not stored]
-
-
-def field_types(annotation: Any) -> dict[str, Any]:
-    """The annotations of the fields of a class, TypedDict or named tuple, of a generic one with its arguments."""
-    cls = typing.get_origin(annotation) or annotation
-    hints = typing.get_type_hints(cls, include_extras=True)
-    if has(cls):
-        hints |= {a.name: a.type for a in fields(cls) if a.type is not None and not isinstance(a.type, str)}
-    arguments = _arguments(annotation)
-    return {name: _filled_in(hint, arguments) for name, hint in hints.items()}
-
-
-def _arguments(annotation: Any) -> dict[Any, Any]:
-    """What the type variables of a generic class stand for, those of its bases as well."""
-    cls = typing.get_origin(annotation) or annotation
-    found = dict(zip(getattr(cls, "__parameters__", ()), typing.get_args(annotation), strict=False))
-    for base in getattr(cls, "__orig_bases__", ()):
-        if typing.get_origin(base) is not Generic:
-            found = {variable: _filled_in(it, found) for variable, it in _arguments(base).items()} | found
-    return found
-
-
-def _filled_in(hint: Any, arguments: Mapping[Any, Any]) -> Any:
-    if isinstance(hint, typing.TypeVar):
-        return arguments.get(hint, hint)
-    if parameters := getattr(hint, "__parameters__", ()):
-        return hint[tuple(arguments.get(parameter, parameter) for parameter in parameters)]
-    return hint
+_LONG = 2**13
+"""Bits of an int below which it has fewer digits than the limit of Python, which is at least 640 digits."""
 
 
 # -- words -------------------------------------------------------------------------------------------------------------
@@ -161,7 +73,7 @@ def key_in(path: str, key: object) -> str:
 
 
 def problems_of_value(value: object, annotation: Any, fault: Fault, path: str = "$") -> list[Problem]:
-    """Every place of a value that cannot be stored: the smallest ones, or the whole if its parts are good."""
+    """Return every place of a value that cannot be stored: its smallest parts, or the whole if all parts are good."""
     annotation = bare(annotation)
     if Any in members(annotation):
         return not_json(value, path)
@@ -182,7 +94,7 @@ def problems_of_value(value: object, annotation: Any, fault: Fault, path: str = 
 
 
 def _parts(value: Any, annotation: Any, path: str) -> Iterator[Part]:
-    """What a value consists of, as far as it is what the annotation says."""
+    """Yield the parts of a value, as far as it matches its annotation."""
     origin: Any = typing.get_origin(annotation) or annotation
     arguments = typing.get_args(annotation)
     if is_union(annotation):
@@ -221,7 +133,7 @@ def _is_of_kind(value: object, kind: Any) -> bool:
 
 
 def _member_for(value: object, union: Any) -> Any:
-    """The type of a union that the value is meant as, or None if there is no telling."""
+    """Return the type of a union that a value is meant as; None: it cannot be told."""
     others = [member for member in members(union) if member is not type(None)]
     fitting = [member for member in others if type(value) is kind_of(member)]
     fitting = fitting or [member for member in others if _is_of_kind(value, kind_of(member))]
@@ -236,7 +148,7 @@ def _problems_of_keys(value: Mapping[Any, Any], annotation: Any, fault: Fault, p
     for key in value:
         if message := fault_of_scalar(key if isinstance(key, str) else None):
             found.append(Problem(path, message))
-        elif fault({key: None}, mapping) is not None:  # as a value it may be good, but JSON keys are text
+        elif fault({key: None}, mapping) is not None:  # the value itself may be good, but keys of JSON objects are text
             kind = str if fault(key, of_keys) is None else of_keys
             found.append(Problem(path, f"expected {name_of(kind)} as a key, got {short(key)}"))
     return found
@@ -251,7 +163,7 @@ def _problems_of_names(value: Mapping[Any, Any], typed_dict: Any, path: str) -> 
 
 
 def not_json(value: object, path: str) -> list[Problem]:
-    """Every place in plain JSON data that JSON would change or refuse."""
+    """Return every place in plain JSON data that JSON would change or refuse."""
     if type(value) is dict:
         found = []
         for key, item in value.items():
@@ -282,7 +194,7 @@ def _not_scalar(value: object) -> str | None:
 
 
 def fault_of_scalar(raw: object) -> str | None:
-    """Why JSON has no such string, number, bool or None; None if it has, or if it is none of them."""
+    """Return why JSON has no such string, number, bool or None; None: it has, or the value is of another type."""
     return _not_scalar(raw) if type(raw) in SCALARS else None
 
 
@@ -290,7 +202,7 @@ def fault_of_scalar(raw: object) -> str | None:
 
 
 def problems_of_error(error: BaseException, raw: object, path: str = "$") -> list[Problem]:
-    """Flatten the tree of errors that cattrs raises, each with its path."""
+    """Return the errors in the tree that cattrs raises, each with its path."""
     if isinstance(error, ClassValidationError):
         with_notes, without = error.group_exceptions()
         found = []

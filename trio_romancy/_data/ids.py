@@ -1,4 +1,4 @@
-"""Ids of instances, operations and workers: what they may be, and new ones."""
+"""Ids of instances, operations and workers: checks them, and makes new ones."""
 
 from __future__ import annotations
 
@@ -9,21 +9,24 @@ import time
 from typing import Any
 
 MAX_ID = 255
-"""The most characters in an id, and in the name of a definition."""
+"""Most characters in an id, and in the name of a definition."""
 
 
 def is_id(id: Any) -> bool:
-    """Whether every database can hold it: 1 to 255 characters of text, without NUL or lone surrogates."""
+    """Tell whether every database can store an id: 1 to 255 characters of text, without NUL and lone surrogates."""
     if not isinstance(id, str) or not 0 < len(id) <= MAX_ID or "\0" in id:
         return False
     return id.isascii() or not any("\ud800" <= character <= "\udfff" for character in id)
 
 
 def checked_id(id: Any, what: str = "an id") -> str:
-    """The id, if it is one.
+    """Return an id.
+
+    Args:
+      what: what the id is for, for the message.
 
     Raises:
-      ValueError: otherwise.
+      ValueError: if it is not a valid id.
     """
     if not is_id(id):
         raise ValueError(f"{what} is a string of 1 to {MAX_ID} characters without NUL and lone surrogates, not {id!r}")
@@ -32,18 +35,18 @@ def checked_id(id: Any, what: str = "an id") -> str:
 
 
 def short_id(id: str) -> str:
-    """The id; or, if it is too long for one, a digest of it."""
+    """Return an id, or a digest of it if it is too long."""
     return id if len(id) <= MAX_ID else hashlib.sha256(id.encode()).hexdigest()
 
 
 _DRAWN_AT_ONCE = 100
 
 _drawn: list[str] = []
-"""The random ends of the next ids. To ask the system for each would take longer than all the rest of an id, and let
-other threads go first."""
+"""Random ends of the next ids. One system call for each id would take longer than the rest of it, and let other threads
+run first."""
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_drawn.clear)  # the ids of a child are its own
+    os.register_at_fork(after_in_child=_drawn.clear)  # a child process must not repeat the ids of its parent
 
 
 def _draw() -> str:
@@ -53,16 +56,16 @@ def _draw() -> str:
 
 
 _PARTS = re.compile("(.)(...)(...)(.{12}).")
-"""Of twenty hexadecimal digits."""
+"""Parts of twenty hexadecimal digits."""
 _VARIANTS = {f"{digit:x}": f"{0x8 | digit & 0x3:x}" for digit in range(16)}
-"""Two bits of the first digit say that it is a UUID of RFC 9562, the others are random."""
+"""First digit of the variant, by a random digit: two bits mark a UUID of RFC 9562, the others stay random."""
 
 
 def new_id() -> str:
-    """A UUID of version 7: new ones sort behind old ones, which keeps the database's indexes compact (RFC 9562)."""
+    """Return a new UUID of version 7. Later ones sort after earlier ones, which keeps indexes compact (RFC 9562)."""
     milliseconds = f"{time.time_ns() // 1_000_000:012x}"
     try:
         end = _drawn.pop()
-    except IndexError:  # and not looked at before: another thread may take the last one
+    except IndexError:  # no check beforehand, because another thread may take the last one after it
         end = _draw()
     return f"{milliseconds[:8]}-{milliseconds[8:]}{end}"

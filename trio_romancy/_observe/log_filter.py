@@ -1,4 +1,4 @@
-"""A filter for the log of a whole program, which says on behalf of which instance something was logged."""
+"""A log filter that adds the instance on whose behalf a record was logged."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ _OWN = __name__.partition(".")[0]
 
 
 class InstanceFilter(logging.Filter):
-    """Gives every log record the attributes ``instance_id``, ``workflow`` and ``operation_id``, for formatters.
+    """Adds the attributes ``instance_id``, ``workflow`` and ``operation_id`` to every log record, for formatters.
 
-    What workflow or activity code logs, also through libraries that it calls, in child tasks and in threads, gets those
-    of its instance; workflow code has no ``operation_id``. What trio_romancy logs of an instance has them already.
-    Where there is nothing to say they are None.
+    Records of workflow and activity code get those of the instance, also from libraries, child tasks and threads.
+    Records of workflow code have no ``operation_id``. Records of trio_romancy about an instance have the attributes
+    already. In all other records they are None.
 
-    It is to be added to a handler, so that it sees the records of all loggers::
+    Add it to a handler, so that it sees the records of all loggers::
 
         handler.addFilter(InstanceFilter())
 
-    It must see them where they are made: with a :class:`logging.handlers.QueueHandler`, add it to that one.
+    It must see a record in the task or thread that logs it: with a :class:`logging.handlers.QueueHandler`, add it to
+    that handler.
 
     Args:
-      drop_replayed: drop what workflow code logs while it is replayed, as it was logged before. What activities log,
-        and what trio_romancy does, is never dropped.
+      drop_replayed: whether to drop records of workflow code that is being replayed, because they were logged before.
+        Records of activities and of trio_romancy are never dropped.
     """
 
     def __init__(self, *, drop_replayed: bool = False) -> None:
@@ -34,6 +35,7 @@ class InstanceFilter(logging.Filter):
         self._drop_replayed = drop_replayed
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Add the attributes to a record. Return whether the record is kept."""
         execution = current_execution.get()
         if execution is None:
             known = about(None)
