@@ -209,9 +209,13 @@ class App(Client):
                 body_limit=self._web_body_limit,
                 max_payload=self._settings.max_payload,
                 seconds=self._web_timeout,
-                runs_workflows=self._runs_workflows,
+                may_work=self._may_work,
             )
         return self._asgi
+
+    def _may_work(self) -> bool:
+        """Whether this app is a client, or its worker holds a lease."""
+        return not self._runs_workflows or self.statistics().worker is not None
 
     async def __aenter__(self) -> App:
         if self._block is not None:

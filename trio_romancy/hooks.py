@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import Any
 
 from attrs import frozen
 
 from .model import ErrorInfo, Kind
-
-if TYPE_CHECKING:
-    from .app import App
 
 
 @frozen
@@ -230,11 +227,19 @@ class Hooks:
 
     # -- the worker ------------------------------------------------------------------------------------------------
 
-    def app_opened(self, app: App) -> None:
-        """The block of an app begins. Told before everything else; :meth:`App.statistics` is there a little later."""
+    def app_opened(self, app: Any) -> None:
+        """The block of an app begins. Called before everything else; :meth:`App.statistics` works a little later.
 
-    def app_closed(self, app: App) -> None:
-        """The block of an app has ended."""
+        Args:
+          app: the :class:`App`. An override may declare it as such: its module is above this one.
+        """
+
+    def app_closed(self, app: Any) -> None:
+        """The block of an app has ended.
+
+        Args:
+          app: the :class:`App`.
+        """
 
     def batch_committed(self, batch: BatchInfo) -> None:
         """The journal has committed a transaction. Told before what is in it."""

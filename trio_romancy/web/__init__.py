@@ -1,1 +1,1 @@
-"""The app over HTTP, as an ASGI application: events as CloudEvents, health, cancelling. Behind :attr:`App.asgi`."""
+"""The ASGI application behind :attr:`App.asgi`: CloudEvents, health, and cancellation."""

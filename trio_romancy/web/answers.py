@@ -1,4 +1,4 @@
-"""What is said to an HTTP client: JSON, and one form for every error."""
+"""Answers to HTTP clients: JSON, and one form for all errors."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ from starlette.responses import Response
 from .._data.codec import dumps
 
 RETRY_AFTER = 2
-"""Seconds that a client is asked to wait before it tries again."""
+"""Seconds after which a client should try again."""
 
 _LONGEST_ERROR = 2_000
-"""Characters. What is wrong with a large event can be a long story."""
+"""Most characters of an error message. A large event can have very many errors."""
 
 _STATUSES = {
     404: ("NotFound", "there is nothing at this path; events are posted to /"),
     405: ("MethodNotAllowed", "this path does not take this method"),
     500: ("InternalServerError", "the server has failed; its log says how"),
 }
-"""What Starlette itself answers, in our words."""
+"""Errors that Starlette raises itself, by status: the type and the message of the answer."""
 
 
 class RefusedError(HTTPException):
-    """A request is refused, and nothing was stored.
+    """Refuses a request. Nothing of it was stored.
 
     Args:
       status: the HTTP status.
-      error_type: a name of this kind of error, for programs.
-      message: what is wrong, for people.
+      error_type: the kind of error, for programs.
+      message: the reason, for people.
       retryable: whether the same request may be accepted later.
+      headers: headers of the answer.
     """
 
     def __init__(
@@ -46,28 +47,28 @@ class RefusedError(HTTPException):
         self.error_type = error_type
         self.retryable = retryable
         self.index: int | None = None
-        """Which event of a batch it is about."""
+        """Position of the refused event in its batch, from 0; None if there is no batch."""
 
     def at(self, index: int) -> RefusedError:
-        """The same, of one event of a batch."""
+        """Name the refused event of a batch, and return the error itself."""
         self.detail = f"event {index} of the batch (counted from 0): {self.detail}"
         self.index = index
         return self
 
 
 def unavailable(message: str) -> RefusedError:
-    """It cannot be done now, and may be later."""
+    """Return the error for a request that may succeed later."""
     headers = {"retry-after": str(RETRY_AFTER)}
     return RefusedError(503, "ServiceUnavailable", message, retryable=True, headers=headers)
 
 
 def answer(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Plain JSON data as an answer. ASCII only, so that what a client has sent cannot break it."""
+    """Return an answer with JSON data. It is ASCII, so that no text from a client can break it."""
     return Response(dumps(content), status, headers, "application/json")
 
 
 def refusal(error: HTTPException) -> Response:
-    """The answer that an error stands for."""
+    """Return the answer for an error."""
     message = error.detail
     if isinstance(error, RefusedError):
         error_type, retryable, index = error.error_type, error.retryable, error.index

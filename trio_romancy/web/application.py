@@ -1,8 +1,8 @@
-"""The ASGI application: which path leads where."""
+"""The ASGI application: its routes and its middleware."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import trio
 from attrs import asdict, define
@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .._client.client import Client
 from ..errors import RomancyError
 from .answers import answer, refusal, unavailable
 from .authorization import Authorization
@@ -24,33 +25,37 @@ from .events import Mode, content_mode, read_events
 from .health import Ready, live
 from .in_time import Attempt
 
-if TYPE_CHECKING:
-    from ..app import App
-
 
 def make_application(
-    app: App, *, token: bytes | None, body_limit: int, max_payload: int, seconds: float, runs_workflows: bool
+    client: Client,
+    *,
+    token: bytes | None,
+    body_limit: int,
+    max_payload: int,
+    seconds: float,
+    may_work: Callable[[], bool],
 ) -> Starlette:
-    """The application of an app, which need not be running yet.
+    """Return the application of a client, which may be opened later.
 
     Args:
-      token: what clients must present for everything but health; None: nothing.
+      token: the bearer token for every path but health. If it is None, events need no token, and there is no path to
+        cancel an instance.
       body_limit: the most bytes in the body of a request.
       max_payload: the most bytes of JSON in the data of one event.
-      seconds: how long the database may be away before a client is told.
-      runs_workflows: whether the app is ready only while its worker holds a lease.
+      seconds: longest outage of the database before a client is told to try again.
+      may_work: whether the worker holds a lease, if there is a worker. Raises if the client is not open.
     """
-    health = [Route("/live", live, methods=["GET"]), Route("/ready", Ready(app, runs_workflows), methods=["GET"])]
-    others = [Route("/", Events(app, body_limit, max_payload, seconds), methods=["POST"])]
+    health = [Route("/live", live, methods=["GET"]), Route("/ready", Ready(client, may_work), methods=["GET"])]
+    others = [Route("/", Events(client, body_limit, max_payload, seconds), methods=["POST"])]
     if token is not None:
-        others.append(Route("/cancel/{instance_id:path}", Cancel(app, seconds), methods=["POST"]))
+        others.append(Route("/cancel/{instance_id:path}", Cancel(client, seconds), methods=["POST"]))
     rest: ASGIApp = Router(others, redirect_slashes=False)
     if token is not None:
         rest = Authorization(rest, token)
     application = Starlette(
         routes=[Mount("/health", Router(health, redirect_slashes=False)), Mount("", rest)],
         middleware=[Middleware(OnTrio), Middleware(NoBackPressure)],
-        exception_handlers={HTTPException: _refused, ClientDisconnect: _nobody_is_there, Exception: _failed},
+        exception_handlers={HTTPException: _refused, ClientDisconnect: _disconnected, Exception: _failed},
     )
     application.router.redirect_slashes = False
     return application
@@ -58,9 +63,9 @@ def make_application(
 
 @define(eq=False)
 class Events:
-    """Takes CloudEvents. Answers 202 once they are durable, with what became of them."""
+    """``POST /``: CloudEvents. Answers 202 with the result of each, once all are durable."""
 
-    _app: App
+    _client: Client
     _body_limit: int
     _max_payload: int
     _seconds: float
@@ -74,7 +79,7 @@ class Events:
 
         async def work() -> Response:
             delivered = await deliver(
-                self._app, self._max_payload, events, is_batch=is_batch, on_progress=attempt.renew
+                self._client, self._max_payload, events, is_batch=is_batch, on_progress=attempt.renew
             )
             results = [asdict(each) for each in delivered]
             return answer(results if is_batch else results[0], 202)
@@ -85,7 +90,7 @@ class Events:
 
 @define(eq=False)
 class OnTrio:
-    """Says what is wrong when the server runs on asyncio, where every request would fail in some way of its own."""
+    """Raises a clear error if the server runs on asyncio, where each kind of request would fail in another way."""
 
     app: ASGIApp
 
@@ -101,10 +106,10 @@ class OnTrio:
 
 @define(eq=False)
 class NoBackPressure:
-    """Goes on receiving while it answers, and drops what comes.
+    """Receives and drops the rest of a request while the answer is sent.
 
-    Otherwise a server that hands over the body piece by piece, as Hypercorn does, would wait for ever: to hand over the
-    rest of a body that was refused in the middle, and so to send the end of the answer.
+    Without it a server that passes a body on in pieces, as Hypercorn does, waits for ever: the rest of a body that was
+    refused in the middle is not received, and therefore the end of the answer is not sent.
     """
 
     app: ASGIApp
@@ -124,7 +129,7 @@ class NoBackPressure:
             try:
                 await self.app(scope, receive, send_and_drop)
             except Exception as error:
-                failure = error  # out of the nursery, which would make a group of it
+                failure = error  # raised outside of the nursery, which would wrap it in a group
             nursery.cancel_scope.cancel()
         if failure is not None:
             raise failure
@@ -140,9 +145,9 @@ async def _refused(request: Request, error: Exception) -> Response:
     return refusal(error)
 
 
-async def _nobody_is_there(request: Request, error: Exception) -> Response:
-    return Response(status_code=400)  # which no one reads
+async def _disconnected(request: Request, error: Exception) -> Response:
+    return Response(status_code=400)  # the client has gone
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    return refusal(HTTPException(500))  # Starlette raises it again, so that the server logs it
+    return refusal(HTTPException(500))  # Starlette raises the exception again, so that the server logs it

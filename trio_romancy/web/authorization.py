@@ -1,4 +1,4 @@
-"""The bearer token."""
+"""Authorization by bearer token."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .answers import RefusedError
 
 @define(eq=False)
 class Authorization:
-    """Lets requests through that carry the token. What others send is not read."""
+    """Passes requests with the token on, and refuses others with 401 before their bodies are read."""
 
     _app: ASGIApp
     _token: bytes = field(repr=False)
@@ -32,5 +32,5 @@ class Authorization:
         if len(given) != 1:
             return False
         scheme, _, token = given[0].strip().partition(b" ")
-        # How long it takes must not tell how much of a guess is right.
+        # Constant time: the duration must not reveal how much of a guess is right.
         return hmac.compare_digest(token.strip(), self._token) and scheme.lower() == b"bearer"

@@ -1,4 +1,4 @@
-"""Reading the body of a request, which may be too large, or never end."""
+"""Reading of request bodies, which may be too large or never end."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from .answers import RefusedError
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The body.
+    """Return the body of a request.
 
     Raises:
-      RefusedError: if it has more than ``limit`` bytes. No more than that was read.
-      ClientDisconnect: if it ends in the middle.
+      RefusedError: if it has more than ``limit`` bytes. The rest is not read.
+      ClientDisconnect: if the client disconnects before the end of the body.
     """
-    # Only a promise, but one that makes reading pointless. The server checks that it is kept.
+    # A body announced as too large is not read. The server checks that the announcement is true.
     promised = request.headers.get("content-length", "")
     if promised.isdecimal() and (len(promised) > len(str(limit)) + 1 or int(promised) > limit):
         raise _too_large(limit)

@@ -1,4 +1,4 @@
-"""Events from outside into the app: all of a request, or none if one of them is bad."""
+"""Delivery of the events of a request: all of them, or none if one is refused."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attrs import frozen
 
+from .._client.client import Client
 from .._data.codec import dumps
 from .._definitions.registry import registry
 from .._definitions.values import Workflow
@@ -25,57 +26,55 @@ from ..errors import (
 from .answers import RefusedError, unavailable
 from .events import Event
 
-if TYPE_CHECKING:
-    from ..app import App
-
 _logger = logging.getLogger("trio_romancy.web")
 
 
 @frozen
 class Delivered:
-    """What became of an event. It is durable."""
+    """Result of one event, which is durable."""
 
     event_id: str
     instance_id: str | None
-    """The instance that it has started, now or when it first came; None: it starts none."""
+    """Instance that the event started, now or when it first came; None if it starts none."""
     waiting: int
-    """How many instances waited for it."""
+    """Number of instances that waited for it."""
     duplicate: bool
-    """Whether it had come before, so that it was dropped."""
+    """Whether it had come before. It was then dropped."""
 
 
 async def deliver(
-    app: App, max_payload: int, events: Sequence[Event], *, is_batch: bool, on_progress: Callable[[], None]
+    client: Client, max_payload: int, events: Sequence[Event], *, is_batch: bool, on_progress: Callable[[], None]
 ) -> list[Delivered]:
-    """Send the events, in order, and start the workflows that they are for. Durable when it returns.
+    """Send the events in order, and start the workflows of events that have one. All is durable when it returns.
 
-    If it is cancelled or the process dies, a part may have been done. The same events can be delivered again: what was
-    done is not done twice, and the rest is done then.
+    After a cancellation or the death of the process, some of the events may have been delivered. A second delivery of
+    the same events delivers the rest, and repeats nothing.
 
     Args:
-      max_payload: bytes of JSON that the data of an event may have.
-      on_progress: called when something has become durable.
+      max_payload: the most bytes of JSON in the data of an event.
+      is_batch: whether an error names the position of its event.
+      on_progress: called after each event.
 
     Raises:
-      RefusedError: if one of them cannot be delivered; then none is.
+      RefusedError: if one of the events is refused. Then none was delivered.
     """
     workflows = []
     for index, event in enumerate(events):
         with refusals(index if is_batch else None):
             workflows.append(_check(event, max_payload))
-            # Who sends it asks too, but by then the events before it have been sent.
-            if is_batch and event.to is not None and await app.get_instance(event.to) is None:
+            # send_event checks this too, but only after the events before this one have been sent.
+            if is_batch and event.to is not None and await client.get_instance(event.to) is None:
                 raise InstanceNotFoundError(event.to)
     delivered = []
     for index, (event, workflow) in enumerate(zip(events, workflows, strict=True)):
         with refusals(index if is_batch else None):
-            delivered.append(await _deliver(app, event, workflow))
+            delivered.append(await _deliver(client, event, workflow))
         on_progress()
     return delivered
 
 
 def _check(event: Event, max_payload: int) -> Workflow[..., Any] | None:
-    """Refuse what the app would refuse. Returns the workflow that the event starts."""
+    """Raise what the client would raise for this event. Returns the workflow that it starts; None if it starts none."""
     event_row(event.type, event.data, id=event.id, **_options(event), now=0, max_payload=max_payload)
     workflow = registry.find_workflow(event.type)
     if workflow is None or not workflow.event_handler or event.to is not None:
@@ -98,16 +97,16 @@ def _options(event: Event) -> dict[str, Any]:
     }
 
 
-async def _deliver(app: App, event: Event, workflow: Workflow[..., Any] | None) -> Delivered:
-    # First to those who wait for it, then to the new instance, which would receive it otherwise.
-    sent = await app.send_event(event.type, event.data, id=event.id, **_options(event))
+async def _deliver(client: Client, event: Event, workflow: Workflow[..., Any] | None) -> Delivered:
+    # The event is sent before its instance is started. Otherwise the new instance could receive it, too.
+    sent = await client.send_event(event.type, event.data, id=event.id, **_options(event))
     if workflow is None:
         return Delivered(event.id, None, sent.waiting, sent.is_duplicate)
-    # Also for a duplicate: whoever sent it first may have died before this.
+    # Also for a duplicate: the process that accepted it first may have died before it started the instance.
     instance_id = _instance_id(event)
     try:
-        await app.start(workflow.name, _input(event), id=instance_id)
-    except InstanceExistsError:  # it came before, with other data
+        await client.start(workflow.name, _input(event), id=instance_id)
+    except InstanceExistsError:  # the event came before, with other data
         return Delivered(event.id, instance_id, sent.waiting, duplicate=True)
     return Delivered(event.id, instance_id, sent.waiting, sent.is_duplicate)
 
@@ -117,18 +116,18 @@ def _input(event: Event) -> Any:
 
 
 def _instance_id(event: Event) -> str:
-    """Of the one instance that an event starts, however often it comes."""
+    """Return the id of the instance that an event starts, the same each time that it comes."""
     identity = dumps([event.source, event.id])
     return f"event-{hashlib.sha256(identity.encode()).hexdigest()}"
 
 
 @contextmanager
 def refusals(index: int | None = None, *, not_found: int = 400) -> Iterator[None]:
-    """Turn what the app says into the answer that it means over HTTP.
+    """Turn a :class:`RomancyError` raised inside the block into a :class:`RefusedError`.
 
     Args:
-      index: of the event in its batch.
-      not_found: the status that it means if there is no such instance.
+      index: position of the event in its batch; None if there is no batch.
+      not_found: the HTTP status for an instance that does not exist.
     """
     try:
         yield
@@ -146,7 +145,7 @@ def _refused(error: RomancyError, not_found: int) -> RefusedError:
     if isinstance(error, InstanceNotFoundError):
         return RefusedError(not_found, kind, str(error))
     if isinstance(error, DatabaseError):
-        # Where the database is, and why it does not work, is not for everybody.
+        # The message names the database and its fault. It belongs in the log, not in the answer.
         _logger.error("an HTTP request cannot be served: %s", error)
         return unavailable("the database cannot be used; the log says why")
-    return unavailable(str(error))  # the app is not running
+    return unavailable(str(error))  # the app is not open

@@ -1,4 +1,4 @@
-"""CloudEvents as they come over HTTP, in the three content modes of the HTTP protocol binding 1.0.2."""
+"""Parsing of CloudEvents, in the three content modes of the HTTP protocol binding 1.0.2."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from . import strict_json
 from .answers import RefusedError
 
 TO = "romancyinstance"
-"""The extension attribute that names the one instance that an event is for."""
+"""Extension attribute with the id of the one instance that receives the event."""
 
 MAX_BATCH = 1_000
-"""The most events in one batch."""
+"""Most events in one batch."""
 MAX_ATTRIBUTES = 64
-"""The most attributes of an event."""
+"""Most attributes of an event."""
 MAX_ATTRIBUTE = 8_192
-"""The most characters in an attribute that is no id."""
+"""Most characters in an attribute that is not an id."""
 
 _REQUIRED = ("specversion", "id", "source", "type")
 _IDS = ("id", "source", "type", "subject", TO)
-"""Attributes that the database keeps like ids."""
+"""Attributes with the rules and the length of an id."""
 _OWN = (*_REQUIRED, "subject", "time", TO)
-"""Attributes that have a place of their own in an event; others are its metadata."""
+"""Attributes with a field of their own in :class:`Event`; the others are its metadata."""
 
 _FORMAT = "application/cloudevents+json"
 _BATCH_FORMAT = "application/cloudevents-batch+json"
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-"""What CloudEvents does not allow in text."""
+"""Characters that CloudEvents does not allow in text."""
 _ESCAPED = re.compile(r"\\(.)")
 
 
 class Mode(Enum):
-    """How an event is laid out in a request."""
+    """Layout of an event in a request."""
 
     STRUCTURED = "structured"
     """The body is the event."""
@@ -59,27 +59,27 @@ class Mode(Enum):
 
 @frozen
 class Event:
-    """An event that can be sent, as far as can be seen without looking into the database."""
+    """A valid event, as far as can be checked without the database."""
 
     id: str
     source: str
     type: str
     subject: str | None
     time: datetime | None
-    """In UTC."""
+    """Time of the event, in UTC."""
     to: str | None
-    """The one instance that it is for."""
+    """The one instance that receives it."""
     data: Any
-    """Plain JSON data. Bytes are text in base64, as trio_romancy stores them. None if there was none."""
+    """JSON data; None if there is none. Bytes are text in base64, as trio_romancy stores them."""
     metadata: dict[str, Any]
-    """Its other attributes."""
+    """The other attributes."""
 
 
 def content_mode(headers: Headers) -> Mode:
-    """The content mode of a request.
+    """Return the content mode of a request.
 
     Raises:
-      RefusedError: if it is none.
+      RefusedError: if the headers are those of no content mode.
     """
     given = headers.getlist("content-type")
     if len(given) > 1:
@@ -99,16 +99,16 @@ def content_mode(headers: Headers) -> Mode:
 
 
 def read_events(mode: Mode, headers: Headers, body: bytes) -> list[Event]:
-    """The events in a request.
+    """Return the events in a request.
 
     Raises:
-      RefusedError: if one of them is no event, or goes beyond the limits.
+      RefusedError: if one of them is not valid, or exceeds a limit.
     """
     if mode is Mode.BINARY:
         return [_event(lambda: http.from_binary(http.HTTPMessage(_attribute_headers(headers), body), _json, _checked))]
     if mode is Mode.STRUCTURED:
         return [_event(lambda: http.from_structured(http.HTTPMessage({}, body), _json, _checked))]
-    # The library knows no batches.
+    # The library does not support batches.
     raws = _loads(body, "the batch")
     if not isinstance(raws, list):
         raise _invalid("a batch is an array of events")
@@ -136,8 +136,8 @@ def _event(read: Any) -> Event:
         in_utc = None if time is None else time.astimezone(UTC)
     except CloudEventValidationError as error:
         raise _invalid("; ".join(f"{problem}" for problems in error.errors.values() for problem in problems)) from None
-    except (ValueError, OverflowError) as error:  # all that the library reads by itself is the time
-        raise _invalid(f"the attribute 'time' is no timestamp: {error}") from None
+    except (ValueError, OverflowError) as error:  # the time is the only attribute that the library parses
+        raise _invalid(f"the attribute 'time' is not a timestamp: {error}") from None
     attributes = event.get_attributes()
     return Event(
         id=event.get_id(),
@@ -152,7 +152,7 @@ def _event(read: Any) -> Event:
 
 
 def _checked(attributes: dict[str, Any], data: Any) -> CloudEvent:
-    """An event, if its attributes are all there and none goes beyond the limits."""
+    """Return an event, after a check of its attributes."""
     attributes = {name: value for name, value in attributes.items() if value is not None}
     if missing := [name for name in _REQUIRED if name not in attributes]:
         raise _invalid(f"the event has no {' and no '.join(missing)}")
@@ -171,12 +171,12 @@ def _checked(attributes: dict[str, Any], data: Any) -> CloudEvent:
     has_time = "time" in attributes
     event = CloudEvent(attributes, data)
     if not has_time:
-        del event.get_attributes()["time"]  # the library has made up one
+        del event.get_attributes()["time"]  # the library has added the current time
     return event
 
 
 def _attribute_headers(headers: Headers) -> dict[str, str]:
-    """The headers that are about the event."""
+    """Return the headers that describe the event."""
     found: dict[str, str] = {}
     for name, value in headers.items():
         if name.startswith("ce-"):
@@ -186,12 +186,12 @@ def _attribute_headers(headers: Headers) -> dict[str, str]:
         elif name == "content-type" and value:
             found[name] = value
     if "ce-datacontenttype" in found:
-        raise _invalid("the type of the data is said by the header Content-Type, not by ce-datacontenttype")
+        raise _invalid("the type of the data belongs in the header Content-Type, not in ce-datacontenttype")
     return found
 
 
 def _unquoted(name: str, value: str) -> str:
-    """The value of a header without the quotes that it may have. The library decodes the percent signs."""
+    """Return the value of a header without quotes around it. The library decodes percent signs."""
     if _QUOTED.fullmatch(value):
         value = _ESCAPED.sub(r"\1", value[1:-1])
     try:
@@ -207,7 +207,7 @@ def _unquoted(name: str, value: str) -> str:
 
 
 class _StrictFormat(JSONFormat):
-    """The library's JSON format without its leniency: it would store what is wrong as something else."""
+    """The JSON format of the library, but strict: the library turns invalid values into other values."""
 
     def read(self, event_factory: EventFactory | None, data: str | bytes) -> BaseCloudEvent:
         assert event_factory is not None and isinstance(data, bytes)

@@ -1,44 +1,42 @@
-"""Whether the process is alive, and whether it can do its work."""
+"""``GET /health/live`` and ``GET /health/ready``."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from attrs import define
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from .._client.client import Client
 from .answers import answer, unavailable
 from .delivery import refusals
 from .in_time import Attempt
 
-if TYPE_CHECKING:
-    from ..app import App
-
 READY_WITHIN = 2.0
-"""Seconds in which the database of an app that is ready answers."""
+"""Longest time that the database of a ready app may take to answer, in seconds."""
 
 
 async def live(request: Request) -> Response:
-    """The process answers, whatever the database does. Restarting it would not help against an outage."""
+    """Answer 200, also during an outage of the database: a restart of the process would not end it."""
     return answer({"status": "live"})
 
 
 @define(eq=False)
 class Ready:
-    """The database answers, and the worker may write to it."""
+    """Answers 200 if the database answers, and the worker, if there is one, holds a lease."""
 
-    _app: App
-    _runs_workflows: bool
+    _client: Client
+    _may_work: Callable[[], bool]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         too_late = unavailable(f"the database has not answered for {READY_WITHIN:g} s")
-        await Attempt(READY_WITHIN).answer(self._look, too_late, scope, receive, send)
+        await Attempt(READY_WITHIN).answer(self._check, too_late, scope, receive, send)
 
-    async def _look(self) -> Response:
+    async def _check(self) -> Response:
         with refusals():
-            if self._runs_workflows and self._app.statistics().worker is None:
+            if not self._may_work():
                 raise unavailable("the worker holds no lease")
-            await self._app.get_instance("health")  # whether there is one does not matter
+            await self._client.get_instance("health")  # a read; there need not be such an instance
         return answer({"status": "ready"})

@@ -1,4 +1,4 @@
-"""Answering in time, although the database may be away for longer."""
+"""Timely answers during an outage of the database."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from .answers import refusal
 
 @define(eq=False)
 class Attempt:
-    """One attempt to do what a request asks for, before its client would give up.
+    """The work of one request, with a time limit for the answer.
 
-    A transaction that has begun cannot be stopped, even if its server has vanished. So the client gets its answer
-    first, and then the request waits for the transaction.
+    A transaction that has begun cannot be stopped, even if its server has vanished. So the client is answered first,
+    and the request then waits for the transaction.
     """
 
     _seconds: float
     _waiting: trio.CancelScope = field(factory=trio.CancelScope, init=False)
 
     def renew(self) -> None:
-        """Something was achieved: the time begins anew."""
+        """Restart the time limit, after progress."""
         self._waiting.deadline = trio.current_time() + self._seconds
 
     async def answer(
@@ -36,7 +36,7 @@ class Attempt:
         receive: Receive,
         send: Send,
     ) -> None:
-        """Send what ``work`` returns, or ``too_late`` when the time is over. Then ``work`` is cancelled."""
+        """Send the answer that ``work`` returns, or ``too_late`` at the time limit, and then cancel ``work``."""
         answers: list[Response] = []
         ended = trio.Event()
 

@@ -1,4 +1,4 @@
-"""JSON from strangers: what Python would read although JSON does not allow it is refused."""
+"""Strict parsing of untrusted JSON: text that Python accepts and JSON does not allow is refused."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from typing import Any, NoReturn
 
 MAX_DEPTH = 100
-"""The most arrays and objects inside each other. What is stored will be read again, at any depth of the stack."""
+"""Greatest depth of nested arrays and objects. Stored data is parsed again, possibly deep in a stack."""
 
 
 def _refuse(constant: str) -> NoReturn:
@@ -17,10 +17,10 @@ _decoder = json.JSONDecoder(parse_constant=_refuse)
 
 
 def loads(body: bytes) -> Any:
-    """The value that the JSON text stands for.
+    """Return the value of JSON text.
 
     Raises:
-      ValueError: if it is not JSON in UTF-8, is nested too deeply, or has text in it that is not Unicode.
+      ValueError: if it is not JSON in UTF-8, is nested too deeply, or contains text that is not Unicode.
     """
     try:
         text = body.decode()
@@ -53,11 +53,11 @@ def _check_depth(value: Any) -> None:
 
 
 def _check_surrogates(value: Any) -> None:
-    """An escape can be half of a character."""
+    """Raise if an escape is half of a surrogate pair."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise ValueError("it has half a surrogate pair in it, which is no Unicode text") from None
+        raise ValueError("it has half a surrogate pair in it, which is not Unicode text") from None
 
 
 def _too_deep() -> ValueError:
