@@ -1,7 +1,7 @@
-"""Tools to test workflows with: virtual time, and crash exploration. This project tests itself with them.
+"""Tools for tests of workflows: virtual time, and crash exploration. The tests of trio_romancy use them, too.
 
-Under :func:`run` time is virtual: a month of sleeping takes milliseconds. With ``App(":memory:")``, which keeps its
-database in the trio thread, the same test also does the same on every machine.
+Under :func:`run` time is virtual: a month of sleep takes milliseconds. ``App(":memory:")`` keeps its database in the
+trio thread, so that such a test does the same on every machine.
 """
 
 from .crashes import Crash, How

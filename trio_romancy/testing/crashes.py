@@ -1,4 +1,4 @@
-"""A database that kills its worker, or an actor, at a chosen commit."""
+"""A database that kills its worker or its actors, or fails, at chosen commits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ R = TypeVar("R")
 
 
 class How(StrEnum):
-    """What goes wrong at a commit."""
+    """Kind of crash at a commit."""
 
     ACTOR_BEFORE = "actor crashes before"
     ACTOR_AFTER = "actor crashes after"
@@ -32,10 +32,10 @@ class How(StrEnum):
 
 @frozen
 class Crash:
-    """Something that goes wrong at one commit."""
+    """A crash at one commit."""
 
     commit: int
-    """The number of the commit, from 1."""
+    """Number of the commit, from 1."""
     how: How
 
     def __str__(self) -> str:
@@ -43,21 +43,21 @@ class Crash:
 
 
 class InjectedCrash(RomancyError):
-    """What an actor, or a commit of a dying worker, is made to fail with."""
+    """Raised in a crashing actor, and by a commit of a dying worker."""
 
 
 @define(eq=False)
 class CrashingDatabase:
-    """Passes everything on to another database, and makes commits go wrong."""
+    """Wraps another database, and injects crashes at its commits."""
 
     _inner: Database
     _crashes: Mapping[int, How]
     worker: Worker | None = None
-    """Who is to die. Commits are counted from when it is set."""
+    """Worker that crashes. Commits are counted while it is set."""
     commits: int = 0
     reached: set[int] = field(factory=set)
-    """Which of the crashes have happened."""
-    is_exclusive = True  # and so nobody polls, which would take long under virtual time
+    """Commits of the crashes that have happened."""
+    is_exclusive = True  # so that no worker polls, which is slow under virtual time
     can_listen = False
 
     @property
@@ -120,7 +120,7 @@ class CrashingDatabase:
 
 @define(eq=False)
 class _CrashingWriter:
-    """What the journal writes with."""
+    """The writer of the journal."""
 
     _inner: Writer
     _database: CrashingDatabase
@@ -149,7 +149,7 @@ class _CrashingTransaction:
 
 
 async def _kill(worker: Worker, dies_with_worker: bool) -> None:
-    """Kill the worker, and its task that is committing; a client that is committing lives on."""
+    """Kill the worker. A commit by one of its tasks fails, too; a client that is committing goes on."""
     worker.abandon()
     await trio.lowlevel.checkpoint_if_cancelled()
     if dies_with_worker:

@@ -1,4 +1,4 @@
-"""Running a scenario under virtual time: undisturbed, and once for each place where it could crash."""
+"""Crash exploration: runs of a scenario under virtual time, one without crashes and one for each possible crash."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ from .guarantees import broken_guarantees
 R = TypeVar("R")
 
 Scenario = Callable[[App], Awaitable[Any]]
-"""Starts workflows on the app, waits for them, and returns what every run must return alike."""
+"""Starts workflows on the app, waits for them, and returns a value that must be the same in every run."""
 
 
 def run(fn: Callable[..., Awaitable[R]], *args: Any) -> R:
-    """Run an async function under virtual time, which jumps ahead whenever everything waits."""
+    """Run an async function in trio under virtual time, which jumps ahead when all tasks wait."""
     return trio.run(fn, *args, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 @frozen
 class Run:
-    """What became of one run of a scenario."""
+    """Result of one run of a scenario."""
 
     result: Any
-    """What the scenario returned."""
+    """Return value of the scenario."""
     instances: list[Instance]
     histories: dict[str, list[Entry]]
-    """By instance id."""
+    """Journals by instance id."""
     commits: int
-    """How many commits there were."""
+    """Number of commits."""
     reached: set[int]
-    """The commits of those crashes that happened."""
+    """Commits of the crashes that happened."""
 
     @property
     def broken_guarantees(self) -> list[str]:
-        """A sentence for each guarantee that a journal breaks."""
+        """One sentence for each guarantee that a journal breaks."""
         return [p for i in self.instances for p in broken_guarantees(i, self.histories[i.instance_id])]
 
     def difference_from(self, other: Run) -> str | None:
-        """How it ended differently from another run; None if it did not."""
+        """Return how this run ended differently from another one; None if it ended alike."""
         if self.result != other.result:
             return f"it returned {self.result!r} instead of {other.result!r}"
         ours, theirs = self._outcomes(), other._outcomes()
@@ -72,14 +72,14 @@ class Run:
 
 @frozen
 class Exploration:
-    """What an exploration has tried. All of it went well: a failing point is raised."""
+    """Result of a successful exploration."""
 
     commits: int
-    """Of the undisturbed run."""
+    """Number of commits of the run without crashes."""
     points: int
-    """How many crashes happened, each in a run of its own."""
+    """Number of crashes, each in a run of its own."""
     reference: Run = field(repr=False)
-    """The undisturbed run."""
+    """The run without crashes."""
 
 
 def _in_memory() -> str:
@@ -96,8 +96,10 @@ def run_with_crashes(
     """Run a scenario on a new app, under virtual time, with these crashes.
 
     Args:
-      new_database: gives the URL of a database without instances; by default one in memory.
-      app_options: for the :class:`~trio_romancy.App`.
+      scenario: starts workflows, waits for them, and returns a value.
+      crashes: the crashes. One at a commit that is never reached has no effect.
+      new_database: returns the URL of a database without instances; by default one in memory.
+      app_options: options of the :class:`~trio_romancy.App`.
     """
     return run(_run, scenario, new_database(), {crash.commit: crash.how for crash in crashes}, app_options)
 
@@ -109,25 +111,26 @@ def explore_crashes(
     new_database: Callable[[], str] = _in_memory,
     **app_options: Any,
 ) -> Exploration:
-    """Run a scenario undisturbed, then once for each of its commits and each thing that can go wrong there.
+    """Run a scenario without crashes, and then once for each of its commits and each kind of crash.
 
-    Every run must return the same, end every instance with the same status and the same outcomes, and keep every
-    guarantee. The scenario is the client: it survives the crashes, as somebody at another machine would.
+    Every run must return the same value, end every instance with the same status and the same outcomes, and keep every
+    guarantee. The scenario is the client: it survives the crashes, as a client on another machine does.
 
     Args:
-      hows: what to let go wrong.
-      new_database: gives the URL of a database without instances for each run; by default one in memory.
-      app_options: for the :class:`~trio_romancy.App`.
+      scenario: starts workflows, waits for them, and returns a value.
+      hows: the kinds of crashes.
+      new_database: returns the URL of a database without instances for each run; by default one in memory.
+      app_options: options of the :class:`~trio_romancy.App`.
 
     Raises:
-      AssertionError: naming every crash after which a run did not converge, and how it differs.
+      AssertionError: with a line for each run that ended differently or broke a guarantee.
     """
     reference = run_with_crashes(scenario, new_database=new_database, **app_options)
-    failures = [f"undisturbed: {problem}" for problem in reference.broken_guarantees]
+    failures = [f"without crashes: {problem}" for problem in reference.broken_guarantees]
     points = 0
     for how in hows:
         commit = 1
-        # A crash can make a run longer than the undisturbed one; go on until one is never reached.
+        # A crash can add commits to a run. The exploration ends at the first commit that is not reached.
         while True:
             crash = Crash(commit, how)
             attempt = run_with_crashes(scenario, [crash], new_database=new_database, **app_options)
@@ -139,7 +142,7 @@ def explore_crashes(
                 failures.append(f"{crash}: {difference}")
             commit += 1
     if failures:
-        raise AssertionError(f"{len(failures)} of {points} crashes did no good:\n" + "\n".join(failures))
+        raise AssertionError(f"{len(failures)} of {points} crashes changed the outcome:\n" + "\n".join(failures))
     return Exploration(reference.commits, points, reference)
 
 

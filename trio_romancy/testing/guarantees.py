@@ -1,4 +1,4 @@
-"""Which guarantees an instance's journal breaks, if any."""
+"""Checks of the guarantees that a journal alone can show."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _END_OF = {
 
 
 def broken_guarantees(instance: Instance, history: Sequence[Entry]) -> list[str]:
-    """Check the journal of an instance that has ended. Returns a sentence for each guarantee that it breaks."""
+    """Return one sentence for each guarantee that the journal of an ended instance breaks."""
     return [
         f"instance {instance.instance_id!r}: {problem}"
         for check in (_has_ended, _is_recorded_once, _is_in_order, _is_compensated)
@@ -34,8 +34,8 @@ def _has_ended(instance: Instance, history: Sequence[Entry]) -> list[str]:
     ends = [entry.kind for entry in history if entry.kind.ends_function]
     expected = [_END_OF[instance.status]]
     if any(entry.kind is Kind.ROLLBACK_REQUESTED for entry in history):
-        expected = [Kind.WORKFLOW_COMPLETED]  # and it is cancelled because its parent did not
-    problems = [] if ends == expected else [f"is {instance.status}, and its journal says {ends}"]
+        expected = [Kind.WORKFLOW_COMPLETED]  # it is cancelled because its parent was rolled back
+    problems = [] if ends == expected else [f"is {instance.status}, and its journal ends with {ends}"]
     if instance.worker_id is not None:
         problems.append(f"has ended and is still owned by {instance.worker_id!r}")
     if instance.finished_at is None:
@@ -57,7 +57,7 @@ def _is_in_order(instance: Instance, history: Sequence[Entry]) -> list[str]:
             problems.append(f"entry {after.seq} was recorded before entry {before.seq}")
     end = next((entry.seq for entry in history if entry.kind.ends_function), None)
     late = [entry.seq for entry in history if end is not None and entry.seq > end and entry.kind.is_delivered]
-    return problems + [f"entry {seq} tells a workflow function something that has ended" for seq in late]
+    return problems + [f"entry {seq} was delivered to a workflow function that has ended" for seq in late]
 
 
 def _is_compensated(instance: Instance, history: Sequence[Entry]) -> list[str]:
@@ -71,8 +71,8 @@ def _is_compensated(instance: Instance, history: Sequence[Entry]) -> list[str]:
             starts[payload.child] = short_id(f"{entry.operation_id}/compensation")
             to_undo.append(starts[payload.child])
         elif isinstance(payload, ChildEnded):
-            # One that has completed is undone in the place of its end; another has undone itself.
-            undo = starts.pop(payload.child, None)  # None: it has been awaited before
+            # A completed child is compensated in the order of its end. Any other has compensated itself.
+            undo = starts.pop(payload.child, None)  # None: its end was recorded before
             if undo is not None:
                 to_undo.remove(undo)
                 if payload.must_be_undone:
