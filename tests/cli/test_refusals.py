@@ -136,7 +136,7 @@ def test_a_database_in_memory_is_refused(capfd: pytest.CaptureFixture[str]) -> N
     ("url", "problem"),
     [
         ("oracle://me:dont-tell@here/db", "the scheme of a database URL is one of"),
-        ("mysql://me:dont-tell@here", "it names no database"),
+        ("mysql://me:dont-tell@here", "the URL names no database"),
         ("mysql://me:dont-tell@here:x/db", "the database URL cannot be parsed"),
     ],
 )

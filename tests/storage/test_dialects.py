@@ -1,18 +1,22 @@
-"""Which errors are an outage, and which are not."""
+"""Which errors mean an outage, and where the package knows which database it talks to."""
 
 from __future__ import annotations
+
+import ast
+from pathlib import Path
 
 import asyncpg
 import pymysql
 import pytest
 from sqlalchemy.exc import DBAPIError
 
+import trio_romancy
 from trio_romancy._storage.dialects.errors import is_transient
 from trio_romancy.errors import DatabaseAwayError, DatabaseError
 
 
 def wrapped(cause: Exception) -> DBAPIError:
-    """As SQLAlchemy raises it: its own error for the driver's, which came from another one."""
+    """Return an error as SQLAlchemy raises it: its own, for one of the driver that another error caused."""
     error = RuntimeError(str(cause))
     error.__cause__ = cause
     return DBAPIError("SELECT 1", {}, error)
@@ -53,3 +57,28 @@ def test_the_same_transaction_can_succeed_later(error: Exception) -> None:
 @pytest.mark.parametrize("error", PERMANENT, ids=repr)
 def test_the_same_transaction_would_fail_again(error: Exception) -> None:
     assert not is_transient(error)
+
+
+# -- where databases differ --------------------------------------------------------------------------------------------
+
+PACKAGE = Path(trio_romancy.__file__).parent
+
+
+def asks_which_database(node: ast.AST) -> bool:
+    """Whether code reads ``dialect.name`` or ``....dialect.name``, or SQLAlchemy's ``is_mariadb``."""
+    if not isinstance(node, ast.Attribute):
+        return False
+    owner = node.value
+    is_dialect = (isinstance(owner, ast.Attribute) and owner.attr == "dialect") or (
+        isinstance(owner, ast.Name) and owner.id == "dialect"
+    )
+    return node.attr == "is_mariadb" or (node.attr == "name" and is_dialect)
+
+
+def test_one_module_chooses_by_the_name_of_the_database() -> None:
+    asking = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if any(asks_which_database(node) for node in ast.walk(ast.parse(path.read_text())))
+    }
+    assert asking == {"_storage/dialects/__init__.py", "_storage/dialects/mysql.py"}  # the second: MariaDB or MySQL

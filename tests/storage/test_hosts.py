@@ -12,14 +12,14 @@ from trio_romancy._storage.open import open_database
 
 
 def refusal(url: str) -> str:
-    """What is said about it before anybody is asked."""
+    """Return the message with which the URL is refused, before any server is asked."""
     with pytest.raises(DatabaseError) as caught:
         open_database(url)
     assert "secret" not in str(caught.value)
     return str(caught.value)
 
 
-# -- what it means -----------------------------------------------------------------------------------------------------
+# -- what such a URL means ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def refusal(url: str) -> str:
         ("mysql://one,two", "mysql://one", (("one", None), ("two", None))),
     ],
 )
-def test_it_is_the_url_of_the_first_and_all_hosts(text: str, first: str, hosts: tuple[Host, ...]) -> None:
+def test_the_url_of_the_first_host_and_all_hosts_are_returned(text: str, first: str, hosts: tuple[Host, ...]) -> None:
     url, found = read_url(text)
     assert (url.render_as_string(hide_password=False).replace("%2C", ","), found) == (first.replace("%2C", ","), hosts)
 
@@ -91,7 +91,7 @@ PORTS = st.none() | st.integers(1, 65535)
     password=st.from_regex(r"[A-Z!,;:$]{4,9}", fullmatch=True),
     database=NAMES,
 )
-def test_whatever_they_are_called(hosts: list[Host], user: str, password: str, database: str) -> None:
+def test_hosts_with_any_names_are_parsed_and_shown(hosts: list[Host], user: str, password: str, database: str) -> None:
     listed = ",".join(name if port is None else f"{name}:{port}" for name, port in hosts)
     text = f"mysql://{user}:{password}@{listed}/{database}"
     url, found = read_url(text)
@@ -128,17 +128,17 @@ def test_whatever_they_are_called(hosts: list[Host], user: str, password: str, d
     ],
 )
 @pytest.mark.parametrize("scheme", ["mysql", "postgres"])
-def test_what_is_no_list_of_hosts_is_refused(scheme: str, hosts: str) -> None:
+def test_a_malformed_list_of_hosts_is_refused(scheme: str, hosts: str) -> None:
     assert "cannot be parsed" in refusal(f"{scheme}://anna:secret@{hosts}/orders")
 
 
-def test_they_need_a_database_as_one_does() -> None:
+def test_several_hosts_need_a_database_as_one_host_does() -> None:
     assert "names no database" in refusal("mysql://anna:secret@one,two")
     assert "names no database" in refusal("postgres://anna:secret@one,two/")
     refusal("mysql://anna@one,two?password=secret")
 
 
-def test_sqlite_has_none() -> None:
+def test_sqlite_has_no_hosts() -> None:
     assert "three slashes" in refusal("sqlite://one,two/orders.db")
 
 

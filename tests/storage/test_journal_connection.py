@@ -1,4 +1,4 @@
-"""The connection that only the journal uses."""
+"""The journal's own connection never waits for others, and a transaction on it is never torn."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.real_clock
 
 SLEEP = {"mariadb": "SELECT SLEEP(0.3)", "postgresql": "SELECT pg_sleep(0.3)"}
 SLACK = 2.0
-"""Seconds that a loaded machine may take more."""
+"""Allowance for a loaded machine, in seconds."""
 
 
 @activity(name="writers_double")
@@ -62,14 +62,14 @@ async def open_writer(url: str) -> AsyncIterator[Writer]:
 
 @pytest.fixture
 def table(database: str) -> str:
-    """The URL of a database with a table for :func:`insert`."""
+    """Return the URL of a database with a table for :func:`insert`."""
     execute(database, "CREATE TABLE written (n INTEGER)")
     return database
 
 
 @asynccontextmanager
 async def all_threads_taken() -> AsyncIterator[None]:
-    """All that trio's default limiter allows are busy until the block ends."""
+    """Keep all threads of trio's default limiter busy until the block ends."""
     limiter = trio.to_thread.current_default_thread_limiter()
     may_end = threading.Event()
     async with trio.open_nursery() as nursery:
@@ -117,7 +117,7 @@ async def test_a_transaction_that_failed_leaves_nothing_behind_and_the_next_work
 
 
 @on_servers
-async def test_a_server_that_stalls_is_away_in_time_and_keeps_nobody_from_leaving(
+async def test_a_server_that_stalls_is_away_in_time_and_does_not_delay_closing(
     table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "ANSWER_TIMEOUT", 1.0)

@@ -1,4 +1,4 @@
-"""The tables: made once however many start at once, exactly those of the schema, and never those of another version."""
+"""Migrations make exactly the tables of the schema, once, and leave those of another version alone."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ async def migrations_workflow(ctx: WorkflowContext) -> int:
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test finds out anew what the migrations make."""
+def no_definitions_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the statements that an earlier migration of SQLite has left."""
     monkeypatch.setattr(migrations, "_definitions", [])
 
 
 @pytest.fixture
 def new(kind: str, databases: Databases, tmp_path: Path) -> str:
-    """The URL of a database that nobody has used."""
+    """Return the URL of an empty database."""
     return str(tmp_path / "romancy.db") if kind == "file" else databases.new(kind)
 
 
@@ -75,7 +75,7 @@ DEFINITIONS = {
 
 
 def definitions(connection: Connection) -> dict[str, str]:
-    """How each table and index of ours is defined, in one form."""
+    """Return the definitions of all tables and indexes, normalised."""
     if connection.dialect.name in DEFINITIONS:
         found = {row[0]: row[1] for row in connection.execute(text(DEFINITIONS[connection.dialect.name]))}
     else:
@@ -85,7 +85,7 @@ def definitions(connection: Connection) -> dict[str, str]:
 
 
 def compare(connection: Connection) -> list[object]:
-    """How the tables differ from what the schema says, as far as alembic sees it."""
+    """Return how the tables differ from the schema, as far as alembic sees."""
     options = {"version_table": migrations.VERSION_TABLE, "compare_type": True, "compare_server_default": True}
     return list(compare_metadata(MigrationContext.configure(connection, opts=options), schema.metadata))
 
@@ -106,7 +106,7 @@ def test_the_migrations_make_exactly_what_the_schema_says(empty: Connection) -> 
 
 
 def test_the_migrations_make_the_same_indexes_and_table_options_as_the_schema(empty: Connection) -> None:
-    """Which a comparison of metadata does not see: collations, partial indexes, tables without row ids."""
+    """Metadata does not show collations, partial indexes and tables without row ids."""
     migrations.migrate(empty)
     made = definitions(empty)
     schema.metadata.drop_all(empty)
@@ -177,7 +177,7 @@ def test_tables_of_a_newer_version_are_refused_and_unharmed(empty: Connection, p
 
 
 def refused(error: BaseException) -> str:
-    """The text of the one error in a group of one."""
+    """Return the text of the only error in a group."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     assert isinstance(error, SchemaError)
@@ -232,7 +232,7 @@ class DiedError(Exception):
 
 
 def die_after(statements: int, connection: Connection) -> None:
-    """Migrate, and die before a later statement that changes something."""
+    """Migrate, and raise after a number of statements that change something."""
     done = 0
 
     @event.listens_for(connection, "before_cursor_execute")
@@ -334,7 +334,7 @@ async def test_many_apps_of_one_process_that_open_a_new_database_at_once_all_wor
 @pytest.mark.real_clock
 @pytest.mark.parametrize("kind", ["file"], indirect=True)
 async def test_a_new_file_that_another_connection_writes_to_is_waited_for(new: str) -> None:
-    """SQLite itself does not wait here: changing the journal mode under a writer fails at once."""
+    """SQLite itself does not wait here: it refuses at once to change the journal mode under a writer."""
     with closing(sqlite3.connect(new, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         async with trio.open_nursery() as nursery:

@@ -539,7 +539,7 @@ async def test_making_an_index_can_be_cancelled_and_is_completed_by_the_next_cal
         async with probe(app).database.open_transaction() as transaction:
             await transaction.run(insert_instances, [row])
             with trio.move_on_after(0.5) as scope:
-                await app.index_input("a")  # it waits for whoever is using the table
+                await app.index_input("a")  # waits for the open transaction
             assert scope.cancelled_caught
             await transaction.commit(lambda _: None)
         assert await app.index_input("a")
@@ -548,7 +548,7 @@ async def test_making_an_index_can_be_cancelled_and_is_completed_by_the_next_cal
 
 @pytest.mark.real_clock
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
-async def test_an_index_that_somebody_else_has_finished_meanwhile_is_left_alone(new_url: str) -> None:
+async def test_an_index_that_another_process_has_finished_meanwhile_is_left_alone(new_url: str) -> None:
     number = text(f"SELECT CAST('{index_name(('a',))}' AS regclass)::oid")
     async with App(new_url, worker=False) as app:
         database = probe(app).database

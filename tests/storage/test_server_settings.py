@@ -1,4 +1,4 @@
-"""Whatever a server is set to, its connections behave the same."""
+"""Connections behave the same whatever the settings of the server are."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SETTINGS: dict[str, dict[str, object]] = {
         "lock_timeout": 0,
     },
 }
-"""All that we would not have chosen."""
+"""Settings that differ from those that connections need."""
 
 
 @activity(name="settings_echo")
@@ -50,7 +50,7 @@ async def through(ctx: WorkflowContext, value: str) -> str:
 
 @pytest.fixture(scope="module")
 def odd_servers() -> Iterator[dict[str, str]]:
-    """The URL of a database on a server with odd settings, by kind."""
+    """Start servers with odd settings. Return the URL of a database on each, by kind."""
     with ExitStack() as exits:
         urls = {}
         for kind in PRODUCTS:
@@ -77,7 +77,7 @@ def odd(kind: str, odd_servers: dict[str, str]) -> str:
 
 
 async def ask(app: App, kind: str, statements: dict[str, str]) -> Any:
-    """What a session answers."""
+    """Run a query in a session, and return its result as text."""
 
     @activity
     async def asks() -> str:
@@ -182,7 +182,7 @@ async def test_sessions_the_journal_and_all_else_read_what_is_committed(kind: st
 
 
 @pytest.mark.real_clock
-async def test_nobody_waits_long_for_a_lock(kind: str, odd: str) -> None:
+async def test_no_statement_waits_long_for_a_lock(kind: str, odd: str) -> None:
     asked = {"mariadb": "SELECT @@session.innodb_lock_wait_timeout", "postgresql": "SHOW lock_timeout"}
     async with App(odd) as app:
         assert (await ask(app, kind, asked)).removesuffix("s") == str(limits.LOCK_TIMEOUT)
@@ -193,7 +193,7 @@ async def test_nobody_waits_long_for_a_lock(kind: str, odd: str) -> None:
 
 @define
 class Cursor:
-    """Answers every question with the same number, and knows nothing of clusters."""
+    """Answers every query with the same number, and queries about clusters with no row."""
 
     _answer: int
     _is_about_cluster: bool = False
@@ -210,7 +210,7 @@ class Cursor:
 
 @define
 class FakeConnection:
-    """Takes any settings."""
+    """Accepts any settings."""
 
     packet: int = 16 * 1024 * 1024
 

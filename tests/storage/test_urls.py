@@ -1,4 +1,4 @@
-"""What a URL of a database server may say, and that it is done as it says."""
+"""A URL of a database server means the same as for the database's own clients, and nothing else is accepted."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def parse(url: str) -> Server:
 
 
 def refusal(url: str) -> str:
-    """What is said about it before anybody is asked."""
+    """Return the message with which the URL is refused, before any server is asked."""
     with pytest.raises(DatabaseError) as caught:
         open_database(url)
     assert "secret" not in str(caught.value)
     return str(caught.value)
 
 
-# -- what it means -----------------------------------------------------------------------------------------------------
+# -- what a URL means --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def refusal(url: str) -> str:
         ("postgresql+asyncpg", "postgresql+asyncpg"),
     ],
 )
-def test_a_scheme_means_a_driver(scheme: str, driver: str) -> None:
+def test_each_scheme_has_its_driver(scheme: str, driver: str) -> None:
     server = parse(f"{scheme}://anna:secret@host:1234/orders")
     assert server.url.render_as_string(hide_password=False) == f"{driver}://anna:secret@host:1234/orders"
     assert server.name == f"{scheme}://anna:***@host:1234/orders"
@@ -70,7 +70,7 @@ def test_connecting_takes_5_seconds_at_most_or_what_the_url_says(scheme: str, ar
     assert parse(f"{scheme}://host/orders?connect_timeout=0.5").connect_args[argument] == 0.5
 
 
-def test_mysql_always_talks_utf8mb4() -> None:
+def test_connections_to_mysql_always_use_utf8mb4() -> None:
     assert parse("mysql://host/orders").connect_args["charset"] == "utf8mb4"
 
 
@@ -86,7 +86,7 @@ def test_mysql_always_talks_utf8mb4() -> None:
         ("postgres://host/orders?sslmode=verify-full", True, True, True),
     ],
 )
-def test_an_ssl_mode_is_what_the_clients_of_the_database_mean_by_it(
+def test_an_ssl_mode_means_what_it_means_for_the_clients_of_the_database(
     options: str, encrypts: bool, verifies: bool, checks_host: bool
 ) -> None:
     server = parse(options)
@@ -109,27 +109,30 @@ def test_without_need_of_tls_the_driver_decides(mode: str) -> None:
 @pytest.mark.parametrize(
     ("url", "problem"),
     [
-        ("mysql+pymysql://anna:secret@host/orders", "mysql is reached with aiomysql; write mysql://..."),
-        ("postgresql+psycopg://anna:secret@host/orders", "postgresql is reached with asyncpg; write postgresql://..."),
+        ("mysql+pymysql://anna:secret@host/orders", "the driver for mysql is aiomysql; write mysql://..."),
+        (
+            "postgresql+psycopg://anna:secret@host/orders",
+            "the driver for postgresql is asyncpg; write postgresql://...",
+        ),
         (
             "redis://anna:secret@host/0",
             "the scheme of a database URL is one of mariadb, mysql, postgres, postgresql, sq",
         ),
         ("mssql+aioodbc://anna:secret@host/orders", "the scheme of a database URL is one of mariadb, mysql, postgres"),
-        ("mysql://anna:secret@host", "it names no database; it looks like mysql://user@host/database"),
-        ("postgres://anna:secret@host/", "it names no database; it looks like postgres://user@host/database"),
+        ("mysql://anna:secret@host", "the URL names no database; write mysql://user@host/database"),
+        ("postgres://anna:secret@host/", "the URL names no database; write postgres://user@host/database"),
         (
             "mysql://anna:secret@host/orders?colour=red",
-            "unknown option 'colour'; it knows connect_timeout, ssl_ca, ssl_",
+            "unknown option 'colour'; the options are connect_timeout, ssl_ca, ssl_",
         ),
         (
             "mysql://anna:secret@host/orders?sslmode=require",
-            "unknown option 'sslmode'; it knows connect_timeout, ssl_ca",
+            "unknown option 'sslmode'; the options are connect_timeout, ssl_ca",
         ),
         ("mysql://anna:secret@host/orders?charset=latin1", "unknown option 'charset'"),
         (
             "postgres://anna:secret@host/orders?ssl_mode=REQUIRED",
-            "unknown option 'ssl_mode'; it knows connect_timeout,",
+            "unknown option 'ssl_mode'; the options are connect_timeout,",
         ),
         (
             "mysql://anna:secret@host/orders?ssl_mode=maybe",
@@ -148,7 +151,7 @@ def test_without_need_of_tls_the_driver_decides(mode: str) -> None:
         ("postgres://anna:secret@host/orders?connect_timeout=inf", "connect_timeout is a number of seconds, not 'inf'"),
     ],
 )
-def test_what_it_may_not_say_is_refused_in_words_that_hide_the_password(url: str, problem: str) -> None:
+def test_a_wrong_url_is_refused_with_a_reason_and_without_its_password(url: str, problem: str) -> None:
     assert refusal(url).startswith(f"{shown_url(url)}: {problem}")
 
 
@@ -167,7 +170,7 @@ def test_a_password_in_an_option_is_not_shown() -> None:
 @pytest.mark.parametrize(
     ("scheme", "driver", "extra"), [("mariadb", "aiomysql", "mysql"), ("postgres", "asyncpg", "postgresql")]
 )
-def test_a_driver_that_is_missing_is_named_with_how_to_install_it(
+def test_a_missing_driver_is_named_with_the_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch, scheme: str, driver: str, extra: str
 ) -> None:
     find_spec = importlib.util.find_spec
@@ -198,7 +201,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[trustme.CA, Pat
 
 @pytest.fixture(scope="module")
 def stranger(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The certificate of an authority that has signed nothing."""
+    """Return the certificate of an authority that has signed nothing."""
     path = tmp_path_factory.mktemp("tls") / "stranger.pem"
     trustme.CA().cert_pem.write_to_path(path)
     return path
@@ -206,7 +209,7 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def private_servers(authority: tuple[trustme.CA, Path]) -> Iterator[dict[str, PrivateServer]]:
-    """Servers with TLS, each with a database."""
+    """Start servers with TLS, each with a database."""
     certificate = authority[0].issue_cert("localhost")
     with ExitStack() as exits:
         servers = {}
@@ -215,7 +218,7 @@ def private_servers(authority: tuple[trustme.CA, Path]) -> Iterator[dict[str, Pr
                 server = exits.enter_context(open_private_server(kind, durable=False))
             except ServerMissingError:
                 continue
-            # In its own directory, because it does not run as we do; and PostgreSQL wants nobody else to read the key.
+            # In the server's directory, because it runs as another user. PostgreSQL refuses a key that others can read.
             files = server._directory / "certificate.pem", server._directory / "key.pem"
             certificate.cert_chain_pems[0].write_to_path(files[0])
             certificate.private_key_pem.write_to_path(files[1])
@@ -237,7 +240,7 @@ def private_servers(authority: tuple[trustme.CA, Path]) -> Iterator[dict[str, Pr
 
 @pytest.fixture(params=PRODUCTS)
 def tls(request: pytest.FixtureRequest, private_servers: dict[str, PrivateServer]) -> tuple[str, Any]:
-    """A kind, and the URL of a server with TLS, by host."""
+    """Return a kind of database, and a function from a host to the URL of a server with TLS."""
     if request.param not in private_servers:
         pytest.skip(f"{request.param} is not installed")
     server = private_servers[request.param]
@@ -257,7 +260,7 @@ async def works(url: str) -> bool:
 
 
 @pytest.mark.real_clock
-async def test_required_tls_encrypts_whoever_the_server_is(tls: tuple[str, Any]) -> None:
+async def test_required_tls_encrypts_and_does_not_check_the_server(tls: tuple[str, Any]) -> None:
     kind, url = tls
     assert await works(url("127.0.0.1", REQUIRE))
     async with trio_asyncio.open_loop(), open_database(url("127.0.0.1", REQUIRE)) as database:

@@ -1,4 +1,4 @@
-"""URLs of database servers: which driver, and with which arguments."""
+"""What the URL of a database means: the server, the driver and its arguments."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from sqlalchemy.exc import ArgumentError
 from ...errors import DatabaseError
 
 CONNECT_TIMEOUT = 5
-"""Seconds in which a server must have accepted a connection, unless the URL says otherwise."""
-
+"""Default time in which a server must accept a connection, in seconds."""
 
 Host = tuple[str, int | None]
-"""A name or an address, and a port; None: the usual one."""
+"""A name or an address, and a port. None stands for the usual port."""
 
 
 @frozen
@@ -27,34 +26,37 @@ class Server:
     """A database on a server."""
 
     name: str
-    """What to call it in messages: the URL without its password."""
+    """Name of the database in messages: the URL without its password."""
     url: URL
+    """URL for SQLAlchemy, with a driver for asyncio."""
     connect_args: dict[str, Any]
+    """Arguments for the driver that the URL cannot hold."""
     must_encrypt: bool
-    """Whether nothing may be sent over a connection without TLS."""
+    """Whether a connection without TLS is refused."""
     blocking_url: URL | None
-    """The same through a driver that blocks, where that is the faster one for who writes all the time."""
+    """URL for SQLAlchemy with a driver that blocks, if that is faster for a connection that writes continuously."""
     hosts: tuple[Host, ...] = ()
-    """If there are several, all that it can be reached at. The URL has the first."""
+    """All hosts, if there are several. The URL has the first."""
 
 
 @frozen
 class _Driver:
-    """How a family of databases is reached."""
+    """The driver for a family of databases, and the options of its URLs."""
 
     name: str
-    """As SQLAlchemy calls it."""
+    """SQLAlchemy's name of the driver."""
     extra: str
-    """What to install for it."""
+    """The extra of this package that installs the driver."""
     timeout: str
-    """What the driver calls the time that connecting may take."""
+    """The driver's argument for the time that connecting may take."""
     tls_mode: str
+    """Option with the TLS mode."""
     tls_files: tuple[str, str, str]
-    """What the URL calls the certificates of authorities, its own certificate, and the key of that."""
+    """Options with the certificates of authorities, the client's certificate, and its key."""
     options: frozenset[str]
-    """What else the URL may say."""
+    """Other options, passed on to SQLAlchemy."""
     blocking: str | None = None
-    """Its twin that blocks, and takes the same arguments."""
+    """The driver that blocks and takes the same arguments, if it is used."""
 
 
 _MYSQL = _Driver(
@@ -83,7 +85,7 @@ _DRIVERS = {
 
 SCHEMES = (*_DRIVERS, "sqlite")
 
-# The names of libpq and of the mysql client mean the same five things.
+# libpq and the mysql client have different names for the same five modes.
 _MODES = {
     "disable": "disable",
     "disabled": "disable",
@@ -97,20 +99,21 @@ _MODES = {
     "verify_identity": "verify-full",
 }
 
-
-# As SQLAlchemy has it: a password may hold anything but an @.
+# As in SQLAlchemy, a password may contain anything but an @.
 _SEVERAL_HOSTS = re.compile(
     r"(?P<before>[^:/]+://(?:[^:/@]*(?::[^@]*)?@)?)(?P<hosts>[^/?@]*,[^/?@]*)(?P<after>[/?].*)?$", re.DOTALL
 )
 _HOST = re.compile(r"(?:\[(?P<address>[^\[\]\s]+)\]|(?P<name>[^:\[\]\s]+))(?::(?P<port>\d{1,5}))?")
-_OF_ONE_HOST = ("host", "port", "unix_socket")
+_HOST_OPTIONS = ("host", "port", "unix_socket")
 
 
 def read_url(text: str) -> tuple[URL, tuple[Host, ...]]:
-    """A URL with one host, or with several: ``mysql://user@one:3306,two:3306/database``. Then it is that of the first.
+    """Parse a URL that may name several hosts, as in ``mysql://user@one:3306,two:3306/database``.
+
+    Returns the URL with the first host only, and all hosts if there are several.
 
     Raises:
-      ArgumentError, ValueError: if it is none.
+      ArgumentError, ValueError: if the text is not a URL.
     """
     several = _SEVERAL_HOSTS.match(text)
     if several is None:
@@ -124,12 +127,12 @@ def _read_host(text: str) -> Host:
     host = _HOST.fullmatch(text)
     port = None if host is None or host["port"] is None else int(host["port"])
     if host is None or (port is not None and not 1 <= port <= 65535):
-        raise ValueError(f"{text!r} is no host")
+        raise ValueError(f"{text!r} is not a host")
     return host["address"] or host["name"], port
 
 
 def file_of(url: str) -> str | None:
-    """The file that a SQLite database is in: empty, if it is in memory. None for everything else."""
+    """Return the file name of a SQLite database: empty if it is in memory, None if the URL is that of a server."""
     if url == ":memory:":
         return ""
     if "://" not in url:
@@ -144,7 +147,7 @@ def file_of(url: str) -> str | None:
 
 
 def shown_url(url: str) -> str:
-    """The URL as it may be shown: without its password and its options."""
+    """Return a URL without its password and its options, to be shown."""
     if "://" not in str(url):
         return str(url)
     try:
@@ -155,9 +158,9 @@ def shown_url(url: str) -> str:
     if not hosts:
         return shown
     first, *others = (_shown_host(*host) for host in hosts)
-    # The first place where it can be: a user's name and password come before it, and hold no @ that is not encoded.
-    begins = shown.index(first, shown.index("://") + 3 if "@" not in shown else shown.index("@") + 1)
-    return shown[:begins] + ",".join((first, *others)) + shown[begins + len(first) :]
+    # The hosts follow the user's name and password, in which an @ is encoded.
+    start = shown.index(first, shown.index("://") + 3 if "@" not in shown else shown.index("@") + 1)
+    return shown[:start] + ",".join((first, *others)) + shown[start + len(first) :]
 
 
 def _shown_host(name: str, port: int | None) -> str:
@@ -166,27 +169,28 @@ def _shown_host(name: str, port: int | None) -> str:
 
 
 def parse_server(url: URL, shown: str, hosts: tuple[Host, ...] = ()) -> Server:
-    """What a URL of a database server means.
+    """Return what the URL of a database server means.
 
     Args:
-      shown: the URL without its password.
-      hosts: if there are several, all of them.
+      url: the URL, as :func:`read_url` returns it.
+      shown: the URL without its password, for messages.
+      hosts: all hosts, if there are several.
 
     Raises:
-      DatabaseError: if it is not one, or what it needs is not installed or not there.
+      DatabaseError: if the scheme or an option is unknown, the driver is not installed, or a TLS file cannot be used.
     """
     scheme, _, driver_name = url.drivername.partition("+")
     if scheme not in _DRIVERS:
         raise DatabaseError(f"{shown}: the scheme of a database URL is one of {', '.join(sorted(SCHEMES))}")
-    dialect, driver = _DRIVERS[scheme]
+    backend, driver = _DRIVERS[scheme]
     if driver_name not in ("", driver.name):
-        raise DatabaseError(f"{shown}: {scheme} is reached with {driver.name}; write {scheme}://...")
+        raise DatabaseError(f"{shown}: the driver for {scheme} is {driver.name}; write {scheme}://...")
     if find_spec(driver.name) is None:
         raise DatabaseError(f"{shown}: {driver.name} is not installed; run: pip install 'trio_romancy[{driver.extra}]'")
     if not url.database:
-        raise DatabaseError(f"{shown}: it names no database; it looks like {scheme}://user@host/database")
-    if hosts and (clash := [name for name in _OF_ONE_HOST if name in url.query]):
-        raise DatabaseError(f"{shown}: it names several hosts, and {clash[0]} would be another")
+        raise DatabaseError(f"{shown}: the URL names no database; write {scheme}://user@host/database")
+    if hosts and (clash := [name for name in _HOST_OPTIONS if name in url.query]):
+        raise DatabaseError(f"{shown}: a URL that names several hosts cannot have the option {clash[0]!r}")
     options = {key: value if isinstance(value, str) else value[-1] for key, value in url.query.items()}
     arguments: dict[str, Any] = {driver.timeout: _seconds(options.pop("connect_timeout", CONNECT_TIMEOUT), shown)}
     mode = _tls_mode(options.pop(driver.tls_mode, None), driver, shown)
@@ -199,11 +203,11 @@ def parse_server(url: URL, shown: str, hosts: tuple[Host, ...] = ()) -> Server:
         arguments["ssl"] = _tls(mode, files, shown)
     if unknown := sorted(options.keys() - driver.options):
         known = sorted({*driver.options, *driver.tls_files, driver.tls_mode, "connect_timeout"})
-        raise DatabaseError(f"{shown}: unknown option {unknown[0]!r}; it knows {', '.join(known)}")
+        raise DatabaseError(f"{shown}: unknown option {unknown[0]!r}; the options are {', '.join(known)}")
     if driver is _MYSQL:
         arguments["charset"] = "utf8mb4"
-    target = url.set(drivername=f"{dialect}+{driver.name}", query=options)
-    blocking = None if driver.blocking is None else target.set(drivername=f"{dialect}+{driver.blocking}")
+    target = url.set(drivername=f"{backend}+{driver.name}", query=options)
+    blocking = None if driver.blocking is None else target.set(drivername=f"{backend}+{driver.blocking}")
     must_encrypt = mode in ("require", "verify-ca", "verify-full")
     return Server(shown, target, arguments, must_encrypt, blocking, hosts)
 
@@ -238,7 +242,7 @@ def _tls(mode: str, files: list[str | None], shown: str) -> Any:
         named = ", ".join(file for file in files if file is not None)
         raise DatabaseError(f"{shown}: the TLS files ({named}) cannot be used: {error}") from error
     if mode == "require" and authorities is not None:
-        mode = "verify-ca"  # as libpq has it
+        mode = "verify-ca"  # as in libpq
     context.check_hostname = mode == "verify-full"
     if mode in ("prefer", "require"):
         context.verify_mode = ssl.CERT_NONE
