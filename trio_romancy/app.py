@@ -1,4 +1,4 @@
-"""``App``: opens and closes everything."""
+"""``App``: checks the options, opens the engine and closes it."""
 
 from __future__ import annotations
 
@@ -35,70 +35,73 @@ from .hooks import Hooks
 from .retry import RetryPolicy
 
 _ROOM_IN_BODY = 64 * 1024
-"""Bytes of a request's body beside the data of an event."""
+"""Bytes that the body of a request may have beside the data of an event."""
 
 ASGIApplication = Callable[[Any, Any, Any], Awaitable[None]]
-"""What an ASGI server serves."""
+"""An ASGI application, for an ASGI server."""
 
 
 @frozen
 class AppStatistics:
-    """What an app is doing."""
+    """Numbers of an app."""
 
     worker: WorkerStatistics | None
-    """None for a client, and while the worker holds no lease."""
+    """Numbers of the worker; None: the app is a client, or its worker holds no lease now."""
     relay: RelayStatistics | None
-    """What has become of the events in the outbox; None without a worker that has a ``broker_url``."""
+    """Numbers of the relayer; None: the app is a client, or has no ``broker_url``."""
 
 
 class App(Client):
-    """Durable workflows in one database: runs them, and is their client. Used as ``async with App(...) as app``.
+    """Runs durable workflows in one database, and is their client. Used as ``async with App(...) as app``.
 
     Args:
       database: a file name, ``":memory:"``, ``sqlite:///file``, or the URL of a server: ``mysql://``, ``mariadb://``,
-        ``postgres://`` or ``postgresql://``, with user, password, host and database. Where there are several hosts, as
-        in ``mysql://user@one:3306,two:3306/database``, the first is used that can be; when it fails, the next.
-      worker_id: the name of this worker, unique among those alive on the database. A process that starts under the id
-        of one that died takes its instances over at once. By default a name made of host, process and chance; its
-        instances are taken over by the next process on the same machine, or by any worker after the lease.
-      worker: False makes a client that starts, awaits and cancels instances, and runs none.
-      retry: the retry policy of activities that have none, by default :meth:`RetryPolicy.default`.
-      lease: seconds (or a timedelta) that a worker may be silent before others take its instances over.
-      idle_timeout: seconds (or a timedelta) that an instance must have waited before it is dropped from memory.
-      max_running: the most instances in memory that do not just wait. More are stored, and taken up in turn.
-      max_resident: the most instances in memory.
-      pool_size: the most connections to a database server, at least 2. One of them is kept free of the sessions of
-        activities. The journal has one more of its own, and on PostgreSQL another one listens.
-      max_payload: the most bytes that one input, result or message may have as JSON.
-      max_recoveries: the most deaths of its worker that an instance may outlive without making progress in between.
-        One more, and it is parked as stuck: it probably takes the process down.
-      code_version: what code this process runs, such as a commit or a release. An instance whose journal does not fit
-        the code of one version is left to workers that run another. By default it is made from the code of all
-        workflow functions that are defined in this process; functions that they call do not count in that.
-      start_timeout: seconds (or a timedelta) that the database may be away when the block is entered. Later on there is
-        no limit to that.
-      shutdown_timeout: seconds (or a timedelta) that running activities are given to finish when the block ends.
-      message_retention: seconds (or a timedelta) for which events and messages are kept, and for which an event that
-        comes a second time is recognised.
-      auto_migrate: whether to create or upgrade the tables. If not, they must be there.
-      broker_url: the URL that the worker posts the events of the :attr:`outbox` to, with ``user:password@`` if the
-        broker wants basic authentication. Without one they stay there. It needs the extra ``trio_romancy[web]``.
+        ``postgres://`` or ``postgresql://``, with user, password, host and database. With several hosts, as in
+        ``mysql://user@one:3306,two:3306/database``, the first usable host is used; when it fails, the next one.
+      worker_id: name of this worker, unique among the live workers of the database. A process that starts under the id
+        of a dead worker takes over its instances at once. By default the name consists of host, process and random
+        digits; the instances are then taken over by the next process on the same machine, or by any worker after the
+        lease.
+      worker: False makes a client, which starts, awaits and cancels instances, and runs none.
+      retry: retry policy of activities that have none, by default :meth:`RetryPolicy.default`.
+      lease: seconds (or a timedelta) of silence after which other workers take over the instances of this one.
+      idle_timeout: seconds (or a timedelta) that an instance must have waited before it leaves memory.
+      max_running: most instances in memory that do not just wait. Further ones are stored, and run in turn.
+      max_resident: most instances in memory.
+      pool_size: most connections to a database server, at least 2. One of them is kept free of the sessions of
+        activities. The journal has a further one of its own, and on PostgreSQL another one listens.
+      max_payload: largest input, result or message, in bytes of JSON.
+      max_recoveries: most deaths of its worker that an instance may outlive without progress in between. After one more
+        it is parked as stuck, because it probably takes the process down.
+      code_version: version of the code of this process, such as a commit or a release. An instance whose journal does
+        not fit the code of one version is left to workers that run another. By default it is made of the code of all
+        workflow functions that are defined in this process, without the functions that they call.
+      start_timeout: seconds (or a timedelta) that the database may be away when the block is entered. After that there
+        is no limit.
+      shutdown_timeout: seconds (or a timedelta) that running activities have to finish when the block ends.
+      message_retention: seconds (or a timedelta) that events and messages are kept. For the same time a second event of
+        the same source and id is recognised.
+      auto_migrate: whether to create or upgrade the tables. Otherwise they must exist.
+      broker_url: URL that the worker posts the events of the :attr:`outbox` to, with ``user:password@`` for basic
+        authentication. Without a URL the events stay in the outbox. Needs the extra ``trio_romancy[web]``.
       broker_headers: headers that are sent with each event, such as ``Authorization``.
-      broker_content_mode: ``"structured"`` posts an event as one JSON object, ``"binary"`` its data only, and the rest
-        of it as headers.
-      outbox_max_attempts: the most times that an event is posted before it has failed; 0 is without end.
+      broker_content_mode: ``"structured"`` posts an event as one JSON object, ``"binary"`` its data in the body and its
+        attributes in headers.
+      outbox_max_attempts: number of attempts to post an event after which it has failed; 0: no limit.
       outbox_max_age: seconds (or a timedelta) after which an event that could not be posted has expired.
-      web_token: what clients of :attr:`asgi` must present, as ``Authorization: Bearer ...``, for all but its health.
-        Without one it takes events from everybody, and cancels nothing.
-      web_body_limit: the most bytes in the body of a request to it, by default ``max_payload`` and some room.
-      web_timeout: seconds (or a timedelta) that the database may be away before its clients are told to try again.
-      hooks: who is told what happens, see :class:`Hooks`.
+      web_token: token that clients of :attr:`asgi` must present, as ``Authorization: Bearer ...``, for all requests but
+        those for its health. Without a token it takes events from every client, and cancels nothing.
+      web_body_limit: largest body of a request to :attr:`asgi`, in bytes, by default ``max_payload`` and 64 KiB.
+      web_timeout: seconds (or a timedelta) that the database may be away before clients of :attr:`asgi` are told to
+        try again.
+      hooks: hooks to call, see :class:`Hooks`.
 
-    When the block ends, also by an exception or a cancellation, running activities may finish and are recorded; then
-    everything is given back to the database, for the next worker.
+    At the end of the block, also by an exception or a cancellation, running activities may finish and are recorded.
+    Then all instances are given back to the database, for the next worker.
 
     Raises:
-      DatabaseError: on entering, if the database cannot be used.
+      ValueError, TypeError: if an option is not valid.
+      DatabaseError: on entering the block, if the database cannot be used.
     """
 
     def __init__(
@@ -180,23 +183,22 @@ class App(Client):
 
     @property
     def worker_id(self) -> str:
-        """The name of this worker."""
+        """Name of this worker."""
         return self._worker_id
 
     @property
     def runs_workflows(self) -> bool:
-        """Whether it is a worker; otherwise it is a client only."""
+        """Whether the app has a worker. Otherwise it is only a client."""
         return self._runs_workflows
 
     @property
     def asgi(self) -> ASGIApplication:
         """This app over HTTP, for an ASGI server that runs on trio: CloudEvents, health, and cancelling.
 
-        It is the same object each time, and answers 503 outside of the app's block. It needs the extra
-        ``trio_romancy[web]``.
+        It is always the same object, and answers 503 outside of the app's block. Needs the extra ``trio_romancy[web]``.
 
         Raises:
-          RomancyError: if that is not installed.
+          RomancyError: if the extra is not installed.
         """
         if self._asgi is None:
             try:
@@ -214,7 +216,7 @@ class App(Client):
         return self._asgi
 
     def _may_work(self) -> bool:
-        """Whether this app is a client, or its worker holds a lease."""
+        """Tell whether the app is a client, or its worker holds a lease."""
         return not self._runs_workflows or self.statistics().worker is not None
 
     async def __aenter__(self) -> App:
@@ -229,7 +231,7 @@ class App(Client):
                 raise DatabaseError(f"{self._shown} cannot be used: {first.orig}") from first
             if others:
                 raise
-            raise first from first.__cause__  # without the nurseries that it came through
+            raise first from first.__cause__  # without the groups of the nurseries
         return self
 
     async def __aexit__(
@@ -239,7 +241,7 @@ class App(Client):
         try:
             return await self._block.__aexit__(exc_type, exc, traceback)
         except BaseExceptionGroup as group:
-            # The nurseries inside are no business of the caller, whose own exception comes out as it went in.
+            # The caller's own exception must leave the block as it is, without the groups of the nurseries inside.
             if exc is not None and all(leaf is exc for leaf in _leaves(group)):
                 return False
             raise
@@ -250,15 +252,15 @@ class App(Client):
         async with _asyncio_loop(), self._open_database() as database, AsyncExitStack() as exits:
             await _prepare(database, self._start_patience, migrate=self._auto_migrate)
             if self._dispatcher is not None:
-                self._dispatcher.tell(Hooks.app_opened, self)
-                exits.callback(self._dispatcher.tell, Hooks.app_closed, self)
+                self._dispatcher.call(Hooks.app_opened, self)
+                exits.callback(self._dispatcher.call, Hooks.app_closed, self)
             worker = self._worker = self._make_worker(database, clock) if self._runs_workflows else None
             async with trio.open_nursery() as nursery:
                 timekeeping, working = trio.CancelScope(), trio.CancelScope()
                 await nursery.start(_run_in, timekeeping, keep_time, database, clock)
                 if worker is not None:
                     await nursery.start(_run_in, working, worker.run, self._start_patience)
-                # The worker outlives a cancellation of the block, for as long as it may take to stop in order.
+                # The worker outlives a cancellation of the block for as long as it needs to stop in order.
                 working.shield = True
                 try:
                     yield Engine(database, clock, worker, self._dispatcher)
@@ -287,15 +289,19 @@ class App(Client):
         return open_database(self._url, pool_size=self._pool_size)
 
     def hurry(self) -> None:
-        """Do not wait any longer for running activities, if the block is ending: hand over what is left as it is.
+        """Stop waiting for running activities if the block is ending, and give all instances back at once.
 
-        What an activity has done and not recorded is done again by whoever takes its instance over.
+        Activities without a recorded outcome run again on the worker that claims their instance.
         """
         if self._worker is not None:
             self._worker.hurry()
 
     def statistics(self) -> AppStatistics:
-        """Numbers about this app."""
+        """Return numbers about this app.
+
+        Raises:
+          RomancyError: outside of the app's block.
+        """
         worker = self._require_engine().worker
         if worker is None:
             return AppStatistics(None, None)
@@ -310,7 +316,7 @@ def _leaves(group: BaseException) -> list[BaseException]:
 
 @asynccontextmanager
 async def _asyncio_loop() -> AsyncIterator[None]:
-    """A trio-asyncio loop, so that activities can call asyncio libraries; the one that runs, if one does."""
+    """Open a trio-asyncio loop, so that activities can call asyncio libraries. A loop that runs already is used."""
     if trio_asyncio.current_loop.get() is not None:
         yield
     else:
@@ -326,6 +332,7 @@ async def _run_in(
 
 
 async def _prepare(database: Database, patience: float, *, migrate: bool) -> None:
+    """Check the tables, or migrate them. An outage may last as many seconds as ``patience``."""
     if not migrate:
         await retry_while_away_for(patience, database, database.read, migrations.check)
     elif not await retry_while_away_for(patience, database, database.read, migrations.is_current):

@@ -1,4 +1,4 @@
-"""What observers of an app may implement: one method for each thing that happens to an instance."""
+"""Hooks: methods that an app calls for everything that happens in it."""
 
 from __future__ import annotations
 
@@ -14,50 +14,50 @@ from .model import ErrorInfo, Kind
 
 @frozen
 class WorkflowInfo:
-    """An instance, as hooks are told of it."""
+    """An instance, as hooks get it."""
 
     instance_id: str
     workflow: str
     worker_id: str
-    """The worker that tells it."""
+    """Worker that calls the hook."""
     time: datetime
-    """When it happened, in UTC."""
+    """Time of the event, in UTC."""
     created_at: datetime
-    """When the instance was started, in UTC."""
+    """Start of the instance, in UTC."""
     trace: Mapping[str, str]
-    """What :meth:`Hooks.trace_context` gave when it was started; empty: nothing."""
+    """Trace context that :meth:`Hooks.trace_context` returned at the start; empty: there was none."""
     error: ErrorInfo | None = None
-    """Why it failed, was cancelled, or is stuck."""
+    """Why the instance failed, was cancelled, or is stuck."""
     entries: int = 0
-    """Of :meth:`Hooks.workflow_replayed`: how many entries its journal has."""
+    """For :meth:`Hooks.workflow_replayed`: number of entries of the journal."""
     lag: float = 0.0
-    """Of :meth:`Hooks.workflow_started` and :meth:`Hooks.workflow_replayed`: how many seconds ago it became due."""
+    """For :meth:`Hooks.workflow_started` and :meth:`Hooks.workflow_replayed`: seconds since the instance became due."""
 
     @property
     def age(self) -> float:
-        """How many seconds after its start this happened."""
+        """Seconds from the start of the instance to this event."""
         return (self.time - self.created_at).total_seconds()
 
 
 @frozen
 class ActivityInfo:
-    """An activity or a compensation, as hooks are told of it."""
+    """An attempt or an outcome of an activity or a compensation, as hooks get it."""
 
     instance_id: str
     workflow: str
     worker_id: str
     operation_id: str
     name: str
-    """Of the activity, or of the compensation."""
+    """Name of the activity or compensation."""
     attempt: int
-    """The number of the attempt, from 1; of an outcome: how many there were."""
+    """Number of the attempt, from 1; for an outcome, the number of attempts."""
     time: datetime
-    """When the attempt began; or when its outcome was recorded. In UTC."""
+    """Begin of the attempt; for an outcome, the time of its record. In UTC."""
     is_compensation: bool = False
     duration: float = 0.0
-    """How many seconds the last attempt took; 0 if it made none in this process."""
+    """Seconds that the last attempt took; 0: this process made no attempt."""
     error: ErrorInfo | None = None
-    """Why the attempt failed."""
+    """Why the attempt failed; None: it did not."""
 
 
 @frozen
@@ -65,29 +65,29 @@ class MessageInfo:
     """An event, or a message on a channel, that was sent or received."""
 
     channel: str
-    """Of an event: its type."""
+    """Channel of the message; type of the event."""
     time: datetime
-    """When it was sent, or received, in UTC."""
+    """Time at which it was sent or received, in UTC."""
     sent_at: datetime
-    """When it was sent, in UTC."""
+    """Time at which it was sent, in UTC."""
     instance_id: str | None = None
-    """The instance that has sent or received it; None: it was sent from outside of any workflow."""
+    """Instance that has sent or received it; None: it was sent from outside of any workflow."""
     workflow: str | None = None
-    """Of that instance."""
+    """Workflow of that instance."""
     worker_id: str | None = None
-    """Of the worker that runs it."""
+    """Worker that runs that instance."""
     operation_id: str | None = None
-    """With which operation."""
+    """Operation that has sent or received it."""
     id: str | None = None
-    """Of an event."""
+    """Id of the event; None: it is a message."""
     source: str | None = None
-    """Of an event."""
+    """Source of the event; None: it is a message."""
     subject: str | None = None
-    """Of an event."""
+    """Subject of the event, if it has one."""
     to: str | None = None
-    """Sent: the one instance that it is for; None: it is not for one alone."""
+    """The one instance that it was sent to; None: it was not sent to one instance, or it was received."""
     to_broker: bool = False
-    """Whether an activity sent it to the broker: it is in the outbox."""
+    """Whether an activity sent it to the broker, by the outbox."""
 
 
 @frozen
@@ -99,27 +99,27 @@ class TimerInfo:
     worker_id: str
     operation_id: str
     kind: Kind
-    """What for: ``timer_fired`` ends a sleep, ``timeout_fired`` a block, ``wait_timed_out`` a wait."""
+    """What has ended: ``timer_fired`` a sleep, ``timeout_fired`` a block, ``wait_timed_out`` a wait."""
     due_at: datetime
-    """When it was to fire, in UTC."""
+    """Time at which the timer was due, in UTC."""
     time: datetime
-    """When that was recorded, in UTC."""
+    """Time of the record, in UTC."""
 
     @property
     def lag(self) -> float:
-        """By how many seconds it was late."""
+        """Seconds by which the timer was late."""
         return max((self.time - self.due_at).total_seconds(), 0.0)
 
 
 @frozen
 class BatchInfo:
-    """A transaction of the journal that was committed."""
+    """A transaction that the journal has committed."""
 
     worker_id: str
     writes: int
-    """Entries, starts and status changes in it; 0: it only prolonged the lease."""
+    """Number of entries, starts and status changes in it; 0: it only renewed the lease."""
     duration: float
-    """Seconds that it took, with all tries, if the database was away."""
+    """Seconds that it took, including repetitions while the database was away."""
 
 
 @frozen
@@ -128,142 +128,143 @@ class LeaseInfo:
 
     worker_id: str
     epoch: int
+    """Number of the lease: each one of a worker has a higher epoch."""
     time: datetime
-    """In UTC."""
+    """Time of the event, in UTC."""
 
 
 class Hooks:
-    """What happens in an app, for those who want to know: subclass it, and override what is of interest.
+    """Methods that an app calls for what happens in it. Subclass this, and override some of them.
 
-    ``App(..., hooks=(MyHooks(),))`` tells them. What is recorded is told when it is durable: never what was not
-    committed, and by one worker never the same twice. A replay repeats nothing but :meth:`workflow_replayed`. Of one
-    instance all is told in the order of its journal. What was committed the moment before a process died, or lost its
-    lease, may never be told: who must not miss anything reads :meth:`App.history`.
+    Pass them as ``App(..., hooks=(MyHooks(),))``. A method for something that is recorded is called once the record is
+    durable, and by one worker never twice for the same record. A replay calls nothing but :meth:`workflow_replayed`.
+    The calls for one instance come in the order of its journal. A call can be missed if the process dies, or its lease
+    is lost, right after the commit: a program that must not miss anything reads :meth:`App.history`.
 
     The methods are plain functions, called in the thread of trio between two steps of the runtime: they must be quick,
-    and must not block. One that raises does no harm; it is logged under ``trio_romancy.hooks``, the first time with
-    its traceback, and the others are still called.
+    and must not block. An exception in a method changes nothing else: it is logged under ``trio_romancy.hooks``, the
+    first time with its traceback, and the other hooks are still called.
     """
 
     # -- workflows -------------------------------------------------------------------------------------------------
 
     def workflow_started(self, workflow: WorkflowInfo) -> None:
-        """An instance runs for the first time.
+        """Called when an instance runs for the first time.
 
-        If its worker stops before anything of it is recorded, the next worker may tell this as well.
+        If its worker stops before the instance has recorded anything, the next worker may call this, too.
         """
 
     def workflow_replayed(self, workflow: WorkflowInfo) -> None:
-        """An instance is taken up again, over its journal: it had been dropped from memory, or something crashed."""
+        """Called when an instance is replayed from its journal, because it had left memory, or after a crash."""
 
     def workflow_completed(self, workflow: WorkflowInfo) -> None:
-        """An instance has completed."""
+        """Called when an instance has completed."""
 
     def workflow_failed(self, workflow: WorkflowInfo) -> None:
-        """An instance has failed, and what it had done is compensated, as far as that could be done."""
+        """Called when an instance has failed, after its compensations."""
 
     def workflow_cancelled(self, workflow: WorkflowInfo) -> None:
-        """An instance has ended as cancelled, and what it had done is compensated, as far as that could be done."""
+        """Called when an instance has ended as cancelled, after its compensations."""
 
     def workflow_recurred(self, workflow: WorkflowInfo) -> None:
-        """An instance has ended by starting its successor."""
+        """Called when an instance has ended by starting its successor."""
 
     def instance_stuck(self, workflow: WorkflowInfo) -> None:
-        """An instance is parked, unharmed, until the cause is mended and it is resumed."""
+        """Called when an instance is parked until the cause is fixed and the instance is resumed."""
 
     def instance_dropped(self, workflow: WorkflowInfo) -> None:
-        """An instance has left the memory of this worker.
+        """Called when an instance has left the memory of this worker.
 
-        It is told once for each :meth:`workflow_started` and :meth:`workflow_replayed`, whatever the reason: the
-        instance has ended, only waits, is left to another worker, has crashed, or the lease was lost. Only after a
-        crash something may follow that had been recorded before.
+        It is called once for each :meth:`workflow_started` and :meth:`workflow_replayed`: when the instance has ended,
+        only waits, is left to another worker, or has crashed, and when the lease was lost. Only after a crash may calls
+        follow for what had been recorded before.
         """
 
     # -- activities ------------------------------------------------------------------------------------------------
 
     def activity_started(self, activity: ActivityInfo) -> None:
-        """An attempt begins. One that a crash interrupts begins again, under the same number."""
+        """Called when an attempt begins. An attempt that a crash interrupts begins again under the same number."""
 
     def activity_completed(self, activity: ActivityInfo) -> None:
-        """An activity has completed."""
+        """Called when an activity has completed."""
 
     def activity_failed(self, activity: ActivityInfo) -> None:
-        """An activity has failed for good."""
+        """Called when an activity has failed for good."""
 
     def activity_retried(self, activity: ActivityInfo) -> None:
-        """An attempt has failed, and there will be another."""
+        """Called when an attempt has failed and another one follows."""
 
     def activity_cancelled(self, activity: ActivityInfo) -> None:
-        """A cancellable activity was torn down."""
+        """Called when a cancellable activity was torn down."""
 
     def compensation_started(self, compensation: ActivityInfo) -> None:
-        """An attempt of a compensation begins."""
+        """Called when an attempt of a compensation begins."""
 
     def compensation_completed(self, compensation: ActivityInfo) -> None:
-        """An activity has been compensated."""
+        """Called when an activity has been compensated."""
 
     def compensation_failed(self, compensation: ActivityInfo) -> None:
-        """A compensation has failed for good."""
+        """Called when a compensation has failed for good."""
 
     def compensation_retried(self, compensation: ActivityInfo) -> None:
-        """An attempt of a compensation has failed, and there will be another."""
+        """Called when an attempt of a compensation has failed and another one follows."""
 
     # -- events, messages, timers ----------------------------------------------------------------------------------
 
     def event_sent(self, event: MessageInfo) -> None:
-        """An event was accepted: from this app, or from an activity for the broker. Not one that is a duplicate."""
+        """Called when an event from this app, or from an activity for the broker, was accepted. Not for a duplicate."""
 
     def event_received(self, event: MessageInfo) -> None:
-        """A workflow has received an event."""
+        """Called when a workflow has received an event."""
 
     def message_sent(self, message: MessageInfo) -> None:
-        """A message on a channel was accepted: from this app, from a workflow or an activity."""
+        """Called when a message from this app, a workflow or an activity was accepted."""
 
     def message_received(self, message: MessageInfo) -> None:
-        """A workflow has received a message from a channel."""
+        """Called when a workflow has received a message from a channel."""
 
     def timer_fired(self, timer: TimerInfo) -> None:
-        """The time of a sleep, of a block with a timeout, or of a wait is over."""
+        """Called when the time of a sleep, of a block with a timeout, or of a wait is over."""
 
     # -- the worker ------------------------------------------------------------------------------------------------
 
     def app_opened(self, app: Any) -> None:
-        """The block of an app begins. Called before everything else; :meth:`App.statistics` works a little later.
+        """Called when the block of an app begins, before all other calls. :meth:`App.statistics` works a little later.
 
         Args:
           app: the :class:`App`. An override may declare it as such: its module is above this one.
         """
 
     def app_closed(self, app: Any) -> None:
-        """The block of an app has ended.
+        """Called when the block of an app has ended.
 
         Args:
           app: the :class:`App`.
         """
 
     def batch_committed(self, batch: BatchInfo) -> None:
-        """The journal has committed a transaction. Told before what is in it."""
+        """Called when the journal has committed a transaction, before the calls for its records."""
 
     def lease_lost(self, lease: LeaseInfo) -> None:
-        """The worker could not prolong its lease in time. It has dropped all its instances, and joins again."""
+        """Called when the worker has lost its lease. It has abandoned all its instances, and joins again."""
 
     # -- traces ----------------------------------------------------------------------------------------------------
 
     def trace_context(self, workflow: str, instance_id: str) -> Mapping[str, str] | None:
-        """What to store with an instance that is about to be started, for whoever runs it: see ``WorkflowInfo.trace``.
+        """Return what to store with an instance that is about to be started: see ``WorkflowInfo.trace``.
 
         Called in the task that calls :meth:`App.start`. Meant for the W3C trace context (``traceparent`` and
-        ``tracestate``). Of several hooks, what they return is put together. More than 8,192 bytes as JSON are not
-        stored, and logged.
+        ``tracestate``). The results of several hooks are merged. A result of more than 8,192 bytes as JSON is logged,
+        and not stored.
         """
         return None
 
     def around_activity(self, activity: ActivityInfo) -> AbstractContextManager[object] | None:
-        """A context manager to run an attempt of an activity or a compensation in; None: none.
+        """Return a context manager around an attempt of an activity or a compensation; None: there is none.
 
-        It is entered in the task of the attempt right before the function is called, and left with the exception, if
-        that raised one: :exc:`trio.Cancelled` if it was torn down. Context variables that it sets are seen by the
-        function, also in a thread. It cannot hold back an exception, nor hold up the attempt; what it raises itself is
-        logged, and does no harm. Whether the outcome is recorded is not known yet.
+        It is entered in the task of the attempt right before the call of the function, and left with the exception of
+        the function, if it raised one: :exc:`trio.Cancelled` if it was torn down. The function sees context variables
+        that it sets, also in a thread. It can neither suppress an exception nor delay the attempt; its own exceptions
+        are logged. When it is left, the outcome is not recorded yet.
         """
         return None

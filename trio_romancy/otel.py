@@ -1,4 +1,4 @@
-"""Traces and metrics for OpenTelemetry, made of hooks. Needs the extra ``trio_romancy[otel]``."""
+"""Hooks that make traces and metrics for OpenTelemetry. Needs the extra ``trio_romancy[otel]``."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ try:
     from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter
     from opentelemetry.trace import Span, SpanKind, StatusCode, TracerProvider, get_tracer, set_span_in_context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-except ModuleNotFoundError as error:
-    raise RomancyError(f"{error.name} is missing: pip install 'trio_romancy[otel]'") from error
+except ModuleNotFoundError as missing:
+    raise RomancyError(f"{missing.name} is missing: pip install 'trio_romancy[otel]'") from missing
 
 if TYPE_CHECKING:
     from ._runtime.worker.supervisor import SupervisorStatistics
@@ -35,15 +35,15 @@ _propagator = TraceContextTextMapPropagator()
 
 
 class OpenTelemetryHooks(Hooks):
-    """Spans of workflows and activities, in one trace across processes and crashes, and metrics.
+    """Makes spans of workflows and activities, in one trace across processes and crashes, and metrics.
 
-    ``App(..., hooks=(OpenTelemetryHooks(),))``. :meth:`App.start` stores the W3C trace context of its caller with the
-    instance, so whoever runs it goes on with that trace. The span of an activity is current while it runs, also in a
-    thread: spans of yours become its children.
+    Pass it as ``App(..., hooks=(OpenTelemetryHooks(),))``. :meth:`App.start` stores the W3C trace context of its caller
+    with the instance, so that every worker that runs it continues the trace. The span of an activity is current while
+    the activity runs, also in a thread: spans that it makes become children of that span.
 
     Args:
-      tracer_provider: where spans go; None: the global one.
-      meter_provider: where metrics go; None: the global one.
+      tracer_provider: provider for the spans; None: the global one.
+      meter_provider: provider for the metrics; None: the global one.
     """
 
     def __init__(
@@ -51,25 +51,28 @@ class OpenTelemetryHooks(Hooks):
     ) -> None:
         self._tracer = get_tracer(_NAME, tracer_provider=tracer_provider)
         self._runs: dict[tuple[str, str], Span] = {}
-        """By worker and instance id, from when the instance is taken up until it is dropped."""
+        """Spans of instances in memory, by worker and instance id."""
         self._apps: dict[App, None] = {}
         meter = get_meter(_NAME, meter_provider=meter_provider)
         counter, histogram, gauge = meter.create_counter, meter.create_histogram, meter.create_observable_gauge
-        self._workflows = counter("romancy.workflows", "{workflow}", "Workflows, by what became of them")
-        self._activities = counter("romancy.activities", "{attempt}", "Attempts, by what became of them")
+        self._workflows = counter("romancy.workflows", "{workflow}", "Workflows by outcome")
+        self._activities = counter("romancy.activities", "{attempt}", "Attempts by outcome")
         self._messages = counter("romancy.messages", "{message}", "Events and messages, sent and received")
-        self._leases_lost = counter("romancy.leases.lost", "{lease}", "Leases that workers could not prolong in time")
+        self._leases_lost = counter("romancy.leases.lost", "{lease}", "Leases that workers have lost")
         self._workflow_duration = histogram(
             "romancy.workflow.duration",
             "s",
-            "From the start of a workflow to its end",
+            "Time from the start of a workflow to its end",
             explicit_bucket_boundaries_advisory=_SECONDS,
         )
         self._activity_duration = histogram(
-            "romancy.activity.duration", "s", "Of attempts", explicit_bucket_boundaries_advisory=_SECONDS
+            "romancy.activity.duration", "s", "Duration of attempts", explicit_bucket_boundaries_advisory=_SECONDS
         )
         self._commit_duration = histogram(
-            "romancy.commit.duration", "s", "Of the journal's commits", explicit_bucket_boundaries_advisory=_SECONDS
+            "romancy.commit.duration",
+            "s",
+            "Duration of journal commits",
+            explicit_bucket_boundaries_advisory=_SECONDS,
         )
         self._batch_size = histogram(
             "romancy.batch.size", "{write}", "Writes in one commit", explicit_bucket_boundaries_advisory=_WRITES
@@ -77,16 +80,16 @@ class OpenTelemetryHooks(Hooks):
         self._lag = histogram(
             "romancy.lag",
             "s",
-            "From when a workflow, or a timer, was due to when it was seen to",
+            "Delay of workflows and timers after they were due",
             explicit_bucket_boundaries_advisory=_SECONDS,
         )
         gauge("romancy.instances.resident", [self._observe_resident], "{instance}", "Instances in memory")
-        gauge("romancy.instances.idle", [self._observe_idle], "{instance}", "Those of them that only wait")
+        gauge("romancy.instances.idle", [self._observe_idle], "{instance}", "Instances in memory that only wait")
 
     # -- traces ----------------------------------------------------------------------------------------------------
 
     def trace_context(self, workflow: str, instance_id: str) -> Mapping[str, str]:
-        """A span of the start, and the W3C context that says so to whoever runs the instance."""
+        """Make a span of the start, and return its W3C context for the workers that run the instance."""
         attributes = {"romancy.workflow": workflow, "romancy.instance_id": instance_id}
         carrier: dict[str, str] = {}
         with self._tracer.start_as_current_span(f"start {workflow}", kind=SpanKind.PRODUCER, attributes=attributes):
@@ -94,7 +97,7 @@ class OpenTelemetryHooks(Hooks):
         return carrier
 
     def around_activity(self, activity: ActivityInfo) -> AbstractContextManager[None]:
-        """The span of an attempt, as the current one."""
+        """Return a context manager in which the span of the attempt is the current one."""
         return self._attempt(activity)
 
     @contextmanager
@@ -252,11 +255,11 @@ class OpenTelemetryHooks(Hooks):
         return [Observation(numbers.idle, {"romancy.worker_id": id}) for id, numbers in self._supervisors()]
 
     def _supervisors(self) -> Iterator[tuple[str, SupervisorStatistics]]:
-        """Of the apps that are open. Called in the thread of whoever exports metrics."""
+        """Yield the statistics of all open apps. Called in the thread that exports metrics."""
         for app in list(self._apps):
             try:
                 worker = app.statistics().worker
             except RomancyError:
-                continue  # it is just being opened or closed
+                continue  # the app is being opened or closed
             if worker is not None:
                 yield worker.worker_id, worker.supervisor

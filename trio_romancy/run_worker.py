@@ -1,4 +1,4 @@
-"""A process that does nothing but run a worker."""
+"""Runs a worker as a whole process."""
 
 from __future__ import annotations
 
@@ -16,25 +16,28 @@ _STOP = (signal.SIGTERM, signal.SIGINT)
 
 
 async def run_worker(app: App, *, task_status: trio.TaskStatus[App] = trio.TASK_STATUS_IGNORED) -> None:
-    """Run an app's worker until the process is told to stop, by SIGTERM or SIGINT (Ctrl-C).
+    """Run the worker of an app until the process gets SIGTERM or SIGINT (Ctrl-C).
 
-    The first signal stops it in order, as a cancellation does: nothing new is begun, what only waits is handed to the
-    other workers at once, and each activity that runs goes on to its recorded outcome, for up to ``shutdown_timeout``.
-    So a rolling restart repeats no activity that ends within that time. A second signal ends the waiting: what still
-    runs then is handed over as it is, and runs again elsewhere.
+    The first signal stops the worker in order, as a cancellation does: no new attempt begins, instances that only wait
+    are handed to other workers at once, and running activities go on to their recorded outcome, for up to
+    ``shutdown_timeout``. So a rolling restart repeats no activity that ends within that time. A second signal ends the
+    wait: activities that still run are abandoned, and run again elsewhere.
 
-    It is a whole program, as in ``trio.run(run_worker, App("postgres://..."))``, or a task in one: started with
-    ``nursery.start`` it gives the app, which works by then. It is to be called in the main thread.
+    It is a whole program, as in ``trio.run(run_worker, App("postgres://..."))``, or one task of a program. Started with
+    ``nursery.start`` it returns the app once that works. It must be called in the main thread.
 
-    As a whole program it takes what there is once it works, such as all that was imported, from Python's garbage
-    collector (:func:`gc.freeze`), which would look at it again and again.
+    As a whole program it exempts all objects that exist once the app works, such as imported modules, from Python's
+    garbage collector (:func:`gc.freeze`), which would examine them again and again.
+
+    Args:
+      app: an app that has not been used.
 
     Raises:
-      DatabaseError: if the database cannot be used when it starts.
+      DatabaseError: if the database cannot be used at the start.
     """
     working = trio.CancelScope()
     with trio.open_signal_receiver(*_STOP) as signals:
-        # Signals are heard from the start, and also while running activities are waited for after a cancellation.
+        # Shielded, so that signals also arrive while the app waits for running activities after a cancellation.
         listening = trio.CancelScope(shield=True)
 
         async def listen() -> None:
@@ -57,7 +60,7 @@ async def run_worker(app: App, *, task_status: trio.TaskStatus[App] = trio.TASK_
                         async with app:
                             task_status.started(app)
                             if _is_the_program():
-                                gc.collect()  # what is garbage now would be kept for ever
+                                gc.collect()  # garbage would be kept for ever
                                 gc.freeze()
                             _logger.info("worker %s has begun", app.worker_id)
                             try:
@@ -67,12 +70,12 @@ async def run_worker(app: App, *, task_status: trio.TaskStatus[App] = trio.TASK_
                 finally:
                     listening.cancel()
         except BaseExceptionGroup as group:
-            (error,) = group.exceptions  # the app's, or a cancellation: nothing else can fail
+            (error,) = group.exceptions  # from the app, or a cancellation: nothing else can fail
             raise error from error.__cause__
     _logger.info("worker %s has ended", app.worker_id)
 
 
 def _is_the_program() -> bool:
-    """Whether the current task is the main one of ``trio.run``. Others live in a process that is somebody else's."""
+    """Tell whether the current task is the main task of ``trio.run``, so that the process belongs to it."""
     nursery = trio.lowlevel.current_task().parent_nursery
     return nursery is not None and nursery.parent_task is trio.lowlevel.current_root_task()

@@ -90,7 +90,7 @@ class Engine:
         is_duplicate = outgoing.is_duplicate and not is_new
         if self.dispatcher is not None and not is_duplicate:
             is_event = outgoing.row["source"] is not None
-            self.dispatcher.tell(Hooks.event_sent if is_event else Hooks.message_sent, sent_info(outgoing.row))
+            self.dispatcher.call(Hooks.event_sent if is_event else Hooks.message_sent, sent_info(outgoing.row))
         return Sent(id, is_duplicate, len(outgoing.waiting))
 
     async def wait(self, instance_id: str, local_result: LocalResult) -> tuple[Status, str | None, ErrorInfo | None]:

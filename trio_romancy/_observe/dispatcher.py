@@ -1,4 +1,4 @@
-"""Calls hooks, so that what they do harms nobody else."""
+"""Calls the hooks of an app, and keeps their exceptions from the rest of it."""
 
 from __future__ import annotations
 
@@ -19,35 +19,37 @@ _logger = logging.getLogger("trio_romancy.hooks")
 _METHODS = [name for name in vars(Hooks) if not name.startswith("_")]
 
 _LONGEST_TRACE = 8_192
-"""Bytes of JSON text that are stored of a trace context."""
+"""Largest trace context that is stored, in bytes of JSON."""
 
 
 class HookDispatcher:
-    """The hooks of an app."""
+    """Calls the hooks of one app."""
 
     def __init__(self, hooks: Sequence[Hooks]) -> None:
-        self._heard = {name: heard for name in _METHODS if (heard := [one for one in hooks if _overrides(one, name)])}
-        """By method, those that override it: for the others nothing is made that nobody would look at."""
+        self._overriding = {
+            name: found for name in _METHODS if (found := [one for one in hooks if _overrides(one, name)])
+        }
+        """The hooks that override a method, by its name. For other methods no values are made."""
         self._logged: set[tuple[int, str]] = set()
-        """Which method of which of them has raised before."""
+        """Hooks by ``id``, and methods, that have raised before."""
 
-    def hear(self, method: Callable[[Hooks, T], object]) -> bool:
-        """Whether one of them overrides that method of :class:`Hooks`."""
-        return method.__name__ in self._heard
+    def wants(self, method: Callable[[Hooks, T], object]) -> bool:
+        """Tell whether a hook overrides this method of :class:`Hooks`."""
+        return method.__name__ in self._overriding
 
-    def tell(self, method: Callable[[Hooks, T], None], what: T) -> None:
-        """Tell all of them: call that method of :class:`Hooks`."""
+    def call(self, method: Callable[[Hooks, T], None], what: T) -> None:
+        """Call this method of all hooks that override it. Exceptions are logged."""
         name = method.__name__
-        for hooks in self._heard.get(name, ()):
+        for hooks in self._overriding.get(name, ()):
             try:
                 getattr(hooks, name)(what)
             except Exception as error:
                 self._log(hooks, name, error, _about(what))
 
     def trace_context(self, workflow: str, instance_id: str) -> str | None:
-        """What they want to be stored with a new instance, as JSON text."""
+        """Return the trace context to store with a new instance, as JSON text; None: there is none."""
         found: dict[str, str] = {}
-        for hooks in self._heard.get("trace_context", ()):
+        for hooks in self._overriding.get("trace_context", ()):
             try:
                 found |= _checked(hooks.trace_context(workflow, instance_id) or {})
             except Exception as error:
@@ -55,9 +57,9 @@ class HookDispatcher:
         return dumps(found) if found else None
 
     def around(self, activity: ActivityInfo) -> Around:
-        """Enter what they want an attempt to run in."""
+        """Enter the context managers that hooks want around an attempt."""
         around = Around(self, _about(activity))
-        for hooks in self._heard.get("around_activity", ()):
+        for hooks in self._overriding.get("around_activity", ()):
             try:
                 manager = hooks.around_activity(activity)
                 if manager is not None:
@@ -73,7 +75,7 @@ class HookDispatcher:
         self._logged.add(method)
         _logger.log(
             logging.DEBUG if is_known else logging.ERROR,
-            "%s.%s raised an exception, which does no harm%s",
+            "%s.%s raised an exception, which has no other effect%s",
             type(hooks).__name__,
             name,
             "" if is_known else "; the next ones are logged at level DEBUG",
@@ -83,16 +85,16 @@ class HookDispatcher:
 
 
 class Around:
-    """What one attempt runs in."""
+    """The context managers around one attempt."""
 
     def __init__(self, dispatcher: HookDispatcher, about: dict[str, str | None]) -> None:
         self.entered: list[tuple[Hooks, AbstractContextManager[object]]] = []
         self.about = about
-        """The ``extra`` of what is logged of it."""
+        """The ``extra`` of log records about the attempt."""
         self._dispatcher = dispatcher
 
     def leave(self, error: BaseException | None) -> None:
-        """The attempt has ended, with this exception. What it ran in is left once, the last entered first."""
+        """Leave the context managers once, the last one first, with the exception that ended the attempt."""
         while self.entered:
             hooks, manager = self.entered.pop()
             try:
@@ -102,17 +104,17 @@ class Around:
                     manager.__exit__(type(error), error, error.__traceback__)
             except BaseException as problem:
                 if problem is error:
-                    continue  # it lets it through
+                    continue  # it raised the same exception again
                 if not isinstance(problem, Exception):
                     raise
                 self._dispatcher._log(hooks, "around_activity", problem, self.about)
 
 
 def checked_hooks(hooks: Sequence[Hooks]) -> HookDispatcher | None:
-    """Those who call the hooks of an app; None if it has none.
+    """Return the dispatcher of an app's hooks; None: there are none.
 
     Raises:
-      TypeError: if something is no hook, or a method of one is asynchronous.
+      TypeError: if a member is no hook, or a method of one is asynchronous.
     """
     for one in hooks:
         if not isinstance(one, Hooks):

@@ -79,7 +79,7 @@ class InstanceEvents:
             yield
         finally:
             info = _workflow_info(self._actor.claim, self._worker_id, self._actor.clock.now())
-            self._dispatcher.tell(Hooks.instance_dropped, info)
+            self._dispatcher.call(Hooks.instance_dropped, info)
 
     def _begins(self, entries: int) -> None:
         actor = self._actor
@@ -93,7 +93,7 @@ class InstanceEvents:
             entries=entries,
             lag=0.0 if due is None else max(now - due, 0) / 1_000_000,
         )
-        self._dispatcher.tell(Hooks.workflow_started if is_first else Hooks.workflow_replayed, info)
+        self._dispatcher.call(Hooks.workflow_started if is_first else Hooks.workflow_replayed, info)
 
     @property
     def _worker_id(self) -> str:
@@ -111,11 +111,11 @@ class InstanceEvents:
         attempted = self._attempted[operation_id]
         attempted.number, attempted.begun, attempted.duration = number, trio.current_time(), None
         method = Hooks.compensation_started if attempted.is_compensation else Hooks.activity_started
-        runs_in_something = self._dispatcher.hear(Hooks.around_activity)
-        if not runs_in_something and not self._dispatcher.hear(method):
+        runs_in_something = self._dispatcher.wants(Hooks.around_activity)
+        if not runs_in_something and not self._dispatcher.wants(method):
             return None
         info = self._activity_info(operation_id, attempted, number, self._actor.clock.now())
-        self._dispatcher.tell(method, info)
+        self._dispatcher.call(method, info)
         return self._dispatcher.around(info) if runs_in_something else None
 
     def end_attempt(self, operation_id: str, around: Around | None, error: BaseException | None) -> None:
@@ -136,13 +136,13 @@ class InstanceEvents:
         """
 
         def tell(method: Callable[[Hooks, T], None], make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> None:
-            if not self._dispatcher.hear(method):
+            if not self._dispatcher.wants(method):
                 return
             what = make(*args, **kwargs)
             if batch is None or batch.durable.is_set():
-                self._dispatcher.tell(method, what)
+                self._dispatcher.call(method, what)
             else:
-                batch.observe(self._actor.instance_id, partial(self._dispatcher.tell, method, what))
+                batch.observe(self._actor.instance_id, partial(self._dispatcher.call, method, what))
 
         kind, id, at = entry["kind"], entry["operation_id"], entry["recorded_at"]
         if kind is Kind.ATTEMPT_FAILED:
@@ -253,7 +253,7 @@ def tell_end(
     error: ErrorInfo | None,
 ) -> None:
     """An instance has this status now, durably: it has ended, or is stuck."""
-    dispatcher.tell(_ENDS[status], _workflow_info(claim, worker_id, now, error=error))
+    dispatcher.call(_ENDS[status], _workflow_info(claim, worker_id, now, error=error))
 
 
 def sent_info(row: MessageRow) -> MessageInfo:

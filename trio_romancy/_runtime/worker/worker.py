@@ -233,7 +233,7 @@ class Worker:
                     _logger.warning("worker %s lost its lease: joining again", self.worker_id)
                     if self._dispatcher is not None:
                         info = LeaseInfo(self.worker_id, lease.epoch, to_datetime(self._clock.now()))
-                        self._dispatcher.tell(Hooks.lease_lost, info)
+                        self._dispatcher.call(Hooks.lease_lost, info)
                 else:
                     _logger.exception("worker %s failed: joining again", self.worker_id)
                     await trio.sleep(_REJOIN_AFTER)
@@ -429,7 +429,7 @@ class Worker:
 
     def _tell_batch(self, writes: int, seconds: float) -> None:
         assert self._dispatcher is not None
-        self._dispatcher.tell(Hooks.batch_committed, BatchInfo(self.worker_id, writes, seconds))
+        self._dispatcher.call(Hooks.batch_committed, BatchInfo(self.worker_id, writes, seconds))
 
     def _have_room(self) -> None:
         if self._is_full:
