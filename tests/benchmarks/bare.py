@@ -9,12 +9,26 @@ import trio
 import trio_asyncio
 
 from trio_romancy._storage import migrations
+from trio_romancy._storage.journal.committed import Committed
 from trio_romancy._storage.journal.journal import Journal
 from trio_romancy._storage.open import open_database
 from trio_romancy._storage.sql.instances import closing_row, new_row
 from trio_romancy._storage.sql.workers import join, this_process
 from trio_romancy.clock import current_clock
 from trio_romancy.model import Kind, Status
+
+
+class _Silent:
+    """Takes no note of anything."""
+
+    def committed(self, committed: Committed) -> None:
+        pass
+
+    def refused(self, instance_id: str, error: Exception) -> None:
+        pass
+
+    def lost(self) -> None:
+        pass
 
 
 async def run(database: str, concurrency: int, total: int) -> tuple[float, list[float]]:
@@ -26,7 +40,7 @@ async def run(database: str, concurrency: int, total: int) -> tuple[float, list[
         now = clock.now()
         lease = await opened.run(join, "bench", this_process(), now, now + 10_000_000)
         assert lease is not None
-        journal = Journal(opened, lease, clock, 10_000_000)
+        journal = Journal(opened, lease, clock, 10_000_000, _Silent())
         nursery.start_soon(journal.run)
         left = iter(range(total))
 
@@ -37,7 +51,7 @@ async def run(database: str, concurrency: int, total: int) -> tuple[float, list[
                 row = partial(_entry, id)
                 now = clock.now()
                 new = new_row(id, "order", f'{{"order_id":"o{number}","amount":9.5}}', now, owner="bench")
-                await journal.start(new, lambda: None, id_is_new=True)
+                await journal.start(new, [], id_is_new=True)
                 await journal.durable(journal.append_entry(row(1, "reserve:1", f'{{"result":"RES-o{number}"}}')))
                 await journal.durable(journal.append_entry(row(2, "charge:1", '{"result":9.5}')))
                 journal.append_entry(row(3, "ship:1", f'{{"result":"TRACK-o{number}"}}'))

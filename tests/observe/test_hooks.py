@@ -867,7 +867,7 @@ async def test_without_hooks_nothing_is_kept_for_them(monkeypatch: pytest.Monkey
         await trio.sleep(1)
         (actor,) = probe(app).actors
         assert actor.watch is None
-        assert not probe(app).tells_commits
+        assert not probe(app).has_hooks
         await app.send_event("go", 1)
         await handle.result()
     assert entries > 1

@@ -28,6 +28,7 @@ from ..support.databases import SHARED_KINDS
 from ..support.in_flight import InFlight, cross
 from ..support.probe import probe
 from ..support.servers import PRODUCTS
+from .journal_listener import Listener
 from .rows import NOW, own, wake_times
 
 on_servers = pytest.mark.parametrize("kind", PRODUCTS, indirect=True)
@@ -242,7 +243,7 @@ async def test_a_child_that_ends_or_recurs_and_who_cancels_it_take_their_rows_in
         clock = current_clock()
         lease = await opened.run(join, "me", this_process(), clock.now(), 10_000_000)
         assert lease is not None
-        journal = Journal(opened, lease, clock, 10_000_000)
+        journal = Journal(opened, lease, clock, 10_000_000, Listener())
         answers: list[str | None] = []
 
         async def write() -> None:
@@ -288,9 +289,8 @@ async def test_a_parent_is_told_of_the_end_of_a_child_also_if_the_batch_is_writt
         await opened.run(own_by_me)
         await opened.run(begin_to_wait)
         assert lease is not None
-        journal = Journal(opened, lease, clock, 10_000_000)
-        heard: list[str] = []
-        journal.on_news = lambda news: heard.extend(one.wait.operation_id for one in news)
+        listener = Listener()
+        journal = Journal(opened, lease, clock, 10_000_000, listener)
         row = instance_sql.closing_row("c", Status.COMPLETED, NOW, owner=None, output="1", error=None)
         entry: Any = {"instance_id": "c", "seq": 1, "operation_id": "", "kind": Kind.WORKFLOW_COMPLETED}
         entry |= {"payload": "null", "recorded_at": NOW}
@@ -298,7 +298,7 @@ async def test_a_parent_is_told_of_the_end_of_a_child_also_if_the_batch_is_writt
 
         async def start_what_exists() -> None:
             try:
-                await journal.start(instance_sql.new_row("p", "w", "{}", NOW, owner="me"), lambda: None, id_is_new=True)
+                await journal.start(instance_sql.new_row("p", "w", "{}", NOW, owner="me"), [], id_is_new=True)
             except Exception as error:
                 refused.append(type(error).__name__)
 
@@ -310,7 +310,7 @@ async def test_a_parent_is_told_of_the_end_of_a_child_also_if_the_batch_is_writt
                 nursery.start_soon(journal.run)
             nursery.cancel_scope.cancel()
     assert refused == ["IntegrityError"]
-    assert heard == ["c/result"]
+    assert [match.wait.operation_id for batch in listener.batches for match in batch.matches] == ["c/result"]
 
 
 def own_by_me(connection: Connection) -> None:

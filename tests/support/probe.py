@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import pytest
@@ -22,9 +23,10 @@ from trio_romancy._runtime.worker.supervisor import Supervisor
 from trio_romancy._runtime.worker.worker import Worker
 from trio_romancy._storage.database import Database
 from trio_romancy._storage.journal import journal as journal_module
+from trio_romancy._storage.journal import transaction
 from trio_romancy._storage.journal.batch import Batch
 from trio_romancy._storage.journal.journal import Journal
-from trio_romancy._storage.sql import instances, workers
+from trio_romancy._storage.sql import workers
 from trio_romancy.clock import Clock, Microseconds
 
 P = ParamSpec("P")
@@ -171,9 +173,9 @@ class Probe:
         patch.setattr(journal, "_commit", wait_and_commit)
 
     @property
-    def tells_commits(self) -> bool:
-        """Whether the journal keeps what hooks are to be told."""
-        return self.journal.on_committed is not None
+    def has_hooks(self) -> bool:
+        """Whether the worker tells hooks of committed batches."""
+        return self.worker._dispatcher is not None
 
 
 def probe(app: App) -> Probe:
@@ -216,12 +218,12 @@ def wrap_session_fence(wrap: Callable[[Any], Any], patch: pytest.MonkeyPatch) ->
 
 def wrap_batch_fence(wrap: Callable[[Any], Any], patch: pytest.MonkeyPatch) -> None:
     """Wrap what checks the lease in the batches of the journal."""
-    _wrap(journal_module, "fence_batch", wrap, patch)
+    _wrap(transaction, "fence_batch", wrap, patch)
 
 
 def wrap_single_statement(wrap: Callable[[Any], Any], patch: pytest.MonkeyPatch) -> None:
     """Wrap what writes a whole batch in one statement."""
-    _wrap(journal_module, "write_at_once", wrap, patch)
+    _wrap(transaction, "write_at_once", wrap, patch)
 
 
 def write_several_statements(patch: pytest.MonkeyPatch) -> None:
@@ -232,7 +234,7 @@ def write_several_statements(patch: pytest.MonkeyPatch) -> None:
 def replace_fences(fence: Callable[..., None], fence_batch: Callable[..., bool]) -> None:
     """Have leases checked by these functions everywhere, until the process ends."""
     write_several_statements(pytest.MonkeyPatch())  # one statement has its own fence
-    for module in (workers, sequencer, journal_module):
+    for module in (workers, sequencer, transaction):
         for name, replacement in (("fence", fence), ("fence_batch", fence_batch)):
             if hasattr(module, name):
                 setattr(module, name, replacement)
@@ -251,13 +253,16 @@ def before_each_rest(call: Callable[[], None], patch: pytest.MonkeyPatch) -> Non
 
 def before_each_apply(call: Callable[[Batch], None], patch: pytest.MonkeyPatch) -> None:
     """Have it called with each batch of any journal, in the transaction that writes it."""
-    apply = Journal._apply
 
-    def call_and_apply(self: Journal, connection: Connection, batch: Batch, number: int) -> Any:
-        call(batch)
-        return apply(self, connection, batch, number)
+    def wrap(write: Callable[..., None]) -> Callable[..., None]:
+        @wraps(write)
+        def call_and_write(connection: Connection, batch: Batch, *args: Any) -> None:
+            call(batch)
+            write(connection, batch, *args)
 
-    patch.setattr(Journal, "_apply", call_and_apply)
+        return call_and_write
+
+    _wrap(journal_module, "write_batch", wrap, patch)
 
 
 def before_each_insert(call: Callable[[Sequence[dict[str, Any]]], None], patch: pytest.MonkeyPatch) -> None:
@@ -270,17 +275,17 @@ def before_each_insert(call: Callable[[Sequence[dict[str, Any]]], None], patch: 
 
         return call_and_insert
 
-    _wrap(instances, "insert_entries", wrap, patch)
+    _wrap(transaction, "insert_entries", wrap, patch)
 
 
 def forbid_several_statements(patch: pytest.MonkeyPatch) -> None:
     """Have a batch fail that is not written in one statement."""
-    patch.setattr(Journal, "_apply", None)
+    patch.setattr(journal_module, "write_batch", None)
 
 
 def is_batch(fn: Callable[..., object]) -> bool:
     """Whether a function that is given to a database writes a batch of the journal."""
-    return getattr(fn, "__name__", "") in ("_apply", "_apply_at_once")
+    return getattr(fn, "__name__", "") in ("write_batch", "write_plain_batch")
 
 
 def _wrap(where: Any, name: str, wrap: Callable[[Any], Any], patch: pytest.MonkeyPatch) -> None:

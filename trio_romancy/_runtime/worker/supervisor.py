@@ -21,12 +21,13 @@ from ..._observe.dispatcher import HookDispatcher
 from ..._observe.instance_events import tell_end
 from ..._settings import Settings
 from ..._storage.database import Database
+from ..._storage.journal.committed import Committed, Started
 from ..._storage.journal.journal import Journal
 from ..._storage.outages import retry_while_away
 from ..._storage.sql.claims import Claim, TakenUp
 from ..._storage.sql.instances import JournalEntry, load_records, update_row
-from ..._storage.sql.rows import InstanceRow
 from ..._storage.sql.waits import MatchResult
+from ..._storage.sql.workers import Lease
 from ..._tasks.alarms import Alarms
 from ..._tasks.light_event import LightEvent
 from ..._tasks.pool import PooledTask
@@ -96,19 +97,20 @@ class Supervisor:
         settings: Settings,
         clock: Clock,
         database: Database,
-        journal: Journal,
+        lease: Lease,
         thread_limiter: trio.CapacityLimiter,
         endings: WeakValueDictionary[str, LocalResult],
         max_recoveries: int,
         on_wake: Callable[[Microseconds], None],
         on_room: Callable[[], None],
         on_effects: Callable[[], None],
+        on_committed: Callable[[Committed], None],
         dispatcher: HookDispatcher | None,
     ) -> None:
         self.settings = settings
         self.clock = clock
         self.database = database
-        self.journal = journal
+        self.journal = Journal(database, lease, clock, settings.lease_time, self)
         self.thread_limiter = thread_limiter
         self.dispatcher = dispatcher
         self.alarms = Alarms(clock)
@@ -119,6 +121,7 @@ class Supervisor:
         self._on_wake = on_wake
         self._on_room = on_room
         self._on_effects = on_effects
+        self._on_committed = on_committed
         self._message_fetcher = MessageFetcher(database, clock)
         self._actors: dict[str, Actor | None] = {}
         """By instance id; None while the journal is being loaded."""
@@ -191,8 +194,9 @@ class Supervisor:
         else:
             self._nursery.start_soon(self._sit, (taken, new), name=claim.instance_id)
 
-    def spawn_new(self, row: InstanceRow, arguments: list[Any]) -> None:
-        """Run a new instance of this worker. ``row`` is what has been stored."""
+    def spawn_new(self, started: Started) -> None:
+        """Run a new instance of this worker."""
+        row = started.row
         claim = Claim(
             row["instance_id"],
             row["workflow"],
@@ -201,10 +205,10 @@ class Supervisor:
             row["created_at"],
             0,
             None,
-            row["started_after"],
+            started.started_after,
             trace=row["trace"],
         )
-        self.spawn(TakenUp(claim, ()), new=arguments)
+        self.spawn(TakenUp(claim, ()), new=started.arguments)
 
     def stir(self, instance_ids: Iterable[str]) -> None:
         """There may be something new for these instances, which this worker owns.
@@ -262,16 +266,31 @@ class Supervisor:
         for actor in sorted(idle, key=lambda actor: actor.idle_since or 0)[:count]:
             actor.passivate()
 
-    def crash(self, instance_id: str, error: Exception) -> None:
-        """The database refuses what this instance wants to record."""
-        if actor := self._actors.get(instance_id):
-            actor.crash(error)
-
     def crash_all(self, error: Exception) -> None:
         """Make every actor crash."""
         for actor in self._actors.values():
             if actor is not None:
                 actor.crash(error)
+
+    # -- what the journal tells ------------------------------------------------------------------------------------
+
+    def committed(self, committed: Committed) -> None:
+        """Run new instances, and offer messages to those that wait for them."""
+        for started in committed.started:
+            if started.is_owned:
+                self.spawn_new(started)
+        if committed.matches:
+            self.hear(committed.matches)
+        self._on_committed(committed)
+
+    def refused(self, instance_id: str, error: Exception) -> None:
+        """Make an actor crash whose instance's record the database refuses."""
+        if actor := self._actors.get(instance_id):
+            actor.crash(error)
+
+    def lost(self) -> None:
+        """Drop every actor."""
+        self.drop_all()
 
     # -- one actor -------------------------------------------------------------------------------------------------
 

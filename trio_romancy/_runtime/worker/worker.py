@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import random
-from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -21,7 +20,8 @@ from ..._observe.instance_events import tell_end
 from ..._outbox.relay import Relay
 from ..._settings import Limits, Settings
 from ..._storage.database import Database
-from ..._storage.journal.journal import Journal, JournalStatistics
+from ..._storage.journal.committed import Committed
+from ..._storage.journal.journal import JournalStatistics
 from ..._storage.outages import retry_while_away, retry_while_away_for
 from ..._storage.sql import incompatible
 from ..._storage.sql.claims import TakenUp, next_wake, take_up
@@ -139,9 +139,8 @@ class Worker:
             has_room = supervisor.has_room(self._limits.max_running, self._limits.max_resident)
             owner = self.worker_id if has_room and not self._is_stopping else None
             row = new_row(instance_id, workflow, input_text, now, owner=owner, trace=trace)
-            on_durable = self.nudge if owner is None else partial(supervisor.spawn_new, row, arguments)
             try:
-                await supervisor.journal.start(row, on_durable, id_is_new=id_is_new)
+                await supervisor.journal.start(row, arguments, id_is_new=id_is_new)
                 return
             except LeaseLostError:
                 id_is_new = False  # it may have been stored all the same
@@ -274,30 +273,20 @@ class Worker:
             nursery.cancel_scope.cancel()
 
     def _open_supervisor(self, lease: Lease) -> Supervisor:
-        journal = Journal(self._database, lease, self._clock, self._settings.lease_time)
-        supervisor = Supervisor(
+        return Supervisor(
             self._settings,
             self._clock,
             self._database,
-            journal,
+            lease,
             self._threads,
             self._endings,
             self._limits.max_recoveries,
             on_wake=self._wake,
             on_room=self._have_room,
             on_effects=self._effects_stored,
+            on_committed=self._committed,
             dispatcher=self._dispatcher,
         )
-        journal.on_refused = supervisor.crash
-        journal.on_news = supervisor.hear
-        journal.on_wake = self.nudge
-        journal.on_sent = self._retention.nudge
-        if self.relay is not None:
-            journal.on_posted = self.relay.notify
-        journal.on_lost = supervisor.drop_all
-        if self._dispatcher is not None:
-            journal.on_committed = self._tell_batch
-        return supervisor
 
     async def _join(self, wait: Microseconds | None, patience: float) -> Lease:
         """Take a lease. Another live process with the same worker id is waited for.
@@ -385,7 +374,7 @@ class Worker:
         suspects = not supervisor.has_suspect
         if self._listens and not self._is_due:
             # What was heard may come from our own journal, which then says so itself once it knows.
-            await supervisor.journal.tell_all()
+            await supervisor.journal.reported()
         is_due, self._is_due = self._is_due, False
         self._next_wake = None  # what somebody says from here on may be news, whatever was known
         if not is_due:
@@ -409,7 +398,7 @@ class Worker:
                 supervisor.spawn(one)
 
         limit = min(max(room, 0), _AT_ONCE)
-        taken, self._next_wake = await supervisor.journal.call_and_tell(
+        taken, self._next_wake = await supervisor.journal.call_then(
             spawn, take_up, self.worker_id, now, names, limit, suspects=suspects, ahead=AHEAD
         )
         if self._is_full:
@@ -427,9 +416,16 @@ class Worker:
         if self.relay is not None:
             self.relay.notify()
 
-    def _tell_batch(self, writes: int, seconds: float) -> None:
-        assert self._dispatcher is not None
-        self._dispatcher.call(Hooks.batch_committed, BatchInfo(self.worker_id, writes, seconds))
+    def _committed(self, committed: Committed) -> None:
+        if self._dispatcher is not None:
+            info = BatchInfo(self.worker_id, committed.writes, committed.seconds)
+            self._dispatcher.call(Hooks.batch_committed, info)
+        if committed.wakes_others:
+            self.nudge()
+        if committed.has_sent:
+            self._retention.nudge()
+        if committed.has_posted and self.relay is not None:
+            self.relay.notify()
 
     def _have_room(self) -> None:
         if self._is_full:

@@ -1,4 +1,4 @@
-"""What the journal writes in one transaction: the parts of a batch, and who waits for them."""
+"""What the journal writes in one transaction: the parts of a batch, and what becomes of each."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from ...clock import Microseconds
 from ...errors import LeaseLostError
 from ..sql.chains import Successor
 from ..sql.rows import ClosingRow, EntryRow, InstanceRow, StatusUpdate
+from .committed import Started
 from .effects import Effects
 
 _FEW = 100
-"""The most writes in a batch that is plain: of many, executemany is as fast."""
+"""The most writes in a plain batch. ``executemany`` is as fast for more."""
 
 
 @define(eq=False)
@@ -24,41 +25,46 @@ class Start:
     """A new instance."""
 
     row: InstanceRow
-    on_durable: Callable[[], None]
+    arguments: list[Any]
+    started_after: int = 0
+    """The last message that was sent before the instance was started. Set by the transaction."""
     is_ours: bool = True
-    """False if the same instance was there before."""
+    """False if the same instance was stored before. Set by the transaction."""
     failure: Exception | None = None
 
 
 @define(eq=False)
 class Closing:
-    """The end of a workflow function, which only counts if no cancel request was accepted before."""
+    """The end of a workflow function, which counts only if no cancel request was accepted before."""
 
     row: ClosingRow
     entry: EntryRow
     origin: str | None = None
-    """Of the instance's chain, if that has a parent which may wait for its end."""
+    """The origin of the instance's chain, if a parent may wait for the chain's end."""
     successor: Successor | None = None
-    """Who goes on with it."""
+    """The instance that continues the chain."""
     refused_for: str | None = None
-    """JSON text of the reason of the cancel request that came first."""
+    """JSON text of the reason of the cancel request that was accepted before. Set by the transaction."""
     failure: Exception | None = None
 
 
 @define(eq=False)
 class Call:
-    """A function of SQL that somebody wants run behind the fence."""
+    """An SQL function to run after the fence."""
 
     fn: Callable[[Connection], Any]
-    tell: Callable[[Any], None] | None = None
-    """Told the result."""
+    on_result: Callable[[Any], None] | None = None
+    """Called with the result once the batch is durable."""
     result: Any = None
     failure: Exception | None = None
 
 
 @define(eq=False)
 class Batch:
-    """What goes into one transaction. Outside of the journal it is observed, and handed to :meth:`Journal.durable`."""
+    """What goes into one transaction.
+
+    Outside of the journal a batch is only observed, and handed to :meth:`.Journal.durable`.
+    """
 
     starts: list[Start] = field(factory=list)
     """New instances whose id is certainly new."""
@@ -69,26 +75,31 @@ class Batch:
     updates: list[StatusUpdate] = field(factory=list)
     calls: list[Call] = field(factory=list)
     details: dict[str, str] | None = None
-    """What instances say of themselves: JSON text, by instance id."""
+    """Details of instances: JSON text, by instance id."""
     effects: Effects | None = None
     size: int = 0
+    """The number of writes."""
     durable: LightEvent = field(factory=LightEvent)
     lost: LeaseLostError | None = None
-    """Set if the lease was lost before it was known to be committed."""
+    """Set if the lease was lost before the batch was known to be committed."""
     observations: list[tuple[str, Callable[[], None]]] | None = None
-    """Instances, and what to call once their part of it is committed; None: nobody wants to know."""
+    """Instance ids, and what to call once the instance's part is durable; None if there are no observers."""
 
-    def observe(self, instance_id: str, tell: Callable[[], None]) -> None:
-        """Have something called once what is in it of an instance is committed, in order, and not at all otherwise."""
+    def observe(self, instance_id: str, observer: Callable[[], None]) -> None:
+        """Call ``observer`` once the instance's part of the batch is durable, and never if it is refused.
+
+        Observers are called in the order in which they were added.
+        """
         if self.observations is None:
             self.observations = []
-        self.observations.append((instance_id, tell))
+        self.observations.append((instance_id, observer))
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is a few new instances of this worker, ends of workflow functions, and entries, and nothing else.
+        """Whether a batch can be written by one statement.
 
-        What has many rows spends little of its time on the way between us and the database.
+        It consists of a few new instances of this worker, ends of workflow functions, and entries. With many rows the
+        round trips that one statement saves would count for little.
         """
         return (
             self.size <= _FEW
@@ -99,7 +110,7 @@ class Batch:
         )
 
     def is_for_others(self, now: Microseconds) -> bool:
-        """Whether it makes something due that another worker may take up."""
+        """Whether the batch makes an instance due that another worker may claim."""
         return (
             any(start.row["owner"] is None for start in self.starts)
             or any(one.successor is not None and one.successor.row["owner"] is None for one in self.closings)
@@ -108,7 +119,7 @@ class Batch:
         )
 
     def origins(self) -> list[str]:
-        """Of chains whose last instance ends or goes on with it. One that is the first itself is written anyway."""
+        """Return the origins of chains whose last instance ends or is continued, if they are other instances."""
         origins = []
         for one in self.closings:
             origin = one.origin if one.successor is None else one.successor.row["origin"]
@@ -116,21 +127,38 @@ class Batch:
                 origins.append(origin)
         return origins
 
+    def started(self) -> list[Started]:
+        """Return the new instances that this batch has stored. The batch must be durable."""
+        return [
+            Started(start.row, start.arguments, start.started_after)
+            for starts in (self.starts, self.named_starts)
+            for start in starts
+            if start.failure is None and start.is_ours
+        ]
+
     def forget(self) -> None:
-        """It is durable. Who has written to it remembers it until it writes again, but not what others have written."""
+        """Drop what a durable batch holds: an actor keeps the batch it wrote last, and with it what others wrote."""
         for parts in (self.starts, self.named_starts, self.closings, self.entries, self.updates, self.calls):
             parts.clear()
         self.details = self.effects = self.observations = None
 
     def check(self, part: Start | Closing | Call | None = None) -> None:
-        """Raise what has gone wrong with the batch, or with this part of it."""
+        """Raise what has gone wrong with the batch, or with one part of it."""
         if self.lost is not None:
             raise self.lost
         if part is not None and part.failure is not None:
             raise part.failure
 
+    def fail(self, error: Exception) -> None:
+        """Set the failure of every part."""
+        waiting: list[Start | Closing | Call] = [*self.starts, *self.named_starts, *self.closings, *self.calls]
+        for one in waiting:
+            one.failure = error
+        for outgoing in self.effects.outgoing if self.effects is not None else ():
+            outgoing.failure = error
+
     def parts(self) -> Iterator[tuple[str, Batch]]:
-        """The same as one batch for each instance in it, with its id, in the order in which they came."""
+        """Yield instance ids and a batch for each, in the order in which the instances first wrote."""
         parts: dict[str, Batch] = {}
 
         def part(instance_id: str) -> Batch:

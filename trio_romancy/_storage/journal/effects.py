@@ -1,4 +1,4 @@
-"""The part of a batch of the journal that is about messages: what is sent, and who begins or ceases to wait."""
+"""The part of a batch of the journal that is about messages, waits and children."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from attrs import define, field
 from sqlalchemy import Connection
 
 from ...clock import Microseconds
-from ..sql import children as families
-from ..sql import messages, waits
 from ..sql.chains import touch
-from ..sql.messages import Outgoing
+from ..sql.children import note_ends, request_ends, start_children
+from ..sql.messages import Outgoing, count_messages, lock_channels, send
 from ..sql.outbox import insert_outbox
 from ..sql.rows import ChildRow, OutboxRow
-from ..sql.waits import FamilyMode, Match, MatchResult, Wait
+from ..sql.waits import LOOKS, FamilyMode, Match, MatchResult, Wait, close_waits, find, forget_waits, open_waits, wake
 
 
 @define(eq=False)
@@ -25,102 +24,103 @@ class WaitRequest:
     most: int
     """The most messages to look for."""
     is_stored: bool
-    """Whether it may have been noted already, before a replay."""
+    """Whether a replayed instance may have stored the same wait before."""
     on_open: Callable[[Sequence[Match] | None], None]
-    """Called once it is durable, with what is there for it; None: it was not looked for."""
+    """Called once the wait is durable, with the messages for it; with None if they have not been looked for."""
     found: Sequence[Match] | None = None
 
 
 @define(eq=False)
 class Effects:
-    """What is done about messages in one transaction, behind the journal's fence."""
+    """What a transaction does about messages, waits and children, after the journal's fence."""
 
     outgoing: list[Outgoing] = field(factory=list)
     outbox: list[OutboxRow] = field(factory=list)
     """Rows of events for the broker."""
     opened: list[WaitRequest] = field(factory=list)
     closed: list[tuple[str, str]] = field(factory=list)
-    """Waits that are over: instance and operation ids."""
+    """Waits that end: instance and operation ids."""
     ended: set[str] = field(factory=set)
     """Instances that have ended."""
     woken: set[str] = field(factory=set)
-    """Instances that want attention."""
+    """Instances to make due."""
     children: list[ChildRow] = field(factory=list)
     """Rows of new children."""
     ended_children: dict[str, str] = field(factory=dict)
-    """Children that have ended, and the origin of each one's chain."""
+    """The origins of the chains of children that have ended, by the children's instance ids."""
     ending_children: dict[str, tuple[set[str], str]] = field(factory=dict)
-    """Children (their origins) that shall end, and why, by the instance that asks for it."""
+    """Origins of children to cancel, and the reason, by the id of the parent that asks for it."""
     channels: set[str] = field(factory=set)
-    """Channels that something else in the same transaction needs to be locked."""
-    news: list[MatchResult] = field(factory=list)
-    """What there is for waits of this worker's instances."""
+    """Channels to lock for other parts of the same transaction."""
+    matches: list[MatchResult] = field(factory=list)
+    """What the transaction has found for waits of this worker's instances."""
     wakes_others: bool = False
+    """Whether the transaction has made instances due that this worker does not run."""
     first: int = 0
-    """The number of the first message."""
+    """The number of the first outgoing message."""
 
     def lock(self, connection: Connection, now: Microseconds, origins: Iterable[str] = ()) -> None:
-        """Lock what others may want too. Comes first in its transaction, but for the fence.
+        """Lock what other transactions may lock too. Only the fence may come before in the transaction.
 
         Args:
-          origins: of chains whose last instance is written by the same transaction.
+          origins: origins of chains whose last instance the same transaction writes.
         """
         channels = {one.row["channel"] for one in self.outgoing} | self.channels
-        children = [*origins, *self.ended_children.values()]
+        touched = [*origins, *self.ended_children.values()]
         for one in self.opened:
             if one.wait.mode is FamilyMode.CHILD:
-                children.append(one.wait.channel)
+                touched.append(one.wait.channel)
             else:
                 channels.add(one.wait.channel)
-        messages.lock_channels(connection, channels, now)
-        touch(connection, children, now)
+        lock_channels(connection, channels, now)
+        touch(connection, touched, now)
         if self.outgoing:
-            self.first = messages.count_messages(connection, len(self.outgoing), now)
+            self.first = count_messages(connection, len(self.outgoing), now)
 
     def apply(self, connection: Connection, now: Microseconds, me: str | None) -> None:
-        """Do it. What an instance does itself in the same transaction has been written before.
+        """Write everything. What the same transaction writes of the instances themselves must come before.
 
         Args:
-          me: the worker that sees to its own instances itself: see :func:`.messages.send`.
+          me: the worker whose own instances get their matches from :attr:`matches`: see :func:`.messages.send`.
         """
         if self.ended:
-            waits.forget_waits(connection, self.ended)
-        self.news, self.wakes_others = [], False
+            forget_waits(connection, self.ended)
+        self.matches, self.wakes_others = [], False
         if self.outgoing:
-            self.news, self.wakes_others = messages.send(connection, self.outgoing, self.first, now, me)
+            self.matches, self.wakes_others = send(connection, self.outgoing, self.first, now, me)
         if stored := [(one.wait.instance_id, one.wait.operation_id) for one in self.opened if one.is_stored]:
-            waits.close_waits(connection, stored)
+            close_waits(connection, stored)
         if self.opened:
-            waits.open_waits(connection, [opening.wait for opening in self.opened])
-            for opening in self.opened[: waits.LOOKS]:  # others wait for this transaction
-                opening.found = waits.find(connection, opening.wait, opening.most)
+            open_waits(connection, [opening.wait for opening in self.opened])
+            for opening in self.opened[:LOOKS]:  # other transactions wait for this one
+                opening.found = find(connection, opening.wait, opening.most)
         if self.closed:
-            waits.close_waits(connection, self.closed)
+            close_waits(connection, self.closed)
         if self.outbox:
             insert_outbox(connection, self.outbox)
         if self.children:
-            families.start_children(connection, self.children)
+            start_children(connection, self.children)
         for origins, reason in self.ending_children.values():
-            families.request_ends(connection, origins, reason, now)
+            request_ends(connection, origins, reason, now)
         self.wakes_others |= bool(self.children or self.ending_children)
         if self.ended_children:
-            news, wakes_others = families.note_ends(connection, self.ended_children, now, me)
-            self.news, self.wakes_others = [*self.news, *news], self.wakes_others or wakes_others
+            matches, wakes_others = note_ends(connection, self.ended_children, now, me)
+            self.matches, self.wakes_others = [*self.matches, *matches], self.wakes_others or wakes_others
         if self.woken:
-            waits.wake(connection, self.woken, now)
+            wake(connection, self.woken, now)
 
     def address(self, seq: int) -> None:
-        """What is sent to the broker comes from that entry of the journal."""
+        """Set the journal entry that the events for the broker belong to."""
         for number, row in enumerate(self.outbox):
             row["seq"], row["number"] = seq, number
 
-    def tell(self) -> None:
-        """Tell who began to wait. It is durable."""
+    def report_opened(self) -> None:
+        """Call :attr:`WaitRequest.on_open` of all waits. They must be durable."""
         for opening in self.opened:
             opening.on_open(opening.found)
 
     def add(self, other: Effects) -> None:
-        """Do what the other does as well."""
+        """Add what other effects do."""
         self.outgoing += other.outgoing
         self.outbox += other.outbox
         self.opened += other.opened
@@ -132,13 +132,13 @@ class Effects:
         self.ending_children |= other.ending_children
         self.channels |= other.channels
 
-    def note(self, part: Effects) -> None:
-        """A part of it is durable."""
-        self.news += part.news
+    def add_results(self, part: Effects) -> None:
+        """Add what a part of these effects has found in a transaction of its own."""
+        self.matches += part.matches
         self.wakes_others |= part.wakes_others
 
     def parts(self) -> Iterator[tuple[str, Effects]]:
-        """The same, instance by instance."""
+        """Yield instance ids and what these effects do for each."""
         parts: dict[str, Effects] = {}
 
         def part(instance_id: str) -> Effects:

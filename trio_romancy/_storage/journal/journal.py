@@ -1,18 +1,17 @@
 """The group-commit writer: one task that writes what all actors of a worker record.
 
-Actors append and go on; the writer takes all that has gathered, commits it as one transaction, and wakes those who
-wait for durability. There is no timer: a batch is what arrived while the one before it was committed.
+Actors append and go on. The writer takes all that has gathered, commits it as one transaction, and wakes the tasks
+that wait for durability. There is no timer: a batch is what arrived while the batch before it was committed.
 
-A transaction starts with the fence (:func:`.workers.fence_batch`), so each batch is also a heartbeat, and nothing is
-written once the lease is lost. The fence carries the batch's number: a batch whose commit got no answer is asked for
-by that number and is written at most once.
+A transaction starts with the fence (:func:`.workers.fence_batch`). So each batch is also a heartbeat, and nothing is
+written once the lease is lost. The fence carries the batch's number: if a commit gets no answer, the writer repeats the
+batch under the same number, and the database writes it at most once.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from operator import itemgetter
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import trio
@@ -23,17 +22,16 @@ from ..._data.log_fields import about
 from ...clock import Clock, Microseconds
 from ...errors import LeaseLostError
 from ..database import Database, Writer
-from ..dialects import notify_workers
 from ..outages import retry_while_away
-from ..sql import chains, instances, messages
 from ..sql.chains import Successor
 from ..sql.messages import Outgoing
 from ..sql.rows import ClosingRow, EntryRow, InstanceRow, StatusUpdate
-from ..sql.waits import Match, MatchResult, Wait
-from ..sql.workers import Lease, fence_batch
+from ..sql.waits import Match, Wait
+from ..sql.workers import Lease
 from .batch import Batch, Call, Closing, Start
+from .committed import Committed, JournalListener
 from .effects import Effects, WaitRequest
-from .single_statement import write_at_once
+from .transaction import write_batch, write_plain_batch
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -56,38 +54,32 @@ class JournalStatistics:
 
 
 class Journal:
-    """The journal of one worker under one lease."""
+    """The journal of one worker under one lease.
 
-    def __init__(self, database: Database, lease: Lease, clock: Clock, lease_time: Microseconds) -> None:
+    Args:
+      lease_time: how far each batch prolongs the lease.
+      listener: told of each batch before the next one is closed.
+    """
+
+    def __init__(
+        self, database: Database, lease: Lease, clock: Clock, lease_time: Microseconds, listener: JournalListener
+    ) -> None:
         self.lease = lease
-        self.on_refused: Callable[[str, Exception], None] = lambda _, __: None
-        """Told of an instance whose writes the database refuses."""
-        self.on_lost: Callable[[], None] = lambda: None
-        """Called when nothing more will be recorded, before anything else can happen."""
-        self.on_news: Callable[[Sequence[MatchResult]], None] = lambda _: None
-        """Told what there is for waits of this worker's instances, before the next batch is closed."""
-        self.on_wake: Callable[[], None] = lambda: None
-        """Called when instances have become due that have no actor."""
-        self.on_sent: Callable[[], None] = lambda: None
-        """Called when messages have been sent."""
-        self.on_posted: Callable[[], None] = lambda: None
-        """Called when events have been put into the outbox."""
-        self.on_committed: Callable[[int, float], None] | None = None
-        """Told how many writes a batch had, and how many seconds it took. None: nobody wants to know."""
         self._database = database
         self._writer: Writer | None = None
         self._clock = clock
         self._lease_time = lease_time
+        self._listener = listener
         self._gathering = Batch()
         self._arrived = trio.Event()
         self._under_way: Batch | None = None
-        """The batch that is being written, or was last."""
+        """The batch that is being written, or was written last."""
         self._number = 0
         self._batches = self._writes = self._largest = 0
         self._last_commit = clock.now()
         self._lost: LeaseLostError | None = None
 
-    # -- appending: never waits, never fails for what is in the database -------------------------------------------
+    # -- appending: never waits, and never fails for what is in the database ---------------------------------------
 
     def _next(self) -> Batch:
         if self._lost is not None:
@@ -99,13 +91,13 @@ class Journal:
         return batch
 
     def append_entry(self, row: EntryRow) -> Batch:
-        """Record an entry. Returns what :meth:`durable` waits for."""
+        """Record an entry. Returns the batch that :meth:`durable` waits for."""
         batch = self._next()
         batch.entries.append(row)
         return batch
 
     def append_effects(self, effects: Effects) -> Batch:
-        """Send something, together with what is appended in the same moment."""
+        """Send messages and the like, in the same transaction as what is appended before the next checkpoint."""
         batch = self._gathering
         self._effects().add(effects)
         return batch
@@ -119,11 +111,13 @@ class Journal:
     def append_wait(
         self, wait: Wait, most: int, on_open: Callable[[Sequence[Match] | None], None], *, is_stored: bool
     ) -> None:
-        """Begin to wait. ``on_open`` is called once that is durable, with what is there, or None: look yourself.
+        """Begin to wait for messages.
 
         Args:
           most: the most messages to look for.
-          is_stored: whether it may have been noted already, before a replay.
+          on_open: called once the wait is durable, with the first messages for it; with None if the transaction has
+            not looked for them, so that the caller must.
+          is_stored: whether a replayed instance may have stored the same wait before.
         """
         self._effects().opened.append(WaitRequest(wait, most, is_stored, on_open))
 
@@ -132,23 +126,31 @@ class Journal:
         self._effects().closed.append((instance_id, operation_id))
 
     def append_end(self, instance_id: str) -> None:
-        """Remove everything that says what the instance waits for."""
+        """Remove all waits and subscriptions of an instance that ends."""
         self._effects().ended.add(instance_id)
 
     def append_wake(self, instance_id: str) -> None:
-        """Make an instance want attention, after all that was appended before."""
+        """Make an instance due, after all that was appended before."""
         self._effects().woken.add(instance_id)
 
     def append_child_end(self, instance_id: str, origin: str) -> None:
-        """A child ends with what is appended in the same moment: wake its parent if that waits for it."""
+        """Wake the parent of a child that ends in the same transaction, if the parent waits for that.
+
+        Args:
+          origin: the origin of the child's chain.
+        """
         self._effects().ended_children[instance_id] = origin
 
     def append_end_of_children(self, parent_id: str, origins: Iterable[str], reason: str) -> None:
-        """Ask for the cancellation of children that have not ended."""
+        """Ask for the cancellation of children that have not ended.
+
+        Args:
+          origins: the origins of the children's chains.
+        """
         self._effects().ending_children.setdefault(parent_id, (set(), reason))[0].update(origins)
 
     def append_details(self, instance_id: str, text: str) -> None:
-        """Say something of an instance: JSON text. The last counts."""
+        """Set the details of an instance: JSON text. The last call in a batch counts."""
         batch = self._next()
         batch.details = (batch.details or {}) | {instance_id: text}
 
@@ -160,17 +162,20 @@ class Journal:
 
     # -- appending and waiting -------------------------------------------------------------------------------------
 
-    async def start(self, row: InstanceRow, on_durable: Callable[[], None], *, id_is_new: bool) -> None:
-        """Store a new instance. ``on_durable`` is called once it is, even if nobody waits any more.
+    async def start(self, row: InstanceRow, arguments: list[Any], *, id_is_new: bool) -> None:
+        """Store a new instance, and return once it is durable.
+
+        :attr:`.Committed.started` has the instance then, also if the call was cancelled meanwhile.
 
         Args:
+          arguments: the workflow's arguments, for the listener.
           id_is_new: False if an instance with this id may be stored already, which is fine if it is the same.
 
         Raises:
-          InstanceExistsError: if the id is taken by another workflow or input.
+          InstanceExistsError: if another workflow or another input has the id.
         """
         batch = self._next()
-        start = Start(row, on_durable)
+        start = Start(row, arguments)
         (batch.starts if id_is_new else batch.named_starts).append(start)
         await batch.durable.wait()
         batch.check(start)
@@ -186,10 +191,11 @@ class Journal:
         """Record the end of a workflow function, unless a cancel request was accepted first.
 
         Args:
-          origin: of the instance's chain, if this is the end of that and it has a parent.
-          successor: who goes on with it.
+          origin: the origin of the instance's chain, if the chain ends here and has a parent.
+          successor: the instance that continues the chain.
 
-        Returns None once it is durable; else, with nothing written, the JSON text of the request's reason.
+        Returns None once the end is durable. If a cancel request was first, nothing is written, and the JSON text of
+        its reason is returned.
         """
         batch = self._next()
         closing = Closing(row, entry, origin, successor)
@@ -199,19 +205,22 @@ class Journal:
         return closing.refused_for
 
     async def call(self, fn: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run ``fn(connection, ...)`` behind the fence, as a part of the next batch, and return its result."""
+        """Run ``fn(connection, ...)`` after the fence, as a part of the next batch, and return its result."""
         result: R = await self._call(Call(lambda connection: fn(connection, *args, **kwargs)))
         return result
 
-    async def call_and_tell(
+    async def call_then(
         self,
-        tell: Callable[[R], None],
+        on_result: Callable[[R], None],
         fn: Callable[Concatenate[Connection, P], R],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> R:
-        """The same. ``tell`` is told the result first, before the next batch is closed: what it appends is in that."""
-        result: R = await self._call(Call(lambda connection: fn(connection, *args, **kwargs), tell))
+        """Run ``fn`` like :meth:`call`, and call ``on_result`` with its result before the next batch is closed.
+
+        What ``on_result`` appends is part of the next batch.
+        """
+        result: R = await self._call(Call(lambda connection: fn(connection, *args, **kwargs), on_result))
         return result
 
     async def _call(self, call: Call) -> Any:
@@ -224,36 +233,36 @@ class Journal:
     async def call_on(
         self, channel: str, fn: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs
     ) -> R:
-        """The same, with the channel locked in its turn, before others are waited for."""
+        """Run ``fn`` like :meth:`call`, with the channel locked in the order that all transactions keep."""
         self._effects().channels.add(channel)
         return await self.call(fn, *args, **kwargs)
 
     async def send(self, outgoing: Sequence[Outgoing]) -> None:
-        """Send messages. What became of each is in it when this returns, and durable."""
+        """Send messages, and return once they are durable. Each :class:`.Outgoing` then has its results."""
         batch = self.append_effects(Effects(outgoing=list(outgoing)))
         await batch.durable.wait()
         batch.check()
 
     async def flush(self) -> None:
-        """Wait until everything that was appended before is on disk."""
+        """Wait until everything that was appended before is durable."""
         await self.call(lambda _: None)
 
     async def durable(self, batch: Batch) -> None:
-        """Wait until all that was appended to the batch is on disk. Returns without a checkpoint if it is.
+        """Wait until everything that was appended to the batch is durable. Returns without a checkpoint if it is.
 
         Raises:
-          LeaseLostError: if nobody will ever know whether it is.
+          LeaseLostError: if the lease was lost first. The batch may have been committed all the same.
         """
         await batch.durable.wait()
         batch.check()
 
-    async def tell_all(self) -> None:
-        """Wait until the batch that is being written, if one is, has been told to all whom it concerns, or is lost."""
+    async def reported(self) -> None:
+        """Wait until the listener has been told of the batch under way, if there is one, or that batch is lost."""
         if self._under_way is not None:
             await self._under_way.durable.wait()
 
     def statistics(self) -> JournalStatistics:
-        """Numbers about this journal."""
+        """Return numbers about this journal."""
         return JournalStatistics(self._batches, self._writes, self._largest, self._gathering.size)
 
     # -- writing ---------------------------------------------------------------------------------------------------
@@ -262,7 +271,7 @@ class Journal:
         """Write batches until cancelled.
 
         Raises:
-          LeaseLostError: when the lease is lost. Nothing that had not been committed ever will be.
+          LeaseLostError: when the lease is lost. Nothing that had not been committed before ever will be.
         """
         async with self._database.open_writer() as self._writer:
             lost = LeaseLostError(f"worker {self.lease.worker_id!r} has stopped")
@@ -282,13 +291,13 @@ class Journal:
                     if unwritten is not None and not unwritten.durable.is_set():
                         unwritten.lost = lost
                         unwritten.durable.set()
-                self.on_lost()
+                self._listener.lost()
 
     async def beat(self) -> None:
-        """Have an empty batch written, as a heartbeat, whenever nothing else was for a third of the lease.
+        """Have an empty batch written as a heartbeat, whenever no other was for a third of the lease time.
 
         Raises:
-          LeaseLostError: as :meth:`run` does.
+          LeaseLostError: when the lease is lost.
         """
         while not self._database.is_exclusive:
             batches = self._batches
@@ -311,28 +320,32 @@ class Journal:
         self._writes += batch.size
         self._largest = max(self._largest, batch.size)
         self._last_commit = self._clock.now()
-        if self.on_committed is not None:
-            self.on_committed(batch.size, trio.current_time() - begun)
-        for _, tell in batch.observations or ():
-            tell()
-        for start in (*batch.starts, *batch.named_starts):
-            if start.failure is None and start.is_ours:
-                start.on_durable()
-        for call in batch.calls:
-            if call.tell is not None and call.failure is None:
-                call.tell(call.result)
-        if batch.effects is not None:
-            batch.effects.tell()
-            if batch.effects.news:
-                self.on_news(batch.effects.news)
-            if batch.effects.wakes_others or batch.effects.woken:
-                self.on_wake()
-            if batch.effects.outgoing:
-                self.on_sent()
-            if batch.effects.outbox:
-                self.on_posted()
+        self._report(batch, trio.current_time() - begun)
         batch.forget()
         batch.durable.set()
+
+    def _report(self, batch: Batch, seconds: float) -> None:
+        for _, observer in batch.observations or ():
+            observer()
+        for call in batch.calls:
+            if call.on_result is not None and call.failure is None:
+                call.on_result(call.result)
+        started = batch.started()
+        wakes_others = any(not one.is_owned for one in started)
+        if (effects := batch.effects) is None:
+            committed = Committed(batch.size, seconds, started, wakes_others=wakes_others)
+        else:
+            effects.report_opened()
+            committed = Committed(
+                batch.size,
+                seconds,
+                started,
+                effects.matches,
+                wakes_others or effects.wakes_others or bool(effects.woken),
+                has_sent=bool(effects.outgoing),
+                has_posted=bool(effects.outbox),
+            )
+        self._listener.committed(committed)
 
     async def _commit(self, batch: Batch) -> None:
         """Commit the batch exactly once, however often that takes."""
@@ -341,104 +354,30 @@ class Journal:
         assert writer is not None
         autocommit = writer.autocommit
         if autocommit is not None and batch.is_plain:
-            await retry_while_away(self._database, autocommit.run, self._apply_at_once, batch, self._number)
+            run, write = autocommit.run, write_plain_batch
         else:
-            await retry_while_away(self._database, writer.run, self._apply, batch, self._number)
-
-    def _apply_at_once(self, connection: Connection, batch: Batch, number: int) -> None:
-        started_after, requests = write_at_once(
-            connection,
-            self.lease,
-            self._clock.now() + self._lease_time,
-            number,
-            [start.row for start in batch.starts],
-            sorted(({**closing.row, **closing.entry} for closing in batch.closings), key=_by_id),
-            batch.entries,
+            run, write = writer.run, write_batch
+        await retry_while_away(
+            self._database, run, write, batch, self._number, self.lease, self._clock, self._lease_time
         )
-        for start in batch.starts:
-            start.row["started_after"] = started_after
-        for closing in batch.closings:
-            closing.refused_for = requests.get(closing.row["id"])
-
-    def _apply(self, connection: Connection, batch: Batch, number: int) -> None:
-        expires_at = self._clock.now() + self._lease_time
-        if not fence_batch(connection, self.lease, expires_at, number):
-            return  # committed before, and only the answer was lost: what the parts were told then is true
-        now = self._clock.now()
-        origins = batch.origins()
-        if batch.effects is not None:
-            batch.effects.lock(connection, now, origins)
-        else:
-            chains.touch(connection, origins, now)
-        if batch.starts or batch.named_starts:
-            started_after = messages.last_message(connection)
-            for start in (*batch.starts, *batch.named_starts):
-                start.row["started_after"] = started_after
-        if batch.starts:
-            instances.insert_instances(connection, [start.row for start in batch.starts])
-        if batch.named_starts:
-            found = instances.insert_instances_if_absent(connection, [start.row for start in batch.named_starts])
-            for start in batch.named_starts:
-                holder = found[start.row["instance_id"]]
-                start.failure = instances.conflict_with(start.row, holder)
-                start.is_ours = holder.owner == start.row["owner"] and holder.created_at == start.row["created_at"]
-        entries = batch.entries
-        if batch.updates:
-            # Whatever they say, a closing came after it. In the order of their ids, as others wake them.
-            instances.update_instances(connection, sorted(batch.updates, key=_by_id))
-        if batch.closings:
-            requests = instances.close_instances(connection, sorted((c.row for c in batch.closings), key=_by_id))
-            for closing in batch.closings:
-                closing.refused_for = requests.get(closing.row["id"])
-            accepted = [closing for closing in batch.closings if closing.refused_for is None]
-            entries = entries + [closing.entry for closing in accepted]
-            for closing in accepted:
-                if closing.origin is not None:
-                    batch.effects = batch.effects or Effects()
-                    batch.effects.ended_children[closing.row["id"]] = closing.origin
-        if entries:
-            instances.insert_entries(connection, entries)
-        if batch.details:
-            instances.set_details(connection, batch.details)
-        for closing in batch.closings:
-            if closing.successor is not None and closing.refused_for is None:
-                chains.continue_chain(connection, closing.row["id"], closing.successor)
-        if batch.effects is not None:
-            batch.effects.apply(connection, now, self.lease.worker_id)
-        for call in batch.calls:
-            call.result = call.fn(connection)
-        if batch.is_for_others(now):
-            notify_workers(connection)
 
     async def _write_parts(self, batch: Batch) -> None:
-        """Write a refused batch instance by instance, so that one bad write harms nobody but its own instance."""
+        """Write a refused batch instance by instance, so that one bad write harms no other instance."""
         if batch.effects is not None:
-            batch.effects.news, batch.effects.wakes_others = [], False  # what was rolled back
+            batch.effects.matches, batch.effects.wakes_others = [], False  # they were rolled back
         for instance_id, part in batch.parts():
             try:
                 await self._commit(part)
                 if part.effects is not None:
-                    batch.effects = batch.effects or Effects()  # it may have come to it only now
-                    batch.effects.note(part.effects)
+                    batch.effects = batch.effects or Effects()  # the part may have got its effects in the transaction
+                    batch.effects.add_results(part.effects)
             except LeaseLostError:
                 raise
             except Exception as error:
                 message = "instance %s: the database refuses what it wants to record"
-                is_id = not instance_id.startswith("\0")  # else the part is of no instance
+                is_id = not instance_id.startswith("\0")
                 _logger.exception(message, instance_id, extra=about(instance_id if is_id else None))
-                waiting: list[Start | Closing | Call] = [
-                    *part.starts,
-                    *part.named_starts,
-                    *part.closings,
-                    *part.calls,
-                ]
-                for one in waiting:
-                    one.failure = error
-                for outgoing in part.effects.outgoing if part.effects is not None else ():
-                    outgoing.failure = error
+                part.fail(error)
                 if batch.observations is not None:
                     batch.observations = [one for one in batch.observations if one[0] != instance_id]
-                self.on_refused(instance_id, error)
-
-
-_by_id = itemgetter("id")
+                self._listener.refused(instance_id, error)
