@@ -2,13 +2,13 @@
 
     python examples/chat_channels.py
 
-Who gets a message from a channel is fixed by the mode in which it was first subscribed to:
+The first subscription fixes a channel's mode, and the mode decides which instances receive a message:
 
-* ``"broadcast"``: every subscriber, from its subscription on; here ``room``,
+* ``"broadcast"``: every subscriber, beginning with its subscription; here ``room``,
 * ``"competing"``: exactly one of the subscribers; here ``translations``,
 * ``"direct"``: the instance that it was sent to with ``ctx.send_to``; here ``door`` and ``answers``.
 
-Messages and subscriptions are stored in ``chat.db`` in the current directory. They do not depend on who is running.
+Messages and subscriptions are stored in ``chat.db`` in the current directory, whether or not a process is running.
 """
 
 import trio
@@ -16,13 +16,13 @@ from attrs import frozen
 
 from trio_romancy import App, WorkflowContext, workflow
 
-# -- a chat room: everybody who is in hears everything -----------------------------------------------------------------
+# -- a chat room: every guest hears everything -------------------------------------------------------------------------
 
 
 @workflow
 async def guest(ctx: WorkflowContext, name: str, host: str) -> list[str]:
     await ctx.subscribe("room", "broadcast")
-    await ctx.send_to(host, "door", name)  # from here on nothing is missed
+    await ctx.send_to(host, "door", name)  # after the subscription nothing is missed
     heard: list[str] = []
     while True:
         message = await ctx.receive("room", data_type=str)
@@ -39,15 +39,15 @@ async def guest(ctx: WorkflowContext, name: str, host: str) -> list[str]:
 async def party(ctx: WorkflowContext, guests: list[str]) -> None:
     await ctx.subscribe("door", "direct")
     for _ in guests:
-        await ctx.receive("door")  # one of them has come in
+        await ctx.receive("door")  # a guest has come in
     await ctx.publish("room", "welcome", metadata={"by": "host"})
     for name in guests:
         await ctx.publish("room", f"{name}, how are you?", metadata={"by": "host"})
-        await ctx.receive("door")  # has answered
+        await ctx.receive("door")  # the guest has answered
     await ctx.publish("room", "good night", metadata={"by": "host"})
 
 
-# -- a queue of work: each piece is done once, and answered to whoever wants it ----------------------------------------
+# -- a queue of work: each piece is done once, and the answer goes to the instance that asked -------------------------
 
 
 @frozen
@@ -64,7 +64,7 @@ async def translator(ctx: WorkflowContext, words: dict[str, str]) -> int:
         question = await ctx.receive("translations", data_type=str | None)
         if question.data is None:
             return done
-        assert question.sender is not None  # the instance that asks
+        assert question.sender is not None  # the instance that asked
         await ctx.send_to(question.sender, "answers", Answer(question.data, words[question.data]))
         done += 1
 
@@ -95,14 +95,14 @@ async def main() -> None:
             for line in await hearing.result():
                 print(f"  {line}")
 
-        # What is asked before there is anybody to answer waits in the channel.
+        # Questions that come before the first translator wait in the channel.
         asking = [await app.start(translation, sentence) for sentence in ("the old man", "the man has a dog")]
         translators = [await app.start(translator, DICTIONARY) for _ in range(3)]
         print("translated:")
         for handle in asking:
             print(f"  {await handle.result()}")
         for _ in translators:
-            await app.publish("translations", None)  # each goes to one of them, and ends it
+            await app.publish("translations", None)  # each message ends one translator
         print("words that the translators have done:")
         print(f"  {sum([await handle.result() for handle in translators])}")
 

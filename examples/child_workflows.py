@@ -1,10 +1,10 @@
-"""An order that has others do the work: a payment and a shipping, each a workflow of its own.
+"""An order that delegates the work to a payment and a shipping, each a workflow of its own.
 
     python examples/child_workflows.py                     pay, ship
     python examples/child_workflows.py --fail-shipping     pay, fail to ship, undo all of it in order
 
-What the children had done is undone with what the order itself had done, the last first, although each has a journal of
-its own. Both are in ``family.db`` in the current directory.
+When the order fails, what the children have done is undone together with what the order itself has done, the last step
+first, although each has a journal of its own. All of them are in ``family.db`` in the current directory.
 """
 
 import sys

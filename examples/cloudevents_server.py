@@ -1,4 +1,4 @@
-"""Orders that come in over HTTP, as CloudEvents: one event starts a workflow, another one is what it waits for.
+"""Orders that come in over HTTP, as CloudEvents: one event starts a workflow, which waits for another one.
 
     python examples/cloudevents_server.py            serve on http://127.0.0.1:8000 until Ctrl-C
     python examples/cloudevents_server.py --demo     serve, post the events below, and stop
@@ -10,7 +10,7 @@ Then, from another terminal: an order, which starts a workflow
       -d '{"specversion": "1.0", "id": "1", "source": "/shop", "type": "order_received",
            "data": {"order_id": "ORD-1", "amount": 59.98}}'
 
-its payment, in the binary mode, for which the workflow waits (send it twice: it counts once)
+its payment, in the binary mode, for which the workflow waits (sent twice, it counts once)
 
     curl -i http://127.0.0.1:8000/ -H 'Authorization: Bearer secret' \\
       -H 'ce-specversion: 1.0' -H 'ce-id: 2' -H 'ce-source: /bank' -H 'ce-type: payment_received' \\
@@ -20,7 +20,7 @@ and a look at the health, which needs no token
 
     curl -i http://127.0.0.1:8000/health/ready
 
-The answers say what became of each event. The orders are in ``cloudevents.db`` in the current directory: kill the
+Each answer says what became of the event. The orders are in ``cloudevents.db`` in the current directory: kill the
 server between the order and the payment, start it again, and the order is still waiting.
 """
 
@@ -37,7 +37,7 @@ from hypercorn.trio import serve
 from trio_romancy import App, WorkflowContext, activity, workflow
 
 DEMO = "--demo" in sys.argv
-TOKEN = "secret"  # from the environment, in earnest
+TOKEN = "secret"  # in production: from the environment
 
 
 @frozen
@@ -57,7 +57,7 @@ async def ship(order_id: str) -> str:
     return f"TRACK-{order_id}"
 
 
-@workflow(event_handler=True)  # off by default: whoever can post events can start this
+@workflow(event_handler=True)  # off by default, because every client that can post events can start this
 async def order_received(ctx: WorkflowContext, order: Order) -> str:
     print(f"  {order.order_id} waits for ${order.amount:.2f}")
     paid = await ctx.wait_event("payment_received", subject=order.order_id, data_type=Payment)
@@ -83,7 +83,7 @@ async def main() -> None:
 
 
 async def post_events(app: App, url: str) -> None:
-    run = uuid.uuid4().hex[:8]  # an event is taken once: each run of this example needs ids of its own
+    run = uuid.uuid4().hex[:8]  # an id is accepted once, so each run of this example needs ids of its own
     order_id = f"ORD-{run}"
     order = {
         "specversion": "1.0",
@@ -107,7 +107,7 @@ async def post_events(app: App, url: str) -> None:
         print(f"  the workflow has ended: {result}")
         show("the payment again", await http.post("/", json={"amount": 59.98}, headers=payment))
         bad = order | {"id": f"{run}-3", "data": {"order_id": order_id, "amount": "a lot"}}
-        show("an order that is none", await http.post("/", json=bad, headers=structured))
+        show("an invalid order", await http.post("/", json=bad, headers=structured))
         show("its health", await http.get("/health/ready"))
         del http.headers["authorization"]
         show("an order without the token", await http.post("/", json=order, headers=structured))

@@ -3,10 +3,10 @@
     python examples/concurrent_activities.py
 
 A step that follows another gets its id by counting: ``fetch:1``, ``fetch:2``. Tasks that run side by side take turns
-in no fixed order, so counting would not find the same step again after a crash. There are two ways to name them:
+in no fixed order, so after a crash the count could give the id of one step to another. There are two ways to name them:
 
 * ``fetch.options(id=...)`` names one call,
-* ``with ctx.branch(...)`` gives everything that one task does a counter of its own.
+* ``with ctx.branch(...)`` gives everything that one task does counters of its own.
 """
 
 import trio
@@ -31,7 +31,7 @@ async def fetch_all(ctx: WorkflowContext, urls: list[str]) -> list[str]:
     async with trio.open_nursery() as nursery:
         for index, url in enumerate(urls):
             nursery.start_soon(fetch_one, index, url)
-    return pages  # in the order of the urls, whichever page came first
+    return pages  # in the order of the URLs, whichever page came first
 
 
 @frozen

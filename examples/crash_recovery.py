@@ -2,7 +2,7 @@
 
     python examples/crash_recovery.py
 
-This process tells the story. It starts another one (this file, with ``--child``) that runs the order, kills it once the
+This process is the parent. It starts a child (this file, with ``--child``) that runs the order, kills it once the
 payment is recorded, and starts it again. All files are in a temporary directory: ``orders.db``, the database, and
 ``payments.log``, to which each payment that really happens adds a line.
 """
@@ -22,7 +22,7 @@ CARRIER_HANGS = "--carrier-hangs" in sys.argv
 # -- the child: an order, as in order_processing.py --------------------------------------------------------------------
 
 
-@activity  # a plain function, because it blocks on a file: it is run in a thread
+@activity  # a plain function, because it blocks on a file: it runs in a thread
 def process_payment(order_id: str, amount: float) -> str:
     print(f"charging ${amount:.2f} for {order_id}")
     with Path("payments.log").open("a") as log:
@@ -32,7 +32,7 @@ def process_payment(order_id: str, amount: float) -> str:
 
 @activity
 async def ship_order(order_id: str) -> str:
-    # No activity begins before all that precedes it is on disk: from here on, the payment is recorded.
+    # No activity begins before everything that precedes it is on disk. So the payment is recorded by now.
     print(f"asking the carrier to ship {order_id}")
     if CARRIER_HANGS:
         await trio.sleep_forever()
@@ -47,10 +47,10 @@ async def order_processing(ctx: WorkflowContext, order_id: str, amount: float) -
 
 
 async def run_order() -> None:
-    # The worker id is that of the process that died, so this one takes its instances over at once. Another worker
-    # would wait for the lease to expire, ten seconds by default.
+    # The worker id is that of the process that died, so this one takes over its instances at once. Under another id it
+    # would notice the death on the same machine too; on another machine it would wait for the lease to run out.
     async with App("orders.db", worker_id="worker-1") as app:
-        # Both processes start the order. The second finds it under its id, and gets the handle of the same instance.
+        # Both processes start the order. The second gets a handle of the same instance, because the id is the same.
         handle = await app.start(order_processing.options(id="order-1"), "ORD-12345", 109.97)
         print(await handle.result())
 
@@ -59,13 +59,13 @@ async def run_order() -> None:
 
 
 def run_child(directory: str, *options: str, kill_at: str | None = None) -> None:
-    command = [sys.executable, "-u", __file__, "--child", *options]  # -u: what it prints arrives at once
+    command = [sys.executable, "-u", __file__, "--child", *options]  # -u: its output arrives at once
     with subprocess.Popen(command, cwd=directory, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         for line in child.stdout:
             print(f"    {line}", end="")
             if kill_at is not None and line.startswith(kill_at):
-                child.kill()  # SIGKILL: no handler runs, nothing is tidied up
+                child.kill()  # SIGKILL: no handler runs, and nothing is cleaned up
 
 
 def main() -> None:
@@ -74,7 +74,7 @@ def main() -> None:
         run_child(directory, "--carrier-hangs", kill_at="asking the carrier")
         print("It is killed. The payment is recorded, the shipment is not.\n")
 
-        print("The second process finds the order unfinished, and goes on where it stopped:")
+        print("The second process finds the order unfinished, and continues where it stopped:")
         run_child(directory)
 
         payments = Path(directory, "payments.log").read_text().splitlines()

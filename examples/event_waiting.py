@@ -1,12 +1,12 @@
-"""A request waits for a decision: an event about it, or a timeout, and then somebody else is asked.
+"""A request waits for a decision: an event about it, or a timeout, after which the next person is asked.
 
     python examples/event_waiting.py
 
-``ctx.wait_event`` takes the next event of a type, here only one about the request, that was sent since the instance was
-started. The answer may come before the wait, during it, or while no process runs: it is stored, and found. What waits
-is rows in ``approvals.db`` in the current directory, so the timeout could as well be a month.
+``ctx.wait_event`` receives the next event of a type, here only events about the request, that was sent since the
+instance was started. The answer may come before the wait, during it, or while no process is running, because it is
+stored. A waiting instance is a few rows in ``approvals.db`` in the current directory, so the timeout could be a month.
 
-Those who are asked are played by this program. They answer with ``app.send_event``, as a web page would.
+This program also plays the people who are asked. They answer with ``app.send_event``, as a web page would.
 """
 
 import trio
@@ -14,7 +14,7 @@ from attrs import frozen
 
 from trio_romancy import App, EventTimeoutError, WorkflowContext, activity, workflow
 
-PATIENCE = 0.3  # seconds; a day, if people were asked
+PATIENCE = 0.3  # seconds; for real people a day
 
 
 @frozen
@@ -41,7 +41,7 @@ async def ask(person: str, request: Request) -> None:
 
 @activity
 async def remind(person: str, request: Request) -> None:
-    print(f"  {person}, there is still the {request.item}; we ask somebody else now")
+    print(f"  {person}, there is still the {request.item}; we ask the next one now")
 
 
 @activity
@@ -65,10 +65,10 @@ async def purchase(ctx: WorkflowContext, request: Request) -> str:
         if not decision.is_approved:
             return f"rejected by the {decision.by}"
         return f"approved by the {decision.by}: {await place_order(request)}"
-    return "expired: nobody has answered"
+    return "expired: no answer came"
 
 
-# -- those who are asked -----------------------------------------------------------------------------------------------
+# -- the people who are asked ------------------------------------------------------------------------------------------
 
 ANSWERS = {
     ("manager", "laptop"): True,

@@ -1,9 +1,9 @@
-"""An order saga that is watched: hooks tell each thing that happens, and the log says on whose behalf.
+"""An order saga under observation: hooks are called for each thing that happens, and the log names the instance.
 
     python examples/observability.py
 
-The payment works on its second attempt, the carrier never, so the order is undone. For OpenTelemetry, give the app
-``OpenTelemetryHooks()`` of ``trio_romancy.otel`` instead of, or beside, the hooks here.
+The payment succeeds on its second attempt and the carrier never answers, so the order is undone. For OpenTelemetry,
+pass ``OpenTelemetryHooks()`` from ``trio_romancy.otel`` to the app, instead of the hooks here or in addition to them.
 """
 
 import logging
@@ -68,11 +68,11 @@ async def order(ctx: WorkflowContext, order_id: str) -> None:
     await ship(order_id)
 
 
-# -- who watches it ----------------------------------------------------------------------------------------------------
+# -- the observers -----------------------------------------------------------------------------------------------------
 
 
 class Timeline(Hooks):
-    """Prints what happens to instances, when it is durable."""
+    """Prints what happens to instances, once it is durable."""
 
     def workflow_started(self, workflow: WorkflowInfo) -> None:
         print(f"{workflow.instance_id} started")
@@ -82,24 +82,24 @@ class Timeline(Hooks):
         print(f"{workflow.instance_id} failed: {workflow.error.message}")
 
     def activity_completed(self, activity: ActivityInfo) -> None:
-        self.tell(activity, "✓")
+        self.show(activity, "✓")
 
     def activity_retried(self, activity: ActivityInfo) -> None:
-        self.tell(activity, "↻")
+        self.show(activity, "↻")
 
     def activity_failed(self, activity: ActivityInfo) -> None:
-        self.tell(activity, "✗")
+        self.show(activity, "✗")
 
     def compensation_completed(self, compensation: ActivityInfo) -> None:
-        self.tell(compensation, "↩")
+        self.show(compensation, "↩")
 
-    def tell(self, activity: ActivityInfo, sign: str) -> None:
+    def show(self, activity: ActivityInfo, sign: str) -> None:
         why = "" if activity.error is None else f": {activity.error.message}"
         print(f"  {sign} {activity.name}, attempt {activity.attempt}{why}")
 
 
 class Counter(Hooks):
-    """Counts attempts, by what became of them."""
+    """Counts attempts by their outcome."""
 
     def __init__(self) -> None:
         self.completed = self.failed = 0

@@ -3,7 +3,7 @@
     python examples/order_processing.py                     reserve, charge, ship
     python examples/order_processing.py --fail-shipping     reserve, charge, fail to ship, refund, cancel
 
-Every step is journaled in ``orders.db`` in the current directory.
+Every step is recorded in ``orders.db`` in the current directory.
 """
 
 import sys
@@ -100,7 +100,7 @@ async def ship_order(order_id: str, address: ShippingAddress) -> ShipmentResult:
     print(f"🚚 Shipping {order_id} to {address.city}, {address.country}")
     if SHIPPING_FAILS:
         print("💥 Error: shipping service unavailable\n")
-        # Terminal, so that you see the rollback at once: any other error would be retried first, for 15 seconds.
+        # Terminal, to show the rollback at once: any other error would be retried first, for 15 seconds.
         raise TerminalError("shipping service unavailable")
     return ShipmentResult(tracking_number=f"TRACK-{order_id}", status="shipped")
 

@@ -3,12 +3,12 @@
     python examples/outbox.py
 
 ``current_activity().send_event(...)`` stores an event in the transaction that records the activity. A worker with a
-``broker_url`` posts it from there as a CloudEvent: at least once, always under the same id, and those of one instance
-in order. So an order that is in the database is announced, and one that was rolled back is not, whatever crashes when.
+``broker_url`` posts it from there as a CloudEvent: at least once, always under the same id, and in order for each
+instance. So an order that is in the database is announced, and one that was rolled back is not, whatever crashes when.
 
-The broker is here a small HTTP server in the same program. It is not at its best today: it is away for the first two
-requests, and later it loses an answer, so that an event comes twice; whoever takes events goes by their ids. The orders
-and the outbox are in ``outbox.db`` in the current directory.
+The broker of this example is a small HTTP server in the same program, and it has a bad day: it is away for the first
+two requests, and later it loses an answer, so that an event comes twice. A receiver therefore compares ids. The orders and
+the outbox are in ``outbox.db`` in the current directory.
 """
 
 import logging
@@ -30,7 +30,7 @@ async def place_order(order_id: str) -> None:
     this = current_activity()
     this.send_event("order.placed", {"order_id": order_id, "attempt": this.attempt}, source="/shop", subject=order_id)
     if this.attempt == 1:
-        raise ConnectionError("what this attempt has sent is never seen")
+        raise ConnectionError("the event of this attempt is never sent")
 
 
 @activity
@@ -90,12 +90,12 @@ class Broker:
             return Response(status_code=503, headers={"Retry-After": "0"})
         if event["type"] == "order.archived" and not self.archives:
             print(f"  {event['type']} is refused")
-            return Response("nobody archives here", status_code=400)
+            return Response("there is no archive here", status_code=400)
         print(f"  {event['type']}: {event.get('data')}{', again' if event['id'] in self.seen else ''}")
         is_new = event["id"] not in self.seen
         self.seen.add(event["id"])
         if event["type"] == "order.packed" and is_new:
-            return Response(status_code=500)  # it has taken the event, and says that it has not
+            return Response(status_code=500)  # the event was taken, and the answer says that it was not
         if event["type"] == "order.archived":
             self.has_all.set()
         return Response(status_code=202)
@@ -118,5 +118,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    logging.disable()  # the broker itself prints here what the worker would log about it
+    logging.disable()  # the broker prints what the worker would log about it
     trio.run(main)

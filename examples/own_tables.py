@@ -1,10 +1,10 @@
-"""Your own tables in the database of the workflows: a row and the record of its activity commit together, or neither.
+"""Your own tables in the database of the workflows: a row and the record of its activity commit together or not at all.
 
     python examples/own_tables.py
 
 So a row is written exactly once, whatever crashes when. ``current_activity().session`` takes SQLAlchemy's ORM objects
-and Core statements alike. There is no commit to call: it is done when the activity returns, together with its journal
-entry, and if the activity raises, all is rolled back. The tables are in ``shop.db`` in the current directory.
+and Core statements alike. There is no commit to call: the session commits when the activity returns, together with its
+journal entry, and rolls back if the activity raises. The tables are in ``shop.db`` in the current directory.
 """
 
 import sqlalchemy as sa
@@ -53,7 +53,7 @@ async def add_lines(order_id: str, product_ids: list[str]) -> None:
     for product_id in product_ids:
         line = {"order_id": order_id, "product_id": product_id}
         try:
-            async with session.begin_nested():  # a savepoint: if the block raises, only the block is undone
+            async with session.begin_nested():  # a savepoint: if the block raises, only the block is rolled back
                 await session.execute(sa.insert(order_lines), line)
         except IntegrityError:
             print(f"{product_id} is in the order already")
@@ -82,7 +82,9 @@ async def run_workflow() -> str:
 
 
 def main() -> None:
-    engine = sa.create_engine("sqlite:///shop.db")  # to make the tables and to look at them; the app has its own
+    engine = sa.create_engine(
+        "sqlite:///shop.db"
+    )  # creates the tables and reads them; the app has an engine of its own
     Base.metadata.create_all(engine)
 
     order_id = trio.run(run_workflow)

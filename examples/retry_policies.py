@@ -1,9 +1,9 @@
-"""When a failed activity is tried again, and when it is not.
+"""When a failed activity is retried, and when it is not.
 
     python examples/retry_policies.py
 
-The policy of the call counts; else that of the activity; else that of the app; else ``RetryPolicy.default()``, which is
-five attempts, 1, 2, 4 and 8 seconds apart. The waits here are short, so that the example is.
+The policy is the one of the call, or else of the activity, or else of the app, or else ``RetryPolicy.default()``: five
+attempts, 1, 2, 4 and 8 seconds apart. The pauses here are short, to keep the example short.
 """
 
 from collections.abc import Awaitable
@@ -24,7 +24,7 @@ from trio_romancy import (
 
 
 def call_service(works_on_attempt: int) -> str:
-    """Stands for a service that is down for the first few attempts."""
+    """Stand for a service that is down for the first few attempts."""
     this = current_activity()
     print(f"  {this.activity_id}, attempt {this.attempt}")
     if this.attempt < works_on_attempt:
@@ -55,12 +55,12 @@ async def by_default(works_on_attempt: int) -> str:
     return call_service(works_on_attempt)
 
 
-@activity  # has no policy of its own: the app's counts
+@activity  # no policy of its own: the app's applies
 async def as_the_app_says(works_on_attempt: int) -> str:
     return call_service(works_on_attempt)
 
 
-# -- errors that no further attempt would mend -------------------------------------------------------------------------
+# -- errors that no further attempt can fix ----------------------------------------------------------------------------
 
 
 @activity
@@ -75,7 +75,7 @@ async def read_account(account_id: str) -> None:
     raise PermissionError(f"account {account_id} is closed")
 
 
-# -- a workflow sees only how it ended ---------------------------------------------------------------------------------
+# -- a workflow sees only the final outcome ----------------------------------------------------------------------------
 
 
 @workflow
@@ -101,7 +101,7 @@ async def failing(ctx: WorkflowContext) -> list[str]:
 async def error_of(call: Awaitable[object]) -> str:
     try:
         await call
-    except ActivityError as error:  # RetryExhaustedError or ActivityTerminalError; not caught, it fails the workflow
+    except ActivityError as error:  # RetryExhaustedError or ActivityTerminalError; uncaught, it fails the workflow
         return f"{type(error).__name__}: {error}"
     return "none"
 

@@ -1,12 +1,12 @@
-"""Time in workflows: sleeping, sleeping until, an event or else a timeout, and reminders, for months if need be.
+"""Time in workflows: sleeping, sleeping until a date, an event or a timeout, and reminders, for months if need be.
 
     python examples/timers.py
 
-A timer is a moment that is stored, and not a task that counts: it survives restarts, and an instance that waits long is
-dropped from memory until the moment has come.
+A timer is a stored moment, and not a task that counts. It survives restarts, and an instance that waits for long leaves
+memory until the moment comes.
 
-This program runs under virtual time, which jumps ahead whenever everything waits, so five months take a second.
-``trio.run(main)`` instead of ``run(main)``, and a file instead of ``":memory:"``, would take five months.
+This program runs under virtual time, which jumps ahead whenever everything waits, so five months take a second. With
+``trio.run(main)`` instead of ``run(main)``, and a file instead of ``":memory:"``, it would take five months.
 """
 
 from datetime import timedelta
@@ -18,7 +18,7 @@ from trio_romancy.testing import run
 
 
 def today() -> int:
-    """The number of days since the program began. For workflow code there is ``ctx.now()``."""
+    """Return the number of days since the program began. Workflow code uses ``ctx.now()``."""
     return round(trio.current_time() / 86_400)
 
 
@@ -40,7 +40,7 @@ async def trial(ctx: WorkflowContext, user: str) -> None:
     await send(f"{user}, your trial has ended")
 
 
-# -- an event, or else a timeout ---------------------------------------------------------------------------------------
+# -- an event or a timeout ---------------------------------------------------------------------------------------------
 
 
 @workflow
@@ -50,10 +50,10 @@ async def auction(ctx: WorkflowContext, lot: str) -> str:
         while True:
             bid = await ctx.wait_event("bid", subject=lot, data_type=int)
             best = max(best, bid.data)
-    return f"the {lot} goes for ${best}" if best else f"nobody wants the {lot}"
+    return f"the {lot} goes for ${best}" if best else f"no bids for the {lot}"
 
 
-# -- reminders until somebody reacts -----------------------------------------------------------------------------------
+# -- reminders until the customer reacts -------------------------------------------------------------------------------
 
 
 @workflow
@@ -75,7 +75,7 @@ async def hibernation(ctx: WorkflowContext) -> None:
 
 
 def resident(app: App) -> int:
-    """How many instances are in memory."""
+    """Return the number of instances in memory."""
     worker = app.statistics().worker
     assert worker is not None
     return worker.supervisor.resident

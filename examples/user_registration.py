@@ -1,9 +1,9 @@
-"""A user registers: a workflow that calls three activities, one after the other.
+"""A user registration: a workflow that calls three activities, one after the other.
 
     python examples/user_registration.py
 
-The workflow decides what happens, the activities do it. Each is journaled in ``users.db`` in the current directory:
-``create_database_record:1``, ``send_welcome_email:1``, ``create_user_profile:1``.
+The workflow decides what happens, and the activities do it. Each step is recorded in ``users.db`` in the current
+directory: ``create_database_record:1``, ``send_welcome_email:1``, ``create_user_profile:1``.
 """
 
 import trio

@@ -136,7 +136,7 @@ def test_crash_recovery(tmp_path: Path) -> None:
                 asking the carrier to ship ORD-12345
             It is killed. The payment is recorded, the shipment is not.
 
-            The second process finds the order unfinished, and goes on where it stopped:
+            The second process finds the order unfinished, and continues where it stopped:
                 asking the carrier to ship ORD-12345
                 paid with TXN-ORD-12345, shipped with TRACK-ORD-12345
 
@@ -262,16 +262,16 @@ def test_event_waiting(tmp_path: Path) -> None:
               rejected by the manager
             REQ-3:
               manager, may we buy a milling machine for $25,000?
-              manager, there is still the milling machine; we ask somebody else now
+              manager, there is still the milling machine; we ask the next one now
               director, may we buy a milling machine for $25,000?
               ordering a milling machine
               approved by the director: ORDER-REQ-3
             REQ-4:
               manager, may we buy a yacht for $2,000,000?
-              manager, there is still the yacht; we ask somebody else now
+              manager, there is still the yacht; we ask the next one now
               director, may we buy a yacht for $2,000,000?
-              director, there is still the yacht; we ask somebody else now
-              expired: nobody has answered
+              director, there is still the yacht; we ask the next one now
+              expired: no answer came
             """)
         assert count(tmp_path / "approvals.db", "romancy_messages") == 3 * runs
         assert count(tmp_path / "approvals.db", "romancy_waits") == 0
@@ -310,7 +310,7 @@ def test_timers(tmp_path: Path) -> None:
               day 30: ada, your trial has ended
             Two auctions:
               the vase goes for $50
-              nobody wants the stamp
+              no bids for the stamp
             Two invoices:
               day 40: INV-1, reminder 1
               day 40: INV-2, reminder 1
@@ -354,7 +354,7 @@ def test_cloudevents_server(tmp_path: Path) -> None:
               instance_id: None
               waiting: ?
               duplicate: True
-            an order that is none: 400
+            an invalid order: 400
               error: workflow 'order_received' does not take this input: $.amount: expected float, got 'a lot'
               error_type: InvalidInputError
               retryable: False
@@ -386,7 +386,7 @@ def test_outbox(tmp_path: Path) -> None:
               order.packed    sent     attempts: 2
               order.shipped   sent     attempts: 1
               order.archived  invalid  attempts: 1
-                the broker answered 400: nobody archives here
+                the broker answered 400: there is no archive here
 
             The broker has learnt to archive, and the event is retried:
               order.archived: None
