@@ -7,8 +7,8 @@
 instance. So an order that is in the database is announced, and one that was rolled back is not, whatever crashes when.
 
 The broker of this example is a small HTTP server in the same program, and it has a bad day: it is away for the first
-two requests, and later it loses an answer, so that an event comes twice. A receiver therefore compares ids. The orders and
-the outbox are in ``outbox.db`` in the current directory.
+two requests, and later it loses an answer, so that an event comes twice. A receiver therefore compares ids. The orders
+and the outbox are in ``outbox.db`` in the current directory.
 """
 
 import logging
