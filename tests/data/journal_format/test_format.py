@@ -91,7 +91,7 @@ def test_what_is_written_is_read_back(kind: Kind) -> None:
         assert type(payload) is journal.CLASSES[kind]
         assert text.isascii()
         assert not hasattr(payload, "__dict__")  # an actor holds as many as its journal has entries
-        assert journal.from_text(kind, text) == payload
+        assert journal.read(str(kind), text) == (kind, payload)
         assert journal.from_data(kind, loads(text)).to_text() == text
         assert dumps(loads(text)) == text  # compact, like all JSON in the database
 
@@ -110,8 +110,13 @@ def test_what_is_of_another_form_is_told_by_one_error(kind: Kind) -> None:
             assert type(read) is journal.CLASSES[kind]
 
     test()
-    with pytest.raises(InvalidDataError, match=f"{kind!s} is not JSON"):
+    with pytest.raises(InvalidDataError, match=f"of kind {kind!s} cannot be read"):
         journal.from_text(kind, "{")
+
+
+def test_a_kind_of_a_later_version_is_told_by_the_same_error() -> None:
+    with pytest.raises(InvalidDataError, match=r"of kind dreamt cannot be read: .*does not know that kind"):
+        journal.read("dreamt", "null")
 
 
 @given(st.one_of(*payloads.values()), st.text(alphabet="xyz", min_size=1, max_size=3))

@@ -1,7 +1,8 @@
 """What the journal records: one class for each kind of entry, with its payload, and nothing else.
 
 A payload is stored as JSON text. Each class says which fields that has, reads what is stored (``from_data``), and
-writes it (``to_text``). The page ``docs/explanation/journal-format.md`` lists the same for readers.
+writes it (``to_text``); :func:`read` reads an entry of any kind. The page ``docs/explanation/journal-format.md`` lists
+the same for readers.
 
 A value that is JSON text already, such as the result that its codec has encoded, is put into the text of a payload as
 it is: see ``text`` of the classes, and :func:`received_text`. These are the only places where JSON text is spliced.
@@ -42,7 +43,7 @@ from .messages import (
     WaitTimedOut,
     received_text,
 )
-from .payloads import CLASSES, NOTHING, Kept, Payload, from_data, from_text
+from .payloads import CLASSES, NOTHING, Kept, Payload, from_data, from_text, read
 
 __all__ = [
     "CLASSES",
@@ -80,5 +81,6 @@ __all__ = [
     "WorkflowRecurred",
     "from_data",
     "from_text",
+    "read",
     "received_text",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol, Self, final
 
 from ..._tasks.fast_frozen import frozen
@@ -119,6 +119,33 @@ CLASSES: Mapping[Kind, type[Payload]] = {cls.KIND: cls for cls in _all}
 """The class of each kind."""
 
 
+_readers: dict[str, tuple[Kind, Callable[[Any], Payload]]] = {
+    kind.value: (kind, cls.from_data) for kind, cls in CLASSES.items()
+}
+
+
+def read(name: str, text: str | None) -> tuple[Kind, Payload]:
+    """Return kind and payload of an entry as they are stored. A replay does this for every entry.
+
+    Args:
+      name: of the kind.
+      text: JSON text; None is read like ``null``.
+
+    Raises:
+      InvalidDataError: if there is no such kind, the text is not JSON, or its data do not have the form of that kind.
+    """
+    try:
+        kind, make = _readers[name]
+        return kind, make(None if text is None else loads(text))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _unreadable(name, error) from error
+
+
+def from_text(kind: Kind, text: str | None) -> Payload:
+    """Return the payload of an entry of that kind: see :func:`read`."""
+    return read(kind, text)[1]
+
+
 def from_data(kind: Kind, data: Any) -> Payload:
     """Return the payload of an entry of that kind, from plain JSON data.
 
@@ -128,25 +155,14 @@ def from_data(kind: Kind, data: Any) -> Payload:
     try:
         return CLASSES[kind].from_data(data)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        problem = f"missing or unknown: {error}" if isinstance(error, KeyError) else str(error)
-        raise InvalidDataError(
-            f"this is not the payload of an entry of kind {kind!s}", [Problem("$", problem)]
-        ) from error
+        raise _unreadable(kind, error) from error
 
 
-def from_text(kind: Kind, text: str | None) -> Payload:
-    """Return the payload of an entry of that kind, as it is stored.
-
-    Args:
-      text: JSON text; None is read like ``null``.
-
-    Raises:
-      InvalidDataError: if the text is not JSON, or does not have the form of that kind.
-    """
-    try:
-        data = None if text is None else loads(text)
-    except ValueError as error:
-        raise InvalidDataError(
-            f"the payload of an entry of kind {kind!s} is not JSON", [Problem("$", str(error))]
-        ) from error
-    return from_data(kind, data)
+def _unreadable(name: str, error: Exception) -> InvalidDataError:
+    if name not in _readers:
+        problem = "this version does not know that kind"
+    elif isinstance(error, KeyError):
+        problem = f"missing or unknown: {error}"
+    else:
+        problem = str(error)
+    return InvalidDataError(f"a journal entry of kind {name!s} cannot be read", [Problem("$", problem)])
