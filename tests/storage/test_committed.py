@@ -140,7 +140,8 @@ async def test_what_is_appended_when_it_is_told_is_in_the_next_batch() -> None:
         await journal.durable(journal.append_entry(entry("a", 1)))
         order.append("goes on")
         await journal.flush()
-        assert [batch.writes for batch in listener.batches] == [1, 1, 1]
+        first, *later = [batch.writes for batch in listener.batches]
+        assert (first, sum(later)) == (1, 2)
         assert order[:2] == ["told", "goes on"]
 
 
