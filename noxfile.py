@@ -1,64 +1,97 @@
-"""All that a change must pass. ``nox`` runs it; ``nox -s lint`` runs one part."""
+"""Everything that a change must pass. ``nox`` runs all of it, ``nox -s lint`` one part, ``nox -l`` lists the parts.
+
+``nox -s ci`` runs the same checks in a single environment. ``.ci/run`` and the workflow in ``.github`` call only that.
+"""
 
 import nox
 
-nox.options.sessions = ["tests", "lint", "types", "layers", "examples", "docs"]
+nox.needs_version = ">=2024.4.15"
+nox.options.sessions = ["tests", "lint", "types", "layers", "docs"]
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_venv = "yes"
+
+LINT = (["ruff", "check", "."], ["ruff", "format", "--check", "."])
+TYPES = (["mypy"],)
+LAYERS = (["lint-imports", "--no-cache"],)
 
 
 @nox.session(python=["3.11", "3.12", "3.13", "3.14"])
 def tests(session: nox.Session) -> None:
-    """The tests, among them every block of the docs, on each Python that is installed. All of them: -- --all."""
+    """Run the tests and the blocks of the docs, on each installed Python. ``-- -n 2 --all`` adds the long ones."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "pytest", *session.posargs)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style and format."""
+    """Check style and format."""
     session.install("-e", ".[lint]")
-    session.run("ruff", "check", ".")
-    session.run("ruff", "format", "--check", ".")
+    _run(session, LINT)
 
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """mypy --strict over the package."""
-    session.install("-e", ".[lint]")
-    session.run("mypy")
+    """Check the types of package and tests with mypy --strict."""
+    session.install("-e", ".[test,lint]")
+    _run(session, TYPES)
 
 
 @nox.session
 def layers(session: nox.Session) -> None:
-    """Imports point down only."""
+    """Check that imports point down, those for type checkers included."""
     session.install("-e", ".[lint]")
-    session.run("lint-imports")
+    _run(session, LAYERS)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the pages into ``docs/_build``."""
+    session.install("-e", ".[docs]")
+    _build_docs(session, "docs/_build")
+
+
+@nox.session
+def ci(session: nox.Session) -> None:
+    """Run all tests and all checks in one environment."""
+    session.install("-e", ".[test,lint,docs]")
+    session.run("python", "-m", "pytest", "-n", "2", "--all", *session.posargs)
+    _run(session, LINT + TYPES + LAYERS)
+    _build_docs(session, str(session.cache_dir / "docs"))
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Print the branch coverage of the tests, with the lines and branches that no test reaches."""
+    session.install("-e", ".[test]", "pytest-cov")
+    options = ("--cov=trio_romancy", "--cov-branch", "--cov-report=term-missing:skip-covered")
+    session.run("python", "-m", "pytest", "-n", "2", *options, *session.posargs)
 
 
 @nox.session
 def examples(session: nox.Session) -> None:
-    """Every example prints what it promises."""
+    """Run every example, and compare its output with the one that it documents."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "pytest", "tests/test_examples.py", *session.posargs)
 
 
 @nox.session
-def docs(session: nox.Session) -> None:
-    """The pages, into docs/_build."""
-    session.install("-e", ".[docs]")
-    session.run("sphinx-build", "-W", "-b", "html", "docs", "docs/_build")
-
-
-@nox.session
 def chaos(session: nox.Session) -> None:
-    """Worker processes that are killed, frozen and cut off. TRIO_ROMANCY_CHAOS=seconds makes it longer."""
+    """Kill, freeze and cut off worker processes. ``TRIO_ROMANCY_CHAOS=seconds`` makes it longer."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "pytest", "-s", "tests/chaos", *session.posargs)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """How fast it is, beside others. Takes minutes, and is not run by default."""
+    """Measure the speed, beside other systems. Takes minutes; ``-- --quick`` takes less."""
     session.install("-e", ".[bench]")
     session.run("python", "-m", "tests.benchmarks", *session.posargs)
+
+
+def _run(session: nox.Session, commands: tuple[list[str], ...]) -> None:
+    for command in commands:
+        session.run(*command)
+
+
+def _build_docs(session: nox.Session, directory: str) -> None:
+    session.run("sphinx-build", "-q", "-W", "-b", "html", "docs", directory)
