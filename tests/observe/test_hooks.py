@@ -866,7 +866,7 @@ async def test_without_hooks_nothing_is_kept_for_them(monkeypatch: pytest.Monkey
         handle = await app.start(waiting)
         await trio.sleep(1)
         (actor,) = probe(app).actors
-        assert actor.watch is None
+        assert actor.instance_run.events is None
         assert not probe(app).has_hooks
         await app.send_event("go", 1)
         await handle.result()

@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from trio_romancy import App
 from trio_romancy._client.engine import Engine
 from trio_romancy._runtime.actor.actor import Actor
-from trio_romancy._runtime.run import sequencer
+from trio_romancy._runtime.run import sequencer, session_commit
 from trio_romancy._runtime.worker import supervisor as supervisor_module
 from trio_romancy._runtime.worker import worker as worker_module
 from trio_romancy._runtime.worker.supervisor import Supervisor
@@ -103,17 +103,18 @@ class Probe:
     @property
     def free_tasks(self) -> int:
         """Number of tasks that wait for an instance to run."""
-        return len(self.supervisor._free_seats)
+        return len(self.supervisor._free_tasks)
 
     @property
     def alarms(self) -> int:
         """Number of alarms that are set."""
-        return len(self.supervisor.alarms._rings)
+        return len(self.supervisor._alarms._rings)
 
     @property
     def kept_batches(self) -> list[Batch]:
         """What instances in memory still hold of the batches that their last entries were written in."""
-        return [actor._written for actor in self.actors if actor._written is not None]
+        batches = [actor.instance_run.writer.batch for actor in self.actors]
+        return [batch for batch in batches if batch is not None]
 
     # -- what can happen to it -------------------------------------------------------------------------------------
 
@@ -127,7 +128,7 @@ class Probe:
 
     def abandon_actors(self) -> None:
         """Drop every actor as if the lease had been lost."""
-        self.supervisor.drop_all()
+        self.supervisor.abandon_all()
 
     def crash_actors(self, error: Exception | None = None) -> None:
         """Make every actor fail, by default as if the runtime had a bug."""
@@ -139,7 +140,7 @@ class Probe:
 
     def release(self, instance_id: str, status: Any) -> None:
         """Give an instance back under that status, whatever it does."""
-        self.actor(instance_id).let_go(status)
+        self.actor(instance_id).instance_run.release(status)
 
     def become_due(self) -> None:
         """Tell the worker that something is due."""
@@ -188,7 +189,7 @@ def probe(app: App) -> Probe:
 
 def limit_free_tasks(most: int, patch: pytest.MonkeyPatch) -> None:
     """Let no more tasks than that wait for an instance to run."""
-    patch.setattr(supervisor_module, "_MOST_FREE_SEATS", most)
+    patch.setattr(supervisor_module, "_MOST_FREE_TASKS", most)
 
 
 def poll_at_most_every(seconds: float, patch: pytest.MonkeyPatch) -> None:
@@ -213,7 +214,7 @@ def replace_leave(fn: Callable[..., Any], patch: pytest.MonkeyPatch) -> None:
 
 def wrap_session_fence(wrap: Callable[[Any], Any], patch: pytest.MonkeyPatch) -> None:
     """Wrap what checks the lease in the transactions of activities."""
-    _wrap(sequencer, "fence", wrap, patch)
+    _wrap(session_commit, "fence", wrap, patch)
 
 
 def wrap_batch_fence(wrap: Callable[[Any], Any], patch: pytest.MonkeyPatch) -> None:
@@ -234,7 +235,7 @@ def write_several_statements(patch: pytest.MonkeyPatch) -> None:
 def replace_fences(fence: Callable[..., None], fence_batch: Callable[..., bool]) -> None:
     """Have leases checked by these functions everywhere, until the process ends."""
     write_several_statements(pytest.MonkeyPatch())  # one statement has its own fence
-    for module in (workers, sequencer, transaction):
+    for module in (workers, session_commit, transaction):
         for name, replacement in (("fence", fence), ("fence_batch", fence_batch)):
             if hasattr(module, name):
                 setattr(module, name, replacement)

@@ -13,7 +13,7 @@ from .._context.current import current_execution
 from .._data.ids import is_id
 from .._observe.dispatcher import HookDispatcher
 from .._observe.instance_events import sent_info
-from .._runtime.worker.supervisor import LocalResult
+from .._runtime.run.local_result import LocalResult
 from .._runtime.worker.worker import Worker
 from .._storage.database import Database, SQLFunction
 from .._storage.dialects import notify_workers

@@ -10,7 +10,7 @@ from attrs import define, field
 
 from .._data.codec import loads
 from .._definitions.values import Workflow
-from .._runtime.worker.supervisor import LocalResult
+from .._runtime.run.local_result import LocalResult
 from ..clock import Duration, seconds
 from ..errors import RomancyError, WorkflowCancelledError, WorkflowFailedError, WorkflowStuckError
 from ..model import ErrorInfo, Status

@@ -15,13 +15,12 @@ from .._data.journal_format import EventReceived, Failure, MessageReceived, from
 from .._storage.sql.claims import Claim
 from .._storage.sql.incompatible import Parked
 from .._storage.sql.rows import EntryRow, MessageRow, OutboxRow
-from ..clock import Microseconds, to_datetime
+from ..clock import Clock, Microseconds, to_datetime
 from ..hooks import ActivityInfo, Hooks, MessageInfo, TimerInfo, WorkflowInfo
 from ..model import ErrorInfo, Kind, Status
 from .dispatcher import Around, HookDispatcher
 
 if TYPE_CHECKING:
-    from .._runtime.actor.actor import Actor
     from .._storage.journal.batch import Batch
     from .._storage.journal.effects import Effects
 
@@ -61,49 +60,62 @@ class _Attempted:
 
 
 class InstanceEvents:
-    """The hooks' view of one actor."""
+    """The hooks' view of one run of an instance.
 
-    def __init__(self, actor: Actor, dispatcher: HookDispatcher) -> None:
-        self._actor = actor
+    Args:
+      due_of: tells when a timer in flight is due, by operation id; None if it has no time.
+      channel_of: tells what an operation in flight receives from, by operation id.
+    """
+
+    def __init__(
+        self,
+        dispatcher: HookDispatcher,
+        claim: Claim,
+        worker_id: str,
+        clock: Clock,
+        *,
+        due_of: Callable[[str], Microseconds | None],
+        channel_of: Callable[[str], str],
+    ) -> None:
         self._dispatcher = dispatcher
+        self._claim = claim
+        self._worker_id = worker_id
+        self._clock = clock
+        self._due_of = due_of
+        self._channel_of = channel_of
         self._attempted: dict[str, _Attempted] = {}
         """By operation id."""
 
     # -- the instance ----------------------------------------------------------------------------------------------
 
     @contextmanager
-    def over(self, entries: int) -> Iterator[None]:
-        """The life of the actor, over a journal with so many entries."""
-        self._begins(entries)
+    def over(self, entries: int, *, is_new: bool) -> Iterator[None]:
+        """Tell hooks that a run begins, and at the end of the block that it has left memory.
+
+        Args:
+          entries: number of entries that its journal holds.
+          is_new: whether nothing of the instance has run before.
+        """
+        claim = self._claim
+        carried = 0 if claim.origin is None else 1  # the entry that the instance before it in its chain has left
+        is_first = is_new or (entries == carried and claim.status is Status.PENDING)
+        now, due = self._clock.now(), claim.due_at
+        lag = 0.0 if due is None else max(now - due, 0) / 1_000_000
+        info = _workflow_info(claim, self._worker_id, now, entries=entries, lag=lag)
+        self._dispatcher.call(Hooks.workflow_started if is_first else Hooks.workflow_replayed, info)
         try:
             yield
         finally:
-            info = _workflow_info(self._actor.claim, self._worker_id, self._actor.clock.now())
-            self._dispatcher.call(Hooks.instance_dropped, info)
-
-    def _begins(self, entries: int) -> None:
-        actor = self._actor
-        begins_with = 0 if actor.claim.origin is None else 1  # what it takes along from the one before in its chain
-        is_first = actor.is_new or (entries == begins_with and actor.claim.status is Status.PENDING)
-        now, due = actor.clock.now(), actor.claim.due_at
-        info = _workflow_info(
-            actor.claim,
-            self._worker_id,
-            now,
-            entries=entries,
-            lag=0.0 if due is None else max(now - due, 0) / 1_000_000,
-        )
-        self._dispatcher.call(Hooks.workflow_started if is_first else Hooks.workflow_replayed, info)
-
-    @property
-    def _worker_id(self) -> str:
-        return self._actor.journal.lease.worker_id
+            self._dispatcher.call(Hooks.instance_dropped, _workflow_info(claim, self._worker_id, self._clock.now()))
 
     # -- attempts --------------------------------------------------------------------------------------------------
 
-    def attempts(self, operation_id: str, name: str, *, is_compensation: bool) -> None:
-        """From now on the operation is attempted."""
-        failures = len(self._actor.replay.failures_of(operation_id))
+    def attempts(self, operation_id: str, name: str, failures: int = 0, *, is_compensation: bool) -> None:
+        """Note that an operation is going to be attempted.
+
+        Args:
+          failures: number of attempts that have failed already.
+        """
         self._attempted[operation_id] = _Attempted(name, is_compensation, failures)
 
     def begin_attempt(self, operation_id: str, number: int) -> Around | None:
@@ -114,7 +126,7 @@ class InstanceEvents:
         runs_in_something = self._dispatcher.wants(Hooks.around_activity)
         if not runs_in_something and not self._dispatcher.wants(method):
             return None
-        info = self._activity_info(operation_id, attempted, number, self._actor.clock.now())
+        info = self._activity_info(operation_id, attempted, number, self._clock.now())
         self._dispatcher.call(method, info)
         return self._dispatcher.around(info) if runs_in_something else None
 
@@ -142,7 +154,7 @@ class InstanceEvents:
             if batch is None or batch.durable.is_set():
                 self._dispatcher.call(method, what)
             else:
-                batch.observe(self._actor.instance_id, partial(self._dispatcher.call, method, what))
+                batch.observe(self._claim.instance_id, partial(self._dispatcher.call, method, what))
 
         kind, id, at = entry["kind"], entry["operation_id"], entry["recorded_at"]
         if kind is Kind.ATTEMPT_FAILED:
@@ -174,10 +186,9 @@ class InstanceEvents:
     def _activity_info(
         self, operation_id: str, attempted: _Attempted, number: int, at: Microseconds, error: ErrorInfo | None = None
     ) -> ActivityInfo:
-        actor = self._actor
         return ActivityInfo(
-            actor.instance_id,
-            actor.workflow_name,
+            self._claim.instance_id,
+            self._claim.workflow,
             self._worker_id,
             operation_id,
             attempted.name,
@@ -189,11 +200,10 @@ class InstanceEvents:
         )
 
     def _timer_info(self, operation_id: str, kind: Kind, at: Microseconds) -> TimerInfo:
-        actor = self._actor
-        due = actor.replay.in_flight[operation_id].wake_at
+        due = self._due_of(operation_id)
         return TimerInfo(
-            actor.instance_id,
-            actor.workflow_name,
+            self._claim.instance_id,
+            self._claim.workflow,
             self._worker_id,
             operation_id,
             kind,
@@ -202,15 +212,15 @@ class InstanceEvents:
         )
 
     def _received(self, operation_id: str, entry: EntryRow) -> MessageInfo:
-        actor, received = self._actor, from_text(entry["kind"], entry["payload"])
+        received = from_text(entry["kind"], entry["payload"])
         assert isinstance(received, EventReceived | MessageReceived)
         event = received.event
         return MessageInfo(
-            channel=actor.waits.channel_of(operation_id),
+            channel=self._channel_of(operation_id),
             time=to_datetime(entry["recorded_at"]),
             sent_at=to_datetime(received.sent_at),
-            instance_id=actor.instance_id,
-            workflow=actor.workflow_name,
+            instance_id=self._claim.instance_id,
+            workflow=self._claim.workflow,
             worker_id=self._worker_id,
             operation_id=operation_id,
             id=None if event is None else event.id,
@@ -221,8 +231,8 @@ class InstanceEvents:
     def _sent(self, row: MessageRow, operation_id: str) -> MessageInfo:
         return evolve(
             sent_info(row),
-            instance_id=self._actor.instance_id,
-            workflow=self._actor.workflow_name,
+            instance_id=self._claim.instance_id,
+            workflow=self._claim.workflow,
             worker_id=self._worker_id,
             operation_id=operation_id,
         )
@@ -233,8 +243,8 @@ class InstanceEvents:
             channel=row["type"],
             time=at,
             sent_at=at,
-            instance_id=self._actor.instance_id,
-            workflow=self._actor.workflow_name,
+            instance_id=self._claim.instance_id,
+            workflow=self._claim.workflow,
             worker_id=self._worker_id,
             operation_id=operation_id,
             id=row["event_id"],

@@ -76,7 +76,7 @@ class PooledTask(Generic[T]):
         self._free.remove(self)
         return trio.lowlevel.Abort.SUCCEEDED
 
-    def take(self, taken: T, name: str) -> None:
+    def assign(self, taken: T, name: str) -> None:
         """Run the next instance. Whoever calls this has removed it from those that are free."""
         self._next = taken
         self._task.name = name

@@ -2,116 +2,121 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attrs import evolve
 
 from ..._data.codec import dumps, loads
 from ..._data.failure import Failure, describe
+from ..._definitions.values import Workflow
 from ..._storage.sql import incompatible
 from ..._storage.sql.instances import JournalEntry, closing_row
 from ...errors import InvalidDataError, NonDeterminismError, PayloadTooLargeError
 from ...model import ErrorInfo, Kind, Status
-from .recur import Recur, end_text, succeed
-
-if TYPE_CHECKING:
-    from .actor import Actor
+from ..run import cancellation
+from ..run.exits import Ended, Exit, LeftToOthers, Recurred
+from ..run.phase import CLOSING
+from ..run.run import InstanceRun
+from .recur import Recur, end_text, next_of_chain
 
 # What every workflow asks for: to find a member of an enum takes ten times as long as a global (Python 3.11).
 _COMPLETED = Status.COMPLETED
 _WORKFLOW_COMPLETED = Kind.WORKFLOW_COMPLETED
 
 
-async def end_function(actor: Actor, value: Any, failure: Failure | None) -> JournalEntry | None:
-    """Record how the function ended. Returns the entry if a rollback comes next."""
-    actor.is_ending = True
-    actor.idle_since = None
-    if actor.cannot_run is not None:
-        if not actor.was_told_to_cancel and actor.claim.cancel_requested is None:
-            await _park(actor, actor.cannot_run)
-            return None
-        if actor.cancel_reason is None:
-            actor.cancel_reason = loads(actor.claim.cancel_requested or "null")
-    if actor.cancel_reason is None and not actor.was_recorded_as_cancelled:
-        return await _close(actor, value, failure)
-    return _cancel(actor)
+async def end_function(
+    run: InstanceRun, workflow: Workflow[..., Any], value: Any, failure: Failure | None
+) -> JournalEntry | Exit:
+    """Record how the workflow function ended. Returns the entry if a rollback comes next."""
+    run.enter(CLOSING)
+    run.idle_since = None
+    if run.rejection is not None:
+        if run.cancellation is None and run.claim.cancel_requested is None:
+            return await _park(run, run.rejection)
+        if run.cancel_reason is None:
+            run.cancel_reason = loads(run.claim.cancel_requested or "null")
+    if run.cancel_reason is None and not cancellation.is_recorded(run):
+        return await _close(run, workflow, value, failure)
+    return _cancel(run)
 
 
-async def finish(actor: Actor, function_end: JournalEntry) -> None:
+async def end_rollback(run: InstanceRun, function_end: JournalEntry) -> Exit:
     """Record the end of the rollback."""
     if function_end.kind is Kind.WORKFLOW_FAILED:
         status, error = Status.FAILED, _info(Failure.from_payload(function_end.payload))
     else:
         reason = function_end.payload["reason"]
         status, error = Status.CANCELLED, ErrorInfo("trio_romancy.WorkflowCancelledError", reason or "")
-    error = evolve(error, uncompensated=actor.saga.uncompensated)
-    batch = actor.journal.append_update(actor.status_row(status, error=error))
-    if (origin := actor.claim.child_of_chain) is not None:
-        actor.journal.append_child_end(actor.instance_id, origin)
-    await actor.journal.durable(batch)
-    actor.home.ended(actor, status, None, error)
+    error = evolve(error, uncompensated=run.saga.uncompensated)
+    batch = run.journal.append_update(run.writer.status_row(status, error=error))
+    if (origin := run.claim.child_of_chain) is not None:
+        run.journal.append_child_end(run.instance_id, origin)
+    await run.env.journal.durable(batch)
+    return Ended(status, None, error)
 
 
-async def _close(actor: Actor, value: Any, failure: Failure | None) -> JournalEntry | None:
+async def _close(
+    run: InstanceRun, workflow: Workflow[..., Any], value: Any, failure: Failure | None
+) -> JournalEntry | Exit:
     """Record how the function ended, unless a cancel request was accepted first."""
     kind, payload, output, error = _WORKFLOW_COMPLETED, "null", None, None
     status, successor, next_claim, first = _COMPLETED, None, None, None
     if isinstance(value, Recur):
-        successor, next_claim, first = succeed(actor, value)
+        successor, next_claim, first = next_of_chain(run, value)
         kind, payload, status = Kind.WORKFLOW_RECURRED, end_text(next_claim), Status.RECURRED
     elif failure is None:
         try:
-            output, _ = actor.workflow.codec.encode(value)
-            if len(output) > actor.settings.max_payload:
-                raise actor.too_large(output, "the result of the workflow")
+            output, _ = workflow.codec.encode(value)
+            if len(output) > run.env.settings.max_payload:
+                raise run.too_large(output, "the result of the workflow")
         except (InvalidDataError, PayloadTooLargeError) as problem:
             failure = describe(problem)
     if failure is not None:
         output = None
         kind, payload, error = Kind.WORKFLOW_FAILED, failure.as_payload(), _info(failure)
-        status = Status.FAILED if actor.saga.is_empty else Status.COMPENSATING
-    entry = actor.entry("", kind, payload)
-    owner = None if status.is_final else actor.journal.lease.worker_id
-    row = closing_row(actor.instance_id, status, entry["recorded_at"], owner=owner, output=output, error=error)
-    if actor.used_waits is not None or not actor.is_new:
-        actor.journal.append_end(actor.instance_id)
-    origin = actor.claim.child_of_chain if status.is_final and successor is None else None
-    refused_for = await actor.journal.close(row, entry, origin=origin, successor=successor)
+        status = Status.FAILED if run.saga.is_empty else Status.COMPENSATING
+    entry = run.writer.next_row("", kind, payload)
+    journal = run.journal
+    owner = None if status.is_final else journal.lease.worker_id
+    row = closing_row(run.instance_id, status, entry["recorded_at"], owner=owner, output=output, error=error)
+    if run.used_intake is not None or not run.is_new:
+        journal.append_end(run.instance_id)
+    origin = run.claim.child_of_chain if status.is_final and successor is None else None
+    refused_for = await journal.close(row, entry, origin=origin, successor=successor)
     if refused_for is not None:
-        actor.take_back()
-        actor.cancel_reason = loads(refused_for)
-        actor.append("cancel", Kind.CANCEL_REQUESTED, dumps({"reason": actor.cancel_reason, "running": []}))
-        return _cancel(actor)
-    if status.is_final:
-        if successor is not None and next_claim is not None and first is not None:
-            if successor.row["owner"] is None:
-                actor.home.released(actor)
-            else:
-                actor.home.goes_on(next_claim, first)
-        actor.home.ended(actor, status, output, error)
-        return None
-    return JournalEntry(entry["seq"], "", kind, loads(payload), entry["recorded_at"])
+        run.writer.take_back()
+        run.cancel_reason = loads(refused_for)
+        payload = dumps({"reason": run.cancel_reason, "running": []})
+        run.writer.append("cancel", Kind.CANCEL_REQUESTED, payload)
+        return _cancel(run)
+    if not status.is_final:
+        return JournalEntry(entry["seq"], "", kind, loads(payload), entry["recorded_at"])
+    ended = Ended(status, output, error)
+    if successor is None or next_claim is None or first is None:
+        return ended
+    return Recurred(ended, next_claim, first, is_mine=successor.row["owner"] is not None)
 
 
-def _cancel(actor: Actor) -> JournalEntry:
-    record = actor.append("", Kind.WORKFLOW_CANCELLED, dumps({"reason": actor.cancel_reason}))
-    actor.journal.append_end(actor.instance_id)
-    actor.set_status(Status.COMPENSATING)
-    return record
+def _cancel(run: InstanceRun) -> JournalEntry:
+    """Record that the workflow function was cancelled."""
+    entry = run.writer.append("", Kind.WORKFLOW_CANCELLED, dumps({"reason": run.cancel_reason}))
+    run.journal.append_end(run.instance_id)
+    run.writer.set_status(Status.COMPENSATING)
+    return entry
 
 
-async def _park(actor: Actor, cause: Exception) -> None:
+async def _park(run: InstanceRun, cause: Exception) -> Exit:
+    """Record that the instance is stuck; or leave it to other workers, if the cause may be the code here."""
     error = _info(describe(cause))
+    journal = run.journal
     if isinstance(cause, NonDeterminismError | InvalidDataError):
-        me, now = actor.journal.lease.worker_id, actor.clock.now()
-        if await actor.journal.call(incompatible.give_up, me, actor.instance_id, error, now) is Status.STUCK:
-            actor.home.ended(actor, Status.STUCK, None, error)
-        else:
-            actor.home.left_to_others(actor, error)
-        return
-    batch = actor.journal.append_update(actor.status_row(Status.STUCK, error=error) | {"owner_": None})
-    await actor.journal.durable(batch)
-    actor.home.ended(actor, Status.STUCK, None, error)
+        me, now = journal.lease.worker_id, run.env.clock.now()
+        if await journal.call(incompatible.give_up, me, run.instance_id, error, now) is not Status.STUCK:
+            return LeftToOthers(error)
+    else:
+        batch = journal.append_update(run.writer.status_row(Status.STUCK, error=error) | {"owner_": None})
+        await journal.durable(batch)
+    return Ended(Status.STUCK, None, error)
 
 
 def _info(failure: Failure) -> ErrorInfo:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
 
 from attrs import evolve
 
@@ -14,15 +13,13 @@ from ..._storage.sql.claims import Claim
 from ..._storage.sql.instances import JournalEntry, new_row
 from ..._storage.sql.rows import OpenEntryRow, SuccessorRow
 from ...model import Kind, Status
-
-if TYPE_CHECKING:
-    from .actor import Actor
+from ..run.run import InstanceRun
 
 _LONGEST_NUMBER = 12
 
 
 class Recur(BaseException):
-    """Unwinds the workflow function. No ``Exception``: what catches those must not keep it."""
+    """Unwinds the workflow function. Not an ``Exception``, so that user code which catches those does not keep it."""
 
     def __init__(self, input_text: str) -> None:
         super().__init__("the workflow goes on as a new instance")
@@ -30,17 +27,17 @@ class Recur(BaseException):
 
 
 def recur_in(error: BaseException) -> Recur | None:
-    """What the function has ended with, if that is all: a nursery may have made a group of it."""
+    """Return the :exc:`Recur` that the function ended with, if that is all. A nursery may have made a group of it."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error if isinstance(error, Recur) else None
 
 
-def succeed(actor: Actor, recur: Recur) -> tuple[Successor, Claim, JournalEntry]:
-    """Who goes on, its claim for this worker, and the first entry of its journal."""
-    ended, now = actor.claim, actor.clock.now()
+def next_of_chain(run: InstanceRun, recur: Recur) -> tuple[Successor, Claim, JournalEntry]:
+    """Return the next instance of the chain, its claim for this worker, and the first entry of its journal."""
+    ended, now = run.claim, run.env.clock.now()
     origin = ended.origin or ended.instance_id
-    carry_over = CarryOver() if actor.used_waits is None else actor.used_waits.pack()
+    carry_over = CarryOver() if run.used_intake is None else run.used_intake.table.pack()
     claim = evolve(
         ended,
         instance_id=next_id(origin, ended.instance_id),
@@ -53,7 +50,7 @@ def succeed(actor: Actor, recur: Recur) -> tuple[Successor, Claim, JournalEntry]
         was_mine=False,
         due_at=None,
     )
-    owner = None if actor.is_draining else actor.journal.lease.worker_id
+    owner = None if run.env.host.is_draining else run.env.journal.lease.worker_id
     row: SuccessorRow = {
         **new_row(claim.instance_id, claim.workflow, claim.input, now, owner=owner, trace=claim.trace),
         "started_after": claim.started_after,
@@ -72,7 +69,7 @@ def succeed(actor: Actor, recur: Recur) -> tuple[Successor, Claim, JournalEntry]
 
 
 def next_id(origin: str, instance_id: str) -> str:
-    """``order`` goes on as ``order#2``, and that as ``order#3``."""
+    """Return the id of the next instance: ``order`` goes on as ``order#2``, and that as ``order#3``."""
     number = 1 if instance_id == origin else int(instance_id.rpartition("#")[2])
     if len(origin) + _LONGEST_NUMBER > MAX_ID:
         origin = hashlib.sha256(origin.encode()).hexdigest()
@@ -80,5 +77,5 @@ def next_id(origin: str, instance_id: str) -> str:
 
 
 def end_text(claim: Claim) -> str:
-    """The payload of the entry that says who goes on."""
+    """Return the payload of the entry that names the next instance."""
     return dumps({"next": claim.instance_id})

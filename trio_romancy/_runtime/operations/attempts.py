@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol, final
 
 import trio
-from attrs import define, field
-from outcome import Outcome, acapture
+from attrs import define
 
 from ..._context.activity import ActivityContext
 from ..._context.current import current_execution
@@ -20,18 +19,21 @@ from ..._storage.dialects.errors import is_transient
 from ..._storage.journal.effects import Effects
 from ..._storage.session import Session
 from ..._storage.sql.instances import JournalEntry
+from ...clock import Microseconds
 from ...errors import InvalidDataError, PayloadTooLargeError
-from ...model import Kind
+from ...model import Kind, Status
 from ...retry import RetryPolicy
-
-if TYPE_CHECKING:
-    from ..actor.actor import Actor
-    from ..run.journal_cursor import Operation
+from ..run.exits import RunGone
+from ..run.mailbox import PendingOutcome
+from ..run.operation import Operation
+from ..run.run import InstanceRun
+from ..run.session_commit import commit_with_entry
+from .thread import ActivityThread
 
 _logger = logging.getLogger("trio_romancy.activity")
 
 _REPEAT_AFTER = 0.1
-"""Seconds before an attempt is repeated whose transaction the database lost."""
+"""Seconds before an attempt is repeated whose transaction the database lost or could not commit."""
 
 
 class Attempted(Protocol):
@@ -49,7 +51,7 @@ class Attempted(Protocol):
     def timeout(self) -> float | None: ...
     @property
     def codec(self) -> Codec[Any] | None:
-        """Of the result; None if that is not kept."""
+        """Codec of the result; None if the result is not kept."""
 
     @property
     def cancellable(self) -> bool: ...
@@ -61,7 +63,7 @@ class Attempted(Protocol):
 
 @define(eq=False)
 class Result:
-    """How it ended."""
+    """How an activity or compensation ended."""
 
     kind: Kind
     payload: str
@@ -71,240 +73,289 @@ class Result:
     session: Session | None = None
     """The open transaction that it must be recorded in."""
     effects: Effects | None = None
-    """What is sent together with it."""
-
-
-class Dropped(BaseException):
-    """The actor is gone. Unwinds user code where trio's cancellation does not reach, and is no ``Exception``."""
+    """What is sent together with the entry."""
 
 
 class _UnstorableResult(Exception):
     """The function did its work, and returned what cannot be journaled. Trying again would repeat the work."""
 
 
-async def attempt(
-    actor: Actor, operation: Operation, what: Attempted, args: tuple[Any, ...], kwargs: Mapping[str, Any], suffix: str
-) -> Result:
-    """Try until there is an outcome.
+@final
+class Attempts:
+    """The attempts of one activity or compensation.
 
-    The operation's scope shields it, except from the attempts of one that is cancellable: being torn down is its
-    outcome then. While it waits for another attempt a cancellation is heard, and then giving up is the outcome.
+    The operation's scope shields them, except those of a cancellable activity: being torn down is its outcome then.
+    While the next attempt is awaited a cancellation is delivered, and giving up is the outcome.
 
     Args:
       suffix: what the payload holds after the result, as JSON text.
     """
-    assert operation.scope is not None
-    thread: _Thread | None = None
-    watch = actor.watch
-    around: Around | None = None
-    if watch is not None:
-        watch.attempts(operation.id, what.name, is_compensation=what.failed_kind is Kind.COMPENSATION_FAILED)
-    while True:
-        failures = actor.replay.failures_of(operation.id)
-        if failures and (given_up := await _wait_for_retry(actor, operation, what, failures, thread)) is not None:
-            return given_up
-        if actor.is_draining:
-            await actor.stop_here()
-        if (written := actor.begin_attempt(operation)) is not None:
+
+    __slots__ = ("_args", "_kwargs", "_operation", "_run", "_suffix", "_thread", "_what")
+
+    def __init__(
+        self,
+        run: InstanceRun,
+        operation: Operation,
+        what: Attempted,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        suffix: str,
+    ) -> None:
+        self._run = run
+        self._operation = operation
+        self._what = what
+        self._args = args
+        self._kwargs = kwargs
+        self._suffix = suffix
+        self._thread: ActivityThread | None = None
+        """Thread of the last attempt, which may have overrun its timeout."""
+
+    async def carry_out(self) -> Result:
+        """Attempt until there is an outcome, and record that."""
+        run, operation = self._run, self._operation
+        while True:
+            result = await self._until_outcome()
+            if self._record_at_once(result):
+                return result
+            operation.is_executing = False
+            if run.is_gone and result.session is not None:
+                await result.session.aclose()
+            run.refuse_if_gone()
+            pending = PendingOutcome(operation, result.kind, result.payload, result.session, effects=result.effects)
+            if result.session is not None and run.has_ended_function:
+                outcome = await commit_with_entry(run, result.session, pending)  # no other task wants a turn
+            else:
+                run.post(pending)
+                outcome = await operation.wait()
+            if outcome is not None:
+                return result
+            # The database lost the transaction, or refused it, and with it all that this attempt did through it.
+            if pending.refusal is None:
+                await trio.sleep(_REPEAT_AFTER)
+            elif (failed := self._record_failure(pending.refusal)) is not None:
+                if run.has_ended_function:
+                    run.writer.append(operation.id, failed.kind, failed.payload)
+                else:
+                    run.post(PendingOutcome(operation, failed.kind, failed.payload))
+                    await operation.wait()
+                return failed
+
+    def _record_at_once(self, result: Result) -> bool:
+        """Record an outcome right away, if it is its task's turn. Returns whether it was."""
+        run, operation = self._run, self._operation
+        if result.session is not None:
+            return False
+        # What was undisturbed still is, unless something was posted meanwhile.
+        is_undisturbed = operation.scope is run.function_scope
+        has_turn = run.is_clear if is_undisturbed else run.has_turn(trio.lowlevel.current_task())
+        if has_turn:
+            run.writer.append_row(operation.id, result.kind, result.payload, result.effects)
+            run.cursor.now = run.writer.time
+        return has_turn
+
+    async def _until_outcome(self) -> Result:
+        """Attempt until there is an outcome."""
+        run, operation, what = self._run, self._operation, self._what
+        assert operation.scope is not None
+        events = run.events
+        around: Around | None = None
+        if events is not None:
+            failed_before = len(run.cursor.failures_of(operation.id))
+            is_compensation = what.failed_kind is Kind.COMPENSATION_FAILED
+            events.attempts(operation.id, what.name, failed_before, is_compensation=is_compensation)
+        while True:
+            failures = run.cursor.failures_of(operation.id)
+            if failures and (given_up := await self._wait_for_retry(failures)) is not None:
+                return given_up
+            if run.env.host.is_draining:
+                await run.stop_here()
+            await self._begin()
+            number = len(failures) + 1
+            context = ActivityContext(
+                run.instance_id,
+                operation.id,
+                number,
+                run.workflow_name,
+                run.env.database,
+                run.env.clock,
+                run.env.settings.max_payload,
+            )
+            outside = current_execution.get()
+            current_execution.set(context)
+            if events is not None:
+                around = events.begin_attempt(operation.id, number)
+            if what.cancellable:
+                operation.scope.shield = False
+            try:
+                return await self._attempt(context)
+            except KeyboardInterrupt:
+                await _close_session(context)
+                raise
+            except BaseException as error:
+                if events is not None:
+                    events.end_attempt(operation.id, around, error)
+                is_lost = _lost_its_session(context, error, self._policy)
+                await _close_session(context)
+                if _is_cancellation(error):
+                    if run.is_gone or not what.cancellable:
+                        raise
+                    return Result(Kind.ACTIVITY_CANCELLED, "null")
+                if is_lost:
+                    message = "%s of %s: the database lost its transaction, running it again: %s"
+                    _logger.warning(message, operation.id, run.instance_id, error, extra=run.about(operation.id))
+                    await trio.sleep(_REPEAT_AFTER)
+                    continue
+                if (outcome := self._record_failure(error)) is not None:
+                    return outcome
+            finally:
+                if events is not None:
+                    events.end_attempt(operation.id, around, None)
+                current_execution.set(outside)
+                if what.cancellable:
+                    operation.scope.shield = True
+
+    async def _begin(self) -> None:
+        """Begin an attempt: wait until every earlier entry of the instance is durable."""
+        run = self._run
+        self._operation.is_executing = True
+        if run.writer.status is Status.WAITING:
+            run.writer.set_status(Status.RUNNING)
+        if (written := run.writer.batch) is not None:
             await written.durable.wait()
             if written.lost is not None:
-                actor.drop()
-                raise Dropped
-        number = len(failures) + 1
-        context = ActivityContext(
-            actor.instance_id,
-            operation.id,
-            number,
-            actor.workflow_name,
-            actor.home.database,
-            actor.clock,
-            actor.settings.max_payload,
-        )
-        outside = current_execution.get()
-        current_execution.set(context)
-        if watch is not None:
-            around = watch.begin_attempt(operation.id, number)
-        if what.cancellable:
-            operation.scope.shield = False
-        try:
-            if not what.is_async:
-                thread = _Thread(partial(what.function, *args, **kwargs), what.timeout, actor.thread_limiter)
-                actor.start_soon(thread.run)
-                value = await thread.result()
-            elif what.timeout is None:
-                value = await what.function(*args, **kwargs)
-            else:
-                with trio.fail_after(what.timeout):
-                    value = await what.function(*args, **kwargs)
-            payload = "{}"
-            if what.codec is not None:
-                payload, value = _encode(actor, operation, what.codec, value, suffix)
-            session = context.used_session
-            if session is not None:
-                await session.flush_all()
-                if not session.is_open:
-                    session = None
-            return Result(what.completed_kind, payload, value, session, context.effects)
-        except KeyboardInterrupt:
-            await _close(context)
-            raise
-        except BaseException as error:
-            if watch is not None:
-                watch.end_attempt(operation.id, around, error)
-            is_lost = _lost_its_session(actor, what, context, error)
-            await _close(context)
-            if _is_cancellation(error):
-                if actor.is_dropped or not what.cancellable:
-                    raise
-                return Result(Kind.ACTIVITY_CANCELLED, "null")
-            if is_lost:
-                message = "%s of %s: the database lost its transaction, running it again: %s"
-                _logger.warning(message, operation.id, actor.instance_id, error, extra=actor.about(operation.id))
-                await trio.sleep(_REPEAT_AFTER)
-                continue
-            outcome = record_failure(actor, operation, what, error)
-            if outcome is not None:
-                return outcome
-        finally:
-            if watch is not None:
-                watch.end_attempt(operation.id, around, None)
-            current_execution.set(outside)
-            if what.cancellable:
-                operation.scope.shield = True
+                run.abandon()
+                raise RunGone
 
-
-def record_failure(actor: Actor, operation: Operation, what: Attempted, error: BaseException) -> Result | None:
-    """Record that an attempt has failed. Returns the outcome if there is to be no other attempt."""
-    number = len(actor.replay.failures_of(operation.id)) + 1
-    failure = _failure(actor, what, error, number)
-    if failure.verdict:
-        return Result(what.failed_kind, failure.as_payload())
-    message = "%s of %s: attempt %d failed: %s"
-    about = actor.about(operation.id)
-    _logger.info(message, operation.id, actor.instance_id, number, failure.message, extra=about)
-    actor.replay.add_failure(actor.append(operation.id, Kind.ATTEMPT_FAILED, failure.as_payload()))
-    return None
-
-
-def _encode(actor: Actor, operation: Operation, codec: Codec[Any], value: object, suffix: str) -> tuple[str, Any]:
-    try:
-        text, value = codec.encode(value)
-        payload = f'{{"result":{text}{suffix}'
-        if len(payload) > actor.settings.max_payload:
-            raise actor.too_large(payload, f"the outcome of {operation.id!r}")
-    except (InvalidDataError, PayloadTooLargeError) as error:
-        raise _UnstorableResult from error
-    return payload, value
-
-
-def _failure(actor: Actor, what: Attempted, error: BaseException, number: int) -> Failure:
-    """What a failed attempt means."""
-    if isinstance(error, _UnstorableResult) and error.__cause__ is not None:
-        return describe(error.__cause__, attempts=number, verdict="terminal")
-    if isinstance(error, trio.TooSlowError) and what.timeout is not None and not str(error):
-        error = trio.TooSlowError(f"the attempt took longer than {what.timeout:g} s").with_traceback(
-            error.__traceback__
-        )
-    retry = what.retry or actor.settings.retry
-    verdict = ""
-    if retry.is_terminal(error):
-        verdict = "terminal"
-    elif retry.delay_after(number) is None:
-        verdict = "exhausted"
-    return describe(error, attempts=number, verdict=verdict)
-
-
-async def _wait_for_retry(
-    actor: Actor, operation: Operation, what: Attempted, failures: Sequence[JournalEntry], thread: _Thread | None
-) -> Result | None:
-    """Wait until the next attempt is due, and until a thread that overran has ended, with the shield down.
-
-    Returns the outcome if there is to be no other attempt: a cancellation came first.
-    """
-    assert operation.scope is not None
-    last = Failure.from_payload(failures[-1].payload)
-    delay = (what.retry or actor.settings.retry).delay_after(len(failures))
-    if delay is None:
-        return Result(what.failed_kind, last.as_final("exhausted"))
-    due = failures[-1].recorded_at + round(delay * 1_000_000)
-    overran = thread is not None and not thread.finished.is_set()
-    operation.is_executing = False
-    operation.wake_at = due
-    operation.waits = not overran
-    operation.scope.shield = False
-    try:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        if thread is not None and overran:
-            message = "%s of %s: its thread goes on after its timeout; the next attempt waits for it"
-            _logger.warning(message, operation.id, actor.instance_id, extra=actor.about(operation.id))
-            await thread.finished.wait()
-        await actor.pause_until(due, operation)
-    except trio.Cancelled:
-        if actor.is_dropped:
-            raise
-        if what.cancellable:
-            return Result(Kind.ACTIVITY_CANCELLED, "null")
-        return Result(what.failed_kind, last.as_final("gave_up"))
-    finally:
-        operation.scope.shield = True
-        operation.waits = False
-        operation.wake_at = None
-    return None
-
-
-@define(eq=False)
-class _Thread:
-    """One attempt of a plain function, in a worker thread. Nobody can stop it; it can only be waited for."""
-
-    _call: Callable[[], Any]
-    _timeout: float | None
-    _limiter: trio.CapacityLimiter
-    finished: trio.Event = field(factory=trio.Event)
-    _started: trio.Event = field(factory=trio.Event)
-    _outcome: Outcome[Any] | None = None
-
-    async def run(self) -> None:
-        to_thread = partial(trio.to_thread.run_sync, abandon_on_cancel=True, limiter=self._limiter)
-        try:
-            self._outcome = await acapture(to_thread, self._run)
-        finally:
-            self.finished.set()
-
-    def _run(self) -> Any:
-        if self._timeout is not None:
-            trio.from_thread.run_sync(self._started.set)
-        return self._call()
-
-    async def result(self) -> Any:
-        """Its result, if it ends in time. The time that it waits for a free thread does not count."""
-        if self._timeout is None:
-            await self.finished.wait()
+    async def _attempt(self, context: ActivityContext) -> Result:
+        """Call the function once, in this task or a thread, and return what it means."""
+        what, args, kwargs = self._what, self._args, self._kwargs
+        if not what.is_async:
+            call = partial(what.function, *args, **kwargs)
+            self._thread = thread = ActivityThread(call, what.timeout, self._run.env.thread_limiter)
+            self._run.start_soon(thread.run)
+            value = await thread.result()
+        elif what.timeout is None:
+            value = await what.function(*args, **kwargs)
         else:
-            await self._started.wait()
-            with trio.fail_after(self._timeout):
-                await self.finished.wait()
-        assert self._outcome is not None
-        return self._outcome.unwrap()
+            with trio.fail_after(what.timeout):
+                value = await what.function(*args, **kwargs)
+        payload = "{}"
+        if what.codec is not None:
+            payload, value = self._encode(what.codec, value)
+        session = context.used_session
+        if session is not None:
+            await session.flush_all()
+            if not session.is_open:
+                session = None
+        return Result(what.completed_kind, payload, value, session, context.effects)
+
+    def _encode(self, codec: Codec[Any], value: object) -> tuple[str, Any]:
+        try:
+            text, value = codec.encode(value)
+            payload = f'{{"result":{text}{self._suffix}'
+            if len(payload) > self._run.env.settings.max_payload:
+                raise self._run.too_large(payload, f"the outcome of {self._operation.id!r}")
+        except (InvalidDataError, PayloadTooLargeError) as error:
+            raise _UnstorableResult from error
+        return payload, value
+
+    # -- failed attempts -------------------------------------------------------------------------------------------
+
+    @property
+    def _policy(self) -> RetryPolicy:
+        return self._what.retry or self._run.env.settings.retry
+
+    def _record_failure(self, error: BaseException) -> Result | None:
+        """Record that an attempt has failed. Returns the outcome if there is to be no other attempt."""
+        run, operation = self._run, self._operation
+        number = len(run.cursor.failures_of(operation.id)) + 1
+        failure = self._failure(error, number)
+        if failure.verdict:
+            return Result(self._what.failed_kind, failure.as_payload())
+        message = "%s of %s: attempt %d failed: %s"
+        _logger.info(message, operation.id, run.instance_id, number, failure.message, extra=run.about(operation.id))
+        run.cursor.add_failure(run.writer.append(operation.id, Kind.ATTEMPT_FAILED, failure.as_payload()))
+        return None
+
+    def _failure(self, error: BaseException, number: int) -> Failure:
+        """Return what a failed attempt means."""
+        timeout = self._what.timeout
+        if isinstance(error, _UnstorableResult) and error.__cause__ is not None:
+            return describe(error.__cause__, attempts=number, verdict="terminal")
+        if isinstance(error, trio.TooSlowError) and timeout is not None and not str(error):
+            text = f"the attempt took longer than {timeout:g} s"
+            error = trio.TooSlowError(text).with_traceback(error.__traceback__)
+        verdict = ""
+        if self._policy.is_terminal(error):
+            verdict = "terminal"
+        elif self._policy.delay_after(number) is None:
+            verdict = "exhausted"
+        return describe(error, attempts=number, verdict=verdict)
+
+    async def _wait_for_retry(self, failures: Sequence[JournalEntry]) -> Result | None:
+        """Wait until the next attempt is due, and until a thread that overran has ended, with the shield down.
+
+        Returns the outcome if there is to be no other attempt: a cancellation came first.
+        """
+        run, operation, what, thread = self._run, self._operation, self._what, self._thread
+        assert operation.scope is not None
+        last = Failure.from_payload(failures[-1].payload)
+        delay = self._policy.delay_after(len(failures))
+        if delay is None:
+            return Result(what.failed_kind, last.as_final("exhausted"))
+        due = failures[-1].recorded_at + round(delay * 1_000_000)
+        overran = thread is not None and not thread.finished.is_set()
+        operation.is_executing = False
+        operation.wake_at = due
+        operation.waits = not overran
+        operation.scope.shield = False
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if thread is not None and overran:
+                message = "%s of %s: its thread goes on after its timeout; the next attempt waits for it"
+                _logger.warning(message, operation.id, run.instance_id, extra=run.about(operation.id))
+                await thread.finished.wait()
+            await self._sleep_until(due)
+        except trio.Cancelled:
+            if run.is_gone:
+                raise
+            if what.cancellable:
+                return Result(Kind.ACTIVITY_CANCELLED, "null")
+            return Result(what.failed_kind, last.as_final("gave_up"))
+        finally:
+            operation.scope.shield = True
+            operation.waits = False
+            operation.wake_at = None
+        return None
+
+    async def _sleep_until(self, due: Microseconds) -> None:
+        """Wait for the next attempt. The instance may leave memory meanwhile, if that takes long."""
+        run = self._run
+        if self._operation.waits and due - run.env.clock.now() > run.env.settings.idle_timeout:
+            run.idle_since = None
+            run.notify()
+        await run.env.clock.sleep_until(due)
 
 
 def _is_cancellation(error: BaseException) -> bool:
-    """Whether it was torn down. What else it raised meanwhile is no outcome."""
+    """Whether the attempt was torn down. What else it raised meanwhile is no outcome."""
     return isinstance(error, trio.Cancelled) or (
         isinstance(error, BaseExceptionGroup) and error.split(trio.Cancelled)[0] is not None
     )
 
 
-def _lost_its_session(actor: Actor, what: Attempted, context: ActivityContext, error: BaseException) -> bool:
+def _lost_its_session(context: ActivityContext, error: BaseException, policy: RetryPolicy) -> bool:
     """Whether the attempt failed because the database is away: an outage is a pause, and no failed attempt."""
     session = context.used_session
-    if session is None or (what.retry or actor.settings.retry).is_terminal(error):
+    if session is None or policy.is_terminal(error):
         return False
     if isinstance(error, BaseExceptionGroup):
-        return all(_lost_its_session(actor, what, context, part) for part in error.exceptions)
+        return all(_lost_its_session(context, part, policy) for part in error.exceptions)
     return session.lost is not None or is_transient(error)
 
 
-async def _close(context: ActivityContext) -> None:
+async def _close_session(context: ActivityContext) -> None:
     """Roll back what the attempt did through its session."""
     if context.used_session is not None:
         await context.used_session.aclose()

@@ -1,108 +1,127 @@
-"""What an actor receives: outcomes to put in order, due timers, cancel requests."""
+"""What an actor receives: outcomes to record in order, due timers, cancel requests."""
 
 from __future__ import annotations
 
 import heapq
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import trio
 from attrs import define, field
 
+from ..._storage.journal.effects import Effects
+from ..._storage.session import Session
+from ..._storage.sql.instances import JournalEntry
 from ..._tasks.light_event import LightEvent
 from ...clock import Clock, Microseconds
 from ...model import Kind
-
-if TYPE_CHECKING:
-    from ..._storage.journal.effects import Effects
-    from ..._storage.session import Session
-    from ..._storage.sql.instances import JournalEntry
-    from .journal_cursor import Operation
+from .operation import Operation
 
 
 @define(eq=False)
 class PendingOutcome:
-    """Something that has happened to an operation, and is to be recorded and told to the workflow, in its turn."""
+    """Something that has happened to an operation, to be recorded and told to the workflow in its turn."""
 
     operation: Operation
     kind: Kind
     payload: str
     """JSON text."""
     session: Session | None = None
-    """The transaction that it must be recorded in; None: the journal."""
+    """Transaction that it must be recorded in; None: the journal's."""
     refusal: Exception | None = None
     """Why the database refuses to commit that transaction."""
     effects: Effects | None = None
     """What is sent together with the entry."""
-    via: Callable[[], Awaitable[JournalEntry | None]] | None = None
-    """Records it, if more has to be done for that than to append an entry. Returns None if it is to be forgotten."""
+    record: Callable[[], Awaitable[JournalEntry | None]] | None = None
+    """Records it, if that takes more than to append an entry. Returns None if it is to be forgotten."""
+
+
+class Receiver(Protocol):
+    """Empties a mailbox."""
+
+    def wake(self) -> None:
+        """Look at the mailbox again, if it has no task that waits for it."""
+        ...
+
+    def close(self) -> None:
+        """Cease to receive. Its task, if it has one, has ended."""
+        ...
 
 
 @define(eq=False)
 class Mailbox:
-    """The letters and timers of one actor. It lives and dies with the actor."""
+    """Pending outcomes and timers of one run. It lives and dies with the run."""
 
     _clock: Clock
-    _letters: deque[PendingOutcome] = field(factory=deque)
-    _timers: list[tuple[Microseconds, int, PendingOutcome]] = field(factory=list)
-    _set: int = 0
-    _arrived: LightEvent | None = None
-    """What somebody waits for who has nothing to do."""
+    receiver: Receiver = field(init=False)
+    is_recording: bool = field(default=False, init=False)
+    """Whether the receiver is recording what it took out."""
+    _pending: deque[PendingOutcome] = field(factory=deque, init=False)
+    _timers: list[tuple[Microseconds, int, PendingOutcome]] = field(factory=list, init=False)
+    _timers_set: int = field(default=0, init=False)
+    _changed: LightEvent | None = field(default=None, init=False)
+    """Event set by the next call of :meth:`notify`, while the receiver waits."""
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether nothing waits to be recorded, and nothing is being recorded."""
+        return not self._pending and not self.is_recording
 
     def __bool__(self) -> bool:
-        return bool(self._letters)
+        return bool(self._pending)
 
-    def post(self, letter: PendingOutcome) -> None:
-        """Deliver a letter."""
-        self._letters.append(letter)
-        self.poke()
+    def post(self, pending: PendingOutcome) -> None:
+        """Have an outcome recorded and told to the workflow in its turn."""
+        self._pending.append(pending)
+        self.notify()
 
-    def post_at(self, when: Microseconds, letter: PendingOutcome) -> None:
-        """Deliver a letter at that time, if its operation is still in flight then."""
-        self._set += 1
-        heapq.heappush(self._timers, (when, self._set, letter))
-        self.poke()
+    def post_at(self, when: Microseconds, pending: PendingOutcome) -> None:
+        """Post an outcome at that time, if its operation is still in flight then."""
+        self._timers_set += 1
+        heapq.heappush(self._timers, (when, self._timers_set, pending))
+        self.notify()
 
-    def poke(self) -> None:
-        """Wake the receiver, to look at the state of its actor again."""
-        if self._arrived is not None:
-            self._arrived.set()
+    def notify(self) -> None:
+        """Wake the receiver, to look at the state of its run again."""
+        if self._changed is not None:
+            self._changed.set()
+        self.receiver.wake()
 
     def next_timer(self) -> Microseconds | None:
-        """When the next timer is due."""
+        """Return when the next timer is due."""
         while self._timers and not self._timers[0][2].operation.is_open:
             heapq.heappop(self._timers)
         return self._timers[0][0] if self._timers else None
 
     def due_timer(self) -> Microseconds | None:
-        """When the next timer was due; None if none is."""
+        """Return when the next timer was due; None if it is not yet."""
         due = self.next_timer()
         return due if due is not None and due <= self._clock.now() else None
 
     def receive_nowait(self) -> PendingOutcome | None:
-        """The next letter, or due timer; None if there is neither."""
-        if self._letters:
-            return self._letters.popleft()
+        """Take the next pending outcome, or due timer; None if there is neither."""
+        if self._pending:
+            return self._pending.popleft()
         return None if self.due_timer() is None else heapq.heappop(self._timers)[2]
 
     async def aclose(self) -> None:
-        """Roll back the transactions of letters that nobody will read."""
+        """Roll back the transactions of pending outcomes that will not be recorded."""
         with trio.CancelScope(shield=True):
-            while self._letters:
-                session = self._letters.popleft().session
+            while self._pending:
+                session = self._pending.popleft().session
                 if session is not None:
                     await session.aclose()
 
     async def wait(self, until: Microseconds | None, *, for_timers: bool = True) -> None:
-        """Wait for a letter, a new or due timer, a poke, or that time. May return early."""
-        self._arrived = LightEvent()
+        """Wait for an outcome, a new or due timer, :meth:`notify`, or that time. May return early."""
+        self._changed = LightEvent()
         due = self.next_timer() if for_timers else None
         if due is not None:
             until = due if until is None else min(due, until)
         if until is None:
-            await self._arrived.wait()
+            await self._changed.wait()
         else:
             with trio.CancelScope(deadline=self._clock.deadline(until)):
-                await self._arrived.wait()
-        self._arrived = None
+                await self._changed.wait()
+        self._changed = None

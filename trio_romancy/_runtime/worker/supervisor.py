@@ -7,11 +7,12 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
+from operator import itemgetter
 from typing import Any
 from weakref import WeakValueDictionary
 
 import trio
-from attrs import define, evolve, frozen
+from attrs import evolve, frozen
 
 from ..._data.failure import describe
 from ..._data.log_fields import about
@@ -29,52 +30,30 @@ from ..._storage.sql.instances import JournalEntry, load_records, update_row
 from ..._storage.sql.waits import MatchResult
 from ..._storage.sql.workers import Lease
 from ..._tasks.alarms import Alarms
-from ..._tasks.light_event import LightEvent
 from ..._tasks.pool import PooledTask
 from ...clock import Clock, Microseconds
 from ...errors import LeaseLostError, RomancyError
 from ...model import ErrorInfo, Status
 from ..actor.actor import Actor
-from ..run.message_table import MessageTable
+from ..run.environment import Environment
+from ..run.exits import Abandoned, Ended, Exit, LeftToOthers, Recurred, Released
+from ..run.local_result import LocalResult
+from ..run.run import InstanceRun
 from .message_fetcher import MessageFetcher
+from .suspects import Suspects, too_many_deaths
 
 _logger = logging.getLogger("trio_romancy.supervisor")
 
 _CRASHES = 5
-"""So many crashes within the window park an instance."""
+"""Number of crashes within the window that park an instance."""
 _WINDOW: Microseconds = 60_000_000
 _FIRST_RESTART = 0.05
-"""Seconds; each further restart within the window waits twice as long."""
-_SUSPICION = 5.0
-"""Seconds after which an instance that has outlived its worker more than once lets the next one of its kind run."""
-_MOST_FREE_SEATS = 256
-"""So many tasks, of some 3 KB each, wait for an instance to run."""
+"""Seconds before the first restart. Each further one within the window waits twice as long."""
+_MOST_FREE_TASKS = 256
+"""The most tasks, of some 3 KB each, that wait for an instance to run."""
 
-_Taken = tuple[TakenUp, list[Any] | None]
+_Assignment = tuple[TakenUp, list[Any] | None]
 """An instance to run, and its arguments if it is new."""
-
-
-@define(eq=False)
-class LocalResult:
-    """The end of an instance, for those who wait for it in this process."""
-
-    status: Status | None = None
-    output: str | None = None
-    """JSON text."""
-    error: ErrorInfo | None = None
-    _changed: LightEvent | None = None
-
-    def stir(self) -> None:
-        """Wake who waits: the instance has ended, or has left this process's memory."""
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None
-
-    def changed(self) -> LightEvent:
-        """What is set by the next :meth:`stir`."""
-        if self._changed is None:
-            self._changed = LightEvent()
-        return self._changed
 
 
 @frozen
@@ -99,7 +78,7 @@ class Supervisor:
         database: Database,
         lease: Lease,
         thread_limiter: trio.CapacityLimiter,
-        endings: WeakValueDictionary[str, LocalResult],
+        local_results: WeakValueDictionary[str, LocalResult],
         max_recoveries: int,
         on_wake: Callable[[Microseconds], None],
         on_room: Callable[[], None],
@@ -107,38 +86,40 @@ class Supervisor:
         on_committed: Callable[[Committed], None],
         dispatcher: HookDispatcher | None,
     ) -> None:
-        self.settings = settings
         self.clock = clock
         self.database = database
-        self.journal = Journal(database, lease, clock, settings.lease_time, self)
-        self.thread_limiter = thread_limiter
+        self.journal = journal = Journal(database, lease, clock, settings.lease_time, self)
         self.dispatcher = dispatcher
-        self.alarms = Alarms(clock)
         self.idle = 0
+        """Number of actors that only wait."""
         self.is_draining = False
-        self._endings = endings
+        self._local_results = local_results
         self._max_recoveries = max_recoveries
         self._on_wake = on_wake
         self._on_room = on_room
         self._on_effects = on_effects
         self._on_committed = on_committed
+        self._alarms = Alarms(clock)
         self._message_fetcher = MessageFetcher(database, clock)
+        self._suspects = Suspects(self.something_is_due)
+        self._env = Environment(
+            settings, clock, database, journal, thread_limiter, self._alarms, self._message_fetcher, self, dispatcher
+        )
         self._actors: dict[str, Actor | None] = {}
         """By instance id; None while the journal is being loaded."""
-        self._behind: set[str] = set()
-        """Instances for whose actors there is something new, which are being made."""
+        self._stale: set[str] = set()
+        """Instances whose actors are being made, and for which there is something new meanwhile."""
         self._cancels: dict[str, str] = {}
-        """Requests that came after the claim."""
+        """Reasons of cancel requests that came after the claim, by instance id."""
         self._nursery: trio.Nursery | None = None
-        self._free_seats: list[PooledTask[_Taken]] = []
+        self._free_tasks: list[PooledTask[_Assignment]] = []
         self._emptied = trio.Event()
         self._restarts = 0
-        self._suspect: str | None = None
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Hold the nursery until cancelled."""
         async with trio.open_nursery() as self._nursery:
-            self._nursery.start_soon(self.alarms.run)
+            self._nursery.start_soon(self._alarms.run)
             task_status.started()
             await self._message_fetcher.run()
 
@@ -148,7 +129,7 @@ class Supervisor:
 
     @property
     def resident(self) -> int:
-        """How many instances are in memory."""
+        """Number of instances in memory."""
         return len(self._actors)
 
     def is_resident(self, instance_id: str) -> bool:
@@ -157,11 +138,11 @@ class Supervisor:
 
     @property
     def has_suspect(self) -> bool:
-        """Whether an instance that has outlived its worker more than once is being watched."""
-        return self._suspect is not None
+        """Whether an instance that outlived its worker more than once is in memory, and under suspicion."""
+        return self._suspects.is_any
 
     def statistics(self) -> SupervisorStatistics:
-        """Numbers about the actors."""
+        """Return numbers about the actors."""
         return SupervisorStatistics(self.resident, self.idle, self._restarts)
 
     def spawn(self, taken: TakenUp, new: list[Any] | None = None) -> None:
@@ -178,21 +159,21 @@ class Supervisor:
                 if actor is not None:
                     actor.request_cancel(claim.cancel_requested)
             if claim.was_mine and taken.waits:
-                self.hear(taken.waits)
+                self.offer(taken.waits)
             else:
-                self.stir({claim.instance_id})
+                self.refresh({claim.instance_id})
             return
         if claim.was_mine:
-            taken = TakenUp(claim)  # its actor has gone meanwhile: what there is for its waits may be out of date
+            taken = TakenUp(claim)  # its actor has gone meanwhile: what was found for its waits may be out of date
         assert self._nursery is not None
         self._actors[claim.instance_id] = None
         if claim.recoveries > 1:
-            self._suspect = claim.instance_id
-            self._nursery.start_soon(self._watch, claim.instance_id)
-        if self._free_seats:
-            self._free_seats.pop().take((taken, new), claim.instance_id)
+            self._suspects.add(claim.instance_id)
+            self._nursery.start_soon(self._suspects.watch, claim.instance_id)
+        if self._free_tasks:
+            self._free_tasks.pop().assign((taken, new), claim.instance_id)
         else:
-            self._nursery.start_soon(self._sit, (taken, new), name=claim.instance_id)
+            self._nursery.start_soon(self._run_assignments, (taken, new), name=claim.instance_id)
 
     def spawn_new(self, started: Started) -> None:
         """Run a new instance of this worker."""
@@ -210,45 +191,39 @@ class Supervisor:
         )
         self.spawn(TakenUp(claim, ()), new=started.arguments)
 
-    def stir(self, instance_ids: Iterable[str]) -> None:
-        """There may be something new for these instances, which this worker owns.
+    def refresh(self, instance_ids: Iterable[str]) -> None:
+        """Have these instances, which this worker owns, look for what is new.
 
-        One whose actor is being dropped will be given back, or restarted: it must want attention then.
+        One whose run is gone will be given back, or restarted: it must want attention then.
         """
         for instance_id in instance_ids:
-            if (actor := self._living(instance_id)) is not None:
-                actor.look()
+            if (actor := self._receptive(instance_id)) is not None:
+                actor.refresh()
 
-    def hear(self, news: Sequence[MatchResult]) -> None:
-        """There was this for waits of this worker's instances."""
-        for one in news:
-            if (actor := self._living(one.wait.instance_id)) is not None:
-                actor.hear(one)
+    def offer(self, results: Sequence[MatchResult]) -> None:
+        """Offer messages that were found for waits of this worker's instances."""
+        for result in results:
+            if (actor := self._receptive(result.wait.instance_id)) is not None:
+                actor.offer(result)
 
-    def _living(self, instance_id: str) -> Actor | None:
-        """The actor that can be told; if there is none, whoever comes next will know that it must look."""
+    def _receptive(self, instance_id: str) -> Actor | None:
+        """Return the actor of an instance. If it has none that can be told, see to it that the next one looks."""
         actor = self._actors.get(instance_id)
-        if actor is not None and not actor.is_dropped:
+        if actor is not None and not actor.instance_run.is_gone:
             return actor
         if actor is None and instance_id in self._actors:
-            self._behind.add(instance_id)
-        elif actor is not None and not actor.is_handed_back:
-            actor.is_wanted = True  # it is given back with that, or its journal is loaded anew
+            self._stale.add(instance_id)
+        elif actor is not None and not actor.is_released:
+            actor.wake_requested = True  # it is given back with that, or its journal is loaded again
         else:
-            with suppress(LeaseLostError):  # and then everything is taken up anew
+            with suppress(LeaseLostError):  # after which everything is taken up again
                 self.journal.append_wake(instance_id)
         return None
 
-    def start_soon(self, fn: Callable[[], Awaitable[object]]) -> None:
-        """Run a task in the nursery."""
-        assert self._nursery is not None
-        self._nursery.start_soon(fn)
-
-    def drop_all(self) -> None:
-        """The lease is lost: stop every actor at once, recording nothing."""
-        for actor in self._actors.values():
-            if actor is not None:
-                actor.drop()
+    def abandon_all(self) -> None:
+        """Stop all actors at once, recording nothing more: the lease is lost."""
+        for run in self._runs():
+            run.abandon()
 
     async def drain(self) -> None:
         """Let running activities finish, give every instance back, and return when none is left."""
@@ -262,15 +237,21 @@ class Supervisor:
 
     def passivate_idle(self, count: int) -> None:
         """Give back up to that many instances that only wait, the longest waiting first."""
-        idle = [a for a in self._actors.values() if a is not None and a.idle_since is not None]
-        for actor in sorted(idle, key=lambda actor: actor.idle_since or 0)[:count]:
+        waiting = [
+            (since, actor)
+            for actor in self._actors.values()
+            if actor is not None and (since := actor.instance_run.idle_since) is not None
+        ]
+        for _, actor in sorted(waiting, key=itemgetter(0))[:count]:
             actor.passivate()
 
     def crash_all(self, error: Exception) -> None:
         """Make every actor crash."""
-        for actor in self._actors.values():
-            if actor is not None:
-                actor.crash(error)
+        for run in self._runs():
+            run.crash(error)
+
+    def _runs(self) -> list[InstanceRun]:
+        return [actor.instance_run for actor in self._actors.values() if actor is not None]
 
     # -- what the journal tells ------------------------------------------------------------------------------------
 
@@ -280,71 +261,86 @@ class Supervisor:
             if started.is_owned:
                 self.spawn_new(started)
         if committed.matches:
-            self.hear(committed.matches)
+            self.offer(committed.matches)
         self._on_committed(committed)
 
     def refused(self, instance_id: str, error: Exception) -> None:
         """Make an actor crash whose instance's record the database refuses."""
         if actor := self._actors.get(instance_id):
-            actor.crash(error)
+            actor.instance_run.crash(error)
 
     def lost(self) -> None:
-        """Drop every actor."""
-        self.drop_all()
+        """Abandon every actor."""
+        self.abandon_all()
 
     # -- one actor -------------------------------------------------------------------------------------------------
 
-    async def _sit(self, taken: _Taken) -> None:
+    async def _run_assignments(self, assignment: _Assignment) -> None:
         """Run that instance, and then others, as they come."""
-        seat = PooledTask(self._free_seats)
+        task = PooledTask(self._free_tasks)
         try:
-            await self._supervise(seat, *taken)
-            del taken  # it may be large, and the wait for the next one long
-            while not seat.is_tainted and len(self._free_seats) < _MOST_FREE_SEATS:
-                await self._supervise(seat, *await seat.next())
+            await self._supervise(task, *assignment)
+            del assignment  # it may be large, and the wait for the next one long
+            while not task.is_tainted and len(self._free_tasks) < _MOST_FREE_TASKS:
+                await self._supervise(task, *await task.next())
         except BaseException as error:
-            seat.close(error)
+            task.close(error)
             raise
-        seat.close(None)
+        task.close(None)
 
-    async def _supervise(self, seat: PooledTask[_Taken], taken: TakenUp, new: list[Any] | None) -> None:
-        claim, records, waits = taken.claim, taken.records, taken.waits
+    async def _supervise(self, task: PooledTask[_Assignment], taken: TakenUp, new: list[Any] | None) -> None:
+        """Run an instance until it leaves memory, and restart its actor through replay when that crashes."""
+        claim, entries, stored = taken.claim, taken.records, taken.waits
         del taken
         crashes: deque[Microseconds] | None = None
         try:
             while True:
                 try:
-                    if records is None:
-                        records = await self._load(claim.instance_id)
+                    if entries is None:
+                        entries = await self._load(claim.instance_id)
                     if (reason := self._cancels.get(claim.instance_id)) is not None:
                         claim = evolve(claim, cancel_requested=reason)
-                    actor = Actor(self, seat, claim, _workflow(claim), records, new, waits)
-                    actor.is_behind = claim.instance_id in self._behind
-                    self._behind.discard(claim.instance_id)
-                    self._actors[claim.instance_id] = actor
-                    if self.is_draining:
-                        actor.drain()
-                    too_often = _too_often(claim, self._max_recoveries)
-                    if actor.watch is None:
-                        await actor.run(too_often)
+                    actor = self._new_actor(task, claim, entries, new, stored)
+                    events = actor.instance_run.events
+                    if events is None:
+                        self._act_on(await actor.run(), claim)
                     else:
-                        with actor.watch.over(len(records)):
-                            await actor.run(too_often)
+                        with events.over(len(entries), is_new=new is not None):
+                            self._act_on(await actor.run(), claim)
                     return
                 except LeaseLostError:
                     return
                 except Exception as error:
-                    records, new, waits = None, None, ()
+                    entries, new, stored = None, None, ()
                     crashes = crashes or deque(maxlen=_CRASHES)
                     if not await self._may_restart(claim, crashes, error):
                         return
-                # Whatever it was before, something may have begun since, and nobody has kept it waiting.
+                # Whatever it was before, something may have begun since, and it has not been kept waiting.
                 claim = evolve(claim, status=Status.RUNNING, due_at=None)
         finally:
             self._forget(claim.instance_id)
 
+    def _new_actor(
+        self,
+        task: PooledTask[_Assignment],
+        claim: Claim,
+        entries: Sequence[JournalEntry],
+        new: list[Any] | None,
+        stored: Sequence[MatchResult],
+    ) -> Actor:
+        """Make the actor of an instance, and tell it what has come meanwhile."""
+        rejection = too_many_deaths(claim, self._max_recoveries)
+        actor = Actor(self._env, task, claim, _workflow(claim), entries, new, stored, rejection=rejection)
+        if claim.instance_id in self._stale:
+            self._stale.discard(claim.instance_id)
+            actor.instance_run.intake.is_stale = True
+        self._actors[claim.instance_id] = actor
+        if self.is_draining:
+            actor.drain()
+        return actor
+
     async def _may_restart(self, claim: Claim, crashes: deque[Microseconds], error: Exception) -> bool:
-        """Wait for a while, or park an instance whose actor crashes again and again."""
+        """Wait for a while, or park an instance whose actor crashes again and again. Returns whether to restart it."""
         self._actors[claim.instance_id] = None
         crashes.append(self.clock.now())
         if len(crashes) == _CRASHES and crashes[-1] - crashes[0] < _WINDOW:
@@ -367,75 +363,77 @@ class Supervisor:
         error = ErrorInfo(failure.error_type, failure.message, failure.traceback)
         row = update_row(claim.instance_id, Status.STUCK, self.clock.now(), owner=None, error=error)
         await self.journal.durable(self.journal.append_update(row))
-        self._end(claim, Status.STUCK, None, error)
+        self._end(claim, Ended(Status.STUCK, None, error))
 
-    # -- what actors tell ------------------------------------------------------------------------------------------
+    # -- what runs tell it -----------------------------------------------------------------------------------------
 
-    def ended(self, actor: Actor, status: Status, output: str | None, error: ErrorInfo | None) -> None:
-        """The instance has this status now, durably."""
-        self._end(actor.claim, status, output, error)
+    def start_soon(self, fn: Callable[[], Awaitable[object]], /) -> None:
+        """Run a task in the nursery."""
+        assert self._nursery is not None
+        self._nursery.start_soon(fn)
 
-    def released(self, actor: Actor) -> None:
-        """The instance is given back, durably."""
-        self._on_wake(self.clock.now())  # it may be due: somebody may have asked for attention before it was released
+    def idle_changed(self, by: int, /) -> None:
+        """Count one actor more, or one fewer, that only waits."""
+        self.idle += by
+        if by > 0:
+            self._on_room()
 
-    def goes_on(self, claim: Claim, first: JournalEntry) -> None:
-        """An instance has recurred, durably, and this worker owns the next of its chain, whose journal begins so."""
-        self.spawn(TakenUp(claim, [first]))
-
-    def left_to_others(self, actor: Actor, error: ErrorInfo) -> None:
-        """The instance is given back, durably, because its journal does not fit the code."""
-        message = "instance %s does not fit the code here, and is left to other workers: %s"
-        _logger.warning(message, actor.instance_id, error.message, extra=actor.about())
-
-    def has_room_for_more(self) -> None:
-        """One more actor only waits."""
-        self._on_room()
-
-    def look_for(self, waits: MessageTable) -> None:
-        """Look into the database for messages, and tell them."""
-        self._message_fetcher.look_for(waits)
+    def something_is_due(self) -> None:
+        """Have the worker take up what a run has made due."""
+        self._on_wake(self.clock.now())
 
     def effects_stored(self) -> None:
-        """Messages, or events for the broker, have been stored without the journal."""
+        """Deliver messages, and events for the broker, that were stored without the journal."""
         self._on_effects()
 
-    def progressed(self, actor: Actor) -> None:
-        """What the instance does now has not taken its process down."""
-        self._clear(actor.instance_id)
+    def probation_cleared(self, instance_id: str, /) -> None:
+        """Let the next suspect run: the instance has made progress."""
+        self._suspects.clear(instance_id)
 
-    def _end(self, claim: Claim, status: Status, output: str | None, error: ErrorInfo | None) -> None:
+    # -- exits -----------------------------------------------------------------------------------------------------
+
+    def _act_on(self, exit: Exit, claim: Claim) -> None:
+        """Do what the exit of an actor asks for."""
+        match exit:
+            case Ended():
+                self._end(claim, exit)
+            case Recurred():
+                if exit.is_mine:
+                    self.spawn(TakenUp(exit.next, [exit.first]))
+                else:
+                    self.something_is_due()
+                self._end(claim, exit.ended)
+            case Released():
+                self.something_is_due()  # it may have been woken before it was released
+            case LeftToOthers():
+                message = "instance %s does not fit the code here, and is left to other workers: %s"
+                _logger.warning(message, claim.instance_id, exit.error.message, extra=_about(claim))
+            case Abandoned():
+                pass
+
+    def _end(self, claim: Claim, ended: Ended) -> None:
+        """Tell hooks and those who wait that the instance has ended, or is stuck."""
+        status, error = ended.status, ended.error
         if error is not None and status is Status.STUCK:
             message = "instance %s is stuck: %s: %s"
             _logger.error(message, claim.instance_id, error.error_type, error.message, extra=_about(claim))
         if self.dispatcher is not None:
             tell_end(self.dispatcher, claim, self.journal.lease.worker_id, self.clock.now(), status, error)
-        ending = self._endings.pop(claim.instance_id, None)
-        if ending is not None:
-            ending.status, ending.output, ending.error = status, output, error
-            ending.stir()
+        result = self._local_results.pop(claim.instance_id, None)
+        if result is not None:
+            result.set(status, ended.output, error)
 
     def _forget(self, instance_id: str) -> None:
+        """Forget an instance that has left memory."""
         del self._actors[instance_id]
-        if (ending := self._endings.get(instance_id)) is not None:
-            ending.stir()
+        if (result := self._local_results.get(instance_id)) is not None:
+            result.notify()
         self._cancels.pop(instance_id, None)
-        self._behind.discard(instance_id)
-        self._clear(instance_id)
+        self._stale.discard(instance_id)
+        self._suspects.clear(instance_id)
         self._on_room()
         if not self._actors:
             self._emptied.set()
-
-    # -- suspects --------------------------------------------------------------------------------------------------
-
-    async def _watch(self, instance_id: str) -> None:
-        await trio.sleep(_SUSPICION)
-        self._clear(instance_id)
-
-    def _clear(self, instance_id: str) -> None:
-        if self._suspect == instance_id:
-            self._suspect = None
-            self._on_wake(self.clock.now())
 
 
 def _about(claim: Claim) -> dict[str, str | None]:
@@ -447,12 +445,3 @@ def _workflow(claim: Claim) -> Workflow[..., Any]:
     if workflow is None:
         raise RomancyError(f"workflow {claim.workflow!r} is not defined in this process")
     return workflow
-
-
-def _too_often(claim: Claim, most: int) -> Exception | None:
-    if claim.recoveries <= most:
-        return None
-    return RomancyError(
-        f"instance {claim.instance_id!r}: its worker has died {claim.recoveries} times while it ran, and "
-        f"max_recoveries is {most}; see what it was doing, then resume it"
-    )

@@ -32,9 +32,10 @@ from ...clock import Clock, Microseconds, to_datetime
 from ...errors import LeaseLostError, RomancyError
 from ...hooks import BatchInfo, Hooks, LeaseInfo
 from ...model import Status
+from ..run.local_result import LocalResult
 from ..run.sequencer import AHEAD
 from .retention import Retention
-from .supervisor import LocalResult, Supervisor, SupervisorStatistics
+from .supervisor import Supervisor, SupervisorStatistics
 
 _logger = logging.getLogger("trio_romancy.worker")
 
@@ -204,7 +205,7 @@ class Worker:
         """Drop everything as if the process had died, recording nothing, and join again under a new epoch."""
         self._scope.cancel()
         if self._supervisor is not None:
-            self._supervisor.drop_all()
+            self._supervisor.abandon_all()
 
     def crash_actors(self, error: Exception) -> None:
         """Make every actor crash, as if the runtime had failed."""
@@ -257,7 +258,7 @@ class Worker:
             self._supervisor = supervisor
             self._joined.set()
             for ending in list(self._endings.values()):
-                ending.stir()  # what was being committed under the lease before has been by now: look again
+                ending.notify()  # what was being committed under the lease before has been by now: look again
             if self.relay is not None:
                 nursery.start_soon(self.relay.run)
             if not self._database.is_exclusive:
@@ -443,7 +444,7 @@ class Worker:
                 supervisor.resident,
                 trio.current_time() - begun,
             )
-            supervisor.drop_all()
+            supervisor.abandon_all()
         if self.relay is not None:
             await self.relay.drain()
         with trio.move_on_after(_LEAVE_WITHIN) as scope:

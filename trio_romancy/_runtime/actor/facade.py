@@ -1,0 +1,138 @@
+"""What a workflow context asks for, as operations on the run."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from contextlib import AbstractContextManager
+from datetime import datetime
+from random import Random
+from typing import Any, NoReturn, final
+
+import trio
+
+from ..._context.child import ChildHandle
+from ..._context.workflow import MAX_DETAILS
+from ..._data.codec import Codec
+from ..._definitions.values import Activity, Workflow
+from ..._storage.outgoing import to_json
+from ...clock import Microseconds, from_datetime, to_datetime
+from ...errors import LeaseLostError, PayloadTooLargeError
+from ...model import ChannelMode, Message, ReceivedEvent
+from ..operations import activity, channels, children, events, patch, timers
+from ..run.exits import RunGone
+from ..run.run import InstanceRun
+from .recur import Recur
+
+
+@final
+class RunFacade:
+    """The run of an instance, as its :class:`~trio_romancy.WorkflowContext` sees it."""
+
+    __slots__ = ("_run", "_workflow")
+
+    def __init__(self, run: InstanceRun, workflow: Workflow[..., Any]) -> None:
+        self._run = run
+        self._workflow = workflow
+
+    @property
+    def instance_id(self) -> str:
+        return self._run.instance_id
+
+    @property
+    def workflow_name(self) -> str:
+        return self._run.workflow_name
+
+    # -- what is the same on each replay ---------------------------------------------------------------------------
+
+    @property
+    def is_replaying(self) -> bool:
+        return self._run.cursor.next_entry() is not None
+
+    def now(self) -> datetime:
+        return to_datetime(self._run.cursor.now)
+
+    def random(self) -> Random:
+        return self._run.ids.random()
+
+    def open_branch(self, name: str) -> AbstractContextManager[None]:
+        return self._run.ids.branch(name)
+
+    def patched(self, change_id: str) -> bool:
+        return patch.patched(self._run, change_id)
+
+    # -- operations ------------------------------------------------------------------------------------------------
+
+    def call_activity(
+        self, called: Activity[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Coroutine[Any, Any, Any]:
+        return activity.call_activity(self._run, called, args, kwargs)
+
+    def sleep(self, duration: Microseconds, id: str | None) -> Coroutine[Any, Any, None]:
+        return timers.sleep_until(self._run, self._run.cursor.now + duration, id)
+
+    def sleep_until(self, when: datetime, id: str | None) -> Coroutine[Any, Any, None]:
+        return timers.sleep_until(self._run, from_datetime(when), id)
+
+    def open_timeout(
+        self, duration: Microseconds, id: str | None, *, fail: bool
+    ) -> AbstractContextManager[trio.CancelScope]:
+        return timers.open_timeout(self._run, duration, id, fail=fail)
+
+    def wait_event(
+        self, type: str, subject: str | None, codec: Codec[Any], timeout: Microseconds | None, id: str | None
+    ) -> Coroutine[Any, Any, ReceivedEvent]:
+        return events.wait_event(self._run, type, subject, codec, timeout, id)
+
+    def receive(
+        self, channel: str, codec: Codec[Any], timeout: Microseconds | None, id: str | None
+    ) -> Coroutine[Any, Any, Message]:
+        return channels.receive(self._run, channel, codec, timeout, id)
+
+    def subscribe(self, channel: str, mode: ChannelMode, id: str | None) -> Coroutine[Any, Any, None]:
+        return channels.subscribe(self._run, channel, mode, id)
+
+    def unsubscribe(self, channel: str, id: str | None) -> Coroutine[Any, Any, None]:
+        return channels.unsubscribe(self._run, channel, id)
+
+    def publish(
+        self, name: str, channel: str, data: object, metadata: Any, addressee: str | None, id: str | None
+    ) -> Coroutine[Any, Any, None]:
+        return channels.publish(self._run, name, channel, data, metadata, addressee, id)
+
+    def start_child(
+        self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Coroutine[Any, Any, ChildHandle[Any]]:
+        return children.start(self._run, self, workflow, args, kwargs)
+
+    def run_child(
+        self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Coroutine[Any, Any, Any]:
+        return children.start_and_await(self._run, self, workflow, args, kwargs)
+
+    def await_child(self, child: ChildHandle[Any], id: str) -> Coroutine[Any, Any, Any]:
+        return children.result(self._run, child, id, owns=False)
+
+    # -- the instance itself ---------------------------------------------------------------------------------------
+
+    def recur(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:
+        self._run.refuse_if_gone()
+        text, _ = self._workflow.input.encode(args, kwargs)
+        if len(text) > self._run.env.settings.max_payload:
+            raise self._run.too_large(text, "the input to recur with")
+        raise Recur(text)
+
+    def set_details(self, value: object) -> None:
+        run = self._run
+        run.refuse_if_gone()
+        text = to_json(value)
+        if len(text) > MAX_DETAILS:
+            raise PayloadTooLargeError(
+                f"instance {run.instance_id!r}: its details are {len(text)} bytes of JSON, and can be {MAX_DETAILS}; "
+                f"they are for a look at it, keep data elsewhere"
+            )
+        if not self.is_replaying:
+            try:
+                run.journal.append_details(run.instance_id, text)
+            except LeaseLostError:
+                run.abandon()
+                raise RunGone from None

@@ -1,0 +1,124 @@
+"""The skeleton of an operation: its id, its recorded outcome if there is one, and else its way to one."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from ..._data.codec import dumps
+from ..._storage.sql.instances import JournalEntry
+from ...model import Kind
+from ..run.exits import RunGone
+from ..run.mailbox import PendingOutcome
+from ..run.operation import Operation
+from ..run.phase import REPLAYING
+from ..run.run import InstanceRun
+
+_BREATHER = 100
+"""Number of recorded outcomes after which a workflow of one task makes a checkpoint."""
+
+CarryOut = Callable[[Operation], Awaitable[JournalEntry | None]]
+"""Carries an operation out while it is in flight, up to its outcome. None: it never began, or its run is gone."""
+
+
+def new_operation(run: InstanceRun, name: str, id: str | None, what: str, kinds: frozenset[Kind]) -> Operation:
+    """Begin an operation of the current task.
+
+    Args:
+      name: what automatic ids are counted by.
+      id: the explicit id; None: an automatic one.
+      what: what the code asks for, in words.
+
+    Raises:
+      OperationIdError: if it can have no automatic id here, or the id has been used.
+      RunGone: if the run is gone.
+    """
+    task = trio.lowlevel.current_task()
+    run.refuse_if_gone()
+    return Operation(run.ids.new_id(task, name, id), what, kinds, None, task)
+
+
+async def step(run: InstanceRun, operation: Operation, carry_out: CarryOut) -> JournalEntry:
+    """Return the recorded outcome of an operation, or carry it out.
+
+    It is a cancellation point before the operation begins.
+    """
+    outcome = await recorded(run, operation)
+    if outcome is None:
+        run.in_flight.add(operation)
+        try:
+            outcome = await carry_out(operation)
+        finally:
+            run.end(operation)
+        if outcome is None:
+            await trio.lowlevel.checkpoint_if_cancelled()  # it had not begun when a cancel request came
+            raise RunGone
+    return outcome
+
+
+async def recorded(run: InstanceRun, operation: Operation) -> JournalEntry | None:
+    """Return the outcome of an operation that begins, if it has one already.
+
+    That is in the journal, or was before the instance was retried: then it is recorded again, in its turn. Otherwise
+    the operation has to be carried out.
+    """
+    await trio.lowlevel.checkpoint_if_cancelled()
+    if not run.is_live:
+        outcome = await _replayed(run, operation)
+        if outcome is not None:
+            return outcome
+    if run.cursor.kept and (outcome := run.cursor.take_kept(operation.id, operation.kinds)) is not None:
+        return await _record_again(run, operation, outcome)
+    return None
+
+
+async def _replayed(run: InstanceRun, operation: Operation) -> JournalEntry | None:
+    """Return the outcome, if the journal says it next and no other task wants a turn."""
+    assert operation.task is not None
+    cursor = run.cursor
+    if not run.has_turn(operation.task):
+        return None
+    outcome = cursor.take(operation.id, operation.kinds)
+    if outcome is None:
+        if run.phase is REPLAYING and cursor.next_entry() is None and run.cancellation is None:
+            if (unasked := cursor.unasked_change()) is not None:
+                run.reject_code(unasked)
+                raise RunGone
+            run.go_live()
+    elif cursor.taken % _BREATHER == 0:
+        await trio.lowlevel.cancel_shielded_checkpoint()
+    return outcome
+
+
+async def _record_again(run: InstanceRun, operation: Operation, outcome: JournalEntry) -> JournalEntry:
+    """Record an outcome from before a retry in its turn. It has happened before, so that hooks are not told."""
+    payload = dumps(outcome.payload)
+
+    async def record() -> JournalEntry:
+        return run.writer.append(operation.id, outcome.kind, payload, is_news=False)
+
+    again = Operation(operation.id, operation.what, operation.kinds, None, operation.task)
+    pending = PendingOutcome(again, outcome.kind, payload, record=record)
+    entry = await step(run, again, lambda _: in_turn(run, pending))
+    if entry.kind is Kind.ACTIVITY_COMPLETED:
+        run.saga.activity_completed(operation.id, entry.payload)
+    return entry
+
+
+async def in_turn(run: InstanceRun, pending: PendingOutcome) -> JournalEntry | None:
+    """Have an outcome recorded in its turn, or hear what the journal says instead. Cancellation waits for that."""
+    operation, outcome = pending.operation, None
+    with trio.CancelScope(shield=True) as operation.scope:
+        if not run.is_live:
+            outcome = await replayed_in_turn(run, operation)
+        if outcome is None:
+            run.post(pending)
+            outcome = await operation.wait()
+    return outcome
+
+
+async def replayed_in_turn(run: InstanceRun, operation: Operation) -> JournalEntry | None:
+    """Wait until the journal tells the outcome of an operation in flight; None once the journal is used up."""
+    run.open_mailbox()
+    return await operation.wait()

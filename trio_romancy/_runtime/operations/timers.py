@@ -1,0 +1,55 @@
+"""The durable steps that have to do with time: sleeping, and timeouts of blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+
+from ..._storage.sql.instances import JournalEntry
+from ...clock import Microseconds
+from ...model import Kind
+from ..run.mailbox import PendingOutcome
+from ..run.operation import Operation
+from ..run.run import InstanceRun
+from .step import new_operation, step
+
+_TIMER = frozenset({Kind.TIMER_FIRED})
+_TIMEOUT = frozenset({Kind.TIMEOUT_FIRED})
+
+
+async def sleep_until(run: InstanceRun, when: Microseconds, id: str | None) -> None:
+    """Sleep until that time, across restarts."""
+
+    async def rest(operation: Operation) -> JournalEntry:
+        run.post_at(when, PendingOutcome(operation, Kind.TIMER_FIRED, "null"))
+        while (fired := await operation.wait()) is None:
+            pass
+        return fired
+
+    operation = new_operation(run, "sleep", id, "sleep", _TIMER)
+    operation.waits, operation.wake_at = True, when
+    await step(run, operation, rest)
+
+
+@contextmanager
+def open_timeout(run: InstanceRun, duration: Microseconds, id: str | None, *, fail: bool) -> Iterator[trio.CancelScope]:
+    """Open a cancel scope whose deadline is an entry of the journal.
+
+    Args:
+      fail: whether to raise :exc:`trio.TooSlowError` if the deadline cancelled the block.
+    """
+    run.refuse_if_gone()
+    id = run.ids.new_id(trio.lowlevel.current_task(), "timeout", id)
+    when = run.cursor.now + duration
+    with trio.CancelScope() as scope:
+        operation = Operation(id, "timeout", _TIMEOUT, lambda _: scope.cancel(), wake_at=when)
+        run.in_flight.add(operation)
+        run.post_at(when, PendingOutcome(operation, Kind.TIMEOUT_FIRED, "null"))
+        try:
+            yield scope
+        finally:
+            run.end(operation)
+    if fail and scope.cancelled_caught:
+        raise trio.TooSlowError

@@ -1,0 +1,171 @@
+"""Writes what one instance records: its entries, in order, and its status."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..._data.codec import loads
+from ..._observe.instance_events import InstanceEvents
+from ..._storage.journal.batch import Batch
+from ..._storage.journal.effects import Effects
+from ..._storage.journal.journal import Journal
+from ..._storage.sql.instances import JournalEntry, update_row
+from ..._storage.sql.rows import EntryRow, StatusUpdate
+from ...clock import Clock, Microseconds
+from ...errors import LeaseLostError
+from ...model import ErrorInfo, Kind, Status
+from .exits import RunGone
+
+
+class EntryWriter:
+    """The only writer of one instance's journal, for as long as its run is not gone.
+
+    What is appended is durable before the next side effect of the instance begins. After :meth:`close` nothing can
+    be appended: each attempt raises :exc:`RunGone`.
+
+    Args:
+      seq: the number of the last entry; 0 if there is none.
+      time: the time of that entry. Entries never go back in time, whatever the clock shows.
+      on_lease_lost: called when the journal refuses an entry because the worker has lost its lease.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_instance_id",
+        "_journal",
+        "_on_lease_lost",
+        "_on_progress",
+        "_seq",
+        "batch",
+        "events",
+        "is_closed",
+        "on_probation",
+        "status",
+        "time",
+    )
+
+    def __init__(
+        self,
+        instance_id: str,
+        journal: Journal,
+        clock: Clock,
+        seq: int,
+        time: Microseconds,
+        *,
+        on_lease_lost: Callable[[], None],
+        on_progress: Callable[[str], None],
+    ) -> None:
+        self._instance_id = instance_id
+        self._journal = journal
+        self._clock = clock
+        self._seq = seq
+        self._on_lease_lost = on_lease_lost
+        self._on_progress = on_progress
+        self.time = time
+        """Time of the last entry."""
+        self.batch: Batch | None = None
+        """The batch that the last entry is in."""
+        self.events: InstanceEvents | None = None
+        """Tells hooks of what is recorded; None: there are none."""
+        self.status = Status.RUNNING
+        self.on_probation = False
+        """Whether the worker died while the instance ran, and it has made no progress since."""
+        self.is_closed = False
+
+    def close(self) -> None:
+        """Refuse everything from now on: the run is gone."""
+        self.is_closed = True
+
+    def append(
+        self, operation_id: str, kind: Kind, payload: str, effects: Effects | None = None, *, is_news: bool = True
+    ) -> JournalEntry:
+        """Record an entry, with what is sent together with it.
+
+        Args:
+          payload: JSON text.
+          is_news: whether to tell hooks.
+
+        Raises:
+          RunGone: if the run is gone, or the lease is lost.
+        """
+        row = self.append_row(operation_id, kind, payload, effects, is_news=is_news)
+        return JournalEntry(row["seq"], operation_id, kind, loads(payload), row["recorded_at"])
+
+    def append_row(
+        self, operation_id: str, kind: Kind, payload: str, effects: Effects | None = None, *, is_news: bool = True
+    ) -> EntryRow:
+        """Record an entry as :meth:`append` does, and return its row."""
+        row = self.next_row(operation_id, kind, payload)
+        try:
+            self.batch = self._journal.append_entry(row)
+            if effects is not None:
+                effects.address(row["seq"])
+                self._journal.append_effects(effects)
+        except LeaseLostError:
+            self._on_lease_lost()
+            raise RunGone from None
+        if self.events is not None and is_news:
+            self.events.recorded(self.batch, row, effects)
+        if self.on_probation:
+            self.clear_probation()
+        return row
+
+    def next_row(self, operation_id: str, kind: Kind, payload: str) -> EntryRow:
+        """Return the row of the next entry, which the caller must record.
+
+        Raises:
+          RunGone: if the run is gone.
+        """
+        if self.is_closed:
+            raise RunGone
+        self._seq = seq = self._seq + 1
+        now = self._clock.now()
+        if now > self.time:
+            self.time = now
+        return {
+            "instance_id": self._instance_id,
+            "seq": seq,
+            "operation_id": operation_id,
+            "kind": kind,
+            "payload": payload,
+            "recorded_at": self.time,
+        }
+
+    def take_back(self) -> None:
+        """Give the number of the last row to the next one: it was refused."""
+        self._seq -= 1
+
+    def committed(self, row: EntryRow, effects: Effects | None = None) -> None:
+        """Tell hooks of an entry that was committed apart from those that are appended."""
+        if self.events is not None:
+            self.events.recorded(self.batch, row, effects)  # after what was appended before it
+
+    # -- status ----------------------------------------------------------------------------------------------------
+
+    def set_status(self, status: Status) -> None:
+        """Change the status of the instance, in order with its entries.
+
+        Raises:
+          RunGone: if the run is gone, or the lease is lost.
+        """
+        if self.is_closed:
+            raise RunGone
+        self.status = status
+        try:
+            self.batch = self._journal.append_update(self.status_row(status))
+        except LeaseLostError:
+            self._on_lease_lost()
+            raise RunGone from None
+
+    def status_row(
+        self, status: Status, *, wake_at: Microseconds | None = None, error: ErrorInfo | None = None
+    ) -> StatusUpdate:
+        """Return the row that changes the status. A status that is final has no owner."""
+        owner = None if status.is_final else self._journal.lease.worker_id
+        return update_row(self._instance_id, status, self._clock.now(), owner=owner, wake_at=wake_at, error=error)
+
+    def clear_probation(self) -> None:
+        """Note that the instance makes progress: it has not taken its process down."""
+        self.on_probation = False
+        self.set_status(self.status)
+        self._on_progress(self._instance_id)

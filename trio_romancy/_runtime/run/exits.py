@@ -1,0 +1,63 @@
+"""How the run of an instance leaves memory: what an actor returns to its supervisor."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from ..._storage.sql.claims import Claim
+from ..._storage.sql.instances import JournalEntry
+from ...clock import Microseconds
+from ...model import ErrorInfo, Status
+
+
+@frozen
+class Ended:
+    """The instance has this status now, durably: it has ended, or is stuck."""
+
+    status: Status
+    output: str | None
+    """JSON text."""
+    error: ErrorInfo | None
+
+
+@frozen
+class Released:
+    """The instance was given back to the database, durably, for this worker or another to take up later."""
+
+    wake_at: Microseconds | None
+    """Time from which it wants attention; None: from when something happens to it."""
+
+
+@frozen
+class LeftToOthers:
+    """The instance was given back, durably: its journal does not fit the code here, and may fit that of others."""
+
+    error: ErrorInfo
+
+
+@frozen
+class Recurred:
+    """The instance has ended, durably, and goes on as the next of its chain."""
+
+    ended: Ended
+    next: Claim
+    first: JournalEntry
+    """The entry with which the journal of the next one begins."""
+    is_mine: bool
+    """Whether this worker owns the next one; otherwise any worker may take it up."""
+
+
+@frozen
+class Abandoned:
+    """The run was stopped and recorded nothing more. The instance is as its journal says."""
+
+
+Exit = Ended | Released | LeftToOthers | Recurred | Abandoned
+"""What :meth:`Actor.run` returns. An actor that crashes raises instead."""
+
+
+class RunGone(BaseException):
+    """Unwinds user code of a run that is gone, where trio's cancellation does not reach.
+
+    Not an ``Exception``, so that user code which catches those does not keep it.
+    """

@@ -1,0 +1,177 @@
+"""Operations of one instance in flight: which there are, and what their tasks wait for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import trio
+from attrs import define
+
+from ..._storage.sql.instances import JournalEntry
+from ..._tasks.light_event import LightEvent
+from ..._tasks.trio_internals import is_runnable
+from ...clock import Microseconds
+from ...model import Kind
+
+
+class Shield(Protocol):
+    """Keeps cancellation away from a running activity. Usually a :class:`trio.CancelScope`."""
+
+    shield: bool
+
+    def cancel(self) -> None:
+        """Tear the activity down, because its run is gone."""
+
+
+@define(eq=False)
+class Operation:
+    """One durable step of an instance, in flight."""
+
+    id: str
+    what: str
+    """What the code asks for, in words."""
+    kinds: frozenset[Kind]
+    """Kinds of entries that can be its outcome."""
+    deliver: Callable[[JournalEntry], None] | None = None
+    """Called with the outcome, if no task awaits it."""
+    task: trio.lowlevel.Task | None = None
+    """The task that awaits the outcome."""
+    nurseries: int = 0
+    """Number of nurseries that the task had open when it began. Later ones belong to what the operation runs."""
+    scope: Shield | None = None
+    """Shield of an activity against cancellation while it runs."""
+    is_executing: bool = False
+    """Whether an attempt is running."""
+    waits: bool = False
+    """Whether it only waits at the moment, so that its run can leave memory."""
+    wake_at: Microseconds | None = None
+    """Time at which what it waits for happens, if that is known."""
+    is_in_flight: bool = True
+    outcome: JournalEntry | None = None
+    """Its outcome, once the workflow has been told."""
+    _changed: LightEvent | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can still get an outcome. A timeout has one before its block ends."""
+        return self.is_in_flight and self.outcome is None
+
+    def tell(self, outcome: JournalEntry) -> None:
+        """Tell the workflow the outcome."""
+        self.outcome = outcome
+        self.wake_at = None
+        if self.deliver is not None:
+            self.deliver(outcome)
+        else:
+            self.notify()
+
+    def notify(self) -> None:
+        """Wake the task that awaits the outcome, without one."""
+        if self._changed is not None:
+            self._changed.set()
+
+    async def wait(self) -> JournalEntry | None:
+        """Wait for the outcome. Returns None after :meth:`notify`: the task has something to do first."""
+        self._changed = LightEvent()
+        await self._changed.wait()
+        self._changed = None
+        return self.outcome
+
+
+class InFlight:
+    """The operations of one instance that have begun and not ended.
+
+    An outcome is told to the workflow only when all its tasks rest: then the next outcome finds the same state on
+    the first run and on each replay, and code that depends on which of two activities ended first sees it again.
+    """
+
+    __slots__ = ("_added", "by_id", "main")
+
+    def __init__(self) -> None:
+        self.by_id: dict[str, Operation] = {}
+        """By operation id, in the order in which they began."""
+        self.main: trio.lowlevel.Task | None = None
+        """The task that runs the workflow function, while that runs."""
+        self._added: trio.Event | None = None
+
+    def add(self, operation: Operation) -> None:
+        """Note that an operation begins. If a task awaits it, that is the current one."""
+        self.by_id[operation.id] = operation
+        if self._added is not None:
+            self._added.set()
+        if operation.task is not None:
+            operation.nurseries = len(operation.task.child_nurseries)
+
+    def remove(self, operation: Operation) -> None:
+        """Note that an operation has ended, or was given up."""
+        operation.is_in_flight = False
+        del self.by_id[operation.id]
+
+    async def added(self) -> None:
+        """Wait until another operation begins."""
+        self._added = trio.Event()
+        await self._added.wait()
+        self._added = None
+
+    def asked_for(self, entry: JournalEntry) -> Operation | None:
+        """Return the operation whose outcome the entry is; None if the code has not asked for it."""
+        operation = self.by_id.get(entry.operation_id)
+        return operation if operation is not None and entry.kind in operation.kinds else None
+
+    def notify_all(self) -> None:
+        """Wake all tasks that await an outcome, without one."""
+        for operation in self.by_id.values():
+            operation.notify()
+
+    def cancel_all(self) -> None:
+        """Tear down all activities that are shielded."""
+        for operation in self.by_id.values():
+            if operation.scope is not None:
+                operation.scope.cancel()
+
+    @property
+    def is_executing(self) -> bool:
+        """Whether an attempt of an activity or compensation is running."""
+        return any(operation.is_executing for operation in self.by_id.values())
+
+    def only_waits(self) -> bool:
+        """Whether there are operations that a task awaits, and each of them only waits."""
+        awaited = [operation for operation in self.by_id.values() if operation.task is not None]
+        return bool(awaited) and all(operation.waits for operation in awaited)
+
+    def next_wake(self, after: Microseconds = 0) -> Microseconds | None:
+        """Return when the first of the timers is due that is due after that time."""
+        wakes = (operation.wake_at for operation in self.by_id.values())
+        return min((wake for wake in wakes if wake is not None and wake > after), default=None)
+
+    # -- tasks -----------------------------------------------------------------------------------------------------
+
+    def is_alone(self, task: trio.lowlevel.Task) -> bool:
+        """Whether the task is the only one of the workflow."""
+        return task is self.main and not task.child_nurseries
+
+    def is_settled(self) -> bool:
+        """Whether no task of the workflow can go on by itself: each waits for an operation or for another task."""
+        for task, operation in self._tasks():
+            if (operation is None or not operation.is_executing) and is_runnable(task):
+                return False
+        return True
+
+    def waits_outside(self) -> bool:
+        """Whether some task waits for something that is neither an operation nor a child task of its own."""
+        return any(operation is None and not task.child_nurseries for task, operation in self._tasks())
+
+    def _tasks(self) -> Iterator[tuple[trio.lowlevel.Task, Operation | None]]:
+        """Yield all tasks of the workflow function, each with the operation that it awaits."""
+        if self.main is None:
+            return
+        awaiting = {operation.task: operation for operation in self.by_id.values()}
+        tasks = [self.main]
+        while tasks:
+            task = tasks.pop()
+            operation = awaiting.get(task)
+            yield task, operation
+            nurseries = task.child_nurseries
+            for nursery in nurseries if operation is None else nurseries[: operation.nurseries]:
+                tasks.extend(nursery.child_tasks)

@@ -1,0 +1,129 @@
+"""Operation ids, branches and random numbers: what is the same on each replay because it is counted, not drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from random import Random
+
+import trio
+from attrs import define, field
+
+from ..._data.ids import checked_id
+from ...errors import OperationIdError
+
+
+@define(eq=False)
+class Branch:
+    """The automatic ids of one task."""
+
+    prefix: str
+    task: trio.lowlevel.Task | None
+    seed: str
+    counters: dict[str, int] = field(factory=dict)
+    _random: Random | None = None
+
+    @property
+    def random(self) -> Random:
+        """Random generator of the branch."""
+        if self._random is None:
+            self._random = Random(self.seed)
+        return self._random
+
+
+current_branch: ContextVar[Branch | None] = ContextVar("trio_romancy_current_branch", default=None)
+"""The branch opened with ``ctx.branch``; None: the trunk, on which every workflow function begins."""
+
+
+class OperationIds:
+    """The operation ids of one instance."""
+
+    __slots__ = ("_instance_id", "_trunk", "_used")
+
+    def __init__(self, instance_id: str) -> None:
+        self._instance_id = instance_id
+        self._used: set[str] = set()
+        self._trunk: Branch
+
+    def begin(self, main: trio.lowlevel.Task) -> None:
+        """Count from the start. The workflow function begins in that task, which is the current one."""
+        self._trunk = Branch("", main, self._instance_id)
+        if current_branch.get() is not None:  # the app was opened inside a branch of some other instance
+            current_branch.set(None)
+
+    @property
+    def prefix(self) -> str:
+        """Prefix of the ids in the branch that the current task is in; empty on the trunk."""
+        return (current_branch.get() or self._trunk).prefix
+
+    def new_id(self, task: trio.lowlevel.Task, name: str, explicit: str | None) -> str:
+        """Return the id of the next operation: the given one, or ``name:n`` counted in its branch.
+
+        Raises:
+          OperationIdError: if it has neither, or the id has been used.
+        """
+        branch = current_branch.get() or self._trunk
+        if explicit is not None:
+            id = explicit
+            try:
+                checked_id(id, "an operation id")
+            except ValueError as error:
+                raise OperationIdError(f"instance {self._instance_id!r}: {error}") from None
+        elif branch.task is task:
+            number = branch.counters.get(name, 0) + 1
+            branch.counters[name] = number
+            id = f"{branch.prefix}{name}:{number}"
+        else:
+            raise self._in_child_task(
+                f"{name!r} is called", f"with .options(id=...) on an activity or a child, or id=... on ctx.{name}"
+            )
+        if id in self._used:
+            raise OperationIdError(
+                f"instance {self._instance_id!r}: the operation id {id!r} is used a second time; every operation of "
+                f"an instance needs its own"
+            )
+        self._used.add(id)
+        return id
+
+    def checked_change_id(self, change_id: str) -> str:
+        """Return the id of a change of the code (``ctx.patched``) in the current branch.
+
+        Raises:
+          OperationIdError: if the id is empty or too long.
+        """
+        id = f"{self.prefix}{change_id}"
+        try:
+            checked_id(change_id, "a change id")
+            checked_id(id, "a change id, with its branch,")
+        except ValueError as error:
+            raise OperationIdError(f"instance {self._instance_id!r}: {error}") from None
+        return id
+
+    def random(self) -> Random:
+        """Return the random generator of the branch that the current task is in."""
+        branch = current_branch.get() or self._trunk
+        if branch.task is not trio.lowlevel.current_task():
+            raise self._in_child_task("ctx.random or ctx.uuid4 is used", "drawing in the parent task")
+        return branch.random
+
+    @contextmanager
+    def branch(self, name: str) -> Iterator[None]:
+        """Prefix the ids of the current task's operations."""
+        prefix = f"{self.prefix}{name}/"
+        if not name or prefix in self._used:
+            problem = "has been opened before; each branch needs its own name" if name else "needs a name"
+            raise OperationIdError(f"instance {self._instance_id!r}: the branch {name!r} {problem}")
+        self._used.add(prefix)
+        branch = Branch(prefix, trio.lowlevel.current_task(), f"{self._instance_id}/{prefix}")
+        token = current_branch.set(branch)
+        try:
+            yield
+        finally:
+            current_branch.reset(token)
+
+    def _in_child_task(self, what: str, or_else: str) -> OperationIdError:
+        return OperationIdError(
+            f"instance {self._instance_id!r}: {what} in a child task, whose turn among its siblings can differ on "
+            f"replay; put the task's code inside `with ctx.branch('name'):`, or avoid the automatic order {or_else}"
+        )

@@ -1,0 +1,42 @@
+"""The phases in the life of a run, and which one may follow which."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Phase(Enum):
+    """What a run is doing. It enters each phase at most once, and ends in ``GONE``."""
+
+    REPLAYING = "replaying"
+    """The workflow function runs over its journal."""
+    LIVE = "live"
+    """The journal is used up: operations are carried out."""
+    CLOSING = "closing"
+    """The workflow function has ended, and its end is being recorded."""
+    COMPENSATING = "compensating"
+    """Completed activities are being undone."""
+    GONE = "gone"
+    """The run has ended or was abandoned. It can record nothing any more."""
+
+
+REPLAYING, LIVE, CLOSING, COMPENSATING, GONE = Phase
+
+NEXT: dict[Phase, frozenset[Phase]] = {
+    REPLAYING: frozenset({LIVE, CLOSING, COMPENSATING, GONE}),  # at once, if the journal holds the function's end
+    LIVE: frozenset({CLOSING, GONE}),
+    CLOSING: frozenset({COMPENSATING, GONE}),
+    COMPENSATING: frozenset({GONE}),
+    GONE: frozenset(),
+}
+"""The phases that may follow each phase."""
+
+
+class IllegalTransitionError(RuntimeError):
+    """A run was told to enter a phase that cannot follow the one that it is in. A bug in the runtime."""
+
+
+def check(before: Phase, after: Phase) -> None:
+    """Raise :exc:`IllegalTransitionError` unless ``after`` may follow ``before``."""
+    if after not in NEXT[before]:
+        raise IllegalTransitionError(f"a run that is {before.value} cannot become {after.value}")

@@ -1,0 +1,380 @@
+"""What an operation may touch: one run of one instance, from its journal to an exit."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import final
+
+import trio
+
+from ..._data.log_fields import about
+from ..._observe.instance_events import InstanceEvents
+from ..._storage.journal.journal import Journal
+from ..._storage.sql.claims import Claim
+from ..._storage.sql.instances import JournalEntry
+from ..._storage.sql.waits import MatchResult
+from ..._tasks.light_event import LightEvent
+from ..._tasks.scoped import ScopedTasks
+from ..._tasks.trio_internals import is_innermost
+from ...clock import Microseconds
+from ...errors import PayloadTooLargeError
+from ...model import Status
+from . import phase as phases
+from .entry_writer import EntryWriter
+from .environment import Environment
+from .exits import Released, RunGone
+from .function_scope import FunctionScope
+from .intake import Intake
+from .journal_cursor import JournalCursor
+from .mailbox import Mailbox, PendingOutcome, Receiver
+from .message_table import MessageTable
+from .operation import InFlight, Operation
+from .operation_ids import OperationIds
+from .phase import CLOSING, COMPENSATING, GONE, LIVE, REPLAYING, Phase
+from .saga import Saga
+
+
+@final
+class InstanceRun:
+    """One run of an instance: what its operations share, and how they stop it.
+
+    Made by its actor for each time that the instance is taken into memory. Operations never see the actor.
+
+    Args:
+      receive: makes the receiver of the mailbox, when there is something to receive for the first time.
+    """
+
+    __slots__ = (
+        "_changed",
+        "_idle_since",
+        "_intake",
+        "_mailbox",
+        "_receive",
+        "_side",
+        "_stored",
+        "cancel_reason",
+        "cancellation",
+        "claim",
+        "crash_cause",
+        "cursor",
+        "env",
+        "events",
+        "function_scope",
+        "ids",
+        "in_flight",
+        "instance_id",
+        "is_new",
+        "is_passivated",
+        "phase",
+        "rejection",
+        "release_as",
+        "rollback_scope",
+        "saga",
+        "workflow_name",
+        "writer",
+    )
+
+    def __init__(
+        self,
+        env: Environment,
+        claim: Claim,
+        entries: Sequence[JournalEntry],
+        stored: Sequence[MatchResult],
+        receive: Callable[[InstanceRun], Receiver],
+        *,
+        is_new: bool,
+    ) -> None:
+        self.env = env
+        self.claim = claim
+        self.instance_id = claim.instance_id
+        self.workflow_name = claim.workflow
+        self.is_new = is_new
+        """Whether nothing of the instance has run before."""
+        self.phase = REPLAYING
+        self.ids = OperationIds(claim.instance_id)
+        self.cursor = JournalCursor(claim.instance_id, claim.created_at, entries)
+        self.in_flight = InFlight()
+        self.saga = Saga(entries)
+        self.function_scope = FunctionScope()
+        self.rollback_scope: trio.CancelScope | None = None
+        """Scope around the rollback, while that runs."""
+        self.writer = EntryWriter(
+            claim.instance_id,
+            env.journal,
+            env.clock,
+            entries[-1].seq if entries else 0,
+            entries[-1].recorded_at if entries else claim.created_at,
+            on_lease_lost=self.abandon,
+            on_progress=env.host.probation_cleared,
+        )
+        self.writer.on_probation = claim.recoveries > 0
+        self.events: InstanceEvents | None = None
+        """Tells hooks what happens; None: there are none."""
+        if env.dispatcher is not None:
+            self.events = self.writer.events = InstanceEvents(
+                env.dispatcher,
+                claim,
+                env.journal.lease.worker_id,
+                env.clock,
+                due_of=lambda id: self.in_flight.by_id[id].wake_at,
+                channel_of=lambda id: self.intake.channel_of(id),
+            )
+        self.rejection: Exception | None = None
+        """Why the workflow function must not go on: its code does not fit the journal."""
+        self.cancellation: Operation | None = None
+        """The cancel request as an operation, once one has come."""
+        self.cancel_reason: str | None = None
+        """Reason of the recorded cancel request."""
+        self.release_as: tuple[Status, Released] | None = None
+        """How to give the instance back, if that is why the run is gone."""
+        self.crash_cause: BaseException | None = None
+        """What failed in the runtime, if that is why the run is gone."""
+        self.is_passivated = False
+        """Whether to give the instance back as soon as it only waits."""
+        self._receive = receive
+        self._mailbox: Mailbox | None = None
+        self._intake: Intake | None = None
+        self._stored = stored
+        self._side: ScopedTasks | None = None
+        self._changed: LightEvent | None = None
+        self._idle_since: Microseconds | None = None
+
+    # -- phases ----------------------------------------------------------------------------------------------------
+
+    def enter(self, phase: Phase) -> None:
+        """Enter a phase. Once the run is gone it can record nothing.
+
+        Raises:
+          IllegalTransitionError: if the phase cannot follow the present one.
+        """
+        phases.check(self.phase, phase)
+        self.phase = phase
+        if phase is GONE:
+            self.writer.close()
+            if self._intake is not None:
+                self._intake.is_closed = True
+
+    @property
+    def is_live(self) -> bool:
+        """Whether operations are carried out, since the journal is used up."""
+        return self.phase is LIVE
+
+    @property
+    def runs_function(self) -> bool:
+        """Whether the workflow function has not ended, and may go on."""
+        return self.phase is REPLAYING or self.phase is LIVE
+
+    @property
+    def has_ended_function(self) -> bool:
+        """Whether the workflow function has ended, and its end is recorded or undone."""
+        return self.phase is CLOSING or self.phase is COMPENSATING
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the run has ended or was abandoned."""
+        return self.phase is GONE
+
+    def go_live(self) -> None:
+        """Carry operations out from now on: the journal is used up."""
+        self.enter(LIVE)
+        self.in_flight.notify_all()
+
+    def refuse_if_gone(self) -> None:
+        """Raise :exc:`RunGone` where user code must not go on."""
+        if self.phase is GONE or self.rejection is not None:
+            raise RunGone
+
+    # -- stopping --------------------------------------------------------------------------------------------------
+
+    def abandon(self) -> None:
+        """Stop at once, recording nothing more. User code sees a cancellation, and can do nothing about it."""
+        if self.phase is not GONE:
+            self.enter(GONE)
+        self.function_scope.cancel()
+        if self.rollback_scope is not None:
+            self.rollback_scope.cancel()
+        self.in_flight.cancel_all()
+
+    def crash(self, cause: BaseException) -> None:
+        """Stop because something in the runtime failed. The actor is restarted through replay."""
+        if self.crash_cause is None:
+            self.crash_cause = cause
+        self.abandon()
+
+    def release(self, status: Status) -> None:
+        """Stop, and give the instance back: its journal is enough to bring it to where it is.
+
+        Args:
+          status: what the instance is then. One that waits wants attention when its next timer is due, another at
+            once.
+        """
+        if self.phase is not GONE:
+            wake_at = self.in_flight.next_wake() if status is Status.WAITING else self.env.clock.now()
+            self.release_as = status, Released(wake_at)
+        self.abandon()
+
+    def reject_code(self, cause: Exception) -> None:
+        """Unwind the workflow function, whose code does not fit the journal and must not go on."""
+        self.rejection = cause
+        self.function_scope.cancel()
+        self.in_flight.cancel_all()
+
+    async def stop_here(self) -> None:
+        """Begin nothing more, because the worker stops: the instance is given back as soon as no activity runs."""
+        if self.has_ended_function:
+            self.release(Status.COMPENSATING)
+        self.notify()
+        await trio.sleep_forever()
+
+    # -- the mailbox -----------------------------------------------------------------------------------------------
+
+    def open_mailbox(self) -> Mailbox:
+        """Return the mailbox. From the first call on its receiver tells the workflow what comes."""
+        if self._mailbox is None:
+            self._mailbox = Mailbox(self.env.clock)
+            self._mailbox.receiver = self._receive(self)
+        return self._mailbox
+
+    def post(self, pending: PendingOutcome) -> None:
+        """Have an outcome recorded and told to the workflow in its turn."""
+        self.open_mailbox().post(pending)
+
+    def post_at(self, when: Microseconds, pending: PendingOutcome) -> None:
+        """Post an outcome at that time, if its operation is still in flight then."""
+        self.idle_since = None
+        self.open_mailbox().post_at(when, pending)
+
+    def notify(self) -> None:
+        """Have the state of the run looked at again."""
+        self.open_mailbox().notify()
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether nothing waits to be recorded, and nothing is being recorded."""
+        return self._mailbox is None or self._mailbox.is_clear
+
+    def has_turn(self, task: trio.lowlevel.Task) -> bool:
+        """Whether the task may record or hear an outcome right away, as the only one of its workflow."""
+        return self.has_ended_function or (self.is_clear and self.in_flight.is_alone(task))
+
+    def is_undisturbed(self, task: trio.lowlevel.Task) -> bool:
+        """Whether the task has its turn, and nothing in it could be cancelled but the whole workflow."""
+        if task is not self.in_flight.main or self.phase is not LIVE:
+            return False
+        assert self.function_scope.scope is not None
+        return is_innermost(self.function_scope.scope, task) and self.is_clear  # a nursery would be further in
+
+    # -- messages --------------------------------------------------------------------------------------------------
+
+    @property
+    def intake(self) -> Intake:
+        """What the instance waits for from outside."""
+        if self._intake is None:
+            table = MessageTable(self.instance_id, self.claim.started_after, self.claim.origin)
+            env = self.env
+            self._intake = Intake(
+                self.instance_id,
+                table,
+                env.journal,
+                env.clock,
+                env.message_source,
+                self._stored,
+                may_be_stored=not self.is_new,
+                notify=self.notify,
+            )
+            self._stored = ()
+        return self._intake
+
+    @property
+    def used_intake(self) -> Intake | None:
+        """The same; None if the instance has never waited for anything."""
+        return self._intake
+
+    @property
+    def is_fetching(self) -> bool:
+        """Whether it is not known yet which messages there are."""
+        return self._intake is not None and self._intake.is_fetching
+
+    def close_unasked_waits(self) -> None:
+        """Close the stored waits that a complete replay has not asked for."""
+        if self.runs_function and (self._intake is not None or self._stored):
+            self.intake.close_unasked()
+
+    # -- resting ---------------------------------------------------------------------------------------------------
+
+    @property
+    def idle_since(self) -> Microseconds | None:
+        """Time since which every operation in flight has only waited; None if one does something else."""
+        return self._idle_since
+
+    @idle_since.setter
+    def idle_since(self, since: Microseconds | None) -> None:
+        before, self._idle_since = self._idle_since, since
+        if before is None and since is not None:
+            self.env.host.idle_changed(1)
+        elif before is not None and since is None:
+            self.env.host.idle_changed(-1)
+
+    def changed(self) -> LightEvent:
+        """Return the event set by the next call of :meth:`set_changed`."""
+        if self._changed is None:
+            self._changed = LightEvent()
+        return self._changed
+
+    def set_changed(self) -> None:
+        """Wake a rollback that waits for its children: something concerns the instance."""
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+            if self.has_ended_function:
+                self.idle_since = None
+
+    async def rest_until(self, changed: LightEvent) -> None:
+        """Wait in a rollback. Meanwhile the worker may take up other instances, or give this one back."""
+        if not changed.is_set():
+            self.idle_since = self.env.clock.now()
+        await changed.wait()
+
+    # -- for operations --------------------------------------------------------------------------------------------
+
+    @property
+    def journal(self) -> Journal:
+        """The journal of the worker.
+
+        Raises:
+          RunGone: if the run is gone, which can record nothing.
+        """
+        if self.phase is GONE:
+            raise RunGone
+        return self.env.journal
+
+    def start_soon(self, fn: Callable[[], Awaitable[object]]) -> None:
+        """Run a task beside the workflow function, for as long as the actor lives."""
+        if self._side is None:
+            self._side = ScopedTasks(self.env.host.start_soon)
+        self._side.start_soon(fn)
+
+    def end(self, operation: Operation) -> None:
+        """Note that an operation has ended."""
+        self.in_flight.remove(operation)
+        if self.env.host.is_draining and self._mailbox is not None:
+            self._mailbox.notify()
+
+    async def aclose(self) -> None:
+        """Wait until all tasks beside the workflow function have ended. The run is over."""
+        self.idle_since = None
+        if self._side is not None:
+            await self._side.aclose()
+        if self._mailbox is not None:
+            self._mailbox.receiver.close()
+
+    def about(self, operation_id: str | None = None) -> dict[str, str | None]:
+        """Return the ``extra`` of a log record that concerns the instance."""
+        return about(self.instance_id, self.workflow_name, operation_id)
+
+    def too_large(self, text: str, what: str) -> PayloadTooLargeError:
+        """Return the error of a text that is larger than the app allows."""
+        return PayloadTooLargeError(
+            f"instance {self.instance_id!r}: {what} is {len(text)} bytes of JSON, and max_payload is "
+            f"{self.env.settings.max_payload}; store it elsewhere and pass a reference"
+        )

@@ -1,0 +1,140 @@
+"""What an instance would have to undo, and what it has undone: read from its journal alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attrs import frozen
+
+from ..._data.ids import short_id
+from ..._storage.sql.instances import JournalEntry
+from ...model import Kind, Status
+
+
+@frozen
+class ChildUndo:
+    """How to undo what a child has done: it rolls itself back, in its place among the rest."""
+
+    activity_id: str
+    """Operation that started it."""
+    child: str
+    """Origin of its chain."""
+
+    @property
+    def operation_id(self) -> str:
+        """Id of the rollback as an operation of its own."""
+        return short_id(f"{self.activity_id}/compensation")
+
+
+@frozen
+class Undo:
+    """How to compensate one completed activity."""
+
+    activity_id: str
+    name: str
+    """Name of the compensation."""
+    arguments: Mapping[str, Any]
+    """Plain JSON data."""
+
+    @property
+    def operation_id(self) -> str:
+        """Id of the compensation as an operation of its own."""
+        return short_id(f"{self.activity_id}/compensation")
+
+
+class Saga:
+    """The completed activities and children of one instance that have to be undone if it fails or is cancelled."""
+
+    __slots__ = ("_children", "_done", "_failed", "_undos", "counts_from", "function_end", "rollback")
+
+    def __init__(self, entries: Sequence[JournalEntry]) -> None:
+        self.function_end: JournalEntry | None = None
+        """Entry with which the workflow function ended."""
+        self.rollback: JournalEntry | None = None
+        """Entry with which the parent has asked to undo what had completed."""
+        self._undos: list[Undo | ChildUndo] | None = None
+        """In the order of the journal; None: there are none."""
+        self._children: dict[str, bool] | None = None
+        """Whether each child has ended, as far as it was awaited."""
+        self._done: tuple[str, ...] = ()
+        self._failed: tuple[str, ...] = ()
+        self.counts_from = 0
+        """Number of the entry with which an operator resumed the instance. Failed attempts before it do not count."""
+        for entry in entries:
+            if entry.kind is Kind.ACTIVITY_COMPLETED:
+                self.activity_completed(entry.operation_id, entry.payload)
+            elif entry.kind is Kind.CHILD_STARTED:
+                self.child_started(entry.operation_id, entry.payload)
+            elif entry.kind is Kind.CHILD_ENDED:
+                self.child_ended(entry.payload)
+            elif entry.kind.ends_function:
+                self.function_end = entry
+            elif entry.kind is Kind.ROLLBACK_REQUESTED:
+                self.rollback = entry
+            elif entry.kind is Kind.COMPENSATION_COMPLETED:
+                self._done += (entry.operation_id,)
+            elif entry.kind is Kind.COMPENSATION_FAILED:
+                self._failed += (entry.operation_id,)
+            elif entry.kind is Kind.RESUMED:
+                self._failed = ()
+                self.counts_from = entry.seq
+
+    # -- what has to be undone -------------------------------------------------------------------------------------
+
+    def activity_completed(self, activity_id: str, payload: Mapping[str, Any]) -> None:
+        """Note that an activity has completed, with this payload in the journal."""
+        compensation = payload.get("compensation")
+        if compensation is not None:
+            arguments = dict(compensation["arguments"])
+            if compensation["takes_result"]:
+                arguments["result"] = payload["result"]
+            self._undos = self._undos or []
+            self._undos.append(Undo(activity_id, compensation["name"], arguments))
+
+    def child_started(self, operation_id: str, payload: Mapping[str, Any]) -> None:
+        """Note that a child was started. Until it ends, its place is that of its start."""
+        child = payload["child"]
+        if payload.get("refused") is None and child not in (self._children or ()):
+            self._children = (self._children or {}) | {child: False}
+            self._undos = self._undos or []
+            self._undos.append(ChildUndo(operation_id, child))
+
+    def child_ended(self, payload: Mapping[str, Any]) -> None:
+        """Note that a child has ended. A completed one is undone in the place of its end; another has undone itself."""
+        child = payload["child"]
+        if self._undos is None or self._children is None or self._children[child]:
+            return
+        self._children[child] = True
+        undo = next(undo for undo in self._undos if isinstance(undo, ChildUndo) and undo.child == child)
+        self._undos.remove(undo)
+        if payload["status"] == Status.COMPLETED or payload["error"]["uncompensated"]:
+            self._undos.append(undo)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing that could be undone."""
+        return not self._undos
+
+    # -- what was undone -------------------------------------------------------------------------------------------
+
+    @property
+    def undos(self) -> list[Undo | ChildUndo]:
+        """Everything that has to be undone, or was, the last first."""
+        return [*reversed(self._undos or ())]
+
+    def is_settled(self, undo: Undo | ChildUndo) -> bool:
+        """Whether it was undone, or could not be for good."""
+        return undo.operation_id in self._done or undo.operation_id in self._failed
+
+    def settle(self, undo: Undo | ChildUndo, kind: Kind) -> None:
+        """Note how its compensation has ended."""
+        if kind is Kind.COMPENSATION_COMPLETED:
+            self._done += (undo.operation_id,)
+        else:
+            self._failed += (undo.operation_id,)
+
+    @property
+    def uncompensated(self) -> list[str]:
+        """Activities whose compensation failed for good."""
+        return [undo.activity_id for undo in self._undos or () if undo.operation_id in self._failed]

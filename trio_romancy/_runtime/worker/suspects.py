@@ -1,0 +1,55 @@
+"""Instances that may take their process down: they run one at a time, so that the culprit is found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from ..._storage.sql.claims import Claim
+from ...errors import RomancyError
+
+_SUSPICION = 5.0
+"""Seconds after which an instance that outlived its worker more than once lets the next one of its kind run."""
+
+
+class Suspects:
+    """Keeps watch over the one instance in memory that outlived its worker more than once.
+
+    Args:
+      on_cleared: called when the next suspect may run.
+    """
+
+    def __init__(self, on_cleared: Callable[[], None]) -> None:
+        self._on_cleared = on_cleared
+        self._suspect: str | None = None
+
+    @property
+    def is_any(self) -> bool:
+        """Whether a suspect is in memory."""
+        return self._suspect is not None
+
+    def add(self, instance_id: str) -> None:
+        """Suspect an instance, which is taken into memory."""
+        self._suspect = instance_id
+
+    async def watch(self, instance_id: str) -> None:
+        """Cease to suspect an instance after some time, if it is in memory for that long."""
+        await trio.sleep(_SUSPICION)
+        self.clear(instance_id)
+
+    def clear(self, instance_id: str) -> None:
+        """Cease to suspect an instance, if it is the one."""
+        if self._suspect == instance_id:
+            self._suspect = None
+            self._on_cleared()
+
+
+def too_many_deaths(claim: Claim, most: int) -> Exception | None:
+    """Return why an instance must not run: its worker has died too often while it did."""
+    if claim.recoveries <= most:
+        return None
+    return RomancyError(
+        f"instance {claim.instance_id!r}: its worker has died {claim.recoveries} times while it ran, and "
+        f"max_recoveries is {most}; see what it was doing, then resume it"
+    )
