@@ -11,6 +11,8 @@ exclude_patterns = ["_build"]
 
 html_theme = "furo"
 html_title = f"trio_romancy {release}"
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
