@@ -178,7 +178,7 @@ async def test_a_request_that_came_with_the_last_commit_wins_over_completion(dat
         await do("one")
         # Between the last activity and the durable end: a request from another process.
         database = probe(app).database
-        from trio_romancy._storage.sql.instances import request_cancel
+        from trio_romancy._storage.sql.steering import request_cancel
 
         assert (await database.run(request_cancel, ctx.instance_id, "late", 0)).accepted  # type: ignore[union-attr]
         return "completed"

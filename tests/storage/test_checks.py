@@ -17,7 +17,7 @@ from trio_romancy._storage.sql.checks import (
     use_right,
     use_right_to_create,
 )
-from trio_romancy._storage.sql.removal import remove_instances
+from trio_romancy._storage.sql.purge import remove_instances
 
 
 def store(connection: Connection, instance_id: str, workflow: str = "w", **values: object) -> None:

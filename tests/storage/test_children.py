@@ -18,7 +18,8 @@ from trio_romancy._storage.journal.journal import Journal
 from trio_romancy._storage.open import open_database
 from trio_romancy._storage.sql import children, tables
 from trio_romancy._storage.sql import instances as instance_sql
-from trio_romancy._storage.sql.chains import CarryOver, Successor, continue_chain, end_of, last_of, touch
+from trio_romancy._storage.sql.chains import CarryOver, Successor, continue_chain, end_of, last_of
+from trio_romancy._storage.sql.lock_order import serialize_writers
 from trio_romancy._storage.sql.waits import FamilyMode, Wait
 from trio_romancy._storage.sql.workers import join, this_process
 from trio_romancy.clock import current_clock
@@ -60,7 +61,7 @@ def begin_to_wait(connection: Connection) -> list[str]:
 
 def close(connection: Connection, life: int, status: Status) -> bool:
     if life > 1:
-        touch(connection, ["c"], NOW)
+        serialize_writers(connection, ["c"], NOW)
     output = '"done"' if status is Status.COMPLETED else None
     row = instance_sql.closing_row(name(life), status, NOW, owner=None, output=output, error=None)
     return not instance_sql.close_instances(connection, [row])
@@ -92,7 +93,7 @@ def successor(life: int) -> Successor:
 
 
 def request_ends(connection: Connection) -> None:
-    children.request_ends(connection, ["c"], "enough", NOW)
+    children.request_cancels(connection, ["c"], "enough", NOW)
 
 
 def roll_back(connection: Connection) -> Any:
@@ -268,7 +269,7 @@ async def test_a_child_that_ends_or_recurs_and_who_cancels_it_take_their_rows_in
                 nursery.start_soon(journal.run)
                 await journal.flush()
                 async with trio.open_nursery() as writing, opened.open_transaction() as transaction:
-                    await transaction.run(touch, ["c"], NOW)
+                    await transaction.run(serialize_writers, ["c"], NOW)
                     writing.start_soon(write)
                     await trio.sleep(0.3)  # for the journal to come as far as it can
                     await transaction.run(request_ends)

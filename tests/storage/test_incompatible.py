@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, insert, select
 
-from trio_romancy._storage.sql import incompatible, tables
+from trio_romancy._storage.sql import incompatible, steering, tables
 from trio_romancy._storage.sql import instances as instance_sql
 from trio_romancy._storage.sql.claims import claim_due, next_wake
 from trio_romancy._storage.sql.workers import Process, join
@@ -88,7 +88,7 @@ def test_anybody_may_roll_a_misfit_back(connection: Connection) -> None:
     arrive(connection, "new", "2")
     own(connection, "new")
     incompatible.give_up(connection, "new", "i", ERROR, 50)
-    answer = instance_sql.request_cancel(connection, "i", None, 60)
+    answer = steering.request_cancel(connection, "i", None, 60)
     assert answer is not None and answer.accepted
     assert claims(connection, "new") == ["i"]
 
@@ -97,7 +97,7 @@ def test_after_resuming_all_versions_may_try_again(connection: Connection) -> No
     arrive(connection, "new", "2")
     own(connection, "new")
     incompatible.give_up(connection, "new", "i", ERROR, 50)
-    assert instance_sql.resume(connection, "i", 60)
+    assert steering.resume(connection, "i", 60)
     assert claims(connection, "new") == ["i"]
 
 

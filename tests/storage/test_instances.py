@@ -12,7 +12,6 @@ from sqlalchemy.exc import IntegrityError
 from trio_romancy._storage.sql import tables
 from trio_romancy._storage.sql.claims import claim_due, next_wake
 from trio_romancy._storage.sql.instances import (
-    Cancelled,
     JournalEntry,
     close_instances,
     closing_row,
@@ -27,12 +26,11 @@ from trio_romancy._storage.sql.instances import (
     load_history,
     load_records,
     new_row,
-    request_cancel,
-    resume,
     start_instance,
     update_instances,
     update_row,
 )
+from trio_romancy._storage.sql.steering import Cancelled, request_cancel, resume
 from trio_romancy.clock import to_datetime
 from trio_romancy.errors import InstanceExistsError
 from trio_romancy.model import ErrorInfo, Kind, Status

@@ -28,7 +28,7 @@ from ..support.probe import probe
 from ..support.servers import PRODUCTS
 
 FINAL = [status for status in Status if status.is_final]
-THEIRS = (tables.history, tables.history_archive, tables.waits, tables.misfits)
+THEIRS = (tables.history, tables.history_archive, tables.waits, tables.incompatible)
 """The tables that hold something of an instance, and nothing for anybody else."""
 
 
@@ -43,7 +43,7 @@ def store(connection: Connection, instance_id: str, status: Status, created: int
     wait = {"operation_id": "op:1", "channel": "c", "after": 0, "mode": None, "is_open": True}
     connection.execute(insert(tables.waits).values(instance_id=instance_id, **wait))
     misfit = {"version": "1", "error": error_text(ErrorInfo("E", "")), "found_at": 1}
-    connection.execute(insert(tables.misfits).values(instance_id=instance_id, **misfit))
+    connection.execute(insert(tables.incompatible).values(instance_id=instance_id, **misfit))
 
 
 def left(connection: Connection) -> list[str]:

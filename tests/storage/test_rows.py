@@ -24,7 +24,7 @@ WRITTEN: Mapping[type, Table] = {
     rows.ChannelRow: tables.channels,
     rows.OutboxRow: tables.outbox,
     rows.WorkerRow: tables.workers,
-    rows.IncompatibleRow: tables.misfits,
+    rows.IncompatibleRow: tables.incompatible,
 }
 READ: Mapping[Any, Any] = {
     rows.StoredInstance: select(tables.instances),

@@ -28,9 +28,9 @@ from trio_romancy._storage.sql.instances import (
     entry_row,
     load_records,
     new_row,
-    request_cancel,
 )
 from trio_romancy._storage.sql.messages import count_messages, lock_channels
+from trio_romancy._storage.sql.steering import request_cancel
 from trio_romancy._storage.sql.workers import Lease, Process, join, leave
 from trio_romancy.errors import LeaseLostError
 from trio_romancy.model import Kind, Status

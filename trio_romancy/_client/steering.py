@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .._storage.sql import instances, rewind
+from .._storage.sql import rewind, steering
 from ..errors import InstanceNotFoundError
 from .engine import Engine, check_instance_id
 
@@ -18,7 +18,7 @@ async def cancel(engine: Engine, instance_id: str, reason: str | None) -> bool:
     check_instance_id(instance_id)
     if reason is not None and not isinstance(reason, str):
         raise TypeError(f"the reason of a cancellation is text, not {reason!r}")
-    answer = await engine.write(instances.request_cancel, instance_id, reason, engine.clock.now())
+    answer = await engine.write(steering.request_cancel, instance_id, reason, engine.clock.now())
     if answer is None:
         raise InstanceNotFoundError(instance_id)
     return answer.accepted
@@ -31,7 +31,7 @@ async def resume(engine: Engine, instance_id: str) -> bool:
     """
     engine.refuse_in_open_session("resume an instance")
     check_instance_id(instance_id)
-    resumed = await engine.write(instances.resume, instance_id, engine.clock.now())
+    resumed = await engine.write(steering.resume, instance_id, engine.clock.now())
     if resumed is None:
         raise InstanceNotFoundError(instance_id)
     return resumed

@@ -21,7 +21,7 @@ from .._storage.database import Database
 from .._storage.open import open_database
 from .._storage.outages import retry_while_away_for
 from .._storage.sql import checks, incompatible
-from .._storage.sql.removal import remove_instances
+from .._storage.sql.purge import remove_instances
 from ..app import App
 from ..clock import current_clock
 from .call import START_TIMEOUT

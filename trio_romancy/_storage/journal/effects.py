@@ -8,8 +8,8 @@ from attrs import define, field
 from sqlalchemy import Connection
 
 from ...clock import Microseconds
-from ..sql.chains import touch
-from ..sql.children import note_ends, request_ends, start_children
+from ..sql.children import request_cancels, start_children, wake_parents
+from ..sql.lock_order import serialize_writers
 from ..sql.messages import Outgoing, count_messages, lock_channels, send
 from ..sql.outbox import insert_outbox
 from ..sql.rows import ChildRow, OutboxRow
@@ -73,7 +73,7 @@ class Effects:
             else:
                 channels.add(one.wait.channel)
         lock_channels(connection, channels, now)
-        touch(connection, touched, now)
+        serialize_writers(connection, touched, now)
         if self.outgoing:
             self.first = count_messages(connection, len(self.outgoing), now)
 
@@ -101,10 +101,10 @@ class Effects:
         if self.children:
             start_children(connection, self.children)
         for origins, reason in self.ending_children.values():
-            request_ends(connection, origins, reason, now)
+            request_cancels(connection, origins, reason, now)
         self.wakes_others |= bool(self.children or self.ending_children)
         if self.ended_children:
-            matches, wakes_others = note_ends(connection, self.ended_children, now, me)
+            matches, wakes_others = wake_parents(connection, self.ended_children, now, me)
             self.matches, self.wakes_others = [*self.matches, *matches], self.wakes_others or wakes_others
         if self.woken:
             wake(connection, self.woken, now)

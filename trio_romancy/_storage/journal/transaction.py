@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from ...clock import Clock, Microseconds
 from ..dialects import notify_workers
-from ..sql.chains import continue_chain, touch
+from ..sql.chains import continue_chain
 from ..sql.instances import (
     close_instances,
     conflict_with,
@@ -18,6 +18,7 @@ from ..sql.instances import (
     set_details,
     update_instances,
 )
+from ..sql.lock_order import serialize_writers
 from ..sql.messages import last_message
 from ..sql.rows import EndRow, EntryRow
 from ..sql.workers import Lease, fence_batch
@@ -69,7 +70,7 @@ def write_batch(
     if batch.effects is not None:
         batch.effects.lock(connection, now, origins)
     else:
-        touch(connection, origins, now)
+        serialize_writers(connection, origins, now)
     if batch.starts or batch.named_starts:
         _write_starts(connection, batch)
     if batch.updates:

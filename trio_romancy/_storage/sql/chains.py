@@ -8,22 +8,18 @@ from __future__ import annotations
 
 from attrs import asdict, field, frozen
 from sqlalchemy import (
-    BigInteger,
     ColumnElement,
     Connection,
     bindparam,
-    case,
     delete,
     func,
     insert,
     or_,
     select,
-    update,
 )
 from sqlalchemy.exc import IntegrityError
 
 from ..._data.codec import dumps
-from ...clock import Microseconds
 from ...errors import InstanceExistsError
 from ...model import Status
 from .rows import OpenEntryRow, StoredInstance, SuccessorRow, fetch_first
@@ -120,22 +116,3 @@ def oldest_message(connection: Connection) -> int:
     """The smallest number of a message that is still kept: nothing before it can be received any more."""
     oldest: int | None = connection.execute(select(func.min(messages.c.seq))).scalar()
     return oldest or 0
-
-
-def touch(connection: Connection, instance_ids: list[str], now: Microseconds) -> None:
-    """Write the rows of instances without changing what they say: who else writes them comes before or after.
-
-    It is a change and no locked read, so that a cluster which certifies what has changed (Galera) sees it.
-    """
-    if instance_ids:
-        connection.execute(_touch, {"ids": sorted(set(instance_ids)), "now": now})
-
-
-NOW = bindparam("now", type_=BigInteger())
-"""Microseconds since the epoch: a parameter."""
-_before = instances.c.updated_at
-LATER = case((_before < NOW, NOW), else_=_before + 1)
-"""What to set ``updated_at`` to, so that it changes whatever it was, when it is :data:`NOW`."""
-WITH_ID = instances.c.instance_id.in_(bindparam("ids", expanding=True))
-"""Whether an instance has one of the ``ids``."""
-_touch = update(instances).where(WITH_ID).values(updated_at=LATER)

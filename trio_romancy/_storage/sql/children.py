@@ -18,21 +18,20 @@ from ...model import Kind, Status
 from ..dialects import notify_workers
 from ..dialects.sql import insert_if_absent
 from . import messages
-from . import waits as waiting
-from .chains import end_of, is_of, touch
+from .chains import end_of, is_of
 from .instances import (
-    CANCELLABLE,
     JournalEntry,
     conflict_with,
     entry_row,
     insert_entries,
     insert_instances_if_absent,
     new_row,
-    resume,
 )
+from .lock_order import serialize_writers
 from .rows import ChildRow, EntryRow, StoredWait, fetch_all
+from .steering import CANCELLABLE, resume
 from .tables import history, instances, waits
-from .waits import FamilyMode, MatchResult, Wait
+from .waits import FamilyMode, MatchResult, Wait, match_results, open_waits_of_all, to_wait, wake
 
 
 def child_row(
@@ -85,7 +84,7 @@ def start_named_child(
     return payload
 
 
-def note_ends(
+def wake_parents(
     connection: Connection, ended: Mapping[str, str], now: Microseconds, me: str | None
 ) -> tuple[list[MatchResult], bool]:
     """Wake the parents of children that have ended in this transaction, if they wait for that.
@@ -100,22 +99,20 @@ def note_ends(
     """
     mine: list[Wait] = []
     others: dict[str, str | None] = {}
-    query = waiting.open_waits_of_all.where(
-        waits.c.channel.in_(sorted(set(ended.values()))), waits.c.mode == FamilyMode.CHILD
-    )
+    query = open_waits_of_all.where(waits.c.channel.in_(sorted(set(ended.values()))), waits.c.mode == FamilyMode.CHILD)
     for row in fetch_all(connection, StoredWait, query):
         if me is not None and row.owner == me:
-            mine.append(waiting.to_wait(row))
+            mine.append(to_wait(row))
         else:
             others[row.instance_id] = row.owner
-    waiting.wake(connection, others, now, others.values())
-    return waiting.look(connection, mine, now), bool(others)
+    wake(connection, others, now, others.values())
+    return match_results(connection, mine, now), bool(others)
 
 
-def request_ends(connection: Connection, origins: Iterable[str], reason: str, now: Microseconds) -> None:
+def request_cancels(connection: Connection, origins: Iterable[str], reason: str, now: Microseconds) -> None:
     """Ask for the cancellation of children that have not ended, whoever goes on with them now."""
     ids = sorted(origins)
-    touch(connection, ids, now)
+    serialize_writers(connection, ids, now)
     for origin in ids:
         connection.execute(
             update(instances)
@@ -137,7 +134,7 @@ def roll_back(
     Returns how the child has ended, and which of its activities could not be compensated. None: not yet; then the
     parent is woken when it has.
     """
-    touch(connection, [origin], now)
+    serialize_writers(connection, [origin], now)
     child = end_of(connection, origin)
     if child is None:
         return Status.CANCELLED, []  # it was purged
@@ -148,7 +145,7 @@ def roll_back(
     elif status in (Status.FAILED, Status.CANCELLED):
         return status, uncompensated
     else:
-        request_ends(connection, [origin], reason, now)
+        request_cancels(connection, [origin], reason, now)
     wait = Wait(parent_id, operation_id, origin, None, FamilyMode.CHILD, 0)
     connection.execute(insert_if_absent(waits), wait.row)
     return None

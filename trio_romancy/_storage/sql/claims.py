@@ -14,7 +14,7 @@ from .incompatible import MAY_RUN
 from .instances import JournalEntry, load_journals
 from .rows import fetch_all
 from .tables import history, instances
-from .waits import MatchResult, look, stored_waits
+from .waits import MatchResult, match_results, stored_waits
 
 _MOST_ENTRIES = 2_000
 _MOST_TEXT = 1_000_000
@@ -219,7 +219,7 @@ def take_up(
     small = list(_small_ones(connection, [claim.instance_id for claim in claims if not claim.was_mine]))
     journals = load_journals(connection, small)
     waits: dict[str, list[MatchResult]] = {id: [] for id in [*mine, *small]}
-    for news in look(connection, stored_waits(connection, [*mine, *small]), now):
+    for news in match_results(connection, stored_waits(connection, [*mine, *small]), now):
         waits[news.wait.instance_id].append(news)
 
     def taken_up(claim: Claim) -> TakenUp:

@@ -18,7 +18,7 @@ from ..dialects import notify_workers
 from ..dialects.sql import insert_if_absent
 from .instances import error_text
 from .rows import IncompatibleRow, fetch_all
-from .tables import instances, misfits, workers
+from .tables import incompatible, instances, workers
 
 
 @frozen
@@ -34,8 +34,8 @@ class Parked:
     """Why the last of those who tried could not run it."""
 
 
-_known = select(misfits.c.version).join(workers, workers.c.version == misfits.c.version)
-_known = _known.where(misfits.c.instance_id == instances.c.instance_id, workers.c.worker_id == bindparam("me"))
+_known = select(incompatible.c.version).join(workers, workers.c.version == incompatible.c.version)
+_known = _known.where(incompatible.c.instance_id == instances.c.instance_id, workers.c.worker_id == bindparam("me"))
 MAY_RUN = or_(instances.c.cancel_requested.is_not(None), ~_known.exists())
 """Whether the worker ``me`` may run an instance: not one that is known to be a misfit, unless to roll it back."""
 
@@ -52,7 +52,7 @@ def give_up(connection: Connection, me: str, instance_id: str, error: ErrorInfo,
         "error": error_text(error),
         "found_at": now,
     }
-    connection.execute(insert_if_absent(misfits), row)
+    connection.execute(insert_if_absent(incompatible), row)
     free = {"status": Status.PENDING, "owner": None, "wake_at": now, "recoveries": 0, "updated_at": now}
     connection.execute(update(instances).where(instances.c.instance_id == instance_id).values(free))
     if _park(connection, now, instances.c.instance_id == instance_id):
@@ -63,13 +63,13 @@ def give_up(connection: Connection, me: str, instance_id: str, error: ErrorInfo,
 
 def has_any(connection: Connection) -> bool:
     """Whether there is something for :func:`sweep`."""
-    return connection.execute(select(misfits.c.instance_id).limit(1)).first() is not None
+    return connection.execute(select(incompatible.c.instance_id).limit(1)).first() is not None
 
 
 def sweep(connection: Connection, now: Microseconds) -> list[Parked]:
     """Mark as stuck what fits no live worker any more."""
     final = select(instances.c.instance_id).where(instances.c.status.in_([s for s in Status if s.is_final]))
-    connection.execute(delete(misfits).where(misfits.c.instance_id.in_(final)))
+    connection.execute(delete(incompatible).where(incompatible.c.instance_id.in_(final)))
     return _park(connection, now)
 
 
@@ -93,11 +93,11 @@ def _park(connection: Connection, now: Microseconds, *which: ColumnElement[bool]
             instances.c.workflow,
             instances.c.created_at,
             instances.c.trace,
-            misfits.c.error,
+            incompatible.c.error,
         )
-        .join(misfits, misfits.c.instance_id == instances.c.instance_id)
+        .join(incompatible, incompatible.c.instance_id == instances.c.instance_id)
         .where(instances.c.owner.is_(None), instances.c.status == Status.PENDING, ~untried.exists(), *which)
-        .order_by(misfits.c.found_at)
+        .order_by(incompatible.c.found_at)
     )
     parked = []
     last_errors = {row.instance_id: row for row in fetch_all(connection, _Hopeless, hopeless)}
@@ -112,13 +112,13 @@ def _park(connection: Connection, now: Microseconds, *which: ColumnElement[bool]
     return parked
 
 
-_tried = misfits.alias("tried")
+_tried = incompatible.alias("tried")
 
 
 def revive(connection: Connection, version: str, now: Microseconds) -> None:
     """A worker with this version has come: what is stuck because it fitted none before may fit this one."""
-    tried = exists().where(misfits.c.instance_id == instances.c.instance_id, misfits.c.version == version)
-    known = select(misfits.c.instance_id).distinct()
+    tried = exists().where(incompatible.c.instance_id == instances.c.instance_id, incompatible.c.version == version)
+    known = select(incompatible.c.instance_id).distinct()
     connection.execute(
         update(instances)
         .where(instances.c.instance_id.in_(known), instances.c.status == Status.STUCK, ~tried)

@@ -15,7 +15,6 @@ from sqlalchemy import (
     Update,
     bindparam,
     case,
-    delete,
     func,
     insert,
     select,
@@ -28,9 +27,9 @@ from ..._tasks.fast_frozen import frozen
 from ...clock import Microseconds, to_datetime
 from ...errors import InstanceExistsError
 from ...model import Entry, ErrorInfo, Instance, Kind, Status
-from ..dialects import notify_workers, update_many
+from ..dialects import update_many
 from ..dialects.sql import UpdateMany, insert_if_absent
-from .chains import WITH_ID, last_of
+from .lock_order import IN_LIST, WITH_ID
 from .rows import (
     ClosingRow,
     EntryRow,
@@ -42,12 +41,7 @@ from .rows import (
     fetch_all,
     fetch_first,
 )
-from .tables import history, history_archive, instances, misfits
-
-IN_LIST = 500
-"""The most values in one IN list."""
-CANCELLABLE = (Status.PENDING, Status.RUNNING, Status.WAITING, Status.STUCK)
-"""In which a cancel request is accepted."""
+from .tables import history, history_archive, instances
 
 
 @frozen
@@ -60,15 +54,6 @@ class JournalEntry:
     payload: Any
     """Plain JSON data."""
     recorded_at: Microseconds
-
-
-@frozen
-class Cancelled:
-    """What became of a cancel request."""
-
-    accepted: bool
-    """Whether the instance will end as cancelled because of it (or of an earlier request)."""
-    status: Status
 
 
 # -- writing: parts of a batch of the journal --------------------------------------------------------------------------
@@ -311,93 +296,6 @@ def closing_row(
         "now": now,
         "finished": now if status.is_final else None,
     }
-
-
-# -- asking for something ----------------------------------------------------------------------------------------------
-
-
-class _Cancellable(NamedTuple):
-    status: str
-    cancel_requested: str | None
-    owner: str | None
-
-
-_cancellable = select(instances.c.status, instances.c.cancel_requested, instances.c.owner).where(
-    instances.c.instance_id == bindparam("id")
-)
-
-
-def request_cancel(connection: Connection, instance_id: str, reason: str | None, now: Microseconds) -> Cancelled | None:
-    """Accept a cancel request, unless the workflow function has ended. Returns None if there is no such instance.
-
-    One that has recurred goes on as the last of its chain, which is cancelled then.
-    """
-    while True:
-        accepted = connection.execute(
-            update(instances)
-            .where(
-                instances.c.instance_id == instance_id,
-                instances.c.cancel_requested.is_(None),
-                instances.c.status.in_(CANCELLABLE),
-            )
-            .values(cancel_requested=dumps(reason), wake_at=now, updated_at=now)
-        ).rowcount
-        row = fetch_first(connection, _Cancellable, _cancellable, {"id": instance_id})
-        if row is None:
-            return None
-        if row.status == Status.RECURRED and (last := last_of(connection, instance_id)) is not None:
-            instance_id = last
-            continue
-        if accepted:
-            notify_workers(connection, [row.owner])
-        return Cancelled(bool(accepted) or row.cancel_requested is not None, Status(row.status))
-
-
-class _Resumable(NamedTuple):
-    status: str
-    error: str | None
-
-
-_resumable = (
-    select(instances.c.status, instances.c.error).where(instances.c.instance_id == bindparam("id")).with_for_update()
-)
-
-
-def resume(connection: Connection, instance_id: str, now: Microseconds) -> bool | None:
-    """Set a stuck instance going again, or one that ended with failed compensations. Of a chain that is the last.
-
-    Returns whether it was one of these; None if there is no such instance.
-    """
-    instance_id = last_of(connection, instance_id) or instance_id
-    row = fetch_first(connection, _Resumable, _resumable, {"id": instance_id})
-    if row is None:
-        return None
-    status = Status(row.status)
-    uncompensated = row.error is not None and loads(row.error).get("uncompensated")
-    if status is not Status.STUCK and not (status in (Status.FAILED, Status.CANCELLED) and uncompensated):
-        return False
-    ended = connection.execute(_function_end(instance_id)).first() is not None
-    values = {
-        "status": Status.COMPENSATING if ended else Status.RUNNING,
-        "error": None if status is Status.STUCK and not ended else row.error,
-        "wake_at": now,
-        "recoveries": 0,
-        "updated_at": now,
-        "finished_at": None,
-    }
-    connection.execute(update(instances).where(instances.c.instance_id == instance_id).values(**values))
-    connection.execute(delete(misfits).where(misfits.c.instance_id == instance_id))  # the code may be mended
-    notify_workers(connection)
-    # Nobody owns it, so there is no actor whose numbers this could meet.
-    last = connection.execute(select(func.max(history.c.seq)).where(history.c.instance_id == instance_id)).scalar()
-    record = JournalEntry((last or 0) + 1, "", Kind.RESUMED, None, now)
-    insert_entries(connection, [entry_row(instance_id, record)])
-    return True
-
-
-def _function_end(instance_id: str) -> Any:
-    ends = [kind for kind in Kind if kind.ends_function]
-    return select(history.c.seq).where(history.c.instance_id == instance_id, history.c.kind.in_(ends))
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------

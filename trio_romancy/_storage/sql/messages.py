@@ -33,17 +33,17 @@ from ...clock import Microseconds
 from ...errors import InstanceNotFoundError
 from ...model import ChannelMode
 from ..dialects.sql import insert_if_absent, update_and_get
-from .chains import LASTS, WITH_ID
+from .chains import LASTS
 from .instances import insert_entries
+from .lock_order import WITH_ID, chunks
 from .rows import ChannelRow, EntryRow, MessageRow, StoredWait, fetch_all
 from .tables import channels, instances, messages, waits
 from .waits import (
     FamilyMode,
     MatchResult,
     Wait,
-    chunks,
     insert_wait,
-    look,
+    match_results,
     open_waits_of_all,
     open_waits_of_some,
     to_wait,
@@ -260,7 +260,7 @@ def _wake_waiting(
         elif matching:
             others[wait.instance_id] = wait.owner
     wake(connection, others, now, others.values())
-    return look(connection, mine, now), bool(others)
+    return match_results(connection, mine, now), bool(others)
 
 
 def _waiting(

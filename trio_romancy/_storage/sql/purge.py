@@ -13,9 +13,9 @@ from ...clock import Microseconds
 from ...model import Status
 from .rows import fetch_all
 from .search import Place, newer
-from .tables import history, history_archive, instances, misfits, waits
+from .tables import history, history_archive, incompatible, instances, outbox, waits
 
-OF_INSTANCES = (history, history_archive, waits, misfits, instances)
+OF_INSTANCES = (history, history_archive, waits, incompatible, instances)
 """What is theirs and goes with them. What they sent does not."""
 _MOST_ENTRIES = 20_000
 """Journal entries that are deleted in one transaction, unless a single instance has more."""
@@ -114,3 +114,17 @@ def _entries(connection: Connection, instance_ids: Collection[str]) -> Counter[s
         for instance_id, count in connection.execute(counts.group_by(table.c.instance_id)):
             entries[instance_id] += count
     return entries
+
+
+def remove_instances(connection: Connection, workflow: str, created_from: Microseconds, limit: int) -> int:
+    """Remove some instances of a workflow that were started then or later, with all they have. Nobody may run them.
+
+    Returns how many: fewer than the limit, if those were all.
+    """
+    found = select(instances.c.instance_id).where(
+        instances.c.created_at >= created_from, instances.c.workflow == workflow
+    )
+    ids = list(connection.execute(found.limit(limit)).scalars())
+    for table in (outbox, *OF_INSTANCES) if ids else ():
+        connection.execute(delete(table).where(table.c.instance_id.in_(ids)))
+    return len(ids)

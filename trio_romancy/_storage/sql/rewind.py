@@ -14,7 +14,7 @@ from ...model import Kind, Status
 from ..dialects import notify_workers
 from .chains import last_of
 from .instances import JournalEntry, entry_row, insert_entries, load_records
-from .tables import history, instances, misfits
+from .tables import history, incompatible, instances
 
 _KEPT = frozenset(
     {
@@ -81,7 +81,7 @@ def _retry(connection: Connection, instance_id: str, now: Microseconds) -> bool 
         .where(instances.c.instance_id == instance_id)
         .values(status=Status.RUNNING, error=None, wake_at=now, recoveries=0, updated_at=now, finished_at=None)
     )
-    connection.execute(delete(misfits).where(misfits.c.instance_id == instance_id))
+    connection.execute(delete(incompatible).where(incompatible.c.instance_id == instance_id))
     notify_workers(connection)
     return True
 

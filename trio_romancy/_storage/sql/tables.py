@@ -127,7 +127,7 @@ workers = Table(
     **_options,
 )
 
-misfits = Table(
+incompatible = Table(
     "romancy_misfits",
     metadata,
     Column("instance_id", _name(), primary_key=True),

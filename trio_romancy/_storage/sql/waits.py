@@ -5,7 +5,7 @@ That who waits and who sends do not miss each other is seen to in :mod:`.message
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -29,8 +29,8 @@ from ..._data.codec import dumps
 from ...clock import Microseconds
 from ...model import ChannelMode, Status
 from ..dialects import notify_workers
-from .chains import LATER, NOW, WITH_ID, end_of
-from .instances import IN_LIST
+from .chains import end_of
+from .lock_order import LATER, NOW, WITH_ID, chunks
 from .rows import StoredMessage, StoredWait, WaitRow, fetch_all
 from .tables import instances, messages, waits
 
@@ -178,7 +178,7 @@ def stored_waits(connection: Connection, instance_ids: Collection[str]) -> list[
     return [to_wait(row) for rows in found for row in rows]
 
 
-def look(connection: Connection, waits: Sequence[Wait], now: Microseconds) -> list[MatchResult]:
+def match_results(connection: Connection, waits: Sequence[Wait], now: Microseconds) -> list[MatchResult]:
     """What there is for each of these. Others wait for the transaction, so only some are looked for."""
     news = []
     for wait in waits[:LOOKS]:
@@ -235,7 +235,7 @@ def find(connection: Connection, wait: Wait, most: int) -> list[Match]:
         query = _events
     else:
         query, values["subject_"] = _events_about, wait.subject
-    return [_to_found(row) for row in fetch_all(connection, StoredMessage, query, values)]
+    return [_to_match(row) for row in fetch_all(connection, StoredMessage, query, values)]
 
 
 def _find_end(connection: Connection, child: str) -> list[Match]:
@@ -253,17 +253,10 @@ def find_all(connection: Connection, looks: Sequence[tuple[Wait, int]]) -> list[
     return [find(connection, wait, most) for wait, most in looks]
 
 
-def _to_found(row: StoredMessage) -> Match:
+def _to_match(row: StoredMessage) -> Match:
     about: dict[str, Any] = {"seq": row.seq, "sent_at": row.sent_at, "sender": row.sender}
     if row.source is not None:
         event = {"id": row.event_id, "source": row.source, "subject": row.subject, "time": row.event_time}
         about["event"] = event
     metadata = "null" if row.metadata is None else row.metadata
     return Match(row.seq, row.sent_at, f'{dumps(about)[:-1]},"metadata":{metadata},"data":{row.data}}}')
-
-
-def chunks(values: Collection[str] | Collection[int]) -> Iterator[list[Any]]:
-    """The values in parts that fit into a statement."""
-    ordered = sorted(values)  # rows are locked in one order everywhere
-    for start in range(0, len(ordered), IN_LIST):
-        yield ordered[start : start + IN_LIST]

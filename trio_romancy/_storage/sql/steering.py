@@ -1,0 +1,113 @@
+"""SQL that steers instances by hand: cancel requests, and resuming what is stuck."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Select, bindparam, delete, func, select, update
+
+from ..._data.codec import dumps, loads
+from ..._tasks.fast_frozen import frozen
+from ...clock import Microseconds
+from ...model import Kind, Status
+from ..dialects import notify_workers
+from .chains import last_of
+from .instances import JournalEntry, entry_row, insert_entries
+from .rows import fetch_first
+from .tables import history, incompatible, instances
+
+CANCELLABLE = (Status.PENDING, Status.RUNNING, Status.WAITING, Status.STUCK)
+"""Statuses in which a cancel request is accepted."""
+
+
+@frozen
+class Cancelled:
+    """What became of a cancel request."""
+
+    accepted: bool
+    """Whether the instance will end as cancelled because of this request or an earlier one."""
+    status: Status
+
+
+class _Cancellable(NamedTuple):
+    status: str
+    cancel_requested: str | None
+    owner: str | None
+
+
+_cancellable = select(instances.c.status, instances.c.cancel_requested, instances.c.owner).where(
+    instances.c.instance_id == bindparam("id")
+)
+
+
+def request_cancel(connection: Connection, instance_id: str, reason: str | None, now: Microseconds) -> Cancelled | None:
+    """Accept a cancel request, unless the workflow function has ended. Returns None if there is no such instance.
+
+    If the instance has recurred, the request is for the last of its chain.
+    """
+    while True:
+        accepted = connection.execute(
+            update(instances)
+            .where(
+                instances.c.instance_id == instance_id,
+                instances.c.cancel_requested.is_(None),
+                instances.c.status.in_(CANCELLABLE),
+            )
+            .values(cancel_requested=dumps(reason), wake_at=now, updated_at=now)
+        ).rowcount
+        row = fetch_first(connection, _Cancellable, _cancellable, {"id": instance_id})
+        if row is None:
+            return None
+        if row.status == Status.RECURRED and (last := last_of(connection, instance_id)) is not None:
+            instance_id = last
+            continue
+        if accepted:
+            notify_workers(connection, [row.owner])
+        return Cancelled(bool(accepted) or row.cancel_requested is not None, Status(row.status))
+
+
+class _Resumable(NamedTuple):
+    status: str
+    error: str | None
+
+
+_resumable = (
+    select(instances.c.status, instances.c.error).where(instances.c.instance_id == bindparam("id")).with_for_update()
+)
+
+
+def resume(connection: Connection, instance_id: str, now: Microseconds) -> bool | None:
+    """Make an instance due that is stuck, or that ended with failed compensations. Of a chain that is the last.
+
+    Returns whether the instance was one of these; None if there is no such instance.
+    """
+    instance_id = last_of(connection, instance_id) or instance_id
+    row = fetch_first(connection, _Resumable, _resumable, {"id": instance_id})
+    if row is None:
+        return None
+    status = Status(row.status)
+    uncompensated = row.error is not None and loads(row.error).get("uncompensated")
+    if status is not Status.STUCK and not (status in (Status.FAILED, Status.CANCELLED) and uncompensated):
+        return False
+    ended = connection.execute(_function_end(instance_id)).first() is not None
+    values = {
+        "status": Status.COMPENSATING if ended else Status.RUNNING,
+        "error": None if status is Status.STUCK and not ended else row.error,
+        "wake_at": now,
+        "recoveries": 0,
+        "updated_at": now,
+        "finished_at": None,
+    }
+    connection.execute(update(instances).where(instances.c.instance_id == instance_id).values(**values))
+    # The code may have been fixed without a new version.
+    connection.execute(delete(incompatible).where(incompatible.c.instance_id == instance_id))
+    notify_workers(connection)
+    # The instance has no owner, so no actor numbers entries at the same time.
+    last = connection.execute(select(func.max(history.c.seq)).where(history.c.instance_id == instance_id)).scalar()
+    insert_entries(connection, [entry_row(instance_id, JournalEntry((last or 0) + 1, "", Kind.RESUMED, None, now))])
+    return True
+
+
+def _function_end(instance_id: str) -> Select[Any]:
+    ends = [kind for kind in Kind if kind.ends_function]
+    return select(history.c.seq).where(history.c.instance_id == instance_id, history.c.kind.in_(ends))
