@@ -14,7 +14,7 @@ import trio
 import trio.testing
 
 from trio_romancy._definitions.registry import registry
-from trio_romancy._storage.drivers.asyncio_server import AioDatabase
+from trio_romancy._storage.drivers.asyncio_server import ServerDatabase
 from trio_romancy._storage.drivers.sqlite import ThreadedDatabase
 
 from .support.databases import KINDS, Databases, missing
@@ -76,7 +76,7 @@ def nobody_polls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     Looking every second for what others may have done, a workflow that sleeps for a month would take hours.
     """
     if request.node.get_closest_marker("real_clock") is None:
-        for implementation in (AioDatabase, ThreadedDatabase):
+        for implementation in (ServerDatabase, ThreadedDatabase):
             monkeypatch.setattr(implementation, "is_exclusive", True)
 
 

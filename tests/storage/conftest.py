@@ -58,7 +58,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 async def on_server(url: str, fn: Callable[[Connection], Any], *, tables: bool) -> None:
-    """Run ``fn(connection)`` on a server as :class:`~trio_romancy._storage.drivers.asyncio_server.AioDatabase`
+    """Run ``fn(connection)`` on a server as :class:`~trio_romancy._storage.drivers.asyncio_server.ServerDatabase`
     does, and roll back."""
     server = parse_server(make_url(url), url)
     engine = create_async_engine(server.url, connect_args=server.connect_args, isolation_level="READ COMMITTED")

@@ -42,9 +42,9 @@ def open_database(url: str, *, pool_size: int = POOL_SIZE) -> AbstractAsyncConte
         ) from None
     shown = shown_url(url)
     if parsed.get_backend_name() != "sqlite":
-        from .drivers.asyncio_server import open_aio_database  # only now: it imports trio-asyncio
+        from .drivers.asyncio_server import open_server_database  # only now: it imports trio-asyncio
 
-        return open_aio_database(parse_server(parsed, shown, hosts), pool_size)
+        return open_server_database(parse_server(parsed, shown, hosts), pool_size)
     if parsed.host or parsed.query or parsed.get_driver_name() not in ("pysqlite", "sqlite"):
         raise DatabaseError(f"{shown}: a SQLite URL is sqlite:///file, with three slashes and no options")
     if parsed.database in (None, "", ":memory:"):

@@ -43,7 +43,7 @@ _RECYCLE = 1800
 
 
 @define(eq=False)
-class AioDatabase:
+class ServerDatabase:
     """A :class:`~.database.Database` on a server, through a pool of connections.
 
     The sessions of activities leave one connection of the pool free. So the status of an instance can be read however
@@ -211,7 +211,7 @@ class AioDatabase:
 class _Transaction:
     """An open transaction of an activity, which may be idle without a limit until it commits."""
 
-    _database: AioDatabase
+    _database: ServerDatabase
     _connection: AsyncConnection
     _is_limited: bool = False
     """Whether its idleness is limited again."""
@@ -242,7 +242,7 @@ class _Transaction:
 class _Writer:
     """A :class:`~.database.Writer` that keeps its connection from one transaction to the next."""
 
-    _database: AioDatabase
+    _database: ServerDatabase
     _engine: AsyncEngine
     _connection: AsyncConnection | None = None
     _isolation: str = ""
@@ -292,7 +292,7 @@ class _AutocommitWriter:
 
 
 @asynccontextmanager
-async def open_aio_database(server: Server, pool_size: int) -> AsyncIterator[Database]:
+async def open_server_database(server: Server, pool_size: int) -> AsyncIterator[Database]:
     """Open a database on a server, without connecting yet. Entered inside a trio-asyncio loop.
 
     The first connection raises :class:`DatabaseError` if the server is too old or its settings make it unfit.
@@ -327,7 +327,7 @@ async def open_aio_database(server: Server, pool_size: int) -> AsyncIterator[Dat
     loop = trio_asyncio.current_loop.get()
     turns, session_turns = trio.Semaphore(pool_size), trio.Semaphore(pool_size - 1)
     dialect = server_dialect_of(engine.sync_engine)
-    database = AioDatabase(server.name, ours, dialect, engine, writing, loop, turns, session_turns)
+    database = ServerDatabase(server.name, ours, dialect, engine, writing, loop, turns, session_turns)
     try:
         yield database
     finally:
