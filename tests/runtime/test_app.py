@@ -219,7 +219,8 @@ async def test_shutdown_lets_running_activities_finish_and_records_them_and_the_
         inside = probe(app)
         inside.stop()
         await trio.sleep(10)
-        from trio_romancy._storage.sql.instances import get_instance, load_history
+        from trio_romancy._storage.sql.entries import load_history
+        from trio_romancy._storage.sql.instances import get_instance
 
         instance = await inside.read(get_instance, handle.instance_id)
         history = await inside.read(load_history, handle.instance_id)
@@ -415,7 +416,7 @@ async def test_a_cancel_request_that_comes_while_the_journal_is_loaded_is_heard(
         loading, loaded = trio.Event(), trio.Event()
 
         async def slow_read(self: Any, fn: Any, *args: Any, **kwargs: Any) -> Any:
-            if fn.__name__ == "load_records":
+            if fn.__name__ == "load_entries":
                 loading.set()
                 await loaded.wait()
             return await read(self, fn, *args, **kwargs)

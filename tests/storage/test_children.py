@@ -19,6 +19,7 @@ from trio_romancy._storage.open import open_database
 from trio_romancy._storage.sql import children, tables
 from trio_romancy._storage.sql import instances as instance_sql
 from trio_romancy._storage.sql.chains import CarryOver, Successor, continue_chain, end_of, last_of
+from trio_romancy._storage.sql.entries import load_entries
 from trio_romancy._storage.sql.lock_order import serialize_writers
 from trio_romancy._storage.sql.waits import FamilyMode, Wait
 from trio_romancy._storage.sql.workers import join, this_process
@@ -187,13 +188,13 @@ async def test_a_child_that_completes_while_its_parent_rolls_it_back_is_undone_o
         assert await opened.read(cancelled) == {name(life)}
         if order == "end first":
             assert await opened.read(status_of, name(life)) == Status.COMPENSATING
-            kinds = [one.kind for one in await opened.read(instance_sql.load_records, name(life))]
+            kinds = [one.kind for one in await opened.read(load_entries, name(life))]
             assert kinds[-1] is Kind.ROLLBACK_REQUESTED
         else:
             assert not ender.result
         assert (await opened.read(wake_times))[name(life)] == NOW
         assert await opened.run(roll_back) is None  # and again changes nothing
-        assert len(await opened.read(instance_sql.load_records, name(life))) <= 2
+        assert len(await opened.read(load_entries, name(life))) <= 2
 
 
 def test_a_child_that_is_gone_needs_no_rollback_and_is_no_end(connection: Connection) -> None:

@@ -11,20 +11,22 @@ from sqlalchemy.exc import IntegrityError
 
 from trio_romancy._storage.sql import tables
 from trio_romancy._storage.sql.claims import claim_due, next_wake
-from trio_romancy._storage.sql.instances import (
+from trio_romancy._storage.sql.entries import (
     JournalEntry,
+    entry_row,
+    has_entry,
+    insert_entries,
+    load_entries,
+    load_history,
+)
+from trio_romancy._storage.sql.instances import (
     close_instances,
     closing_row,
-    entry_row,
     error_text,
     get_ending,
     get_instance,
-    has_entry,
-    insert_entries,
     insert_instances,
     insert_instances_if_absent,
-    load_history,
-    load_records,
     new_row,
     start_instance,
     update_instances,
@@ -124,7 +126,7 @@ def test_an_entry_cannot_take_the_place_of_another(connection: Connection) -> No
     record(connection, "a", 1, Kind.ACTIVITY_COMPLETED, 1)
     with pytest.raises(IntegrityError), connection.begin_nested():
         record(connection, "a", 1, Kind.ACTIVITY_FAILED, 2)
-    assert [entry.payload for entry in load_records(connection, "a")] == [1]
+    assert [entry.payload for entry in load_entries(connection, "a")] == [1]
 
 
 # -- claiming ----------------------------------------------------------------------------------------------------------
@@ -435,15 +437,15 @@ def test_only_what_is_stuck_or_was_not_compensated_is_resumed(
     update_instances(connection, [update_row("a", status, 150, owner=None, error=error)])
     if error is not None:
         record(connection, "a", 7, Kind.WORKFLOW_FAILED)
-    before = stored(connection, "a"), load_records(connection, "a")
+    before = stored(connection, "a"), load_entries(connection, "a")
     is_resumable = status is Status.STUCK or (status in (Status.FAILED, Status.CANCELLED) and error is UNCOMPENSATED)
     assert resume(connection, "a", 200) is is_resumable
     if is_resumable:
         row = stored(connection, "a")
         assert (row["wake_at"], row["recoveries"], row["updated_at"], row["finished_at"]) == (200, 0, 200, None)
-        assert [entry.kind for entry in load_records(connection, "a")][-1] is Kind.RESUMED
+        assert [entry.kind for entry in load_entries(connection, "a")][-1] is Kind.RESUMED
     else:
-        assert (stored(connection, "a"), load_records(connection, "a")) == before
+        assert (stored(connection, "a"), load_entries(connection, "a")) == before
 
 
 def test_a_stuck_instance_runs_on_and_its_error_and_deaths_are_forgotten(connection: Connection) -> None:
@@ -451,7 +453,7 @@ def test_a_stuck_instance_runs_on_and_its_error_and_deaths_are_forgotten(connect
     record(connection, "a", 3, Kind.ACTIVITY_COMPLETED, 1)
     assert resume(connection, "a", 200)
     assert get_ending(connection, "a") == (Status.RUNNING, None, None)
-    assert load_records(connection, "a")[1:] == [JournalEntry(4, "", Kind.RESUMED, None, 200)]
+    assert load_entries(connection, "a")[1:] == [JournalEntry(4, "", Kind.RESUMED, None, 200)]
     assert claim(connection, now=200, suspects=False) == ["a"]
 
 
@@ -473,7 +475,7 @@ def test_an_instance_whose_function_has_ended_goes_on_compensating(
 def test_an_instance_without_a_journal_can_be_resumed(connection: Connection) -> None:
     store(connection, "a", status=Status.STUCK)
     assert resume(connection, "a", 200)
-    assert [record.seq for record in load_records(connection, "a")] == [1]
+    assert [record.seq for record in load_entries(connection, "a")] == [1]
 
 
 def test_an_instance_is_resumed_once(connection: Connection) -> None:

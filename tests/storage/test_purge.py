@@ -12,14 +12,8 @@ from trio_romancy import App, ErrorInfo, Status, WorkflowContext, activity, curr
 from trio_romancy._client import purge as purging
 from trio_romancy._storage.sql import purge as purge_sql
 from trio_romancy._storage.sql import tables
-from trio_romancy._storage.sql.instances import (
-    JournalEntry,
-    entry_row,
-    error_text,
-    insert_entries,
-    insert_instances,
-    new_row,
-)
+from trio_romancy._storage.sql.entries import JournalEntry, entry_row, insert_entries
+from trio_romancy._storage.sql.instances import error_text, insert_instances, new_row
 from trio_romancy._storage.sql.purge import purge
 from trio_romancy.model import Kind
 

@@ -22,13 +22,8 @@ from trio_romancy._storage.journal import single_statement
 from trio_romancy._storage.journal.single_statement import write_at_once
 from trio_romancy._storage.open import open_database
 from trio_romancy._storage.sql import tables
-from trio_romancy._storage.sql.instances import (
-    JournalEntry,
-    closing_row,
-    entry_row,
-    load_records,
-    new_row,
-)
+from trio_romancy._storage.sql.entries import JournalEntry, entry_row, load_entries
+from trio_romancy._storage.sql.instances import closing_row, new_row
 from trio_romancy._storage.sql.messages import count_messages, lock_channels
 from trio_romancy._storage.sql.steering import request_cancel
 from trio_romancy._storage.sql.workers import Lease, Process, join, leave
@@ -102,7 +97,7 @@ def test_everything_is_written(connection: Connection) -> None:
     assert found == (0, {})
     assert statuses(connection) == {"a": "completed", "b": "completed", "c": "running", "d": "running"}
     assert entries(connection) == [("a", 1), ("a", 2), ("b", 1), ("c", 1)]
-    assert load_records(connection, "c") == [
+    assert load_entries(connection, "c") == [
         JournalEntry(1, "op:1", Kind.TIMER_FIRED, {"text": "\\ ' \" 🦊 \0", "number": 2**63}, 40)
     ]
     new = connection.execute(select(tables.instances).where(tables.instances.c.instance_id == "d")).one()

@@ -14,6 +14,7 @@ from .._outbox.view import Outbox
 from .._settings import Settings, as_statuses, check_numbers
 from .._storage.outgoing import DEFAULT_SOURCE, event_row, message_row
 from .._storage.sql import instances, search, workers
+from .._storage.sql.entries import load_history
 from .._storage.sql.messages import Outgoing
 from ..clock import Duration, from_datetime
 from ..errors import InstanceNotFoundError, InvalidInputError, PayloadTooLargeError, Problem, RomancyError
@@ -299,7 +300,7 @@ class Client:
         """
         engine = self._require_engine()
         check_instance_id(instance_id)
-        entries = await engine.read(instances.load_history, instance_id)
+        entries = await engine.read(load_history, instance_id)
         if not entries and await engine.read(instances.get_instance, instance_id) is None:
             raise InstanceNotFoundError(instance_id)
         return entries

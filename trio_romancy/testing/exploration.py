@@ -12,7 +12,8 @@ from attrs import field, frozen
 from sqlalchemy import Connection, select
 
 from .._storage.database import Database
-from .._storage.sql.instances import get_instance, load_history
+from .._storage.sql.entries import load_history
+from .._storage.sql.instances import get_instance
 from .._storage.sql.tables import instances
 from ..app import App
 from ..model import Entry, Instance, Kind

@@ -13,7 +13,7 @@ from ..._data.failure import Failure, describe
 from ..._definitions.values import Workflow
 from ..._storage.sql.chains import CarryOver
 from ..._storage.sql.claims import Claim
-from ..._storage.sql.instances import JournalEntry
+from ..._storage.sql.entries import JournalEntry
 from ..._storage.sql.waits import MatchResult
 from ..._tasks.pool import PooledTask
 from ...errors import LeaseLostError, RomancyError

@@ -10,7 +10,8 @@ from ..._data.codec import dumps, loads
 from ..._data.failure import Failure, describe
 from ..._definitions.values import Workflow
 from ..._storage.sql import incompatible
-from ..._storage.sql.instances import JournalEntry, closing_row
+from ..._storage.sql.entries import JournalEntry
+from ..._storage.sql.instances import closing_row
 from ...errors import InvalidDataError, NonDeterminismError, PayloadTooLargeError
 from ...model import ErrorInfo, Kind, Status
 from ..run import cancellation

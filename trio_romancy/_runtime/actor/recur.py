@@ -10,7 +10,8 @@ from ..._data.codec import dumps
 from ..._data.ids import MAX_ID
 from ..._storage.sql.chains import CarryOver, Successor
 from ..._storage.sql.claims import Claim
-from ..._storage.sql.instances import JournalEntry, new_row
+from ..._storage.sql.entries import JournalEntry
+from ..._storage.sql.instances import new_row
 from ..._storage.sql.rows import OpenEntryRow, SuccessorRow
 from ...model import Kind, Status
 from ..run.run import InstanceRun

@@ -18,7 +18,7 @@ from ..._observe.dispatcher import Around
 from ..._storage.dialects.errors import is_transient
 from ..._storage.journal.effects import Effects
 from ..._storage.session import Session
-from ..._storage.sql.instances import JournalEntry
+from ..._storage.sql.entries import JournalEntry
 from ...clock import Microseconds
 from ...errors import InvalidDataError, PayloadTooLargeError
 from ...model import Kind, Status

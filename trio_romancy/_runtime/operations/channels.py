@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from ..._data.codec import Codec, dumps, loads
 from ..._storage.journal.effects import Effects
 from ..._storage.outgoing import check_names, message_row
-from ..._storage.sql.instances import JournalEntry, insert_entries
+from ..._storage.sql.entries import JournalEntry, insert_entries
 from ..._storage.sql.messages import Outgoing, lock_channels
 from ..._storage.sql.messages import subscribe as store_subscription
 from ..._storage.sql.rows import EntryRow

@@ -12,7 +12,7 @@ from ..._data.ids import short_id
 from ..._definitions.values import Workflow
 from ..._storage.journal.effects import Effects
 from ..._storage.sql.children import child_row, start_named_child
-from ..._storage.sql.instances import JournalEntry
+from ..._storage.sql.entries import JournalEntry
 from ..._storage.sql.waits import FamilyMode
 from ...errors import ChildWorkflowError, InstanceExistsError, InvalidDataError, PayloadTooLargeError
 from ...model import ErrorInfo, Kind, Status

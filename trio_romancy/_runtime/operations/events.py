@@ -6,7 +6,7 @@ from typing import Any
 
 from ..._data.codec import Codec
 from ..._storage.outgoing import check_names
-from ..._storage.sql.instances import JournalEntry
+from ..._storage.sql.entries import JournalEntry
 from ...clock import Microseconds, to_datetime
 from ...errors import EventTimeoutError, InvalidDataError
 from ...model import Kind, ReceivedEvent

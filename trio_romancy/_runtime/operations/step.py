@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from ..._data.codec import dumps
-from ..._storage.sql.instances import JournalEntry
+from ..._storage.sql.entries import JournalEntry
 from ...model import Kind
 from ..run.exits import RunGone
 from ..run.mailbox import PendingOutcome

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import trio
 
-from ..._storage.sql.instances import JournalEntry
+from ..._storage.sql.entries import JournalEntry
 from ...clock import Microseconds
 from ...model import Kind
 from ..run.mailbox import PendingOutcome

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..._storage.sql.instances import JournalEntry
+from ..._storage.sql.entries import JournalEntry
 from ...model import Kind
 from .mailbox import PendingOutcome
 from .operation import Operation

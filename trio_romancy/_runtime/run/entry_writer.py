@@ -9,7 +9,8 @@ from ..._observe.instance_events import InstanceEvents
 from ..._storage.journal.batch import Batch
 from ..._storage.journal.effects import Effects
 from ..._storage.journal.journal import Journal
-from ..._storage.sql.instances import JournalEntry, update_row
+from ..._storage.sql.entries import JournalEntry
+from ..._storage.sql.instances import update_row
 from ..._storage.sql.rows import EntryRow, StatusUpdate
 from ...clock import Clock, Microseconds
 from ...errors import LeaseLostError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import frozen
 
 from ..._storage.sql.claims import Claim
-from ..._storage.sql.instances import JournalEntry
+from ..._storage.sql.entries import JournalEntry
 from ...clock import Microseconds
 from ...model import ErrorInfo, Status
 

@@ -12,7 +12,7 @@ from attrs import define, field
 
 from ..._storage.journal.effects import Effects
 from ..._storage.session import Session
-from ..._storage.sql.instances import JournalEntry
+from ..._storage.sql.entries import JournalEntry
 from ..._tasks.light_event import LightEvent
 from ...clock import Clock, Microseconds
 from ...model import Kind

@@ -8,7 +8,7 @@ from typing import Protocol
 import trio
 from attrs import define
 
-from ..._storage.sql.instances import JournalEntry
+from ..._storage.sql.entries import JournalEntry
 from ..._tasks.light_event import LightEvent
 from ..._tasks.trio_internals import is_runnable
 from ...clock import Microseconds

@@ -11,7 +11,7 @@ from ..._data.log_fields import about
 from ..._observe.instance_events import InstanceEvents
 from ..._storage.journal.journal import Journal
 from ..._storage.sql.claims import Claim
-from ..._storage.sql.instances import JournalEntry
+from ..._storage.sql.entries import JournalEntry
 from ..._storage.sql.waits import MatchResult
 from ..._tasks.light_event import LightEvent
 from ..._tasks.scoped import ScopedTasks

@@ -8,7 +8,7 @@ from typing import Any
 from attrs import frozen
 
 from ..._data.ids import short_id
-from ..._storage.sql.instances import JournalEntry
+from ..._storage.sql.entries import JournalEntry
 from ...model import Kind, Status
 
 

@@ -8,7 +8,7 @@ from functools import partial
 import trio
 
 from ..._data.codec import dumps, loads
-from ..._storage.sql.instances import JournalEntry
+from ..._storage.sql.entries import JournalEntry
 from ..._storage.sql.messages import take as take_message
 from ..._storage.sql.waits import Match
 from ...clock import Microseconds

@@ -9,7 +9,7 @@ from ..._data.codec import loads
 from ..._storage.dialects.errors import is_transient
 from ..._storage.outages import retry_while_away
 from ..._storage.session import Session
-from ..._storage.sql.instances import JournalEntry, has_entry, insert_entries
+from ..._storage.sql.entries import JournalEntry, has_entry, insert_entries
 from ..._storage.sql.workers import fence
 from ...errors import LeaseLostError
 from .mailbox import PendingOutcome

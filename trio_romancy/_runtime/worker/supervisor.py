@@ -26,7 +26,8 @@ from ..._storage.journal.committed import Committed, Started
 from ..._storage.journal.journal import Journal
 from ..._storage.outages import retry_while_away
 from ..._storage.sql.claims import Claim, TakenUp
-from ..._storage.sql.instances import JournalEntry, load_records, update_row
+from ..._storage.sql.entries import JournalEntry, load_entries
+from ..._storage.sql.instances import update_row
 from ..._storage.sql.waits import MatchResult
 from ..._storage.sql.workers import Lease
 from ..._tasks.alarms import Alarms
@@ -356,7 +357,7 @@ class Supervisor:
         return True
 
     async def _load(self, instance_id: str) -> list[JournalEntry]:
-        return await retry_while_away(self.database, self.database.read, load_records, instance_id)
+        return await retry_while_away(self.database, self.database.read, load_entries, instance_id)
 
     async def _park(self, claim: Claim, cause: Exception) -> None:
         failure = describe(cause)

@@ -9,10 +9,10 @@ from sqlalchemy import Connection
 from ...clock import Clock, Microseconds
 from ..dialects import notify_workers
 from ..sql.chains import continue_chain
+from ..sql.entries import insert_entries
 from ..sql.instances import (
     close_instances,
     conflict_with,
-    insert_entries,
     insert_instances,
     insert_instances_if_absent,
     set_details,

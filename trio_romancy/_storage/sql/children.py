@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, delete, select, update
 
 from ..._data.codec import dumps, loads
 from ...clock import Microseconds
@@ -19,18 +19,12 @@ from ..dialects import notify_workers
 from ..dialects.sql import insert_if_absent
 from . import messages
 from .chains import end_of, is_of
-from .instances import (
-    JournalEntry,
-    conflict_with,
-    entry_row,
-    insert_entries,
-    insert_instances_if_absent,
-    new_row,
-)
+from .entries import append_entry, insert_entries
+from .instances import conflict_with, insert_instances_if_absent, new_row
 from .lock_order import serialize_writers
 from .rows import ChildRow, EntryRow, StoredWait, fetch_all
 from .steering import CANCELLABLE, resume
-from .tables import history, instances, waits
+from .tables import instances, waits
 from .waits import FamilyMode, MatchResult, Wait, match_results, open_waits_of_all, to_wait, wake
 
 
@@ -177,7 +171,5 @@ def _undo(connection: Connection, child_id: str, reason: str, now: Microseconds)
             finished_at=None,
         )
     )
-    last = connection.execute(select(func.max(history.c.seq)).where(history.c.instance_id == child_id)).scalar()
-    record = JournalEntry((last or 0) + 1, "", Kind.ROLLBACK_REQUESTED, {"reason": reason}, now)
-    insert_entries(connection, [entry_row(child_id, record)])
+    append_entry(connection, child_id, Kind.ROLLBACK_REQUESTED, {"reason": reason}, now)
     notify_workers(connection)

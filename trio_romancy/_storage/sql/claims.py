@@ -10,8 +10,8 @@ from sqlalchemy import BigInteger, Connection, and_, bindparam, func, or_, selec
 from ..._tasks.fast_frozen import frozen
 from ...clock import Microseconds
 from ...model import Status
+from .entries import JournalEntry, load_journals
 from .incompatible import MAY_RUN
-from .instances import JournalEntry, load_journals
 from .rows import fetch_all
 from .tables import history, instances
 from .waits import MatchResult, match_results, stored_waits

@@ -11,7 +11,6 @@ from sqlalchemy import (
     Boolean,
     ColumnElement,
     Connection,
-    Select,
     Update,
     bindparam,
     case,
@@ -23,44 +22,26 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeEngine
 
 from ..._data.codec import dumps, loads
-from ..._tasks.fast_frozen import frozen
 from ...clock import Microseconds, to_datetime
 from ...errors import InstanceExistsError
-from ...model import Entry, ErrorInfo, Instance, Kind, Status
+from ...model import ErrorInfo, Instance, Status
 from ..dialects import update_many
 from ..dialects.sql import UpdateMany, insert_if_absent
-from .lock_order import IN_LIST, WITH_ID
+from .lock_order import WITH_ID
 from .rows import (
     ClosingRow,
-    EntryRow,
     InstanceRow,
-    R,
     StatusUpdate,
-    StoredEntry,
     StoredInstance,
-    fetch_all,
+    fetch_by_ids,
     fetch_first,
 )
-from .tables import history, history_archive, instances
-
-
-@frozen
-class JournalEntry:
-    """One entry as it is stored."""
-
-    seq: int
-    operation_id: str
-    kind: Kind
-    payload: Any
-    """Plain JSON data."""
-    recorded_at: Microseconds
-
+from .tables import instances
 
 # -- writing: parts of a batch of the journal --------------------------------------------------------------------------
 
 _insert_instance = insert(instances)
 _insert_instance_if_absent = insert_if_absent(instances)
-_insert_entry = insert(history)
 
 
 def closing(given: Callable[[str], ColumnElement[Any]]) -> Update:
@@ -158,12 +139,7 @@ def insert_instances_if_absent(connection: Connection, rows: Sequence[InstanceRo
     """Store new instances, except those whose id is taken. Returns the rows that now hold those ids."""
     connection.execute(_insert_instance_if_absent, rows)
     ids = [row["instance_id"] for row in rows]
-    return {row.instance_id: row for row in _by_id(connection, Holder, _holders, ids)}
-
-
-def insert_entries(connection: Connection, rows: Sequence[EntryRow]) -> None:
-    """Store journal entries. A key that is taken is an error: an instance has one writer."""
-    connection.execute(_insert_entry, rows)
+    return {row.instance_id: row for row in fetch_by_ids(connection, Holder, _holders, ids)}
 
 
 def close_instances(connection: Connection, rows: Sequence[ClosingRow]) -> dict[str, str]:
@@ -178,7 +154,7 @@ def close_instances(connection: Connection, rows: Sequence[ClosingRow]) -> dict[
 
 def cancel_requests(connection: Connection, instance_ids: Sequence[str]) -> dict[str, str]:
     """The cancel requests that were accepted: the reason, as JSON text, by instance id."""
-    found = _by_id(connection, _CancelRequest, _cancel_requests, instance_ids)
+    found = fetch_by_ids(connection, _CancelRequest, _cancel_requests, instance_ids)
     return {row.instance_id: row.cancel_requested for row in found}
 
 
@@ -217,13 +193,6 @@ def set_details(connection: Connection, details: Mapping[str, str]) -> None:
 
 
 _set_details = update(instances).where(instances.c.instance_id == bindparam("id")).values(details=bindparam("text"))
-
-
-def _by_id(connection: Connection, row: type[R], query: Select[Any], instance_ids: Sequence[str]) -> list[R]:
-    found: list[R] = []
-    for start in range(0, len(instance_ids), IN_LIST):
-        found += fetch_all(connection, row, query, {"ids": instance_ids[start : start + IN_LIST]})
-    return found
 
 
 def new_row(
@@ -299,73 +268,6 @@ def closing_row(
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------
-
-
-def entry_row(instance_id: str, record: JournalEntry) -> EntryRow:
-    """A record as a row of the table."""
-    return {
-        "instance_id": instance_id,
-        "seq": record.seq,
-        "operation_id": record.operation_id,
-        "kind": record.kind,
-        "payload": dumps(record.payload),
-        "recorded_at": record.recorded_at,
-    }
-
-
-_entries = select(
-    history.c.instance_id,
-    history.c.seq,
-    history.c.operation_id,
-    history.c.kind,
-    history.c.payload,
-    history.c.recorded_at,
-)
-_journal = _entries.where(history.c.instance_id == bindparam("id")).order_by(history.c.seq)
-_archived_journal = (
-    select(*history_archive.columns)
-    .where(history_archive.c.instance_id == bindparam("id"))
-    .order_by(history_archive.c.seq)
-)
-_journals = _entries.where(history.c.instance_id.in_(bindparam("ids", expanding=True))).order_by(
-    history.c.instance_id, history.c.seq
-)
-
-
-def load_records(connection: Connection, instance_id: str) -> list[JournalEntry]:
-    """The journal of an instance, in order."""
-    return [_to_record(row) for row in fetch_all(connection, StoredEntry, _journal, {"id": instance_id})]
-
-
-def load_journals(connection: Connection, instance_ids: Sequence[str]) -> dict[str, list[JournalEntry]]:
-    """The journals of several instances, each in order. One without entries is missing."""
-    journals: dict[str, list[JournalEntry]] = {}
-    for row in _by_id(connection, StoredEntry, _journals, instance_ids):
-        journals.setdefault(row.instance_id, []).append(_to_record(row))
-    return journals
-
-
-def _to_record(row: StoredEntry) -> JournalEntry:
-    _, seq, operation_id, kind, payload, recorded_at = row
-    return JournalEntry(seq, operation_id, _kinds[kind], None if payload is None else loads(payload), recorded_at)
-
-
-_kinds = {kind.value: kind for kind in Kind}
-
-
-def load_history(connection: Connection, instance_id: str) -> list[Entry]:
-    """The journal of an instance, in order, as users see it. That of one that recurred is in the archive."""
-    records = load_records(connection, instance_id)
-    if not records:
-        archived = fetch_all(connection, StoredEntry, _archived_journal, {"id": instance_id})
-        records = [_to_record(row) for row in archived]
-    return [Entry(instance_id, r.seq, r.operation_id, r.kind, r.payload, to_datetime(r.recorded_at)) for r in records]
-
-
-def has_entry(connection: Connection, instance_id: str, seq: int) -> bool:
-    """Whether that entry is stored."""
-    found = select(history.c.seq).where(history.c.instance_id == instance_id, history.c.seq == seq)
-    return connection.execute(found).first() is not None
 
 
 _instance = select(instances).where(instances.c.instance_id == bindparam("id"))

@@ -12,10 +12,8 @@ from typing import Any
 from sqlalchemy import BigInteger, Connection, bindparam, case, update
 
 from ...clock import Microseconds
+from .rows import IN_LIST
 from .tables import instances
-
-IN_LIST = 500
-"""The most values in one IN list."""
 
 WITH_ID = instances.c.instance_id.in_(bindparam("ids", expanding=True))
 """Whether an instance has one of the ``ids``."""

@@ -34,7 +34,7 @@ from ...errors import InstanceNotFoundError
 from ...model import ChannelMode
 from ..dialects.sql import insert_if_absent, update_and_get
 from .chains import LASTS
-from .instances import insert_entries
+from .entries import insert_entries
 from .lock_order import WITH_ID, chunks
 from .rows import ChannelRow, EntryRow, MessageRow, StoredWait, fetch_all
 from .tables import channels, instances, messages, waits

@@ -13,7 +13,7 @@ from ...errors import RomancyError
 from ...model import Kind, Status
 from ..dialects import notify_workers
 from .chains import last_of
-from .instances import JournalEntry, entry_row, insert_entries, load_records
+from .entries import JournalEntry, entry_row, insert_entries, load_entries
 from .tables import history, incompatible, instances
 
 _KEPT = frozenset(
@@ -67,7 +67,7 @@ def _retry(connection: Connection, instance_id: str, now: Microseconds) -> bool 
     status = connection.execute(found).scalar()
     if status != Status.FAILED:
         return None if status is None else False
-    records = load_records(connection, instance_id)
+    records = load_entries(connection, instance_id)
     if undone := [record.operation_id or "all of it, by its parent" for record in records if record.kind in _UNDONE]:
         raise RomancyError(
             f"instance {instance_id!r} cannot be retried, because something of it was compensated: "

@@ -276,6 +276,9 @@ class StoredWorker(NamedTuple):
 
 R = TypeVar("R", bound=NamedTuple)
 
+IN_LIST = 500
+"""The most values in one IN list."""
+
 
 def fetch_all(
     connection: Connection, row: type[R], query: Executable, values: Mapping[str, Any] | None = None
@@ -296,3 +299,11 @@ def fetch_first(
     result = connection.execute(query, values)
     assert row._fields == tuple(result.keys()), f"{row.__name__} does not fit {tuple(result.keys())}"
     return cast("R | None", result.first())
+
+
+def fetch_by_ids(connection: Connection, row: type[R], query: Executable, ids: Sequence[str]) -> list[R]:
+    """Execute such a query, whose parameter ``ids`` is an IN list, for as many ids as there are."""
+    found: list[R] = []
+    for start in range(0, len(ids), IN_LIST):
+        found += fetch_all(connection, row, query, {"ids": ids[start : start + IN_LIST]})
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, bindparam, delete, func, select, update
+from sqlalchemy import Connection, Select, bindparam, delete, select, update
 
 from ..._data.codec import dumps, loads
 from ..._tasks.fast_frozen import frozen
@@ -12,7 +12,7 @@ from ...clock import Microseconds
 from ...model import Kind, Status
 from ..dialects import notify_workers
 from .chains import last_of
-from .instances import JournalEntry, entry_row, insert_entries
+from .entries import append_entry
 from .rows import fetch_first
 from .tables import history, incompatible, instances
 
@@ -102,9 +102,7 @@ def resume(connection: Connection, instance_id: str, now: Microseconds) -> bool 
     # The code may have been fixed without a new version.
     connection.execute(delete(incompatible).where(incompatible.c.instance_id == instance_id))
     notify_workers(connection)
-    # The instance has no owner, so no actor numbers entries at the same time.
-    last = connection.execute(select(func.max(history.c.seq)).where(history.c.instance_id == instance_id)).scalar()
-    insert_entries(connection, [entry_row(instance_id, JournalEntry((last or 0) + 1, "", Kind.RESUMED, None, now))])
+    append_entry(connection, instance_id, Kind.RESUMED, None, now)
     return True
 
 

@@ -1,0 +1,108 @@
+"""SQL about journals: writing entries, and loading them for replay and for users."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, func, insert, select
+
+from ..._data.codec import dumps, loads
+from ..._tasks.fast_frozen import frozen
+from ...clock import Microseconds, to_datetime
+from ...model import Entry, Kind
+from .rows import EntryRow, StoredEntry, fetch_all, fetch_by_ids
+from .tables import history, history_archive
+
+
+@frozen
+class JournalEntry:
+    """One entry of a journal, as it is stored."""
+
+    seq: int
+    operation_id: str
+    kind: Kind
+    payload: Any
+    """Plain JSON data."""
+    recorded_at: Microseconds
+
+
+# -- writing -----------------------------------------------------------------------------------------------------------
+
+_insert_entry = insert(history)
+_last_seq = select(func.max(history.c.seq)).where(history.c.instance_id == bindparam("id"))
+
+
+def entry_row(instance_id: str, entry: JournalEntry) -> EntryRow:
+    """Return the row of an entry."""
+    return {
+        "instance_id": instance_id,
+        "seq": entry.seq,
+        "operation_id": entry.operation_id,
+        "kind": entry.kind,
+        "payload": dumps(entry.payload),
+        "recorded_at": entry.recorded_at,
+    }
+
+
+def insert_entries(connection: Connection, rows: Sequence[EntryRow]) -> None:
+    """Store journal entries. The database raises if a key is taken: an instance has one writer."""
+    connection.execute(_insert_entry, rows)
+
+
+def append_entry(connection: Connection, instance_id: str, kind: Kind, payload: Any, now: Microseconds) -> None:
+    """Store the next entry of an instance that has no owner, so that no actor numbers entries at the same time."""
+    last = connection.execute(_last_seq, {"id": instance_id}).scalar()
+    insert_entries(connection, [entry_row(instance_id, JournalEntry((last or 0) + 1, "", kind, payload, now))])
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+_journal = select(history).where(history.c.instance_id == bindparam("id")).order_by(history.c.seq)
+_archived_journal = (
+    select(history_archive).where(history_archive.c.instance_id == bindparam("id")).order_by(history_archive.c.seq)
+)
+_journals = (
+    select(history)
+    .where(history.c.instance_id.in_(bindparam("ids", expanding=True)))
+    .order_by(history.c.instance_id, history.c.seq)
+)
+
+
+def load_entries(connection: Connection, instance_id: str) -> list[JournalEntry]:
+    """Load the journal of an instance, in order."""
+    return [_to_entry(row) for row in fetch_all(connection, StoredEntry, _journal, {"id": instance_id})]
+
+
+def load_journals(connection: Connection, instance_ids: Sequence[str]) -> dict[str, list[JournalEntry]]:
+    """Load the journals of several instances, each in order. An instance without entries is missing."""
+    journals: dict[str, list[JournalEntry]] = {}
+    for row in fetch_by_ids(connection, StoredEntry, _journals, instance_ids):
+        journals.setdefault(row.instance_id, []).append(_to_entry(row))
+    return journals
+
+
+def load_history(connection: Connection, instance_id: str) -> list[Entry]:
+    """Load the journal of an instance as users see it, in order, also from the archive if the instance recurred."""
+    entries = load_entries(connection, instance_id)
+    if not entries:
+        archived = fetch_all(connection, StoredEntry, _archived_journal, {"id": instance_id})
+        entries = [_to_entry(row) for row in archived]
+    return [
+        Entry(instance_id, one.seq, one.operation_id, one.kind, one.payload, to_datetime(one.recorded_at))
+        for one in entries
+    ]
+
+
+def has_entry(connection: Connection, instance_id: str, seq: int) -> bool:
+    """Return whether the instance has an entry of that number."""
+    found = select(history.c.seq).where(history.c.instance_id == instance_id, history.c.seq == seq)
+    return connection.execute(found).first() is not None
+
+
+def _to_entry(row: StoredEntry) -> JournalEntry:
+    _, seq, operation_id, kind, payload, recorded_at = row
+    return JournalEntry(seq, operation_id, _kinds[kind], None if payload is None else loads(payload), recorded_at)
+
+
+_kinds = {kind.value: kind for kind in Kind}
