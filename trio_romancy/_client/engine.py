@@ -29,9 +29,6 @@ from ..model import ErrorInfo, Sent, Status
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# Used for every workflow: looking up a member of an enum takes ten times as long as a global (Python 3.11).
-_RECURRED = Status.RECURRED
-
 _SHORTEST_POLL = 0.02
 _LONGEST_POLL = 1.0
 """Seconds between two queries for the end of an instance that another process may run."""
@@ -107,7 +104,7 @@ class Engine:
                     await local_result.changed().wait()
                 else:
                     found = await self._poll_for_end(instance_id, local_result)
-            if found[0] is not _RECURRED:
+            if found[0] is not Status.RECURRED:
                 return found
             last = await self.read(chains.last_of, instance_id)
             if last is None:

@@ -20,10 +20,6 @@ from ..run.phase import CLOSING
 from ..run.run import InstanceRun
 from .recur import Recur, end_text, next_of_chain
 
-# What every workflow asks for: to find a member of an enum takes ten times as long as a global (Python 3.11).
-_COMPLETED = Status.COMPLETED
-_WORKFLOW_COMPLETED = Kind.WORKFLOW_COMPLETED
-
 
 async def end_function(
     run: InstanceRun, workflow: Workflow[..., Any], value: Any, failure: Failure | None
@@ -60,8 +56,8 @@ async def _close(
     run: InstanceRun, workflow: Workflow[..., Any], value: Any, failure: Failure | None
 ) -> JournalEntry | Exit:
     """Record how the function ended, unless a cancel request was accepted first."""
-    kind, payload, output, error = _WORKFLOW_COMPLETED, "null", None, None
-    status, successor, next_claim, first = _COMPLETED, None, None, None
+    kind, payload, output, error = Kind.WORKFLOW_COMPLETED, "null", None, None
+    status, successor, next_claim, first = Status.COMPLETED, None, None, None
     if isinstance(value, Recur):
         successor, next_claim, first = next_of_chain(run, value)
         kind, payload, status = Kind.WORKFLOW_RECURRED, end_text(next_claim), Status.RECURRED
