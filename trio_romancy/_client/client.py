@@ -331,7 +331,7 @@ class Client:
           reason: a text that :class:`WorkflowCancelledError` shows.
 
         Returns:
-          Whether the instance will end as cancelled, or has. False if its workflow function had ended before: then that
+          Whether the instance will end as cancelled, or has. False if its workflow function had ended before; then that
           outcome counts.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Deletes messages that have been kept long enough, and channels that nobody uses any more."""
+"""Deletes messages that have been kept long enough, and channels that are not used any more."""
 
 from __future__ import annotations
 
