@@ -28,7 +28,8 @@ from trio_romancy._storage import migrations
 from trio_romancy._storage.database import Database
 from trio_romancy._storage.open import open_database
 from trio_romancy._storage.sql import tables
-from trio_romancy._storage.sql.outbox import claim_due, insert_outbox, list_events, new_row, retry
+from trio_romancy._storage.sql.outbox import insert_outbox, list_events, new_row, retry
+from trio_romancy._storage.sql.outbox_claims import claim_due
 from trio_romancy.clock import current_clock, to_datetime
 from trio_romancy.errors import DatabaseAwayError
 from trio_romancy.model import OutboxEvent, OutboxStatus

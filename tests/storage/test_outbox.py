@@ -10,22 +10,24 @@ import pytest
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import IntegrityError
 
-from trio_romancy._storage.sql import outbox, tables
+from trio_romancy._storage.sql import outbox_claims, tables
 from trio_romancy._storage.sql.outbox import (
     DEAD,
-    Claimed,
-    Outcome,
-    claim_due,
     delete_finished,
-    hand_back,
-    hand_back_all,
     insert_outbox,
     list_events,
     new_row,
-    next_due,
-    record_outcome,
     retry,
     retry_all,
+)
+from trio_romancy._storage.sql.outbox_claims import (
+    Claimed,
+    Outcome,
+    claim_due,
+    next_due,
+    record_outcome,
+    release,
+    release_all,
 )
 from trio_romancy.clock import to_datetime
 from trio_romancy.model import OutboxEvent, OutboxStatus
@@ -160,7 +162,7 @@ def test_what_waits_for_its_next_attempt_holds_back_its_own_instance_only(connec
     store(connection, "a1", "a2", "b1")
     events = claimed(connection)
     assert finish(connection, events["a1"], PENDING, due_at=300, error="away")
-    hand_back(connection, "me", 500, 200, "a")
+    release(connection, "me", 500, 200, "a")
     assert finish(connection, events["b1"], SENT)
     store(connection, "b2")
     assert claim(connection, now=299, until=600) == [["b2"]]
@@ -171,7 +173,7 @@ def test_what_waits_for_its_next_attempt_holds_back_its_own_instance_only(connec
 def test_what_is_finished_holds_back_nothing(connection: Connection, status: OutboxStatus) -> None:
     store(connection, "a1", "a2")
     assert finish(connection, claimed(connection)["a1"], status, error="why")
-    hand_back(connection, "me", 500, 200, "a")
+    release(connection, "me", 500, 200, "a")
     assert claim(connection, now=200, until=600) == [["a2"]]
 
 
@@ -203,7 +205,7 @@ def test_an_event_that_lies_before_one_that_is_being_sent_waits_for_it(connectio
     events = claimed(connection)
     finish(connection, events["a1"], FAILED, error="why")
     finish(connection, events["a2"], PENDING, due_at=400, error="why")
-    hand_back(connection, "me", 500, 200, "a")
+    release(connection, "me", 500, 200, "a")
     assert retry(connection, "a1.0", 250)
     assert claim(connection, now=300, until=600) == []
     assert claim(connection, now=400, until=700) == [["a1", "a2", "a3"]]
@@ -214,9 +216,9 @@ def test_a_run_ends_before_an_event_that_somebody_else_sends_or_that_waits(conne
     events = claimed(connection)
     finish(connection, events["a1"], FAILED, error="why")
     finish(connection, events["a2"], PENDING, due_at=400, error="why")
-    hand_back(connection, "me", 500, 200, "a")
+    release(connection, "me", 500, 200, "a")
     assert retry(connection, "a1.0", 250)
-    assert outbox._claim_run(connection, "me", 300, 600, "a")  # it has been a candidate a moment ago
+    assert outbox_claims._claim_run(connection, "me", 300, 600, "a")  # it has been a candidate a moment ago
     assert [stored(connection, key)["claimed_by"] for key in ("a1", "a2", "a3")] == ["me", None, None]
 
 
@@ -224,7 +226,7 @@ def test_a_claim_that_lost_a_race_for_some_of_a_run_takes_nothing(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store(connection, "a1", "a2")
-    limited = outbox._limited
+    limited = outbox_claims._limited
 
     def somebody_is_quicker(*given: Any) -> Sequence[tuple[int, int]]:
         run = list(limited(*given))
@@ -232,7 +234,7 @@ def test_a_claim_that_lost_a_race_for_some_of_a_run_takes_nothing(
         connection.execute(rival.values(claimed_by="rival", claimed_until=400, due_at=400))
         return run
 
-    monkeypatch.setattr(outbox, "_limited", somebody_is_quicker)
+    monkeypatch.setattr(outbox_claims, "_limited", somebody_is_quicker)
     assert claim(connection) == []
     assert (stored(connection, "a1")["claimed_by"], stored(connection, "a2")["claimed_by"]) == ("rival", None)
 
@@ -253,7 +255,7 @@ def test_the_events_of_an_instance_are_sent_in_order_whatever_happens(connection
                 break
             if what == "again":
                 finish(connection, one, PENDING, now, due_at=now + chance.randrange(100), error="why", me=me)
-                hand_back(connection, me, one.claimed_until, now, one.instance_id)
+                release(connection, me, one.claimed_until, now, one.instance_id)
                 break
             if not finish(connection, one, SENT, now, me=me):
                 break
@@ -273,7 +275,7 @@ def test_who_has_nothing_to_claim_is_told_when_to_look_again(connection: Connect
     events = claimed(connection)
     assert next_due(connection, 100) == 500
     finish(connection, events["a1"], PENDING, due_at=300, error="why")
-    hand_back(connection, "me", 500, 200, "a")
+    release(connection, "me", 500, 200, "a")
     assert next_due(connection, 200) == 300  # a2 is due, and waits for a1
     store(connection, "b1", now=250)
     assert next_due(connection, 260) == 260
@@ -331,10 +333,10 @@ def test_what_is_handed_back_is_due_for_anybody(connection: Connection) -> None:
     store(connection, "a1", "a2", "b1")
     events = claimed(connection)
     finish(connection, events["a1"], SENT)
-    hand_back(connection, "me", 500, 210, "a")
+    release(connection, "me", 500, 210, "a")
     assert [stored(connection, key)["due_at"] for key in ("a1", "a2", "b1")] == [None, 210, 500]
     assert claim(connection, "other", now=210, until=600) == [["a2"]]
-    hand_back(connection, "me", 500, 220, "a")  # no longer mine
+    release(connection, "me", 500, 220, "a")  # no longer mine
     assert stored(connection, "a2")["claimed_by"] == "other"
 
 
@@ -344,7 +346,7 @@ def test_a_relayer_hands_back_all_that_its_worker_had_claimed(connection: Connec
     claim(connection, until=501)
     store(connection, "c1")
     claim(connection, "other", until=700)
-    assert hand_back_all(connection, "me", 300) == 2
+    assert release_all(connection, "me", 300) == 2
     assert claim(connection, "third", now=300, until=800) == [["a1"], ["b1"]]
 
 
@@ -459,11 +461,11 @@ def test_so_many_are_deleted_at_once_and_no_more(connection: Connection) -> None
 def test_while_too_many_wait_for_their_next_attempt_no_others_are_taken(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox, "_MOST_HELD_BACK", 2)
+    monkeypatch.setattr(outbox_claims, "_MOST_HELD_BACK", 2)
     store(connection, "a1", "b1", "c1")
     for due_at, one in zip((300, 400), list(claimed(connection).values())[:2], strict=True):
         finish(connection, one, PENDING, due_at=due_at, error="away")
-    hand_back_all(connection, "me", 200)
+    release_all(connection, "me", 200)
     assert (next_due(connection, 250), claim(connection, now=250, until=600)) == (300, [])
     assert next_due(connection, 300) == 300
     assert claim(connection, now=300, until=600, limit=1) == [["c1"]]

@@ -17,7 +17,7 @@ from attrs import define, field, frozen
 
 from .._data.codec import loads
 from .._settings import ContentMode, shown_broker_url
-from .._storage.sql.outbox import Claimed
+from .._storage.sql.outbox_claims import Claimed
 from ..clock import hold_virtual_time, to_datetime
 from ..errors import RomancyError
 

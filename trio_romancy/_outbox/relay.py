@@ -16,16 +16,15 @@ from .._data.log_fields import about
 from .._settings import RelaySettings
 from .._storage.database import Database, SQLFunction
 from .._storage.outages import retry_while_away
-from .._storage.sql.outbox import (
-    DEAD,
+from .._storage.sql.outbox import DEAD, delete_finished
+from .._storage.sql.outbox_claims import (
     Claimed,
     Outcome,
     claim_due,
-    delete_finished,
-    hand_back,
-    hand_back_all,
     next_due,
     record_outcome,
+    release,
+    release_all,
 )
 from ..clock import Clock, Microseconds
 from ..model import OutboxStatus
@@ -141,7 +140,7 @@ class Relay:
                     _logger.exception("the relayer of worker %s failed: it goes on", self._me)
                     await trio.sleep(_RESTART_AFTER)
             with trio.move_on_after(_LEAVE_WITHIN):
-                await self._write(hand_back_all, self._me, self._clock.now())
+                await self._write(release_all, self._me, self._clock.now())
         finally:
             self._ended.set()
 
@@ -158,7 +157,7 @@ class Relay:
         settings = self._settings
         self._reports, self._runs = [], 0
         # A worker id has one worker, so claims under this id are from before the worker died.
-        await self._write(hand_back_all, self._me, self._clock.now())
+        await self._write(release_all, self._me, self._clock.now())
         opened = open_broker(
             settings.broker_url,
             headers=settings.headers,
@@ -229,7 +228,7 @@ class Relay:
     def _apply(self, connection: Connection, report: _Report, now: Microseconds) -> None:
         report.was_held = report.outcome is None or record_outcome(connection, self._me, report.outcome, now)
         if report.ends_run and report.has_rest:
-            hand_back(connection, self._me, report.event.claimed_until, now, report.event.instance_id)
+            release(connection, self._me, report.event.claimed_until, now, report.event.instance_id)
 
     async def _wait(self, due: Microseconds | None, poll: float | None) -> None:
         """Wait until an event is due, or may be, or :meth:`notify` is called."""
