@@ -12,13 +12,14 @@ from sqlalchemy import Connection, delete, select
 
 from trio_romancy import App, Kind, Status, WorkflowContext, activity, compensation, workflow
 from trio_romancy._data.codec import loads
+from trio_romancy._data.journal_format import CarryOver
 from trio_romancy._storage import migrations
 from trio_romancy._storage.journal.effects import Effects, WaitRequest
 from trio_romancy._storage.journal.journal import Journal
 from trio_romancy._storage.open import open_database
 from trio_romancy._storage.sql import children, tables
 from trio_romancy._storage.sql import instances as instance_sql
-from trio_romancy._storage.sql.chains import CarryOver, Successor, continue_chain, end_of, last_of
+from trio_romancy._storage.sql.chains import Successor, continue_chain, end_of, last_of
 from trio_romancy._storage.sql.entries import load_entries
 from trio_romancy._storage.sql.lock_order import serialize_writers
 from trio_romancy._storage.sql.waits import FamilyMode, Wait

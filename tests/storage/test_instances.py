@@ -9,6 +9,16 @@ import pytest
 from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import IntegrityError
 
+from trio_romancy._data.journal_format import (
+    ActivityCompleted,
+    Payload,
+    Resumed,
+    TimerFired,
+    WorkflowCancelled,
+    WorkflowCompleted,
+    WorkflowFailed,
+    WorkflowRecurred,
+)
 from trio_romancy._storage.sql import tables
 from trio_romancy._storage.sql.claims import claim_due, next_wake
 from trio_romancy._storage.sql.entries import (
@@ -59,8 +69,16 @@ def store(connection: Connection, instance_id: str, *, owner: str | None = None,
     connection.execute(tables.instances.update().where(tables.instances.c.instance_id == instance_id).values(**values))
 
 
-def record(connection: Connection, instance_id: str, seq: int, kind: Kind, payload: object = None) -> None:
-    insert_entries(connection, [entry_row(instance_id, JournalEntry(seq, f"op:{seq}", kind, payload, seq))])
+FUNCTION_ENDS: dict[Kind, Payload] = {
+    Kind.WORKFLOW_COMPLETED: WorkflowCompleted(),
+    Kind.WORKFLOW_FAILED: WorkflowFailed("ValueError", "no", "", 1),
+    Kind.WORKFLOW_CANCELLED: WorkflowCancelled(None),
+    Kind.WORKFLOW_RECURRED: WorkflowRecurred("a#2"),
+}
+
+
+def record(connection: Connection, instance_id: str, seq: int, payload: Payload) -> None:
+    insert_entries(connection, [entry_row(instance_id, JournalEntry(seq, f"op:{seq}", payload.KIND, payload, seq))])
 
 
 # -- storing -----------------------------------------------------------------------------------------------------------
@@ -123,10 +141,10 @@ def test_ids_are_told_apart_by_case_trailing_spaces_and_accents(connection: Conn
 
 
 def test_an_entry_cannot_take_the_place_of_another(connection: Connection) -> None:
-    record(connection, "a", 1, Kind.ACTIVITY_COMPLETED, 1)
+    record(connection, "a", 1, ActivityCompleted(1))
     with pytest.raises(IntegrityError), connection.begin_nested():
-        record(connection, "a", 1, Kind.ACTIVITY_FAILED, 2)
-    assert [entry.payload for entry in load_entries(connection, "a")] == [1]
+        record(connection, "a", 1, TimerFired())
+    assert [entry.payload for entry in load_entries(connection, "a")] == [ActivityCompleted(1)]
 
 
 # -- claiming ----------------------------------------------------------------------------------------------------------
@@ -436,7 +454,7 @@ def test_only_what_is_stuck_or_was_not_compensated_is_resumed(
     store(connection, "a", wake_at=None)
     update_instances(connection, [update_row("a", status, 150, owner=None, error=error)])
     if error is not None:
-        record(connection, "a", 7, Kind.WORKFLOW_FAILED)
+        record(connection, "a", 7, FUNCTION_ENDS[Kind.WORKFLOW_FAILED])
     before = stored(connection, "a"), load_entries(connection, "a")
     is_resumable = status is Status.STUCK or (status in (Status.FAILED, Status.CANCELLED) and error is UNCOMPENSATED)
     assert resume(connection, "a", 200) is is_resumable
@@ -450,10 +468,10 @@ def test_only_what_is_stuck_or_was_not_compensated_is_resumed(
 
 def test_a_stuck_instance_runs_on_and_its_error_and_deaths_are_forgotten(connection: Connection) -> None:
     store(connection, "a", status=Status.STUCK, error=error_text(ERROR), recoveries=4)
-    record(connection, "a", 3, Kind.ACTIVITY_COMPLETED, 1)
+    record(connection, "a", 3, ActivityCompleted(1))
     assert resume(connection, "a", 200)
     assert get_ending(connection, "a") == (Status.RUNNING, None, None)
-    assert load_entries(connection, "a")[1:] == [JournalEntry(4, "", Kind.RESUMED, None, 200)]
+    assert load_entries(connection, "a")[1:] == [JournalEntry(4, "", Kind.RESUMED, Resumed(), 200)]
     assert claim(connection, now=200, suspects=False) == ["a"]
 
 
@@ -463,8 +481,8 @@ def test_an_instance_whose_function_has_ended_goes_on_compensating(
     connection: Connection, end: Kind, status: Status
 ) -> None:
     store(connection, "a")
-    record(connection, "a", 1, Kind.ACTIVITY_COMPLETED, 1)
-    record(connection, "a", 2, end)
+    record(connection, "a", 1, ActivityCompleted(1))
+    record(connection, "a", 2, FUNCTION_ENDS[end])
     update_instances(connection, [update_row("a", status, 150, owner=None, error=UNCOMPENSATED)])
     assert resume(connection, "a", 200)
     assert get_ending(connection, "a") == (Status.COMPENSATING, None, UNCOMPENSATED)
@@ -517,8 +535,8 @@ def test_what_is_not_there_is_none(connection: Connection) -> None:
 
 def test_the_journal_is_read_in_order_also_where_a_number_is_missing(connection: Connection) -> None:
     for seq in (10, 1, 9, 2):
-        record(connection, "a", seq, Kind.ACTIVITY_COMPLETED, {"result": seq})
-    record(connection, "b", 3, Kind.TIMER_FIRED)
+        record(connection, "a", seq, ActivityCompleted(seq))
+    record(connection, "b", 3, TimerFired())
     entries = load_history(connection, "a")
     assert [entry.seq for entry in entries] == [1, 2, 9, 10]
     last = entries[-1]
@@ -527,6 +545,6 @@ def test_the_journal_is_read_in_order_also_where_a_number_is_missing(connection:
 
 
 def test_whether_an_entry_is_stored_can_be_asked(connection: Connection) -> None:
-    record(connection, "a", 2, Kind.TIMER_FIRED)
+    record(connection, "a", 2, TimerFired())
     assert [has_entry(connection, "a", seq) for seq in (1, 2, 3)] == [False, True, False]
     assert not has_entry(connection, "b", 2)

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, func, insert, select
 
 from trio_romancy import App, ErrorInfo, Status, WorkflowContext, activity, current_activity, workflow
 from trio_romancy._client import purge as purging
+from trio_romancy._data.journal_format import ActivityCompleted, Patched
 from trio_romancy._storage.sql import purge as purge_sql
 from trio_romancy._storage.sql import tables
 from trio_romancy._storage.sql.entries import JournalEntry, entry_row, insert_entries
@@ -31,7 +32,7 @@ def store(connection: Connection, instance_id: str, status: Status, created: int
     row: Any = new_row(instance_id, "w", "{}", created, owner=None)
     ended = {"finished_at": created + 5 if status.is_final else None}
     insert_instances(connection, [row | {"status": status, "wake_at": None} | ended | values])
-    entry = entry_row(instance_id, JournalEntry(1, "op:1", Kind.ACTIVITY_COMPLETED, None, created))
+    entry = entry_row(instance_id, JournalEntry(1, "op:1", Kind.ACTIVITY_COMPLETED, ActivityCompleted(None), created))
     insert_entries(connection, [entry])
     connection.execute(insert(tables.history_archive).values(**entry))
     wait = {"operation_id": "op:1", "channel": "c", "after": 0, "mode": None, "is_open": True}
@@ -94,7 +95,7 @@ def test_a_transaction_does_not_delete_too_many_entries(
     monkeypatch.setattr(purge_sql, "_MOST_ENTRIES", 4)  # each has one, and one that was archived
     for number in range(7):
         store(connection, str(number), Status.COMPLETED, number)
-    entries = [entry_row("3", JournalEntry(seq, "op", Kind.PATCHED, None, 1)) for seq in range(2, 10)]
+    entries = [entry_row("3", JournalEntry(seq, "op", Kind.PATCHED, Patched(), 1)) for seq in range(2, 10)]
     insert_entries(connection, entries)
     assert purge_all(connection, 1000) == [2, 1, 1, 2, 1]
     assert left(connection) == []

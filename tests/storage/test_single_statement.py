@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from trio.testing import wait_all_tasks_blocked
 
 from trio_romancy import App, WorkflowContext, activity, workflow
+from trio_romancy._data.journal_format import ActivityCompleted, WorkflowCompleted
 from trio_romancy._storage import migrations
 from trio_romancy._storage.database import Database
 from trio_romancy._storage.dialects import postgresql
@@ -66,11 +67,13 @@ def write(
 
 def end(instance_id: str, seq: int = 1) -> Row:
     row: Row = closing_row(instance_id, Status.COMPLETED, 50, owner=None, output='"done"', error=None)
-    return row | entry_row(instance_id, JournalEntry(seq, "", Kind.WORKFLOW_COMPLETED, None, 50))
+    return row | entry_row(instance_id, JournalEntry(seq, "", Kind.WORKFLOW_COMPLETED, WorkflowCompleted(), 50))
 
 
-def entry(instance_id: str, seq: int = 1, payload: object = None) -> Row:
-    return entry_row(instance_id, JournalEntry(seq, f"op:{seq}", Kind.TIMER_FIRED, payload, 40))
+def entry(instance_id: str, seq: int = 1, result: object = None) -> Row:
+    return entry_row(
+        instance_id, JournalEntry(seq, f"op:{seq}", Kind.ACTIVITY_COMPLETED, ActivityCompleted(result), 40)
+    )
 
 
 def statuses(connection: Connection) -> dict[str, str]:
@@ -92,13 +95,15 @@ def test_everything_is_written(connection: Connection) -> None:
         2,
         starts=[new_row("d", "w", '{"x":"ä\\u0000"}', 7, owner="me", trace='"t"')],
         ends=[end("a", seq=2), end("b")],
-        entries=[entry("a"), entry("c", payload={"text": "\\ ' \" 🦊 \0", "number": 2**63})],
+        entries=[entry("a"), entry("c", result={"text": "\\ ' \" 🦊 \0", "number": 2**63})],
     )
     assert found == (0, {})
     assert statuses(connection) == {"a": "completed", "b": "completed", "c": "running", "d": "running"}
     assert entries(connection) == [("a", 1), ("a", 2), ("b", 1), ("c", 1)]
     assert load_entries(connection, "c") == [
-        JournalEntry(1, "op:1", Kind.TIMER_FIRED, {"text": "\\ ' \" 🦊 \0", "number": 2**63}, 40)
+        JournalEntry(
+            1, "op:1", Kind.ACTIVITY_COMPLETED, ActivityCompleted({"text": "\\ ' \" 🦊 \0", "number": 2**63}), 40
+        )
     ]
     new = connection.execute(select(tables.instances).where(tables.instances.c.instance_id == "d")).one()
     assert (new.input, new.owner, new.recoveries, new.trace, new.created_at, new.output, new.wake_at) == (

@@ -53,19 +53,6 @@ class Failure:
             }
         )
 
-    @classmethod
-    def from_payload(cls, payload: Any) -> Self:
-        """Call :meth:`from_data`."""
-        return cls.from_data(payload)
-
-    def as_payload(self) -> str:
-        """Call :meth:`to_text`."""
-        return self.to_text()
-
-    def as_final(self, verdict: str) -> str:
-        """Return the payload with this verdict."""
-        return self.with_verdict(verdict).to_text()
-
     def with_verdict(self, verdict: str) -> Failure:
         """Return the same failure as the last one of its operation."""
         return evolve(self, verdict=verdict)

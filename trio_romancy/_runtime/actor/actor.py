@@ -10,8 +10,8 @@ import trio
 from ..._context.current import current_execution
 from ..._context.workflow import WorkflowContext
 from ..._data.failure import Failure, describe
+from ..._data.journal_format import CarryOver
 from ..._definitions.values import Workflow
-from ..._storage.sql.chains import CarryOver
 from ..._storage.sql.claims import Claim
 from ..._storage.sql.entries import JournalEntry
 from ..._storage.sql.waits import MatchResult
@@ -71,9 +71,8 @@ class Actor:
         """Whether the instance must want attention when it is given back."""
         self.is_released = False
         """Whether the instance is being given back, so that nothing can be added to that any more."""
-        if entries and entries[0].kind is Kind.CONTINUED:
-            carried = entries[0].payload
-            run.intake.table.unpack(carried if isinstance(carried, CarryOver) else CarryOver(**carried))
+        if entries and isinstance(carried := entries[0].payload, CarryOver):
+            run.intake.table.unpack(carried)
 
     # -- life ------------------------------------------------------------------------------------------------------
 

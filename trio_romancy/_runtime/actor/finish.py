@@ -6,8 +6,17 @@ from typing import Any
 
 from attrs import evolve
 
-from ..._data.codec import dumps, loads
+from ..._data.codec import loads
 from ..._data.failure import Failure, describe
+from ..._data.journal_format import (
+    NOTHING,
+    CancelRequested,
+    RollbackRequested,
+    WorkflowCancelled,
+    WorkflowFailed,
+    WorkflowRecurred,
+    from_text,
+)
 from ..._definitions.values import Workflow
 from ..._storage.sql import incompatible
 from ..._storage.sql.entries import JournalEntry
@@ -18,7 +27,7 @@ from ..run import cancellation
 from ..run.exits import Ended, Exit, LeftToOthers, Recurred
 from ..run.phase import CLOSING
 from ..run.run import InstanceRun
-from .recur import Recur, end_text, next_of_chain
+from .recur import Recur, next_of_chain
 
 
 async def end_function(
@@ -39,11 +48,12 @@ async def end_function(
 
 async def end_rollback(run: InstanceRun, function_end: JournalEntry) -> Exit:
     """Record the end of the rollback."""
-    if function_end.kind is Kind.WORKFLOW_FAILED:
-        status, error = Status.FAILED, _info(Failure.from_payload(function_end.payload))
+    end = function_end.payload
+    if isinstance(end, WorkflowFailed):
+        status, error = Status.FAILED, _info(end)
     else:
-        reason = function_end.payload["reason"]
-        status, error = Status.CANCELLED, ErrorInfo("trio_romancy.WorkflowCancelledError", reason or "")
+        assert isinstance(end, WorkflowCancelled | RollbackRequested)
+        status, error = Status.CANCELLED, ErrorInfo("trio_romancy.WorkflowCancelledError", end.reason or "")
     error = evolve(error, uncompensated=run.saga.uncompensated)
     batch = run.journal.append_update(run.writer.status_row(status, error=error))
     if (origin := run.claim.child_of_chain) is not None:
@@ -56,11 +66,12 @@ async def _close(
     run: InstanceRun, workflow: Workflow[..., Any], value: Any, failure: Failure | None
 ) -> JournalEntry | Exit:
     """Record how the function ended, unless a cancel request was accepted first."""
-    kind, payload, output, error = Kind.WORKFLOW_COMPLETED, "null", None, None
+    kind, payload, output, error = Kind.WORKFLOW_COMPLETED, NOTHING, None, None
     status, successor, next_claim, first = Status.COMPLETED, None, None, None
     if isinstance(value, Recur):
         successor, next_claim, first = next_of_chain(run, value)
-        kind, payload, status = Kind.WORKFLOW_RECURRED, end_text(next_claim), Status.RECURRED
+        kind, status = Kind.WORKFLOW_RECURRED, Status.RECURRED
+        payload = WorkflowRecurred(next_claim.instance_id).to_text()
     elif failure is None:
         try:
             output, _ = workflow.codec.encode(value)
@@ -70,7 +81,7 @@ async def _close(
             failure = describe(problem)
     if failure is not None:
         output = None
-        kind, payload, error = Kind.WORKFLOW_FAILED, failure.as_payload(), _info(failure)
+        kind, payload, error = Kind.WORKFLOW_FAILED, failure.to_text(), _info(failure)
         status = Status.FAILED if run.saga.is_empty else Status.COMPENSATING
     entry = run.writer.next_row("", kind, payload)
     journal = run.journal
@@ -83,11 +94,10 @@ async def _close(
     if refused_for is not None:
         run.writer.take_back()
         run.cancel_reason = loads(refused_for)
-        payload = dumps({"reason": run.cancel_reason, "running": []})
-        run.writer.append("cancel", Kind.CANCEL_REQUESTED, payload)
+        run.writer.append("cancel", Kind.CANCEL_REQUESTED, CancelRequested.text(refused_for, []))
         return _cancel(run)
     if not status.is_final:
-        return JournalEntry(entry["seq"], "", kind, loads(payload), entry["recorded_at"])
+        return JournalEntry(entry["seq"], "", kind, from_text(kind, payload), entry["recorded_at"])
     ended = Ended(status, output, error)
     if successor is None or next_claim is None or first is None:
         return ended
@@ -96,7 +106,7 @@ async def _close(
 
 def _cancel(run: InstanceRun) -> JournalEntry:
     """Record that the workflow function was cancelled."""
-    entry = run.writer.append("", Kind.WORKFLOW_CANCELLED, dumps({"reason": run.cancel_reason}))
+    entry = run.writer.append("", Kind.WORKFLOW_CANCELLED, WorkflowCancelled(run.cancel_reason).to_text())
     run.journal.append_end(run.instance_id)
     run.writer.set_status(Status.COMPENSATING)
     return entry

@@ -6,9 +6,9 @@ import hashlib
 
 from attrs import evolve
 
-from ..._data.codec import dumps
 from ..._data.ids import MAX_ID
-from ..._storage.sql.chains import CarryOver, Successor
+from ..._data.journal_format import CarryOver
+from ..._storage.sql.chains import Successor
 from ..._storage.sql.claims import Claim
 from ..._storage.sql.entries import JournalEntry
 from ..._storage.sql.instances import new_row
@@ -75,8 +75,3 @@ def next_id(origin: str, instance_id: str) -> str:
     if len(origin) + _LONGEST_NUMBER > MAX_ID:
         origin = hashlib.sha256(origin.encode()).hexdigest()
     return f"{origin}#{number + 1}"
-
-
-def end_text(claim: Claim) -> str:
-    """Return the payload of the entry that names the next instance."""
-    return dumps({"next": claim.instance_id})

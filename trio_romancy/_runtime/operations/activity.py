@@ -6,8 +6,7 @@ from typing import Any
 
 import trio
 
-from ..._data.codec import loads
-from ..._data.failure import Failure
+from ..._data.journal_format import ActivityCompleted, ActivityFailed, Payload, from_text
 from ..._definitions.values import Activity
 from ...errors import InvalidDataError
 from ...model import Kind
@@ -30,8 +29,8 @@ async def call_activity(
     operation = new_operation(run, activity.name, activity.id, "activity", _ACTIVITY)
     outcome = await recorded(run, operation)
     if outcome is not None:
-        return await _return_or_raise(run, activity, operation.id, outcome.kind, outcome.payload)
-    suffix = "}" if activity.compensation is None else undo_text(activity, args, kwargs)
+        return await _return_or_raise(run, activity, operation.id, outcome.payload)
+    undo = None if activity.compensation is None else undo_text(activity, activity.compensation, args, kwargs)
     assert operation.task is not None
     result: Result | None = None
     if run.is_undisturbed(operation.task):
@@ -40,7 +39,7 @@ async def call_activity(
         scope.shield = True
         run.in_flight.by_id[operation.id] = operation
         try:
-            result = await Attempts(run, operation, activity, args, kwargs, suffix).carry_out()
+            result = await Attempts(run, operation, activity, args, kwargs, undo).carry_out()
         finally:
             run.end(operation)
             scope.shield = False
@@ -51,31 +50,33 @@ async def call_activity(
                 if not run.is_live:
                     outcome = await replayed_in_turn(run, operation)
                 if outcome is None:
-                    result = await Attempts(run, operation, activity, args, kwargs, suffix).carry_out()
+                    result = await Attempts(run, operation, activity, args, kwargs, undo).carry_out()
         finally:
             run.end(operation)
     if outcome is not None:
-        return await _return_or_raise(run, activity, operation.id, outcome.kind, outcome.payload)
+        return await _return_or_raise(run, activity, operation.id, outcome.payload)
     if result is None:
         await trio.lowlevel.checkpoint_if_cancelled()  # it had never begun when a cancel request came
         raise RunGone
     if result.kind is not activity.completed_kind:
-        return await _return_or_raise(run, activity, operation.id, result.kind, loads(result.payload))
+        return await _return_or_raise(run, activity, operation.id, from_text(result.kind, result.payload))
     if activity.compensation is not None:
-        run.saga.activity_completed(operation.id, loads(result.payload))
+        completed = from_text(result.kind, result.payload)
+        assert isinstance(completed, ActivityCompleted)
+        run.saga.activity_completed(operation.id, completed)
     return result.value
 
 
-async def _return_or_raise(run: InstanceRun, activity: Activity[..., Any], id: str, kind: Kind, payload: Any) -> Any:
+async def _return_or_raise(run: InstanceRun, activity: Activity[..., Any], id: str, payload: Payload) -> Any:
     """Return or raise what an activity's entry says."""
-    if kind is Kind.ACTIVITY_COMPLETED:
+    if isinstance(payload, ActivityCompleted):
         try:
-            return activity.codec.decode(payload["result"])
+            return activity.codec.decode(payload.result)
         except InvalidDataError as error:
             run.reject_code(InvalidDataError(f"the recorded result of {id!r} does not fit the code", error.problems))
             raise RunGone from None
-    if kind is Kind.ACTIVITY_FAILED:
-        raise Failure.from_payload(payload).to_error(id)
+    if isinstance(payload, ActivityFailed):
+        raise payload.to_error(id)
     await trio.lowlevel.checkpoint_if_cancelled()
     run.reject_code(run.cursor.contradiction(id, "was torn down by a cancellation", "does not cancel it"))
     raise RunGone

@@ -14,6 +14,7 @@ from ..._context.activity import ActivityContext
 from ..._context.current import current_execution
 from ..._data.codec import Codec
 from ..._data.failure import Failure, describe
+from ..._data.journal_format import NOTHING, ActivityCompleted, CompensationCompleted
 from ..._observe.dispatcher import Around
 from ..._storage.dialects.errors import is_transient
 from ..._storage.journal.effects import Effects
@@ -88,10 +89,10 @@ class Attempts:
     While the next attempt is awaited a cancellation is delivered, and giving up is the outcome.
 
     Args:
-      suffix: what the payload holds after the result, as JSON text.
+      undo: JSON text of the planned compensation; None: there is none.
     """
 
-    __slots__ = ("_args", "_kwargs", "_operation", "_run", "_suffix", "_thread", "_what")
+    __slots__ = ("_args", "_kwargs", "_operation", "_run", "_thread", "_undo", "_what")
 
     def __init__(
         self,
@@ -100,14 +101,14 @@ class Attempts:
         what: Attempted,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
-        suffix: str,
+        undo: str | None,
     ) -> None:
         self._run = run
         self._operation = operation
         self._what = what
         self._args = args
         self._kwargs = kwargs
-        self._suffix = suffix
+        self._undo = undo
         self._thread: ActivityThread | None = None
         """Thread of the last attempt, which may have overrun its timeout."""
 
@@ -200,7 +201,7 @@ class Attempts:
                 if _is_cancellation(error):
                     if run.is_gone or not what.cancellable:
                         raise
-                    return Result(Kind.ACTIVITY_CANCELLED, "null")
+                    return Result(Kind.ACTIVITY_CANCELLED, NOTHING)
                 if is_lost:
                     message = "%s of %s: the database lost its transaction, running it again: %s"
                     _logger.warning(message, operation.id, run.instance_id, error, extra=run.about(operation.id))
@@ -240,7 +241,7 @@ class Attempts:
         else:
             with trio.fail_after(what.timeout):
                 value = await what.function(*args, **kwargs)
-        payload = "{}"
+        payload = CompensationCompleted().to_text()
         if what.codec is not None:
             payload, value = self._encode(what.codec, value)
         session = context.used_session
@@ -253,7 +254,7 @@ class Attempts:
     def _encode(self, codec: Codec[Any], value: object) -> tuple[str, Any]:
         try:
             text, value = codec.encode(value)
-            payload = f'{{"result":{text}{self._suffix}'
+            payload = ActivityCompleted.text(text, self._undo)
             if len(payload) > self._run.env.settings.max_payload:
                 raise self._run.too_large(payload, f"the outcome of {self._operation.id!r}")
         except (InvalidDataError, PayloadTooLargeError) as error:
@@ -272,10 +273,10 @@ class Attempts:
         number = len(run.cursor.failures_of(operation.id)) + 1
         failure = self._failure(error, number)
         if failure.verdict:
-            return Result(self._what.failed_kind, failure.as_payload())
+            return Result(self._what.failed_kind, failure.to_text())
         message = "%s of %s: attempt %d failed: %s"
         _logger.info(message, operation.id, run.instance_id, number, failure.message, extra=run.about(operation.id))
-        run.cursor.add_failure(run.writer.append(operation.id, Kind.ATTEMPT_FAILED, failure.as_payload()))
+        run.cursor.add_failure(run.writer.append(operation.id, Kind.ATTEMPT_FAILED, failure.to_text()))
         return None
 
     def _failure(self, error: BaseException, number: int) -> Failure:
@@ -300,10 +301,11 @@ class Attempts:
         """
         run, operation, what, thread = self._run, self._operation, self._what, self._thread
         assert operation.scope is not None
-        last = Failure.from_payload(failures[-1].payload)
+        last = failures[-1].payload
+        assert isinstance(last, Failure)
         delay = self._policy.delay_after(len(failures))
         if delay is None:
-            return Result(what.failed_kind, last.as_final("exhausted"))
+            return Result(what.failed_kind, last.with_verdict("exhausted").to_text())
         due = failures[-1].recorded_at + round(delay * 1_000_000)
         overran = thread is not None and not thread.finished.is_set()
         operation.is_executing = False
@@ -321,8 +323,8 @@ class Attempts:
             if run.is_gone:
                 raise
             if what.cancellable:
-                return Result(Kind.ACTIVITY_CANCELLED, "null")
-            return Result(what.failed_kind, last.as_final("gave_up"))
+                return Result(Kind.ACTIVITY_CANCELLED, NOTHING)
+            return Result(what.failed_kind, last.with_verdict("gave_up").to_text())
         finally:
             operation.scope.shield = True
             operation.waits = False

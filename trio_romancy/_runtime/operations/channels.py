@@ -6,7 +6,8 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from ..._data.codec import Codec, dumps, loads
+from ..._data.codec import Codec
+from ..._data.journal_format import NOTHING, MessageReceived, Published, Subscribed, Unsubscribed, from_text
 from ..._storage.journal.effects import Effects
 from ..._storage.outgoing import check_names, message_row
 from ..._storage.sql.entries import JournalEntry, insert_entries
@@ -38,24 +39,25 @@ async def subscribe(run: InstanceRun, channel: str, mode: ChannelMode, id: str |
         return
 
     async def record() -> JournalEntry:
-        row = run.writer.next_row(operation.id, Kind.SUBSCRIBED, "null")
+        row = run.writer.next_row(operation.id, Kind.SUBSCRIBED, NOTHING)
         await run.journal.call_on(channel, _subscribe, channel, mode, row, run.env.clock.now())
-        return JournalEntry(row["seq"], operation.id, Kind.SUBSCRIBED, loads(row["payload"]), row["recorded_at"])
+        subscribed = from_text(Kind.SUBSCRIBED, row["payload"])
+        return JournalEntry(row["seq"], operation.id, Kind.SUBSCRIBED, subscribed, row["recorded_at"])
 
     operation = new_operation(run, "subscribe", id, "subscribe", _SUBSCRIBED)
-    pending = PendingOutcome(operation, Kind.SUBSCRIBED, "null", record=record)
-    payload = (await step(run, operation, lambda _: in_turn(run, pending))).payload
-    held = ChannelMode(payload["mode"])
-    if held is not mode:
-        raise ChannelModeConflictError(run.instance_id, channel, mode, held)
-    run.intake.table.subscribe(channel, operation.id, mode, payload["after"])
+    pending = PendingOutcome(operation, Kind.SUBSCRIBED, NOTHING, record=record)
+    subscribed = (await step(run, operation, lambda _: in_turn(run, pending))).payload
+    assert isinstance(subscribed, Subscribed)
+    if subscribed.mode is not mode:
+        raise ChannelModeConflictError(run.instance_id, channel, mode, subscribed.mode)
+    run.intake.table.subscribe(channel, operation.id, mode, subscribed.after)
 
 
 def _subscribe(connection: Connection, channel: str, mode: ChannelMode, row: EntryRow, now: Microseconds) -> None:
     """Store a subscription with its entry, whose payload says what the channel's mode is and what came before."""
     lock_channels(connection, [channel], now)
     held, after = store_subscription(connection, row["instance_id"], row["operation_id"], channel, mode)
-    row["payload"] = dumps({"channel": channel, "mode": held, "after": after})
+    row["payload"] = Subscribed(channel, ChannelMode(held), after).to_text()
     insert_entries(connection, [row])
 
 
@@ -65,7 +67,7 @@ async def unsubscribe(run: InstanceRun, channel: str, id: str | None) -> None:
     if known is None:
         raise RomancyError(f"instance {run.instance_id!r} has not subscribed to channel {channel!r}")
     operation = new_operation(run, "unsubscribe", id, "unsubscribe", _UNSUBSCRIBED)
-    pending = PendingOutcome(operation, Kind.UNSUBSCRIBED, dumps({"channel": channel}))
+    pending = PendingOutcome(operation, Kind.UNSUBSCRIBED, Unsubscribed(channel).to_text())
     pending.effects = Effects(closed=[(run.instance_id, known.operation_id)])
     await step(run, operation, lambda _: in_turn(run, pending))
 
@@ -85,13 +87,14 @@ async def receive(
     if outcome.kind is Kind.WAIT_TIMED_OUT:
         raise MessageTimeoutError(run.instance_id, operation.id, channel)
     got = outcome.payload
-    event, sender = got.get("event"), got["sender"]
-    metadata = {} if got["metadata"] is None else got["metadata"]
+    assert isinstance(got, MessageReceived)
+    event, sender = got.event, got.sender
+    metadata = {} if got.metadata is None else got.metadata
     if event is not None:
-        sender = event["source"]
-        metadata = metadata | {"id": event["id"], "source": sender, "type": channel, "subject": event["subject"]}
-    data = decoded(run, operation.id, codec, got["data"], f"a message on channel {channel!r}")
-    return Message(channel, data, metadata, sender, to_datetime(got["sent_at"]))
+        sender = event.source
+        metadata = metadata | {"id": event.id, "source": sender, "type": channel, "subject": event.subject}
+    data = decoded(run, operation.id, codec, got.data, f"a message on channel {channel!r}")
+    return Message(channel, data, metadata, sender, to_datetime(got.sent_at))
 
 
 async def publish(
@@ -112,6 +115,6 @@ async def publish(
         sender=run.instance_id,
     )
     operation = new_operation(run, name, id, name, _PUBLISHED)
-    pending = PendingOutcome(operation, Kind.PUBLISHED, dumps({"channel": channel, "to": addressee}))
+    pending = PendingOutcome(operation, Kind.PUBLISHED, Published(channel, addressee).to_text())
     pending.effects = Effects(outgoing=[Outgoing(row)])
     await step(run, operation, lambda _: in_turn(run, pending))

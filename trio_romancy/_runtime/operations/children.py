@@ -7,15 +7,15 @@ from typing import Any
 import trio
 
 from ..._context.child import ChildHandle, ParentRun
-from ..._data.codec import dumps
 from ..._data.ids import short_id
+from ..._data.journal_format import NOTHING, ChildEnded, ChildStarted
 from ..._definitions.values import Workflow
 from ..._storage.journal.effects import Effects
 from ..._storage.sql.children import child_row, start_named_child
 from ..._storage.sql.entries import JournalEntry
 from ..._storage.sql.waits import FamilyMode
 from ...errors import ChildWorkflowError, InstanceExistsError, InvalidDataError, PayloadTooLargeError
-from ...model import ErrorInfo, Kind, Status
+from ...model import Kind, Status
 from ..run.exits import RunGone
 from ..run.mailbox import PendingOutcome
 from ..run.message_table import LocalWait, MessageFilter, Subscription
@@ -48,24 +48,25 @@ async def start(
     child_id = workflow.id or short_id(f"{run.instance_id}/{operation.id}")
     now, trace = run.env.clock.now(), run.claim.trace
     row = child_row(child_id, workflow.name, text, now, parent_id=run.instance_id, trace=trace)
-    started = {"child": child_id, "workflow": workflow.name}
+    started = ChildStarted(child_id, workflow.name)
 
     async def record_named() -> JournalEntry:
-        entry = run.writer.next_row(operation.id, Kind.CHILD_STARTED, "null")
+        entry = run.writer.next_row(operation.id, Kind.CHILD_STARTED, NOTHING)
         payload = await run.journal.call(start_named_child, row, entry, started)
         run.env.host.something_is_due()
         return JournalEntry(entry["seq"], operation.id, Kind.CHILD_STARTED, payload, entry["recorded_at"])
 
-    pending = PendingOutcome(operation, Kind.CHILD_STARTED, dumps(started))
+    pending = PendingOutcome(operation, Kind.CHILD_STARTED, started.to_text())
     if workflow.id is None:
         pending.effects = Effects(children=[row])
     else:
         pending.record = record_named
-    payload = (await step(run, operation, lambda _: in_turn(run, pending))).payload
-    if payload.get("refused") is not None:
-        raise InstanceExistsError(child_id, payload["refused"])
-    run.saga.child_started(operation.id, payload)
-    return ChildHandle(payload["child"], operation.id, parent, workflow)
+    recorded = (await step(run, operation, lambda _: in_turn(run, pending))).payload
+    assert isinstance(recorded, ChildStarted)
+    if recorded.refused is not None:
+        raise InstanceExistsError(child_id, recorded.refused)
+    run.saga.child_started(operation.id, recorded)
+    return ChildHandle(recorded.child, operation.id, parent, workflow)
 
 
 async def result(run: InstanceRun, child: ChildHandle[Any], id: str, *, owns: bool) -> Any:
@@ -75,11 +76,12 @@ async def result(run: InstanceRun, child: ChildHandle[Any], id: str, *, owns: bo
       owns: whether a cancellation cancels the child too, whose end is awaited then.
     """
     operation = new_operation(run, "result", id, _THE_END, _ENDED)
-    payload = (await step(run, operation, lambda _: _await_end(run, operation, child.child_id, owns=owns))).payload
-    run.saga.child_ended(payload)
-    if owns and payload["status"] == Status.CANCELLED:
+    ended = (await step(run, operation, lambda _: _await_end(run, operation, child.child_id, owns=owns))).payload
+    assert isinstance(ended, ChildEnded)
+    run.saga.child_ended(ended)
+    if owns and ended.status is Status.CANCELLED:
         await trio.lowlevel.checkpoint_if_cancelled()  # which is why the child was
-    return _return_or_raise(run, child, operation.id, payload)
+    return _return_or_raise(run, child, operation.id, ended)
 
 
 async def start_and_await(
@@ -126,22 +128,23 @@ async def _await_end(run: InstanceRun, operation: Operation, child_id: str, *, o
             run.intake.close(opened)
 
 
-def _return_or_raise(run: InstanceRun, child: ChildHandle[Any], id: str, payload: Any) -> Any:
+def _return_or_raise(run: InstanceRun, child: ChildHandle[Any], id: str, ended: ChildEnded) -> Any:
     """Return or raise what the entry of a child's end says."""
-    if payload["status"] == Status.COMPLETED:
+    if ended.status is Status.COMPLETED:
         try:
-            return child.workflow.codec.decode(payload["output"])
+            return child.workflow.codec.decode(ended.output)
         except InvalidDataError as error:
             run.reject_code(InvalidDataError(f"the recorded result {id!r} does not fit the code", error.problems))
             raise RunGone from None
-    error_info = ErrorInfo(**payload["error"])
+    cause = ended.error
+    assert cause is not None
     raise ChildWorkflowError(
         id,
         child.child_id,
-        payload["workflow"],
-        payload["status"],
-        error_info.error_type,
-        error_info.message,
-        error_info.traceback,
-        error_info.uncompensated,
+        ended.workflow,
+        ended.status.value,
+        cause.error_type,
+        cause.message,
+        cause.traceback,
+        cause.uncompensated,
     )

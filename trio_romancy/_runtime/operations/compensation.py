@@ -11,8 +11,8 @@ from typing import Any
 
 import trio
 
-from ..._data.codec import dumps
 from ..._data.failure import describe
+from ..._data.journal_format import CompensationCompleted, PlannedCompensation
 from ..._definitions.registry import registry
 from ..._definitions.values import Activity, Compensation
 from ..._storage.sql.children import end_roll_back, roll_back, roll_back_again
@@ -55,9 +55,9 @@ async def _compensate(run: InstanceRun, undo: Undo) -> Kind:
                 kind = Kind.COMPENSATION_FAILED
                 if run.events is not None:
                     run.events.attempts(operation.id, undo.name, is_compensation=True)
-                run.writer.append(operation.id, kind, describe(error, verdict="terminal").as_payload())
+                run.writer.append(operation.id, kind, describe(error, verdict="terminal").to_text())
             else:
-                kind = (await Attempts(run, operation, compensation, (), arguments, "").carry_out()).kind
+                kind = (await Attempts(run, operation, compensation, (), arguments, None).carry_out()).kind
             if kind is Kind.COMPENSATION_FAILED:
                 _logger.error("%s of %s failed for good", operation.id, run.instance_id, extra=run.about(operation.id))
             return kind
@@ -94,10 +94,10 @@ async def _roll_back_child(run: InstanceRun, undo: ChildUndo) -> Kind:
                     f"child {undo.child!r} is {status}, and could not compensate {', '.join(uncompensated)}; fix the "
                     f"cause, then resume instance {me!r}"
                 )
-                kind, payload = Kind.COMPENSATION_FAILED, describe(error, verdict="terminal").as_payload()
+                kind, payload = Kind.COMPENSATION_FAILED, describe(error, verdict="terminal").to_text()
                 _logger.error("%s of %s failed for good", operation.id, me, extra=run.about(operation.id))
             else:
-                kind, payload = Kind.COMPENSATION_COMPLETED, "{}"
+                kind, payload = Kind.COMPENSATION_COMPLETED, CompensationCompleted().to_text()
             run.writer.append(operation.id, kind, payload)
             return kind
     finally:
@@ -130,28 +130,24 @@ def _bound(run: InstanceRun, undo: Undo) -> tuple[Compensation[..., Any], dict[s
     return compensation, {name: codec.decode(undo.arguments[name]) for name, codec in compensation.codecs.items()}
 
 
-def undo_text(activity: Activity[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    """Return how to undo this call of an activity: the JSON text that follows the result in its payload.
+def undo_text(
+    activity: Activity[..., Any], compensation: Compensation[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> str:
+    """Return how to compensate this call of an activity, as JSON text.
 
     Raises:
       InvalidDataError: if an argument that the compensation needs cannot be stored.
     """
-    compensation = activity.compensation
-    if compensation is None:
-        return "}"
     bound = activity.signature.bind(*args, **kwargs)
     bound.apply_defaults()
-    texts = []
+    texts = {}
     for name, codec in compensation.codecs.items():
         if name == "result" and name not in activity.signature.parameters:
             continue
         try:
-            texts.append(f"{dumps(name)}:{codec.encode(bound.arguments[name])[0]}")
+            texts[name] = codec.encode(bound.arguments[name])[0]
         except InvalidDataError as error:
             what = f"argument {name!r} of activity {activity.name!r}, which its compensation needs,"
             raise InvalidDataError(f"{what} cannot be stored", error.problems) from None
     takes_result = "result" in compensation.codecs and "result" not in activity.signature.parameters
-    return (
-        f',"compensation":{{"name":{dumps(compensation.name)},"takes_result":{dumps(takes_result)},'
-        f'"arguments":{{{",".join(texts)}}}}}}}'
-    )
+    return PlannedCompensation.text(compensation.name, texts, takes_result=takes_result)

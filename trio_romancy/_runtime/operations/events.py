@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..._data.codec import Codec
+from ..._data.journal_format import NOTHING, EventReceived, MessageReceived
 from ..._storage.outgoing import check_names
 from ..._storage.sql.entries import JournalEntry
 from ...clock import Microseconds, to_datetime
@@ -29,10 +30,11 @@ async def wait_event(
     if outcome.kind is Kind.WAIT_TIMED_OUT:
         raise EventTimeoutError(run.instance_id, operation.id, type, subject)
     got = outcome.payload
-    event = got["event"]
-    happened = got["sent_at"] if event["time"] is None else event["time"]
-    data = decoded(run, operation.id, codec, got["data"], f"event {event['id']!r} of {event['source']!r}")
-    return ReceivedEvent(event["id"], event["source"], type, event["subject"], to_datetime(happened), data)
+    assert isinstance(got, EventReceived)
+    event = got.event
+    happened = got.sent_at if event.time is None else event.time
+    data = decoded(run, operation.id, codec, got.data, f"event {event.id!r} of {event.source!r}")
+    return ReceivedEvent(event.id, event.source, type, event.subject, to_datetime(happened), data)
 
 
 async def take_message(
@@ -50,7 +52,7 @@ async def take_message(
         outcome: JournalEntry | None = None
         run.open_mailbox()
         if when is not None:
-            run.post_at(when, PendingOutcome(operation, Kind.WAIT_TIMED_OUT, "null"))
+            run.post_at(when, PendingOutcome(operation, Kind.WAIT_TIMED_OUT, NOTHING))
         try:
             while outcome is None:
                 if run.is_live and opened is None:
@@ -62,8 +64,8 @@ async def take_message(
         return outcome
 
     outcome = await step(run, operation, wait)
-    if outcome.kind is not Kind.WAIT_TIMED_OUT:
-        run.intake.consume(filter, outcome.payload["seq"])
+    if isinstance(outcome.payload, EventReceived | MessageReceived):
+        run.intake.consume(filter, outcome.payload.seq)
     return outcome
 
 

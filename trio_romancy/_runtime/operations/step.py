@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from ..._data.codec import dumps
+from ..._data.journal_format import ActivityCompleted
 from ..._storage.sql.entries import JournalEntry
 from ...model import Kind
 from ..run.exits import RunGone
@@ -93,7 +93,7 @@ async def _replayed(run: InstanceRun, operation: Operation) -> JournalEntry | No
 
 async def _record_again(run: InstanceRun, operation: Operation, outcome: JournalEntry) -> JournalEntry:
     """Record an outcome from before a retry in its turn. It has happened before, so that hooks are not told."""
-    payload = dumps(outcome.payload)
+    payload = outcome.payload.to_text()
 
     async def record() -> JournalEntry:
         return run.writer.append(operation.id, outcome.kind, payload, is_news=False)
@@ -101,7 +101,7 @@ async def _record_again(run: InstanceRun, operation: Operation, outcome: Journal
     again = Operation(operation.id, operation.what, operation.kinds, None, operation.task)
     pending = PendingOutcome(again, outcome.kind, payload, record=record)
     entry = await step(run, again, lambda _: in_turn(run, pending))
-    if entry.kind is Kind.ACTIVITY_COMPLETED:
+    if isinstance(entry.payload, ActivityCompleted):
         run.saga.activity_completed(operation.id, entry.payload)
     return entry
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import trio
 
+from ..._data.journal_format import NOTHING
 from ..._storage.sql.entries import JournalEntry
 from ...clock import Microseconds
 from ...model import Kind
@@ -23,7 +24,7 @@ async def sleep_until(run: InstanceRun, when: Microseconds, id: str | None) -> N
     """Sleep until that time, across restarts."""
 
     async def rest(operation: Operation) -> JournalEntry:
-        run.post_at(when, PendingOutcome(operation, Kind.TIMER_FIRED, "null"))
+        run.post_at(when, PendingOutcome(operation, Kind.TIMER_FIRED, NOTHING))
         while (fired := await operation.wait()) is None:
             pass
         return fired
@@ -46,7 +47,7 @@ def open_timeout(run: InstanceRun, duration: Microseconds, id: str | None, *, fa
     with trio.CancelScope() as scope:
         operation = Operation(id, "timeout", _TIMEOUT, lambda _: scope.cancel(), wake_at=when)
         run.in_flight.add(operation)
-        run.post_at(when, PendingOutcome(operation, Kind.TIMEOUT_FIRED, "null"))
+        run.post_at(when, PendingOutcome(operation, Kind.TIMEOUT_FIRED, NOTHING))
         try:
             yield scope
         finally:

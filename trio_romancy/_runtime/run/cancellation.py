@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..._data.journal_format import CancelRequested
 from ..._storage.sql.entries import JournalEntry
 from ...model import Kind
 from .mailbox import PendingOutcome
@@ -21,9 +22,11 @@ def request_cancel(run: InstanceRun, reason: str) -> None:
         return
 
     def deliver(entry: JournalEntry) -> None:
-        run.cancel_reason = entry.payload["reason"]
+        requested = entry.payload
+        assert isinstance(requested, CancelRequested)
+        run.cancel_reason = requested.reason
         for operation in run.in_flight.by_id.values():
-            if operation.scope is not None and operation.id not in entry.payload["running"]:
+            if operation.scope is not None and operation.id not in requested.running:
                 operation.scope.cancel()  # it has never begun, so it need not go on to an outcome
         run.function_scope.request_cancel()
 

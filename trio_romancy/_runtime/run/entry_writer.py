@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..._data.codec import loads
+from ..._data.journal_format import from_text
 from ..._observe.instance_events import InstanceEvents
 from ..._storage.journal.batch import Batch
 from ..._storage.journal.effects import Effects
@@ -90,7 +90,7 @@ class EntryWriter:
           RunGone: if the run is gone, or the lease is lost.
         """
         row = self.append_row(operation_id, kind, payload, effects, is_news=is_news)
-        return JournalEntry(row["seq"], operation_id, kind, loads(payload), row["recorded_at"])
+        return JournalEntry(row["seq"], operation_id, kind, from_text(kind, payload), row["recorded_at"])
 
     def append_row(
         self, operation_id: str, kind: Kind, payload: str, effects: Effects | None = None, *, is_news: bool = True

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from attrs import evolve
 
+from ..._data.journal_format import Kept
 from ..._storage.sql.entries import JournalEntry
 from ...clock import Microseconds
 from ...errors import NonDeterminismError
@@ -95,9 +96,9 @@ class JournalCursor:
     def take_kept(self, operation_id: str, kinds: frozenset[Kind]) -> JournalEntry | None:
         """Take the outcome that an operation had before ``app.retry``, if it can have that again."""
         entry = None if self.kept is None else self.kept.pop(operation_id, None)
-        if entry is None or entry.payload["kind"] not in kinds:
+        if entry is None or not isinstance(kept := entry.payload, Kept) or kept.kind not in kinds:
             return None
-        return evolve(entry, kind=Kind(entry.payload["kind"]), payload=entry.payload["payload"])
+        return evolve(entry, kind=kept.kind, payload=kept.payload)
 
     # -- changes of the code ---------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 
 from attrs import define, frozen
 
-from ..._storage.sql.chains import CarryOver
+from ..._data.journal_format import CarryOver
 from ..._storage.sql.waits import FamilyMode, Match, Wait
 from ...clock import Microseconds
 from ...model import ChannelMode, Kind

@@ -8,8 +8,9 @@ from typing import Any
 from attrs import frozen
 
 from ..._data.ids import short_id
+from ..._data.journal_format import ActivityCompleted, ChildEnded, ChildStarted
 from ..._storage.sql.entries import JournalEntry
-from ...model import Kind, Status
+from ...model import Kind
 
 
 @frozen
@@ -62,12 +63,13 @@ class Saga:
         self.counts_from = 0
         """Number of the entry with which an operator resumed the instance. Failed attempts before it do not count."""
         for entry in entries:
-            if entry.kind is Kind.ACTIVITY_COMPLETED:
-                self.activity_completed(entry.operation_id, entry.payload)
-            elif entry.kind is Kind.CHILD_STARTED:
-                self.child_started(entry.operation_id, entry.payload)
-            elif entry.kind is Kind.CHILD_ENDED:
-                self.child_ended(entry.payload)
+            payload = entry.payload
+            if isinstance(payload, ActivityCompleted):
+                self.activity_completed(entry.operation_id, payload)
+            elif isinstance(payload, ChildStarted):
+                self.child_started(entry.operation_id, payload)
+            elif isinstance(payload, ChildEnded):
+                self.child_ended(payload)
             elif entry.kind.ends_function:
                 self.function_end = entry
             elif entry.kind is Kind.ROLLBACK_REQUESTED:
@@ -82,33 +84,31 @@ class Saga:
 
     # -- what has to be undone -------------------------------------------------------------------------------------
 
-    def activity_completed(self, activity_id: str, payload: Mapping[str, Any]) -> None:
-        """Note that an activity has completed, with this payload in the journal."""
-        compensation = payload.get("compensation")
+    def activity_completed(self, activity_id: str, completed: ActivityCompleted) -> None:
+        """Note that an activity has completed, as its entry says."""
+        compensation = completed.compensation
         if compensation is not None:
-            arguments = dict(compensation["arguments"])
-            if compensation["takes_result"]:
-                arguments["result"] = payload["result"]
+            arguments = compensation.arguments_with(completed.result)
             self._undos = self._undos or []
-            self._undos.append(Undo(activity_id, compensation["name"], arguments))
+            self._undos.append(Undo(activity_id, compensation.name, arguments))
 
-    def child_started(self, operation_id: str, payload: Mapping[str, Any]) -> None:
+    def child_started(self, operation_id: str, started: ChildStarted) -> None:
         """Note that a child was started. Until it ends, its place is that of its start."""
-        child = payload["child"]
-        if payload.get("refused") is None and child not in (self._children or ()):
+        child = started.child
+        if started.refused is None and child not in (self._children or ()):
             self._children = (self._children or {}) | {child: False}
             self._undos = self._undos or []
             self._undos.append(ChildUndo(operation_id, child))
 
-    def child_ended(self, payload: Mapping[str, Any]) -> None:
+    def child_ended(self, ended: ChildEnded) -> None:
         """Note that a child has ended. A completed one is undone in the place of its end; another has undone itself."""
-        child = payload["child"]
+        child = ended.child
         if self._undos is None or self._children is None or self._children[child]:
             return
         self._children[child] = True
         undo = next(undo for undo in self._undos if isinstance(undo, ChildUndo) and undo.child == child)
         self._undos.remove(undo)
-        if payload["status"] == Status.COMPLETED or payload["error"]["uncompensated"]:
+        if ended.must_be_undone:
             self._undos.append(undo)
 
     @property

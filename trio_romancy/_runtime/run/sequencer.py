@@ -7,7 +7,7 @@ from functools import partial
 
 import trio
 
-from ..._data.codec import dumps, loads
+from ..._data.journal_format import CancelRequested, from_text
 from ..._storage.sql.entries import JournalEntry
 from ..._storage.sql.messages import take as take_message
 from ..._storage.sql.waits import Match
@@ -166,7 +166,7 @@ class Sequencer:
                 return None
             run.writer.committed(row)
             intake.receive(wait, match)
-            return JournalEntry(row["seq"], operation.id, kind, loads(match.payload), row["recorded_at"])
+            return JournalEntry(row["seq"], operation.id, kind, from_text(kind, match.payload), row["recorded_at"])
 
         return PendingOutcome(operation, kind, match.payload, record=take if wait.filter.is_competing else receive)
 
@@ -175,7 +175,7 @@ class Sequencer:
         run, operation, payload = self._run, pending.operation, pending.payload
         run.idle_since = None
         if pending.kind is Kind.CANCEL_REQUESTED:
-            payload = dumps({"reason": loads(payload), "running": self._running()})
+            payload = CancelRequested.text(payload, self._running())
         entry: JournalEntry | None
         if pending.session is not None:
             entry = await commit_with_entry(run, pending.session, pending)

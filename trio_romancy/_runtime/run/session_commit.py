@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 from sqlalchemy import Connection
 
-from ..._data.codec import loads
+from ..._data.journal_format import from_text
 from ..._storage.dialects.errors import is_transient
 from ..._storage.outages import retry_while_away
 from ..._storage.session import Session
@@ -28,7 +28,7 @@ async def commit_with_entry(run: InstanceRun, session: Session, pending: Pending
     """
     operation_id, kind, payload = pending.operation.id, pending.kind, pending.payload
     row = run.writer.next_row(operation_id, kind, payload)
-    entry = JournalEntry(row["seq"], operation_id, kind, loads(payload), row["recorded_at"])
+    entry = JournalEntry(row["seq"], operation_id, kind, from_text(kind, payload), row["recorded_at"])
     env, effects = run.env, pending.effects
 
     def write(connection: Connection) -> None:

@@ -6,7 +6,7 @@ the one that runs now gets what was sent to those before it. Only the last one h
 
 from __future__ import annotations
 
-from attrs import asdict, field, frozen
+from attrs import frozen
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from ..._data.codec import dumps
+from ..._data.journal_format import CarryOver
 from ...errors import InstanceExistsError
 from ...model import Status
 from .rows import OpenEntryRow, StoredInstance, SuccessorRow, fetch_first
@@ -32,35 +32,6 @@ _archive = insert(history_archive).from_select(
 LASTS = [status for status in Status if status is not Status.RECURRED]
 """What only the last of a chain can be. Said so, one range of the index for each, however long the chain is."""
 _forget = delete(history).where(history.c.instance_id == bindparam("ended"))
-
-
-@frozen
-class CarryOver:
-    """What an instance knows of messages, for the one that goes on: what is not consumed goes along."""
-
-    received: list[tuple[str, str | None, int]] = field(factory=list)
-    """Channel and subject of waits for events, and the last that one of them has got."""
-    consumed: dict[str, list[int]] = field(factory=dict)
-    """By type, events that some wait has got, which waits with another subject may not get any more."""
-    subscriptions: dict[str, tuple[str, int]] = field(factory=dict)
-    """By channel, the mode, and up to which message everything was received."""
-    left: dict[str, int] = field(factory=dict)
-    """Channels that were subscribed to before, and the last message that can have been received then."""
-
-    @property
-    def is_heavy(self) -> bool:
-        """Whether there is something in it that may be out of date."""
-        return bool(self.received or self.consumed or self.left)
-
-    def since(self, oldest: int) -> CarryOver:
-        """The same without what is about messages that are not kept any more."""
-        consumed = {channel: [seq for seq in seqs if seq >= oldest] for channel, seqs in self.consumed.items()}
-        return CarryOver(
-            [one for one in self.received if one[2] >= oldest],
-            {channel: seqs for channel, seqs in consumed.items() if seqs},
-            self.subscriptions,
-            {channel: seq for channel, seq in self.left.items() if seq >= oldest},
-        )
 
 
 @frozen
@@ -89,7 +60,7 @@ def continue_chain(connection: Connection, ended: str, successor: Successor) -> 
     carry_over = successor.carry_over
     if carry_over.is_heavy:
         carry_over = carry_over.since(oldest_message(connection))
-    connection.execute(insert(history), [{**successor.entry, "payload": dumps(asdict(carry_over))}])
+    connection.execute(insert(history), [{**successor.entry, "payload": carry_over.to_text()}])
 
 
 def is_of(chain: ColumnElement[str] | str) -> ColumnElement[bool]:

@@ -7,14 +7,14 @@ so does a parent that begins to wait for it: whoever comes second sees what the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from sqlalchemy import Connection, delete, select, update
 
 from ..._data.codec import dumps, loads
+from ..._data.journal_format import ChildStarted, RollbackRequested
 from ...clock import Microseconds
 from ...errors import InstanceExistsError
-from ...model import Kind, Status
+from ...model import Status
 from ..dialects import notify_workers
 from ..dialects.sql import insert_if_absent
 from . import messages
@@ -55,9 +55,7 @@ def start_children(connection: Connection, rows: Sequence[ChildRow]) -> None:
     notify_workers(connection)
 
 
-def start_named_child(
-    connection: Connection, row: ChildRow, entry: EntryRow, started: dict[str, Any]
-) -> dict[str, Any]:
+def start_named_child(connection: Connection, row: ChildRow, entry: EntryRow, started: ChildStarted) -> ChildStarted:
     """Store a child under an id of the user's own, and record what became of that: it may be taken.
 
     Args:
@@ -72,8 +70,8 @@ def start_named_child(
         refused = conflict.difference
     elif holder.parent_id != row["parent_id"]:
         refused = "another parent, or none"
-    payload = started | {"refused": refused}
-    insert_entries(connection, [{**entry, "payload": dumps(payload)}])
+    payload = ChildStarted.named(started.child, started.workflow, refused)
+    insert_entries(connection, [{**entry, "payload": payload.to_text()}])
     notify_workers(connection)
     return payload
 
@@ -171,5 +169,5 @@ def _undo(connection: Connection, child_id: str, reason: str, now: Microseconds)
             finished_at=None,
         )
     )
-    append_entry(connection, child_id, Kind.ROLLBACK_REQUESTED, {"reason": reason}, now)
+    append_entry(connection, child_id, RollbackRequested(reason), now)
     notify_workers(connection)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, insert, select
 
-from ..._data.codec import dumps, loads
+from ..._data.codec import loads
+from ..._data.journal_format import Payload
 from ..._tasks.fast_frozen import frozen
 from ...clock import Microseconds, to_datetime
 from ...model import Entry, Kind
@@ -22,8 +22,7 @@ class JournalEntry:
     seq: int
     operation_id: str
     kind: Kind
-    payload: Any
-    """Plain JSON data."""
+    payload: Payload
     recorded_at: Microseconds
 
 
@@ -40,7 +39,7 @@ def entry_row(instance_id: str, entry: JournalEntry) -> EntryRow:
         "seq": entry.seq,
         "operation_id": entry.operation_id,
         "kind": entry.kind,
-        "payload": dumps(entry.payload),
+        "payload": entry.payload.to_text(),
         "recorded_at": entry.recorded_at,
     }
 
@@ -50,10 +49,10 @@ def insert_entries(connection: Connection, rows: Sequence[EntryRow]) -> None:
     connection.execute(_insert_entry, rows)
 
 
-def append_entry(connection: Connection, instance_id: str, kind: Kind, payload: Any, now: Microseconds) -> None:
+def append_entry(connection: Connection, instance_id: str, payload: Payload, now: Microseconds) -> None:
     """Store the next entry of an instance that has no owner, so that no actor numbers entries at the same time."""
     last = connection.execute(_last_seq, {"id": instance_id}).scalar()
-    insert_entries(connection, [entry_row(instance_id, JournalEntry((last or 0) + 1, "", kind, payload, now))])
+    insert_entries(connection, [entry_row(instance_id, JournalEntry((last or 0) + 1, "", payload.KIND, payload, now))])
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------
@@ -84,14 +83,10 @@ def load_journals(connection: Connection, instance_ids: Sequence[str]) -> dict[s
 
 def load_history(connection: Connection, instance_id: str) -> list[Entry]:
     """Load the journal of an instance as users see it, in order, also from the archive if the instance recurred."""
-    entries = load_entries(connection, instance_id)
-    if not entries:
-        archived = fetch_all(connection, StoredEntry, _archived_journal, {"id": instance_id})
-        entries = [_to_entry(row) for row in archived]
-    return [
-        Entry(instance_id, one.seq, one.operation_id, one.kind, one.payload, to_datetime(one.recorded_at))
-        for one in entries
-    ]
+    rows = list(fetch_all(connection, StoredEntry, _journal, {"id": instance_id}))
+    if not rows:
+        rows = list(fetch_all(connection, StoredEntry, _archived_journal, {"id": instance_id}))
+    return [_to_public(row) for row in rows]
 
 
 def has_entry(connection: Connection, instance_id: str, seq: int) -> bool:
@@ -101,8 +96,13 @@ def has_entry(connection: Connection, instance_id: str, seq: int) -> bool:
 
 
 def _to_entry(row: StoredEntry) -> JournalEntry:
-    _, seq, operation_id, kind, payload, recorded_at = row
-    return JournalEntry(seq, operation_id, _kinds[kind], None if payload is None else loads(payload), recorded_at)
+    _, seq, operation_id, name, text, recorded_at = row
+    kind, payload = read(name, text)
+    return JournalEntry(seq, operation_id, kind, payload, recorded_at)
 
 
-_kinds = {kind.value: kind for kind in Kind}
+def _to_public(row: StoredEntry) -> Entry:
+    instance_id, seq, operation_id, name, text, recorded_at = row
+    return Entry(
+        instance_id, seq, operation_id, Kind(name), None if text is None else loads(text), to_datetime(recorded_at)
+    )

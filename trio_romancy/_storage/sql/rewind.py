@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, select, update
 
-from ..._data.codec import dumps
+from ..._data.journal_format import ActivityFailed, ChildEnded, ChildStarted, Kept, Retried
 from ...clock import Microseconds
 from ...errors import RomancyError
 from ...model import Kind, Status
@@ -75,7 +75,7 @@ def _retry(connection: Connection, instance_id: str, now: Microseconds) -> bool 
         )
     _take_back(connection, instance_id, records, now)
     last = records[-1].seq if records else 0
-    insert_entries(connection, [entry_row(instance_id, JournalEntry(last + 1, "", Kind.RETRIED, None, now))])
+    insert_entries(connection, [entry_row(instance_id, JournalEntry(last + 1, "", Kind.RETRIED, Retried(), now))])
     connection.execute(
         update(instances)
         .where(instances.c.instance_id == instance_id)
@@ -106,25 +106,27 @@ def _take_back(connection: Connection, instance_id: str, records: Sequence[Journ
 
 
 def _has_failed(record: JournalEntry) -> bool:
-    if record.kind is Kind.CHILD_ENDED:
-        return bool(record.payload["status"] != Status.COMPLETED)
-    if record.kind is Kind.CHILD_STARTED:
-        return record.payload.get("refused") is not None
-    return record.kind is Kind.ACTIVITY_FAILED
+    payload = record.payload
+    if isinstance(payload, ChildEnded):
+        return payload.status is not Status.COMPLETED
+    if isinstance(payload, ChildStarted):
+        return payload.refused is not None
+    return isinstance(payload, ActivityFailed)
 
 
 def _retry_child(connection: Connection, instance_id: str, record: JournalEntry, now: Microseconds) -> None:
     """A child that failed its parent is retried with it, unless it goes on, or has completed, by itself."""
-    if record.kind is not Kind.CHILD_ENDED:
+    ended = record.payload
+    if not isinstance(ended, ChildEnded):
         return
-    child = last_of(connection, record.payload["child"])
+    child = last_of(connection, ended.child)
     if child is not None and _retry(connection, child, now):
         return
     found = connection.execute(select(instances.c.status).where(instances.c.instance_id == child)).scalar()
     if found is None or found in (Status.FAILED, Status.CANCELLED):
         raise RomancyError(
-            f"instance {instance_id!r} cannot be retried, because its child {record.payload['child']!r} is "
-            f"{record.payload['status']} and cannot be retried; start a new instance"
+            f"instance {instance_id!r} cannot be retried, because its child {ended.child!r} is "
+            f"{ended.status} and cannot be retried; start a new instance"
         )
 
 
@@ -134,5 +136,5 @@ _keep = update(history).where(*_entry).values(kind=Kind.KEPT, payload=bindparam(
 
 
 def _as_kept(instance_id: str, record: JournalEntry) -> dict[str, Any]:
-    outcome = dumps({"kind": record.kind, "payload": record.payload})
+    outcome = Kept.text(record.kind, record.payload.to_text())
     return {"instance": instance_id, "number": record.seq, "outcome": outcome}

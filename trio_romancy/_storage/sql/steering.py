@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Select, bindparam, delete, select, update
 
 from ..._data.codec import dumps, loads
+from ..._data.journal_format import Resumed
 from ..._tasks.fast_frozen import frozen
 from ...clock import Microseconds
 from ...model import Kind, Status
@@ -102,7 +103,7 @@ def resume(connection: Connection, instance_id: str, now: Microseconds) -> bool 
     # The code may have been fixed without a new version.
     connection.execute(delete(incompatible).where(incompatible.c.instance_id == instance_id))
     notify_workers(connection)
-    append_entry(connection, instance_id, Kind.RESUMED, None, now)
+    append_entry(connection, instance_id, Resumed(), now)
     return True
 
 

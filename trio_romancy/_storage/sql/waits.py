@@ -25,7 +25,7 @@ from sqlalchemy import (
     update,
 )
 
-from ..._data.codec import dumps
+from ..._data.journal_format import ChildEnded, EventAttributes, received_text
 from ...clock import Microseconds
 from ...model import ChannelMode, Status
 from ..dialects import notify_workers
@@ -243,9 +243,8 @@ def _find_end(connection: Connection, child: str) -> list[Match]:
     row = end_of(connection, child)
     if row is None or row.finished_at is None or not Status(row.status).is_final:
         return []
-    output, error = row.output or "null", row.error or "null"
-    about = dumps({"seq": 1, "child": child, "workflow": row.workflow, "status": row.status})
-    return [Match(1, row.finished_at, f'{about[:-1]},"output":{output},"error":{error}}}')]
+    payload = ChildEnded.text(child, row.workflow, row.status, row.output, row.error)
+    return [Match(1, row.finished_at, payload)]
 
 
 def find_all(connection: Connection, looks: Sequence[tuple[Wait, int]]) -> list[list[Match]]:
@@ -254,9 +253,8 @@ def find_all(connection: Connection, looks: Sequence[tuple[Wait, int]]) -> list[
 
 
 def _to_match(row: StoredMessage) -> Match:
-    about: dict[str, Any] = {"seq": row.seq, "sent_at": row.sent_at, "sender": row.sender}
-    if row.source is not None:
-        event = {"id": row.event_id, "source": row.source, "subject": row.subject, "time": row.event_time}
-        about["event"] = event
-    metadata = "null" if row.metadata is None else row.metadata
-    return Match(row.seq, row.sent_at, f'{dumps(about)[:-1]},"metadata":{metadata},"data":{row.data}}}')
+    event = None
+    if row.source is not None and row.event_id is not None:
+        event = EventAttributes(row.event_id, row.source, row.subject, row.event_time)
+    payload = received_text(row.seq, row.sent_at, row.sender, event, row.metadata, row.data)
+    return Match(row.seq, row.sent_at, payload)
