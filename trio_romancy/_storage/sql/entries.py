@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, bindparam, func, insert, select
 
 from ..._data.codec import loads
-from ..._data.journal_format import Payload
+from ..._data.journal_format import Payload, read
 from ..._tasks.fast_frozen import frozen
 from ...clock import Microseconds, to_datetime
 from ...model import Entry, Kind
