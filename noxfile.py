@@ -3,10 +3,12 @@
 ``nox -s ci`` runs the same checks in a single environment. ``.ci/run`` and the workflow in ``.github`` call only that.
 """
 
+import json
+
 import nox
 
 nox.needs_version = ">=2024.4.15"
-nox.options.sessions = ["tests", "lint", "types", "layers", "docs"]
+nox.options.sessions = ["tests", "lint", "types", "pyright", "layers", "docs"]
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_venv = "yes"
 
@@ -34,6 +36,19 @@ def types(session: nox.Session) -> None:
     """Check the types of package and tests with mypy --strict."""
     session.install("-e", ".[test,lint]")
     _run(session, TYPES)
+
+
+@nox.session
+def pyright(session: nox.Session) -> None:
+    """Check the package with pyright, and that at least 99 % of its public names have known types."""
+    session.install("-e", ".[lint,postgresql]", "pyright[nodejs]>=1.1.400")
+    session.run("pyright")
+    verify = ("pyright", "--ignoreexternal", "--outputjson", "--verifytypes", "trio_romancy")
+    report = session.run(*verify, silent=True, success_codes=[0, 1])
+    completeness = json.loads(str(report))["typeCompleteness"]["completenessScore"]
+    session.log(f"type completeness: {completeness:.1%}")
+    if completeness < 0.99:
+        session.error("run `pyright --ignoreexternal --verifytypes trio_romancy` to see which types are not known")
 
 
 @nox.session

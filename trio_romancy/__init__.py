@@ -1,4 +1,7 @@
-"""Durable workflows for trio."""
+"""Durable workflows for trio: ordinary async functions that survive every crash.
+
+The public names of the package are in ``__all__``, and in the submodules ``otel`` and ``testing``.
+"""
 
 from ._client.handle import WorkflowHandle
 from ._context.activity import ActivityContext
@@ -54,6 +57,8 @@ from .model import (
 )
 from .retry import RetryPolicy
 from .run_worker import run_worker
+
+__version__ = "0.1.0"
 
 __all__ = [
     "Activity",

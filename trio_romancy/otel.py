@@ -17,8 +17,8 @@ try:
     from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter
     from opentelemetry.trace import Span, SpanKind, StatusCode, TracerProvider, get_tracer, set_span_in_context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-except ModuleNotFoundError as missing:
-    raise RomancyError(f"{missing.name} is missing: pip install 'trio_romancy[otel]'") from missing
+except ModuleNotFoundError as _missing:
+    raise RomancyError(f"{_missing.name} is missing: pip install 'trio_romancy[otel]'") from _missing
 
 if TYPE_CHECKING:
     from ._runtime.worker.supervisor import SupervisorStatistics

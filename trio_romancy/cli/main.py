@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import sys
@@ -37,7 +38,7 @@ def run(arguments: Sequence[str]) -> int:
     from .program import make_program
 
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a character that the terminal cannot show becomes an escape
     try:
         code = make_program()(list(arguments), prog_name="trio-romancy", standalone_mode=False)

@@ -34,6 +34,8 @@ class RefusedError(HTTPException):
       headers: headers of the answer.
     """
 
+    detail: str
+
     def __init__(
         self,
         status: int,

@@ -64,18 +64,22 @@ class ServerDatabase:
 
     async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         async with self._turns:
-            return await self._cross(self._run, lambda connection: fn(connection, *args, **kwargs))
+            return await self._cross(lambda: self._run(lambda connection: fn(connection, *args, **kwargs)))
 
     async def read(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return await self.run(fn, *args, **kwargs)
 
     async def run_long(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         async with self._turns:
-            return await self._cross_with_grace(0.0, self._run, lambda connection: fn(connection, *args, **kwargs))
+            return await self._cross_with_grace(
+                0.0, lambda: self._run(lambda connection: fn(connection, *args, **kwargs))
+            )
 
     async def alter(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         async with self._turns:
-            return await self._cross_with_grace(0.0, self._alter, lambda connection: fn(connection, *args, **kwargs))
+            return await self._cross_with_grace(
+                0.0, lambda: self._alter(lambda connection: fn(connection, *args, **kwargs))
+            )
 
     @asynccontextmanager
     async def open_writer(self) -> AsyncIterator[Writer]:
@@ -217,7 +221,7 @@ class _Transaction:
     """Whether its idleness is limited again."""
 
     async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        return await self._database._cross_with_grace(_GRACE, self._connection.run_sync, fn, *args, **kwargs)
+        return await self._database._cross_with_grace(_GRACE, lambda: self._connection.run_sync(fn, *args, **kwargs))
 
     async def commit(self, last: Callable[[Connection], None]) -> None:
         await self._database._cross(self._commit, last)
@@ -325,6 +329,7 @@ async def open_server_database(server: Server, pool_size: int) -> AsyncIterator[
         writing = create_async_engine(server.url, poolclass=NullPool, **options)
         ours.attach(writing.sync_engine)
     loop = trio_asyncio.current_loop.get()
+    assert loop is not None  # the caller has opened one
     turns, session_turns = trio.Semaphore(pool_size), trio.Semaphore(pool_size - 1)
     dialect = server_dialect_of(engine.sync_engine)
     database = ServerDatabase(server.name, ours, dialect, engine, writing, loop, turns, session_turns)

@@ -49,7 +49,7 @@ class BlockingWriter:
     autocommit = None
 
     async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        return await self._in_thread(self._run, lambda connection: fn(connection, *args, **kwargs))
+        return await self._in_thread(lambda: self._run(lambda connection: fn(connection, *args, **kwargs)))
 
     async def aclose(self) -> None:
         await self._in_thread(self._close)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from attrs import frozen
-from sqlalchemy import ColumnElement, Connection, Select, and_, literal, or_, select, union_all
+from sqlalchemy import ColumnElement, Connection, Executable, and_, literal, or_, select, union_all
 
 from ..._data.conditions import Condition
 from ..._data.ids import is_id
@@ -158,7 +158,7 @@ def _newest(
     *,
     most: int,
     skip: int = 0,
-) -> Select[Any]:
+) -> Executable:
     """The newest of what is in several ranges. Each part is read in the order of its index, and no further."""
     parts = [
         select(*columns).where(*each, *filters).order_by(instances.c.created_at.desc(), instances.c.instance_id.desc())

@@ -24,10 +24,10 @@ class Screen:
     """Standard output, or another stream."""
 
     def __init__(self, stream: IO[str] | None = None) -> None:
-        stream = stream or sys.stdout
+        out: IO[str] = sys.stdout if stream is None else stream
         # Lines in a file are not broken, so that they can be searched. Text is never markup.
-        self.width = shutil.get_terminal_size().columns if stream.isatty() else _ENDLESS
-        self._console = Console(file=stream, width=self.width, highlight=False, markup=False, emoji=False)
+        self.width: int = shutil.get_terminal_size().columns if out.isatty() else _ENDLESS
+        self._console = Console(file=out, width=self.width, highlight=False, markup=False, emoji=False)
 
     @property
     def is_terminal(self) -> bool:
