@@ -51,7 +51,7 @@ class Databases:
 
     def server(self, kind: str) -> str:
         """The URL of a server of that kind, without a database. The test is skipped if there is none."""
-        return opened(self._servers, kind, lambda: self._exits.enter_context(open_server(kind)))
+        return opened(self._servers, kind, lambda: self._exits.enter_context(open_server(kind, prefers_private=True)))
 
     def new(self, kind: str) -> str:
         """The URL of a database that nobody has used. It is dropped when all tests have ended."""

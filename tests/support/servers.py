@@ -235,30 +235,47 @@ def execute(url: str, *statements: str) -> list[Row]:
 
 
 @contextmanager
-def open_server(kind: str) -> Iterator[str]:
-    """The server that this test run uses: its URL, without a database. ``kind`` is ``mariadb`` or ``postgresql``.
+def open_server(kind: str, *, prefers_private: bool = False) -> Iterator[str]:
+    """The server that this run uses: its URL, without a database. ``kind`` is ``mariadb`` or ``postgresql``.
 
-    It is the one that the environment variable of the kind names; else one on the usual local port, if it lets us make
-    databases without a password; else a private one (not durable, for speed) that ends with the block. If there is none
-    of these, :class:`ServerMissingError`. A named one that is of no use raises instead of being passed over.
+    The server that the environment variable of the kind names is the first choice; it raises if it is of no use. The
+    others are the server on the usual local port, if it lets tests make databases without a password, and a private one
+    that does not wait for its disk and ends with the block.
+
+    Args:
+      prefers_private: whether the private one comes before the usual one, which is slower where it waits for its disk.
+
+    Raises:
+      ServerMissingError: none of them is of use.
     """
     product = PRODUCTS[kind]
-    named = os.environ.get(product.variable)
-    if named:
+    if named := os.environ.get(product.variable):
         if (error := _refusal(named)) is not None:
             raise RuntimeError(f"{product.variable} names a server that tests cannot use: {error}") from error
         yield named
-    elif (error := _refusal(product.usual_url)) is None:
-        yield product.usual_url
-    else:
-        with ExitStack() as stack:
+        return
+    with ExitStack() as stack:
+        places: list[Callable[[], str]] = [lambda: _usual(product), lambda: _private(kind, stack)]
+        problems = []
+        for find in reversed(places) if prefers_private else places:
             try:
-                server = stack.enter_context(open_private_server(kind, durable=False))
-            except ServerMissingError as missing:
-                raise ServerMissingError(
-                    f"{product.variable} names no server, {product.usual_url} is of no use ({error}), and {missing}"
-                ) from None
-            yield server.url()
+                url = find()
+                break
+            except ServerMissingError as error:
+                problems.append(str(error))
+        else:
+            raise ServerMissingError(f"{product.variable} names no server, and {', and '.join(problems)}")
+        yield url
+
+
+def _usual(product: _Product) -> str:
+    if (error := _refusal(product.usual_url)) is not None:
+        raise ServerMissingError(f"{product.usual_url} is of no use ({error})")
+    return product.usual_url
+
+
+def _private(kind: str, stack: ExitStack) -> str:
+    return stack.enter_context(open_private_server(kind, durable=False)).url()
 
 
 @contextmanager

@@ -264,13 +264,28 @@ def test_then_the_usual_one(kind: str, private_server: PrivateServer, monkeypatc
         assert url == private_server.url()
 
 
-def test_then_a_private_one(kind: str, private_server: PrivateServer, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_preferred", [False, True])
+def test_then_a_private_one_or_first_if_that_is_preferred(
+    kind: str, private_server: PrivateServer, is_preferred: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv(PRODUCTS[kind].variable, raising=False)
-    monkeypatch.setattr(type(PRODUCTS[kind]), "usual_url", nowhere(kind))
-    with open_server(kind) as url, open_new_database(url) as database:
+    monkeypatch.setattr(type(PRODUCTS[kind]), "usual_url", private_server.url() if is_preferred else nowhere(kind))
+    with open_server(kind, prefers_private=is_preferred) as url, open_new_database(url) as database:
+        assert url != private_server.url()
         execute(database, "CREATE TABLE t (n INTEGER)")
     with pytest.raises(PRODUCTS[kind].errors):
         execute(url, "SELECT 1")
+
+
+def test_the_usual_one_is_taken_if_no_private_one_can_be_started(
+    kind: str, private_server: PrivateServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(PRODUCTS[kind].variable, raising=False)
+    monkeypatch.setattr(type(PRODUCTS[kind]), "usual_url", private_server.url())
+    monkeypatch.setattr(servers, "PLACES", [])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with open_server(kind, prefers_private=True) as url:
+        assert url == private_server.url()
 
 
 def test_if_there_is_none_it_says_what_to_install(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
