@@ -58,7 +58,9 @@ class ServerDatabase:
     """Engine for the journal, with a driver that blocks where that is faster."""
     _loop: asyncio.AbstractEventLoop
     _turns: trio.Semaphore
+    """Free connections of the pool. Waiting for one here is fair, and can be cancelled."""
     _session_turns: trio.Semaphore
+    """Those of them that sessions may take."""
     is_exclusive = False
     has_one_writer = False
 
