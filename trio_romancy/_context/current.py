@@ -20,7 +20,7 @@ class WorkflowExecution(Protocol):
     @property
     def is_replaying(self) -> bool: ...
     def call_activity(
-        self, activity: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, activity: Any, args: tuple[Any, ...], kwargs: dict[str, Any], /
     ) -> Coroutine[Any, Any, Any]: ...
 
 

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, TypeVar
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from .._context.activity import ActivityContext
 from .._context.current import current_execution
@@ -55,8 +55,11 @@ class Compensation(_Definition, Generic[P, R]):
     codecs: Mapping[str, Codec[Any]]
     """Codec of each parameter, by name."""
 
-    codec: ClassVar[Codec[Any] | None] = None
-    cancellable: ClassVar[bool] = False
+    codec: Codec[Any] | None = field(default=None, init=False)
+    """None: the result is not kept."""
+    cancellable: bool = field(default=False, init=False)
+    """A compensation always runs to its outcome."""
+
     completed_kind: ClassVar[Kind] = Kind.COMPENSATION_COMPLETED
     failed_kind: ClassVar[Kind] = Kind.COMPENSATION_FAILED
 

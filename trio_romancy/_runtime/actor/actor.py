@@ -181,7 +181,8 @@ class Actor:
         self.is_released = True
         env = self.instance_run.env
         wake_at = env.clock.now() if self.wake_requested else released.wake_at
-        row = self.instance_run.writer.status_row(status, wake_at=wake_at) | {"owner_": None}
+        row = self.instance_run.writer.status_row(status, wake_at=wake_at)
+        row["owner_"] = None
         try:
             await env.journal.durable(env.journal.append_update(row))
         except LeaseLostError:

@@ -121,8 +121,9 @@ async def _park(run: InstanceRun, cause: Exception) -> Exit:
         if await journal.call(incompatible.give_up, me, run.instance_id, error, now) is not Status.STUCK:
             return LeftToOthers(error)
     else:
-        batch = journal.append_update(run.writer.status_row(Status.STUCK, error=error) | {"owner_": None})
-        await journal.durable(batch)
+        row = run.writer.status_row(Status.STUCK, error=error)
+        row["owner_"] = None
+        await journal.durable(journal.append_update(row))
     return Ended(Status.STUCK, None, error)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol, final
+from typing import Any, ClassVar, Protocol, final
 
 import trio
 from attrs import define
@@ -56,10 +56,9 @@ class Attempted(Protocol):
 
     @property
     def cancellable(self) -> bool: ...
-    @property
-    def completed_kind(self) -> Kind: ...
-    @property
-    def failed_kind(self) -> Kind: ...
+
+    completed_kind: ClassVar[Kind]
+    failed_kind: ClassVar[Kind]
 
 
 @define(eq=False)

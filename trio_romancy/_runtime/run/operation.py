@@ -18,7 +18,10 @@ from ...model import Kind
 class Shield(Protocol):
     """Keeps cancellation away from a running activity. Usually a :class:`trio.CancelScope`."""
 
-    shield: bool
+    @property
+    def shield(self) -> bool: ...
+    @shield.setter
+    def shield(self, value: bool, /) -> None: ...
 
     def cancel(self) -> None:
         """Tear the activity down, because its run is gone."""
