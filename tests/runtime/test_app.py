@@ -290,11 +290,11 @@ async def test_a_worker_that_lost_its_lease_drops_everything_writes_nothing_and_
         handle = await app.start(two_steps, 5.0)
         await trio.sleep(2)
         old = probe(app).journal
-        from trio_romancy._storage.sql.workers import Lease, _end, _set_free
+        from trio_romancy._storage.sql.workers import Lease, _end, _free
 
         def take_over(connection: Any) -> None:
             assert _end(connection, Lease(old.lease.worker_id, old.lease.epoch))
-            _set_free(connection, old.lease.worker_id, 0, died=True)
+            _free(connection, old.lease.worker_id, 0, died=True)
 
         await probe(app).write(take_over)
         assert await handle.result() == "two"

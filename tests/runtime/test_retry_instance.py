@@ -316,13 +316,13 @@ async def test_to_retry_again_because_the_answer_was_lost_is_harmless(
         await app.start(one_after_the_other.options(id="x"))
         await fails(app, "x")
         broken.clear()
-        retry = rewind.retry
+        retry = rewind.rewind
 
         def twice(connection: Connection, instance_id: str, now: int) -> bool | None:
             retry(connection, instance_id, now)
             return retry(connection, instance_id, now)
 
-        monkeypatch.setattr(rewind, "retry", twice)
+        monkeypatch.setattr(rewind, "rewind", twice)
         await app.retry("x")
         assert await app.handle("x").result() == ["first", "a", "last"]
 

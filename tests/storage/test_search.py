@@ -29,7 +29,7 @@ from trio_romancy._storage.dialects.input_index import indexed_paths
 from trio_romancy._storage.dialects.input_keys import column_name, index_name
 from trio_romancy._storage.sql import tables
 from trio_romancy._storage.sql.instances import insert_instances, new_row
-from trio_romancy._storage.sql.search import Place, Sought, look
+from trio_romancy._storage.sql.search import Place, Sought, search_step
 
 from ..support.databases import SHARED_KINDS, Databases
 from ..support.probe import probe
@@ -381,10 +381,10 @@ def test_looks_at_a_few_at_a_time_find_each_instance_once(connection: Connection
     newest_first = sorted(rows, key=lambda row: (row["created_at"], row["instance_id"]), reverse=True)
     for where, wanted in (({}, range(3)), ({"a": 1}, [1]), ({"a": 7}, [])):
         sought = Sought(conditions=checked_where(where))
-        seen = look(connection, sought, None, among, most)
+        seen = search_step(connection, sought, None, among, most)
         found = [one.instance_id for one in seen.instances]
         while seen.end is not None:
-            seen = look(connection, sought, seen.end, among, most)
+            seen = search_step(connection, sought, seen.end, among, most)
             assert len(seen.instances) <= most
             found += [one.instance_id for one in seen.instances]
         assert found == [row["instance_id"] for row in newest_first if json.loads(row["input"])["a"] in wanted]
@@ -475,7 +475,7 @@ async def test_an_index_is_used(new: str, kind: str) -> None:
         for value in ("value 4999", "value 0", "nothing"):
             for after in (None, (2500, "2500")):
                 sought = Sought(conditions=checked_where({"a.b": value}))
-                (plan,) = await database.read(plans, look, sought, after, 1000, 100)
+                (plan,) = await database.read(plans, search_step, sought, after, 1000, 100)
                 reads = re.findall(r".*(?: on |SEARCH |SCAN |, ')romancy_instances.*", plan)
                 assert len(reads) == 2, plan  # one for the key, and one for inputs that cannot be read
                 assert all(index_name(("a", "b")) in read for read in reads), plan
@@ -487,7 +487,7 @@ async def test_children_are_read_from_the_index_of_parents(new: str, kind: str) 
         await database.run(many)
         await database.run(lambda c: c.exec_driver_sql("ANALYZE" + " TABLE romancy_instances" * (kind == "mariadb")))
         for sought in (Sought(parent="p"), Sought(parent="p", statuses=[Status.FAILED])):
-            for plan in await database.read(plans, look, sought, None, 20, 20):
+            for plan in await database.read(plans, search_step, sought, None, 20, 20):
                 assert "ix_romancy_instances_parent_id" in plan
 
 
@@ -500,7 +500,7 @@ async def test_a_page_is_read_from_the_index_of_its_order(
         database = probe(app).database
         await database.run(many)
         await database.run(lambda c: c.exec_driver_sql("ANALYZE" + " TABLE romancy_instances" * (kind == "mariadb")))
-        for plan in await database.read(plans, look, Sought(statuses=status), after, 20, 20):
+        for plan in await database.read(plans, search_step, Sought(statuses=status), after, 20, 20):
             assert "ix_romancy_instances_created_at" in plan
             assert not re.search("SCAN romancy_instances$|TEMP B-TREE|Seq Scan|Sort|filesort|'ALL'", plan), plan
 

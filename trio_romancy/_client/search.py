@@ -9,7 +9,7 @@ from .._data.conditions import GivenPath, checked_path
 from .._data.ids import is_id
 from .._storage.dialects import input_index
 from .._storage.outages import retry_while_away
-from .._storage.sql.search import Place, Sought, look, page_token, read_page_token
+from .._storage.sql.search import Place, Sought, page_token, read_page_token, search_step
 from ..clock import from_datetime
 from ..errors import DatabaseError
 from ..model import Instance, Page
@@ -40,7 +40,7 @@ async def newest(engine: Engine, sought: Sought, most: int, after: Place | None 
     among = _FIRST_PART
     while True:
         begun = trio.current_time()
-        seen = await engine.read(look, sought, after, among, most - len(found))
+        seen = await engine.read(search_step, sought, after, among, most - len(found))
         taken = trio.current_time() - begun
         found += seen.instances
         if seen.end is None or len(found) == most:

@@ -46,7 +46,7 @@ async def retry(engine: Engine, instance_id: str) -> bool:
     """
     engine.refuse_in_open_session("retry an instance")
     check_instance_id(instance_id)
-    retried = await engine.write(rewind.retry, instance_id, engine.clock.now())
+    retried = await engine.write(rewind.rewind, instance_id, engine.clock.now())
     if retried is None:
         raise InstanceNotFoundError(instance_id)
     return retried

@@ -1,4 +1,4 @@
-"""What is sent: checked at the door, and turned into rows. Nothing is stored of what is refused."""
+"""Events and messages that users send: checked, and turned into rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .sql.messages import new_message
 from .sql.rows import MessageRow
 
 DEFAULT_SOURCE = "trio_romancy"
-"""The source of events whose sender names none."""
+"""The source of events that are sent without one."""
 
 
 def event_row(
@@ -31,11 +31,16 @@ def event_row(
     now: Microseconds,
     max_payload: int,
 ) -> MessageRow:
-    """The row of an event.
+    """Return the row of an event.
+
+    Args:
+      to: the instance that the event is for; None for any.
+      time: when the event happened, as an aware datetime.
+      max_payload: the most bytes of JSON in data and metadata.
 
     Raises:
-      InvalidInputError: naming everything that is wrong with it.
-      PayloadTooLargeError: if its data are larger than ``max_payload``.
+      InvalidInputError: if the event is not valid. It has all problems.
+      PayloadTooLargeError: if data and metadata are larger than ``max_payload``.
     """
     what = "the event cannot be sent"
     problems = _problems(type=type, source=source, id=id)
@@ -74,14 +79,16 @@ def message_row(
     sender: str | None = None,
     id: str | None = None,
 ) -> MessageRow:
-    """The row of a message on a channel.
+    """Return the row of a message on a channel.
 
     Args:
-      id: what tells it from others, if it may come to be stored twice.
+      to: the instance that the message is for; None for any.
+      max_payload: the most bytes of JSON in data and metadata.
+      id: a unique id if the message may be stored twice, so that the second is found to be a duplicate.
 
     Raises:
-      InvalidInputError: naming everything that is wrong with it.
-      PayloadTooLargeError: if its data are larger than ``max_payload``.
+      InvalidInputError: if the message is not valid. It has all problems.
+      PayloadTooLargeError: if data and metadata are larger than ``max_payload``.
     """
     what = "the message cannot be sent"
     problems = _problems(channel=channel)
@@ -92,7 +99,7 @@ def message_row(
 
 
 def check_names(what: str, **names: object) -> None:
-    """Raise :class:`InvalidInputError`, naming ``what`` cannot be done, if one of these can be no name."""
+    """Raise :class:`InvalidInputError` if one of these is not a valid name. The error begins with ``what``."""
     if problems := _problems(**names):
         raise InvalidInputError(what, problems)
 
@@ -134,10 +141,10 @@ def _texts(
 
 
 def to_json(value: object) -> str:
-    """A value as JSON text: plain JSON data, or one value of a type that can be stored.
+    """Return a value as JSON text: plain JSON data, or one value of a type that can be stored.
 
     Raises:
-      InvalidDataError: naming every place that cannot be stored.
+      InvalidDataError: if the value cannot be stored. It has all problems.
     """
     if value is None or (isinstance(value, (bool, int, float, str, list, dict)) and not isinstance(value, Enum)):
         return codec(Any).encode(value)[0]

@@ -1,7 +1,7 @@
 """A batch of the journal in one statement: fence, new instances, ends of workflow functions and entries.
 
-On PostgreSQL a statement can write several tables, and is a transaction of its own. So the batches of which there are
-most take one round trip instead of up to eight. Each part names the fence: where that finds no row, nothing is written.
+On PostgreSQL a statement can write several tables, and is a transaction of its own. So the most frequent kind of batch
+takes one round trip instead of up to eight. Each part depends on the fence: if that finds no row, nothing is written.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ _ended = bindparam("ended", type_=ARRAY(instances.c.instance_id.type))
 _locked = (
     select(instances.c.instance_id)
     .where(instances.c.instance_id == any_(_ended), _is_held)
-    .order_by(instances.c.instance_id + "")  # as others lock them; not by walking through the whole index
+    # Rows are locked in the order of ids. The expression keeps PostgreSQL from walking through the whole index.
+    .order_by(instances.c.instance_id + "")
     .with_for_update()
     .cte("locked")
 )
@@ -95,13 +96,16 @@ def write_at_once(
     ends: Sequence[EndRow],
     entries: Sequence[EntryRow],
 ) -> tuple[int, dict[str, str]]:
-    """Write batch ``number``, unless it was committed already, in a transaction that consists of nothing else.
+    """Write batch ``number``, unless it was committed before, in a transaction that consists of nothing else.
 
     Args:
-      ends: what :func:`.instances.closing` takes, together with the entry for each.
+      expires_at: when the prolonged lease expires.
+      starts: new instances of this worker.
+      ends: ends of workflow functions, each with its entry. An end is not written if a cancel request was accepted
+        before.
 
-    Returns the last message that was sent before the new instances were started; and the cancel requests that came
-    before some of the ends, which are not written then: the reason, as JSON text, by instance id.
+    Returns the number of the last message before the new instances were started; and the accepted cancel requests: the
+    reason, as JSON text, by instance id.
 
     Raises:
       LeaseLostError: if the lease was ended.
@@ -116,7 +120,7 @@ def write_at_once(
     written = fetch_first(connection, _Written, _write, values)
     assert written is not None
     if not written.held:
-        check_lease(connection, lease)  # and so it was committed before, and only the answer was lost
+        check_lease(connection, lease)  # the batch was committed before, and only the answer was lost
     elif written.closed == len(ends):
         return written.started_after, {}
     started_after = connection.execute(_started_after, {"id": starts[0]["instance_id"]}).scalar_one() if starts else 0

@@ -1,7 +1,7 @@
-"""SQL about chains: instances that recurred, each of which went on as the next.
+"""SQL about chains: instances that recurred, each of which was continued by the next.
 
-A chain goes by the id of its first instance, the origin. Messages to any of them are addressed to the origin, so that
-the one that runs now gets what was sent to those before it. Only the last one has not recurred.
+A chain goes by the id of its first instance, the origin. Messages to any instance of a chain are addressed to the
+origin, so that the one that runs now gets what was sent to those before it. Only the last has not recurred.
 """
 
 from __future__ import annotations
@@ -30,25 +30,26 @@ _archive = insert(history_archive).from_select(
     _entries, select(*history.columns).where(history.c.instance_id == bindparam("ended"))
 )
 LASTS = [status for status in Status if status is not Status.RECURRED]
-"""What only the last of a chain can be. Said so, one range of the index for each, however long the chain is."""
+"""Statuses that only the last of a chain can have. As a list, so that a query reads one range of the index for each."""
 _forget = delete(history).where(history.c.instance_id == bindparam("ended"))
 
 
 @frozen
 class Successor:
-    """Who goes on when an instance recurs."""
+    """The instance that continues a chain."""
 
     row: SuccessorRow
     entry: OpenEntryRow
-    """The first entry of its journal, without payload."""
+    """The first entry of the instance's journal, without payload."""
     carry_over: CarryOver
-    """What it takes along, which is the payload."""
+    """The payload of the entry."""
 
 
 def continue_chain(connection: Connection, ended: str, successor: Successor) -> None:
-    """Archive the journal of an instance that has recurred, and store the next, with what it takes along.
+    """Archive the journal of an instance that has recurred, and store the next instance with its first entry.
 
-    Its origin must have been touched: whoever looks for the last of the chain comes before or after.
+    The transaction must have called :func:`.serialize_writers` for the origin, so that every other transaction that
+    needs the last of the chain comes before or after.
     """
     origin = successor.row["origin"]
     connection.execute(_archive, {"ended": ended})
@@ -64,19 +65,19 @@ def continue_chain(connection: Connection, ended: str, successor: Successor) -> 
 
 
 def is_of(chain: ColumnElement[str] | str) -> ColumnElement[bool]:
-    """Whether an instance belongs to the chain with that origin."""
+    """Return whether an instance belongs to the chain with that origin."""
     return or_(instances.c.instance_id == chain, instances.c.origin == chain)
 
 
 def last_of(connection: Connection, instance_id: str) -> str | None:
-    """The last instance of the chain that an instance belongs to; None if there is none."""
+    """Return the id of the last instance of the chain that an instance belongs to; None if there is none."""
     origin = connection.execute(select(instances.c.origin).where(instances.c.instance_id == instance_id)).scalar()
     last = end_of(connection, origin or instance_id)
     return None if last is None else last.instance_id
 
 
 def end_of(connection: Connection, origin: str) -> StoredInstance | None:
-    """The row of the last instance of a chain, whether it has ended or not; None if there is none."""
+    """Return the last instance of a chain, whether it has ended or not; None if there is none."""
     return fetch_first(connection, StoredInstance, _last, {"origin_": origin})
 
 
@@ -84,6 +85,6 @@ _last = select(instances).where(is_of(bindparam("origin_")), instances.c.status.
 
 
 def oldest_message(connection: Connection) -> int:
-    """The smallest number of a message that is still kept: nothing before it can be received any more."""
+    """Return the smallest number of a message that is still kept."""
     oldest: int | None = connection.execute(select(func.min(messages.c.seq))).scalar()
     return oldest or 0

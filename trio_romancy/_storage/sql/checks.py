@@ -1,4 +1,4 @@
-"""SQL that finds out whether a database is fit for the work, and what there is left lying. It changes nothing."""
+"""SQL that checks whether a database is fit for a worker, and counts what is stuck or overdue. It changes nothing."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ TABLES = tuple(metadata.tables)
 """The names of all tables."""
 
 RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
-"""What a worker must be allowed to do in each of them."""
+"""Rights that a worker needs on each table."""
 
 
 def use_right(connection: Connection, table_name: str, right: str) -> None:
-    """Use a right on a table, on none of its rows. The database raises if we do not have it."""
+    """Use a right on a table without changing a row. The database raises if the user does not have the right."""
     table = metadata.tables[table_name]
     first = next(iter(table.columns))
     none = false()
@@ -36,19 +36,19 @@ def use_right(connection: Connection, table_name: str, right: str) -> None:
 
 
 def use_right_to_create(connection: Connection, *, tables_exist: bool) -> bool:
-    """Use the right to make tables. The database raises if we do not have it. The transaction must be rolled back.
+    """Use the right to create tables. The database raises if the user does not have the right.
 
-    Returns False, and does nothing, if that would leave something behind.
+    The transaction must be rolled back. Returns False, and does nothing, if a rollback would leave a table behind.
     """
     if not tables_exist and ddl_commits(connection):
         return False
-    # Whoever may not is refused also where the table exists.
+    # A user without the right is refused also if the table exists.
     connection.execute(CreateTable(instances, if_not_exists=True))
     return True
 
 
 def has_instances(connection: Connection) -> bool:
-    """Whether there is any instance."""
+    """Return whether there is any instance."""
     return connection.execute(select(instances.c.instance_id).limit(1)).first() is not None
 
 
@@ -58,18 +58,18 @@ class _Overdue(NamedTuple):
 
 
 def overdue(connection: Connection, before: Microseconds) -> dict[str, int]:
-    """How many instances have been due since before that time and have no worker, by workflow."""
+    """Return how many instances without an owner have been due since before that time, by workflow."""
     is_due = instances.c.owner.is_(None), instances.c.wake_at <= before
     found = select(instances.c.workflow, func.count().label("number")).where(*is_due).group_by(instances.c.workflow)
     return {row.workflow: row.number for row in fetch_all(connection, _Overdue, found)}
 
 
 def stuck_instances(connection: Connection, limit: int) -> list[str]:
-    """Ids of stuck instances, the newest first."""
+    """Return the ids of stuck instances, the newest first."""
     found = select(instances.c.instance_id).where(instances.c.status == Status.STUCK)
     return list(connection.execute(found.order_by(instances.c.created_at.desc()).limit(limit)).scalars())
 
 
 def dead_events(connection: Connection) -> int:
-    """How many events of the outbox nobody tries any more."""
+    """Return how many events of the outbox are not tried again."""
     return connection.execute(select(func.count()).where(outbox.c.status.in_(DEAD))).scalar_one()

@@ -1,7 +1,8 @@
 """SQL about children: instances that others have started.
 
-A child goes by the origin of its chain. Who ends it, goes on with it, or asks for its end writes the origin's row, and
-so does a parent that begins to wait for it: whoever comes second sees what the first has done.
+A child goes by the origin of its chain. Every transaction that ends a child, continues its chain, or asks for its
+cancellation writes the origin's row, and so does one in which a parent begins to wait for the child. So these
+transactions come one after the other, and each sees what the one before has done.
 """
 
 from __future__ import annotations
@@ -31,20 +32,20 @@ from .waits import FamilyMode, MatchResult, Wait, match_results, open_waits_of_a
 def child_row(
     instance_id: str, workflow: str, input_text: str, now: Microseconds, *, parent_id: str, trace: str | None
 ) -> ChildRow:
-    """A new child: any worker may take it up.
+    """Return the row of a new child, which any worker may claim.
 
     Args:
-      trace: its parent's.
+      trace: the parent's.
     """
     row = new_row(instance_id, workflow, input_text, now, owner=None, trace=trace)
     return {**row, "parent_id": parent_id}
 
 
 def start_children(connection: Connection, rows: Sequence[ChildRow]) -> None:
-    """Store new children, unless they are stored already. Their ids are made of their parent's.
+    """Store new children, unless they are stored already. Their ids are made from their parents'.
 
     Raises:
-      InstanceExistsError: if somebody has given an instance of his own such an id.
+      InstanceExistsError: if an instance that is no such child has the id.
     """
     started_after = messages.last_message(connection)
     new: list[ChildRow] = [{**row, "started_after": started_after} for row in rows]
@@ -56,12 +57,12 @@ def start_children(connection: Connection, rows: Sequence[ChildRow]) -> None:
 
 
 def start_named_child(connection: Connection, row: ChildRow, entry: EntryRow, started: ChildStarted) -> ChildStarted:
-    """Store a child under an id of the user's own, and record what became of that: it may be taken.
+    """Store a child under an id that the user has chosen, and record whether the id was free.
 
     Args:
-      started: what the entry says, without why the child was refused.
+      started: the payload of the entry, without the reason of a refusal.
 
-    Returns what the entry says.
+    Returns the payload of the entry.
     """
     new: ChildRow = {**row, "started_after": messages.last_message(connection)}
     holder = insert_instances_if_absent(connection, [new])[row["instance_id"]]
@@ -79,15 +80,16 @@ def start_named_child(connection: Connection, row: ChildRow, entry: EntryRow, st
 def wake_parents(
     connection: Connection, ended: Mapping[str, str], now: Microseconds, me: str | None
 ) -> tuple[list[MatchResult], bool]:
-    """Wake the parents of children that have ended in this transaction, if they wait for that.
+    """Wake the parents that wait for children which have ended in this transaction.
 
-    The origins must have been touched before the rows of the children themselves, as whoever asks for an end does.
+    The transaction must have called :func:`.serialize_writers` for the origins before it wrote the children's rows, as
+    :func:`request_cancels` does.
 
     Args:
-      ended: the origin of each child's chain, by its instance id.
-      me: as of :func:`.messages.send`.
+      ended: the origins of the children's chains, by the children's instance ids.
+      me: the worker whose own instances are not woken through the database: see :func:`.messages.send`.
 
-    Returns what there is now for the waits of the worker's own instances, and whether others were woken.
+    Returns the results for waits of the worker's own instances, and whether other instances were woken.
     """
     mine: list[Wait] = []
     others: dict[str, str | None] = {}
@@ -102,7 +104,7 @@ def wake_parents(
 
 
 def request_cancels(connection: Connection, origins: Iterable[str], reason: str, now: Microseconds) -> None:
-    """Ask for the cancellation of children that have not ended, whoever goes on with them now."""
+    """Ask for the cancellation of children that have not ended: of the last instance of each chain."""
     ids = sorted(origins)
     serialize_writers(connection, ids, now)
     for origin in ids:
@@ -120,16 +122,19 @@ def roll_back(
 ) -> tuple[Status, list[str]] | None:
     """Have a child undo what it did, as a part of its parent's rollback. Harmless to repeat.
 
-    One that runs is cancelled; one that has completed compensates what it completed. One whose compensations failed for
-    good tries them again, if ``operation_id`` is tried again.
+    A child that runs is cancelled. A child that has completed compensates what it completed.
 
-    Returns how the child has ended, and which of its activities could not be compensated. None: not yet; then the
-    parent is woken when it has.
+    Args:
+      operation_id: the parent's operation that waits until the child has ended.
+      origin: the origin of the child's chain.
+
+    Returns how the child has ended, and which of its activities could not be compensated. Returns None if the child
+    has not ended; the parent is woken when it has.
     """
     serialize_writers(connection, [origin], now)
     child = end_of(connection, origin)
     if child is None:
-        return Status.CANCELLED, []  # it was purged
+        return Status.CANCELLED, []  # the child was purged
     status = Status(child.status)
     uncompensated: list[str] = [] if child.error is None else loads(child.error).get("uncompensated") or []
     if status is Status.COMPLETED:
@@ -144,19 +149,19 @@ def roll_back(
 
 
 def roll_back_again(connection: Connection, origin: str, now: Microseconds) -> None:
-    """Somebody has resumed the parent: the child's compensations that failed for good are tried again."""
+    """Try the child's failed compensations again, because the parent was resumed."""
     child = end_of(connection, origin)
     if child is not None:
         resume(connection, child.instance_id, now)
 
 
 def end_roll_back(connection: Connection, parent_id: str, operation_id: str) -> None:
-    """The parent does not wait any more."""
+    """Remove the wait that :func:`roll_back` has stored."""
     connection.execute(delete(waits).where(waits.c.instance_id == parent_id, waits.c.operation_id == operation_id))
 
 
 def _undo(connection: Connection, child_id: str, reason: str, now: Microseconds) -> None:
-    """Set a completed child going again, to compensate. Nobody owns it, so its journal is ours to write."""
+    """Make a completed child compensate what it did. It has no owner, so this transaction may write its journal."""
     connection.execute(
         update(instances)
         .where(instances.c.instance_id == child_id)

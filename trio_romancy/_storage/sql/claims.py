@@ -1,4 +1,4 @@
-"""SQL about taking up instances: the claim, and all that is needed to run what was claimed."""
+"""SQL about claiming instances, and loading what is needed to run them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .waits import MatchResult, match_results, stored_waits
 
 _MOST_ENTRIES = 2_000
 _MOST_TEXT = 1_000_000
-"""Entries, and characters of their payloads, that are loaded in the transaction of a claim."""
+"""The most entries, and characters of their payloads, to load in the transaction of a claim."""
 
 
 @frozen
@@ -28,29 +28,29 @@ class Claim:
     instance_id: str
     workflow: str
     status: Status
-    """What it was before the claim."""
+    """The status before the claim."""
     input: str
     """JSON text."""
     created_at: Microseconds
     recoveries: int
     cancel_requested: str | None
-    """JSON text of the reason; None: no cancel request."""
+    """JSON text of the reason of a cancel request; None if there is none."""
     started_after: int
-    """The last message that was sent before it was started."""
+    """The number of the last message that was sent before the instance was started."""
     origin: str | None = None
-    """The first of the chain that it goes on with; None: it is the first."""
+    """The first instance of the chain; None if this is the first."""
     parent_id: str | None = None
-    """The instance that started it as a child."""
+    """The instance that started this one as a child."""
     was_mine: bool = False
-    """Whether the worker owned it already, and somebody wants it to be looked at."""
+    """Whether the worker owned the instance before, and another process has made it due."""
     due_at: Microseconds | None = None
-    """Since when it has wanted attention; None: it did not have to wait."""
+    """Time since which the instance has been due; None if it did not have to wait."""
     trace: str | None = None
-    """JSON text of the trace context that it was started in; None: none."""
+    """JSON text of the trace context that the instance was started in."""
 
     @property
     def child_of_chain(self) -> str | None:
-        """As what its parent knows it: the origin of its chain. None if it has no parent."""
+        """The id by which the parent knows the instance: the origin of its chain. None if there is no parent."""
         return None if self.parent_id is None else self.origin or self.instance_id
 
 
@@ -60,9 +60,9 @@ class TakenUp:
 
     claim: Claim
     records: Sequence[JournalEntry] | None = None
-    """Its journal, unless that is large, or in memory."""
+    """The journal; None if it is large, or in memory."""
     waits: Sequence[MatchResult] = ()
-    """What it waits for from outside, and what there is."""
+    """The stored waits, and the messages for each."""
 
 
 class _Due(NamedTuple):
@@ -103,7 +103,7 @@ _most = bindparam("most", type_=BigInteger())
 _due = (
     select(*_claim_columns, instances.c.owner)
     .where(instances.c.wake_at <= bindparam("until"), _can_run)
-    # One that is locked is being woken just now, or claimed: it is still due when that is over.
+    # Another transaction wakes, or claims, a locked instance. A later claim finds the instance if it is still due.
     .with_for_update(skip_locked=True)
 )
 _due_at_all = _due.where(or_(_is_mine, _is_free)).order_by(instances.c.wake_at).limit(_most)
@@ -111,7 +111,7 @@ _mine = _due.where(_is_mine)
 _calm = _due.where(_is_free, _is_calm).order_by(instances.c.wake_at).limit(_most)
 _suspect = _due.where(_is_free, ~_is_calm).order_by(instances.c.recoveries, instances.c.wake_at).limit(1)
 
-# In the order of the index, up to the first that fits: there may be a hundred thousand sleepers.
+# In the order of the index, up to the first that fits, because a hundred thousand instances may sleep.
 _next = (
     select(instances.c.wake_at)
     .where(instances.c.wake_at.is_not(None), or_(_is_free, _is_mine), _can_run)
@@ -141,18 +141,19 @@ def claim_due(
     suspects: bool,
     ahead: Microseconds = 0,
 ) -> list[Claim]:
-    """Take instances that are due: those that nobody owns, and own ones that somebody wants to be looked at.
+    """Claim instances that are due: those without an owner, and the worker's own.
 
     Args:
-      ahead: also those that will be due within that time.
-      workflows: names of the workflows that this worker can run; others are left alone.
-      limit: the most unowned ones to take.
-      suspects: whether to take one that outlived its worker more than once. Those come one at a time, the least
-        suspect first, so that one that takes its process down with it does so alone.
+      me: the worker.
+      workflows: names of the workflows that the worker can run.
+      limit: the most instances without an owner to claim.
+      suspects: whether to claim an instance whose worker has died more than once. Suspects are claimed one at a time,
+        the least suspect first, so that an instance that takes its process down takes no other suspect with it.
+      ahead: how many microseconds before it is due an instance may be claimed.
     """
     values = {"me": me, "until": now + ahead, "workflows": workflows, "most": limit + 1}
     rows = fetch_all(connection, _Due, _due_at_all, values)
-    if len(rows) > limit:  # there may be more: then the ones to take have to be chosen
+    if len(rows) > limit:  # there may be more, so choose
         values["most"] = limit
         rows = [row for query in (_mine, _calm, _suspect) for row in fetch_all(connection, _Due, query, values)]
     mine = [row for row in rows if row.owner == me]
@@ -198,7 +199,7 @@ def _suspicion(row: _Due) -> tuple[int, Microseconds]:
 
 
 def next_wake(connection: Connection, me: str, workflows: Sequence[str], *, suspects: bool) -> Microseconds | None:
-    """When the next instance is due that :func:`claim_due` would take; None if none ever is by itself."""
+    """Return when :func:`claim_due` will find an instance; None if none becomes due by itself."""
     wake = _next if suspects else _next_without_suspects
     return connection.execute(wake, {"me": me, "workflows": workflows}).scalar()
 
@@ -213,14 +214,14 @@ def take_up(
     suspects: bool,
     ahead: Microseconds = 0,
 ) -> tuple[list[TakenUp], Microseconds | None]:
-    """Claim what is due, and load it: see :func:`claim_due`. Returns also the :func:`next_wake` after that."""
+    """Claim what is due, as :func:`claim_due` does, and load it. Returns also the :func:`next_wake` after that."""
     claims = claim_due(connection, me, now, workflows, limit, suspects=suspects, ahead=ahead)
     mine = [claim.instance_id for claim in claims if claim.was_mine]
     small = list(_small_ones(connection, [claim.instance_id for claim in claims if not claim.was_mine]))
     journals = load_journals(connection, small)
     waits: dict[str, list[MatchResult]] = {id: [] for id in [*mine, *small]}
-    for news in match_results(connection, stored_waits(connection, [*mine, *small]), now):
-        waits[news.wait.instance_id].append(news)
+    for result in match_results(connection, stored_waits(connection, [*mine, *small]), now):
+        waits[result.wait.instance_id].append(result)
 
     def taken_up(claim: Claim) -> TakenUp:
         id = claim.instance_id
@@ -233,7 +234,7 @@ def take_up(
 
 
 def _small_ones(connection: Connection, ids: Sequence[str]) -> Iterator[str]:
-    """Those whose journals can be loaded together without keeping others waiting."""
+    """Yield the first ids whose journals can be loaded together without making other transactions wait long."""
     if not ids:
         return
     sizes = {id: (count, int(text or 0)) for id, count, text in connection.execute(_sizes, {"ids": ids})}

@@ -1,7 +1,7 @@
-"""SQL about instances whose journals do not fit the code of some workers, while others may still run them.
+"""SQL about instances whose journals do not fit the code of some workers, while other workers may still run them.
 
-During a rolling deploy two versions of the code share the database. What does not fit the one is left to the other; it
-is stuck only when no live worker has a version that has not been tried.
+During a rolling deploy two versions of the code share the database. An instance that does not fit the one version is
+left to the other. It is stuck only if no live worker has a version that was not tried.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from .tables import incompatible, instances, workers
 
 @frozen
 class Parked:
-    """An instance that is stuck now."""
+    """An instance that has become stuck."""
 
     instance_id: str
     workflow: str
     created_at: Microseconds
     trace: str | None
-    """JSON text of the trace context that it was started in; None: none."""
+    """JSON text of the trace context that the instance was started in."""
     error: ErrorInfo
-    """Why the last of those who tried could not run it."""
+    """The reason why the last worker that tried could not run the instance."""
 
 
 _known = select(incompatible.c.version).join(workers, workers.c.version == incompatible.c.version)
 _known = _known.where(incompatible.c.instance_id == instances.c.instance_id, workers.c.worker_id == bindparam("me"))
 MAY_RUN = or_(instances.c.cancel_requested.is_not(None), ~_known.exists())
-"""Whether the worker ``me`` may run an instance: not one that is known to be a misfit, unless to roll it back."""
+"""Whether the worker ``me`` may run an instance: its code is not known to be incompatible, or only has to roll back."""
 
 
 def give_up(connection: Connection, me: str, instance_id: str, error: ErrorInfo, now: Microseconds) -> Status:
-    """Give back an instance that does not fit the code of this worker. Returns what it is now.
+    """Release an instance that does not fit the code of the worker ``me``.
 
-    It is pending, for other workers, or stuck.
+    Returns the new status: pending, so that other workers can run the instance, or stuck.
     """
     version = connection.execute(select(workers.c.version).where(workers.c.worker_id == me)).scalar() or ""
     row: IncompatibleRow = {
@@ -62,12 +62,12 @@ def give_up(connection: Connection, me: str, instance_id: str, error: ErrorInfo,
 
 
 def has_any(connection: Connection) -> bool:
-    """Whether there is something for :func:`sweep`."""
+    """Return whether :func:`sweep` may have something to do."""
     return connection.execute(select(incompatible.c.instance_id).limit(1)).first() is not None
 
 
 def sweep(connection: Connection, now: Microseconds) -> list[Parked]:
-    """Mark as stuck what fits no live worker any more."""
+    """Mark instances as stuck that no live worker can run. Returns those."""
     final = select(instances.c.instance_id).where(instances.c.status.in_([s for s in Status if s.is_final]))
     connection.execute(delete(incompatible).where(incompatible.c.instance_id.in_(final)))
     return _park(connection, now)
@@ -116,7 +116,7 @@ _tried = incompatible.alias("tried")
 
 
 def revive(connection: Connection, version: str, now: Microseconds) -> None:
-    """A worker with this version has come: what is stuck because it fitted none before may fit this one."""
+    """Make stuck instances due that a worker with this version may be able to run."""
     tried = exists().where(incompatible.c.instance_id == instances.c.instance_id, incompatible.c.version == version)
     known = select(incompatible.c.instance_id).distinct()
     connection.execute(

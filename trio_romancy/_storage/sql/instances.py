@@ -1,4 +1,4 @@
-"""SQL about instances and their journals."""
+"""SQL about instances: storing new ones, changing their status, and reading them."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ from .rows import (
 )
 from .tables import instances
 
-# -- writing: parts of a batch of the journal --------------------------------------------------------------------------
+# -- writing --------------------------------------------------------------------------
 
 _insert_instance = insert(instances)
 _insert_instance_if_absent = insert_if_absent(instances)
 
 
 def closing(given: Callable[[str], ColumnElement[Any]]) -> Update:
-    """Set the status that the end of a workflow function means, unless a cancel request came first.
+    """Build the statement that ends a workflow function, unless a cancel request was accepted before.
 
     Args:
-      given: what stands for each of :data:`CLOSING`, of which :func:`closing_row` makes the values.
+      given: returns the expression for each of :data:`CLOSING`. :func:`closing_row` makes the values.
     """
     mine = update(instances).where(instances.c.instance_id == given("id"), instances.c.cancel_requested.is_(None))
     return mine.values(
@@ -63,7 +63,7 @@ def closing(given: Callable[[str], ColumnElement[Any]]) -> Update:
 
 
 def _change(given: Callable[[str], ColumnElement[Any]]) -> Update:
-    # Whoever wants attention sooner than the actor knows of has set wake_at meanwhile: keep the earlier time.
+    # Another transaction may have set wake_at to an earlier time, which the actor does not know: keep the earlier one.
     wake_at = case(
         (given("settled"), None),
         (instances.c.wake_at < func.coalesce(given("wake"), instances.c.wake_at + 1), instances.c.wake_at),
@@ -143,7 +143,7 @@ def insert_instances_if_absent(connection: Connection, rows: Sequence[InstanceRo
 
 
 def close_instances(connection: Connection, rows: Sequence[ClosingRow]) -> dict[str, str]:
-    """Set the status that the end of their workflow function means, except where a cancel request came first.
+    """Record the ends of workflow functions, except where a cancel request was accepted before.
 
     Returns those requests: the reason, as JSON text, by instance id.
     """
@@ -153,16 +153,16 @@ def close_instances(connection: Connection, rows: Sequence[ClosingRow]) -> dict[
 
 
 def cancel_requests(connection: Connection, instance_ids: Sequence[str]) -> dict[str, str]:
-    """The cancel requests that were accepted: the reason, as JSON text, by instance id."""
+    """Return the accepted cancel requests of these instances: the reason, as JSON text, by instance id."""
     found = fetch_by_ids(connection, _CancelRequest, _cancel_requests, instance_ids)
     return {row.instance_id: row.cancel_requested for row in found}
 
 
 def start_instance(connection: Connection, row: InstanceRow) -> None:
-    """Store one new instance, or find it stored already.
+    """Store one new instance, unless the same instance is stored already.
 
     Raises:
-      InstanceExistsError: if the id is taken by another workflow or input.
+      InstanceExistsError: if another workflow or another input has the id.
     """
     found = insert_instances_if_absent(connection, [row])[row["instance_id"]]
     if (conflict := conflict_with(row, found)) is not None:
@@ -170,7 +170,7 @@ def start_instance(connection: Connection, row: InstanceRow) -> None:
 
 
 def conflict_with(row: InstanceRow, found: Holder) -> InstanceExistsError | None:
-    """Why a new instance is not the one that is stored under its id; None if it is."""
+    """Return how a new instance differs from the one that holds its id; None if they are the same."""
     if found.workflow != row["workflow"]:
         return InstanceExistsError(row["instance_id"], f"workflow {found.workflow!r}, not {row['workflow']!r}")
     if found.input != row["input"] and loads(found.input) != loads(row["input"]):
@@ -179,15 +179,15 @@ def conflict_with(row: InstanceRow, found: Holder) -> InstanceExistsError | None
 
 
 def update_instances(connection: Connection, rows: Sequence[StatusUpdate]) -> None:
-    """Set status, owner, wake-up and finishing time, and the error where one is given.
+    """Set status, owner, wake-up time and finishing time of instances, and the error where one is given.
 
-    An actor that comes to say so has made progress, so what its instance outlived no longer counts against it.
+    The instances have made progress, so the deaths of their workers before no longer count.
     """
     update_many(connection, _change_all, rows)
 
 
 def set_details(connection: Connection, details: Mapping[str, str]) -> None:
-    """Store what instances say of themselves: JSON text, by instance id."""
+    """Store the details of instances: JSON text, by instance id."""
     rows = [{"id": instance_id, "text": details[instance_id]} for instance_id in sorted(details)]
     connection.execute(_set_details, rows)
 
@@ -204,10 +204,10 @@ def new_row(
     owner: str | None,
     trace: str | None = None,
 ) -> InstanceRow:
-    """A new instance: running at its owner, or pending and due now.
+    """Return the row of a new instance: running at its owner, or pending and due now.
 
     Args:
-      trace: JSON text of the trace context that it is started in; None: none.
+      trace: JSON text of the trace context that the instance is started in.
     """
     return {
         "instance_id": instance_id,
@@ -217,7 +217,7 @@ def new_row(
         "owner": owner,
         "wake_at": now if owner is None else None,
         "recoveries": 0,
-        "started_after": 0,  # known when it is stored
+        "started_after": 0,  # set by the transaction that stores the row
         "trace": trace,
         "created_at": now,
         "updated_at": now,
@@ -233,7 +233,7 @@ def update_row(
     wake_at: Microseconds | None = None,
     error: ErrorInfo | None = None,
 ) -> StatusUpdate:
-    """What :func:`update_instances` takes."""
+    """Return the values of :func:`update_instances` for one instance."""
     return {
         "id": instance_id,
         "status_": status,
@@ -255,7 +255,7 @@ def closing_row(
     output: str | None,
     error: ErrorInfo | None,
 ) -> ClosingRow:
-    """What :func:`close_instances` takes."""
+    """Return the values of :func:`close_instances` for one instance."""
     return {
         "id": instance_id,
         "status_": status,
@@ -274,7 +274,7 @@ _instance = select(instances).where(instances.c.instance_id == bindparam("id"))
 
 
 def get_instance(connection: Connection, instance_id: str) -> Instance | None:
-    """The instance as it is stored now."""
+    """Return the instance as it is stored now; None if there is no such instance."""
     row = fetch_first(connection, StoredInstance, _instance, {"id": instance_id})
     return None if row is None else to_instance(row)
 
@@ -291,7 +291,7 @@ _ending = select(instances.c.status, instances.c.output, instances.c.error).wher
 
 
 def get_ending(connection: Connection, instance_id: str) -> tuple[Status, str | None, ErrorInfo | None] | None:
-    """Status, output as JSON text, and error; None if there is no such instance."""
+    """Return status, output as JSON text, and error of an instance; None if there is no such instance."""
     row = fetch_first(connection, _Ending, _ending, {"id": instance_id})
     return None if row is None else (Status(row.status), row.output, _to_error(row.error))
 
@@ -301,7 +301,7 @@ def _to_error(text: str | None) -> ErrorInfo | None:
 
 
 def to_instance(row: StoredInstance) -> Instance:
-    """A row of the table, as users see it."""
+    """Return a row of the table as users see it."""
     return Instance(
         instance_id=row.instance_id,
         workflow=row.workflow,
@@ -320,5 +320,5 @@ def to_instance(row: StoredInstance) -> Instance:
 
 
 def error_text(error: ErrorInfo) -> str:
-    """An error as it is stored."""
+    """Return an error as it is stored."""
     return dumps(asdict(error))

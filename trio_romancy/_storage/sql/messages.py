@@ -1,12 +1,12 @@
-"""SQL about events and messages: sending them, taking them, and the channels that they go by.
+"""SQL about events and messages: sending them, taking them, and subscribing to channels.
 
-Messages are numbered in the order in which they are committed: who sends holds the counter (the row of the channel
-``''``) until its transaction ends. So whoever has seen a number has seen every smaller one, and an instance that notes
-the counter when it is started knows exactly what was sent before.
+Messages are numbered in the order in which they are committed: a transaction that sends holds the counter (the row of
+the channel ``''``) until it ends. So a reader that has seen a number has seen every smaller one, and an instance that
+stores the counter when it is started knows exactly what was sent before.
 
-Who sends to a channel and who begins to wait on it both write the channel's row first (:func:`lock_channels`), in
-the same order everywhere. A message and a wait therefore never cross in flight: whoever comes second sees the other.
-It is a write and not a locked read, so that a cluster which certifies writes only (Galera) sees it.
+A transaction that sends to a channel, and one that begins to wait on it, both write the channel's row first
+(:func:`lock_channels`). A message and a wait therefore never miss each other: the second transaction sees what the
+first has done. It is a write and not a locked read, so that a cluster which certifies writes only (Galera) sees it.
 """
 
 from __future__ import annotations
@@ -51,21 +51,23 @@ from .waits import (
 )
 
 COUNTER = ""
-"""The channel whose row counts all messages. No other can have this name."""
+"""The channel whose row counts all messages. No user can give a channel this name."""
 
 
 @define(eq=False)
 class Outgoing:
-    """One message on its way to be stored, and what became of it."""
+    """One message to send, and what became of it."""
 
     row: MessageRow
+    """What to store. :func:`send` replaces it by what it has stored."""
     must_exist: bool = False
-    """Whether to refuse it if the instance that it is for does not exist."""
+    """Whether to refuse the message if its addressee does not exist."""
     is_new: bool = False
-    """Whether nothing of its id has been stored before, unless a try to store it has left that open."""
+    """Whether the id is certainly new. False after the first try to store the message."""
     is_duplicate: bool = False
+    """Whether an event of the same source and id was stored before."""
     waiting: set[str] = field(factory=set)
-    """Instances that wait for it."""
+    """Instances that wait for the message."""
     failure: Exception | None = None
 
 
@@ -82,7 +84,7 @@ def new_message(
     sender: str | None = None,
     metadata: str | None = None,
 ) -> MessageRow:
-    """The row of a new message. ``data`` and ``metadata`` are JSON text."""
+    """Return the row of a new message. ``data`` and ``metadata`` are JSON text."""
     return {
         "channel": channel,
         "addressee": addressee or "",
@@ -97,22 +99,21 @@ def new_message(
     }
 
 
-# -- the meeting of those who send and those who wait ------------------------------------------------------------------
+# -- locking ------------------------------------------------------------------
 
 _the_channel = update(channels).where(channels.c.channel == bindparam("name"))
 _touched = bindparam("now", type_=BigInteger())
 _touch = _the_channel.values(touched_at=_touched)
 _count = _the_channel.values(last=channels.c.last + bindparam("more", type_=BigInteger()), touched_at=_touched)
 LAST_MESSAGE = select(channels.c.last).where(channels.c.channel == COUNTER)
-"""The number of the last message that has been sent, if there was one."""
+"""A query for the number of the last message. It has no row before the first message."""
 _insert_channel = insert_if_absent(channels)
 
 
 def lock_channels(connection: Connection, names: Iterable[str], now: Microseconds) -> None:
-    """Keep others from sending to these channels, and from beginning to wait on them, until the transaction ends.
+    """Keep other transactions from sending to these channels, and from beginning to wait on them.
 
-    The counter comes after all of them, and the rows of instances after that: one order for all, so that nobody waits
-    in a circle.
+    The counter is locked after the channels, and rows of instances after the counter: see :mod:`.lock_order`.
     """
     for name in sorted(names):
         values = {"name": name, "now": now}
@@ -127,7 +128,7 @@ def _insert(connection: Connection, name: str, now: Microseconds) -> None:
 
 
 def count_messages(connection: Connection, more: int, now: Microseconds) -> int:
-    """Count so many more, in the name of :func:`send`. Returns the number of the first of them."""
+    """Reserve numbers for ``more`` messages. Returns the first number, for :func:`send`."""
     values = {"name": COUNTER, "more": more, "now": now}
     last: int | None = update_and_get(connection, _count, channels.c.last, values)
     if last is None:
@@ -138,7 +139,7 @@ def count_messages(connection: Connection, more: int, now: Microseconds) -> int:
 
 
 def last_message(connection: Connection) -> int:
-    """The number of the last message that has been sent."""
+    """Return the number of the last message."""
     return connection.execute(LAST_MESSAGE).scalar() or 0
 
 
@@ -153,11 +154,11 @@ def send(
     """Store messages, and wake the instances that wait for them. Their channels must be locked.
 
     Args:
-      first: the number of the first of them, as :func:`count_messages` gave it.
-      me: the worker that sends. Its own instances are not woken through the database: it must tell them itself what
-        this returns, before it can give one of them back.
+      first: the number of the first message, from :func:`count_messages`.
+      me: the worker that sends. Its own instances are not woken through the database: the worker must offer them the
+        returned results before it can release one of them.
 
-    Returns what there is now for the waits of its own instances, and whether others were woken.
+    Returns the results for waits of the worker's own instances, and whether other instances were woken.
     """
     known = _known_events(connection, outgoing)
     origins = _origins(connection, outgoing)
@@ -166,19 +167,15 @@ def send(
         row = one.row
         event = (row["source"], row["event_id"])
         one.is_duplicate = event[1] is not None and event in known
-        one.waiting, one.failure = set(), None  # whatever an attempt that was rolled back has found
-        if row["addressee"]:
-            one_of_them = origins.get(row["addressee"])
-            row["addressee"] = one_of_them or row["addressee"]
-        else:
-            one_of_them = ""
-        if one.must_exist and one_of_them is None:
+        one.waiting, one.failure = set(), None  # a transaction that was rolled back may have set them
+        origin = origins.get(row["addressee"]) if row["addressee"] else ""
+        if one.must_exist and origin is None:
             one.failure = InstanceNotFoundError(row["addressee"])
         elif not one.is_duplicate:
             known.add(event)
-            row["seq"] = seq
+            one.row = {**row, "seq": seq, "addressee": origin or row["addressee"]}
             fresh.append(one)
-        one.is_new = False  # should this try be repeated, nobody may know what became of it
+        one.is_new = False  # the transaction may be repeated without knowing whether it was committed
     if not fresh:
         return [], False
     connection.execute(_insert_message, [one.row for one in fresh])
@@ -186,13 +183,13 @@ def send(
 
 
 def send_apart(connection: Connection, outgoing: Sequence[Outgoing], now: Microseconds) -> None:
-    """The same, in a transaction of its own."""
+    """Send messages like :func:`send`, with all locks, as the only thing that the transaction does."""
     lock_channels(connection, {one.row["channel"] for one in outgoing}, now)
     send(connection, outgoing, count_messages(connection, len(outgoing), now), now, None)
 
 
 def _known_events(connection: Connection, outgoing: Sequence[Outgoing]) -> set[tuple[str | None, str | None]]:
-    """Source and id of those events that were sent before."""
+    """Return source and id of those events that were sent before."""
     ids = {one.row["event_id"] for one in outgoing if one.row["event_id"] is not None and not one.is_new}
     found = (fetch_all(connection, _EventKey, _with_event_ids, {"ids": some}) for some in chunks(ids))
     return {(row.source, row.event_id) for rows in found for row in rows}
@@ -209,13 +206,13 @@ _with_event_ids = select(messages.c.source, messages.c.event_id).where(
 
 
 def _origins(connection: Connection, outgoing: Sequence[Outgoing]) -> dict[str, str]:
-    """Of each addressee that there is, the origin of its chain: whoever goes on gets what was sent to those before."""
+    """Return the origin of the chain of each addressee that exists."""
     ids = {one.row["addressee"] for one in outgoing if one.row["addressee"]}
     origins: dict[str, str] = {}
     for some in chunks(ids):
         found = fetch_all(connection, _Member, _members, {"ids": some})
         origins |= {row.instance_id: row.origin or row.instance_id for row in found}
-    for some in chunks(ids - origins.keys()):  # the first may have been deleted, while the last still runs
+    for some in chunks(ids - origins.keys()):  # the first of a chain may have been deleted while the last still runs
         chains = select(instances.c.origin).where(instances.c.origin.in_(some), instances.c.status.in_(LASTS))
         origins |= {origin: origin for origin in connection.execute(chains).scalars()}
     return origins
@@ -246,7 +243,7 @@ def _wake_waiting(
     others: dict[str, str | None] = {}
     for wait in _waiting(connection, for_all.keys(), {addressee for addressee, _ in for_one}):
         if wait.mode == FamilyMode.CHILD:
-            continue  # it is no message that it waits for
+            continue  # it waits for no message
         sent_to_it = for_one[wait.origin or wait.instance_id, wait.channel]
         matching = [one for one in sent_to_it if wait.subject in (None, one.row["subject"])]
         if wait.mode != ChannelMode.DIRECT:
@@ -266,7 +263,7 @@ def _wake_waiting(
 def _waiting(
     connection: Connection, about: Collection[tuple[str, str | None]], addressees: Collection[str]
 ) -> Iterable[StoredWait]:
-    """Who waits on these channels, for any subject or one of these; and for what the addressees wait."""
+    """Return open waits on these channels, for any subject or one of these, and all open waits of the addressees."""
     subjects = list(chunks({subject for _, subject in about if subject is not None}))
     found: dict[tuple[str, str], StoredWait] = {}
     for names in chunks({channel for channel, _ in about}):
@@ -283,7 +280,7 @@ def _waiting(
 
 _on_channels = open_waits_of_all.where(waits.c.channel.in_(bindparam("names", expanding=True)))
 _for_any_subject = _on_channels.where(waits.c.subject.is_(None))
-# One statement, and yet each part of it a range of the index.
+# In one statement each part is still a range of the index.
 _for_these_subjects_too = union_all(
     _for_any_subject, _on_channels.where(waits.c.subject.in_(bindparam("subjects", expanding=True)))
 )
@@ -302,7 +299,7 @@ _take = (
 
 
 def take(connection: Connection, seq: int, entry: EntryRow) -> bool:
-    """Take a message that only one gets, and record that. Returns False if somebody else was first."""
+    """Take a message that only one instance gets, and record that. Returns False if another instance was first."""
     if not connection.execute(_take, {"number": seq, "taker": entry["instance_id"]}).rowcount:
         return False
     insert_entries(connection, [entry])
@@ -314,8 +311,8 @@ def subscribe(
 ) -> tuple[ChannelMode, int]:
     """Subscribe to a channel, which must be locked.
 
-    Returns the mode that the channel has, and the last message before the subscription. If the mode is another one,
-    there is no subscription.
+    Returns the mode of the channel, and the number of the last message before the subscription. If the channel has
+    another mode, nothing is subscribed.
     """
     stored = connection.execute(select(channels.c.mode).where(channels.c.channel == channel)).scalar_one()
     held = mode if stored is None else ChannelMode(stored)
@@ -324,7 +321,7 @@ def subscribe(
             connection.execute(update(channels).where(channels.c.channel == channel).values(mode=mode))
         wait = Wait(instance_id, operation_id, channel, None, mode, 0)
         connection.execute(insert_wait, {**wait.row, "is_open": False})
-    # Whoever sends to the channel waits for us, so what it sends will have a larger number.
+    # A transaction that sends to the channel waits for this one, so its messages will have larger numbers.
     return held, last_message(connection)
 
 
@@ -332,7 +329,7 @@ def subscribe(
 
 
 def delete_old_messages(connection: Connection, before: Microseconds, most: int) -> int:
-    """Delete up to that many of the messages that were sent before that time. Returns how many."""
+    """Delete up to ``most`` messages that were sent before that time. Returns how many."""
     oldest = select(messages.c.seq, messages.c.sent_at).order_by(messages.c.seq).limit(most)
     old = [seq for seq, sent_at in connection.execute(oldest) if sent_at < before]
     for some in chunks(old):
@@ -341,18 +338,21 @@ def delete_old_messages(connection: Connection, before: Microseconds, most: int)
 
 
 def delete_idle_channels(connection: Connection, before: Microseconds, most: int) -> int:
-    """Delete channels that hold no message, have no subscriber, and were not touched since. Returns how many."""
+    """Delete up to ``most`` channels that have no message, no subscriber, and no use since that time.
+
+    Returns how many were found.
+    """
     is_used = or_(
         select(waits.c.channel).where(waits.c.channel == channels.c.channel).exists(),
         select(messages.c.channel).where(messages.c.channel == channels.c.channel).exists(),
     )
     idle: list[ColumnElement[bool]] = [channels.c.channel != COUNTER, channels.c.touched_at < before]
     names = connection.execute(select(channels.c.channel).where(*idle, ~is_used).limit(most)).scalars().all()
-    for name in names:  # the time is looked at again, once the row is locked
+    for name in names:  # the condition is checked again once the row is locked
         connection.execute(delete(channels).where(channels.c.channel == name, *idle))
     return len(names)
 
 
 def oldest_message(connection: Connection) -> Microseconds | None:
-    """When the oldest message was sent; None if there is none."""
+    """Return when the oldest message was sent; None if there is no message."""
     return connection.execute(select(messages.c.sent_at).order_by(messages.c.seq).limit(1)).scalar()

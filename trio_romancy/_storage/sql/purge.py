@@ -1,4 +1,4 @@
-"""SQL that deletes instances which have ended."""
+"""SQL that deletes instances: those that have ended, and those that a measurement has left."""
 
 from __future__ import annotations
 
@@ -16,34 +16,35 @@ from .search import Place, newer
 from .tables import history, history_archive, incompatible, instances, outbox, waits
 
 OF_INSTANCES = (history, history_archive, waits, incompatible, instances)
-"""What is theirs and goes with them. What they sent does not."""
+"""Tables whose rows are deleted with an instance. What the instance sent stays."""
 _MOST_ENTRIES = 20_000
-"""Journal entries that are deleted in one transaction, unless a single instance has more."""
+"""The most journal entries to delete in one transaction, unless a single instance has more."""
 
 
 @frozen
 class Purged:
-    """What became of some of the instances."""
+    """What one transaction has deleted."""
 
     deleted: int
     end: Place | None
-    """The last of those that were looked at; None: there are no more."""
+    """The last instance that was considered; None if there are no more."""
 
 
 def purge(
     connection: Connection, statuses: Sequence[Status], before: Microseconds, after: Place | None, among: int
 ) -> Purged:
-    """Delete those of the next instances, the oldest first, that had ended before that time, with all that is theirs.
+    """Delete the next instances that had ended before that time, the oldest first, with their journals and waits.
 
-    What they sent is left alone: messages and the outbox. So is a child whose parent has not ended, and may still
-    have to look at it; and the first instance of a chain that goes on, because the chain goes by its id.
+    Messages and events that they sent stay. A child stays whose parent has not ended, because the parent may still need
+    it. The first instance of a chain stays until the chain has ended, because the chain goes by its id.
 
     Args:
-      statuses: which of those that ended. All are final.
+      statuses: final statuses.
+      before: only instances that had finished before.
       after: where the call before has stopped.
-      among: how many to look at.
+      among: how many instances to consider.
     """
-    # Nothing ends before it was created, so there is no need for an index over the time of the end.
+    # An instance ends after it was created, so no index over the finishing time is needed.
     following = select(instances.c.created_at, instances.c.instance_id).where(instances.c.created_at < before)
     if after is not None:
         following = following.where(newer(after))
@@ -81,7 +82,7 @@ class _Ended(NamedTuple):
 def _ended(
     connection: Connection, statuses: Sequence[Status], before: Microseconds, instance_ids: Sequence[str]
 ) -> set[str]:
-    """Those that may be deleted. Nobody can resume them until they are."""
+    """Return the ids that may be deleted, with their rows locked, so that they cannot be resumed meanwhile."""
     ended = (
         select(instances.c.instance_id, instances.c.parent_id)
         .where(
@@ -100,14 +101,14 @@ def _ended(
 
 
 def _unfinished(connection: Connection, column: Column[Any], values: Collection[str]) -> set[str]:
-    """Those of the values that instances have which have not ended."""
+    """Return those of the values that the column has in an instance which has not ended."""
     final = [status for status in Status if status.is_final]
     found = select(column).distinct().where(column.in_(values), instances.c.status.not_in(final))
     return set(connection.execute(found).scalars()) if values else set()
 
 
 def _entries(connection: Connection, instance_ids: Collection[str]) -> Counter[str]:
-    """How many journal entries each has."""
+    """Return how many journal entries each instance has."""
     entries: Counter[str] = Counter()
     for table in (history, history_archive):
         counts = select(table.c.instance_id, func.count()).where(table.c.instance_id.in_(instance_ids))
@@ -117,9 +118,9 @@ def _entries(connection: Connection, instance_ids: Collection[str]) -> Counter[s
 
 
 def remove_instances(connection: Connection, workflow: str, created_from: Microseconds, limit: int) -> int:
-    """Remove some instances of a workflow that were started then or later, with all they have. Nobody may run them.
+    """Remove instances of a workflow that were started then or later, as if they had never been.
 
-    Returns how many: fewer than the limit, if those were all.
+    No worker may run them. Returns how many were removed: fewer than ``limit`` if there are no more.
     """
     found = select(instances.c.instance_id).where(
         instances.c.created_at >= created_from, instances.c.workflow == workflow

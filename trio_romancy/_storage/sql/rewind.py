@@ -1,4 +1,4 @@
-"""SQL that lets a failed instance start again from its first failed operation."""
+"""SQL that rewinds a failed instance, so that it runs again from its first failed operation."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ _KEPT = frozenset(
         Kind.CHILD_ENDED,
     }
 )
-"""Outcomes that count again when the workflow comes to ask for them."""
+"""Outcomes that stay, and count when the workflow calls the operation again."""
 
 _UNDONE = frozenset({Kind.COMPENSATION_COMPLETED, Kind.COMPENSATION_FAILED, Kind.ROLLBACK_REQUESTED})
 
 
-def retry(connection: Connection, instance_id: str, now: Microseconds) -> bool | None:
-    """Take back how a failed instance has failed, so that it runs again from its first failed operation.
+def rewind(connection: Connection, instance_id: str, now: Microseconds) -> bool | None:
+    """Remove the failure from the journal of a failed instance, so that it runs again from its first failed operation.
 
-    What had succeeded before that is replayed. What succeeded after it, beside it or because the workflow went on
-    another way, is kept for when the workflow asks for it. Of a chain it is the last instance that has failed.
+    What had succeeded before is replayed. What succeeded after that, in another task or because the workflow went on
+    another way, is kept for when the workflow calls the operation again. Of a chain, the last instance is rewound.
 
-    Returns whether it had failed; None if there is no such instance.
+    Returns whether the instance had failed; None if there is no such instance.
 
     Raises:
-      RomancyError: if something was compensated, so that it cannot be kept; or if it is a child whose parent has not
-        ended: that may have heard of the failure, and would not undo what the child does now.
+      RomancyError: if something was compensated, so that it cannot be kept; or if the instance is a child whose parent
+        has not ended, because the parent may know of the failure, and would not undo what the child does from now on.
     """
     instance_id = last_of(connection, instance_id) or instance_id
     parent = instances.alias("parent")
@@ -59,22 +59,22 @@ def retry(connection: Connection, instance_id: str, now: Microseconds) -> bool |
             f"instance {instance_id!r} cannot be retried by itself, because it is a child of instance {parent_id!r}, "
             f"which has not ended; if that fails, retry it, and its child with it"
         )
-    return _retry(connection, instance_id, now)
+    return _rewind(connection, instance_id, now)
 
 
-def _retry(connection: Connection, instance_id: str, now: Microseconds) -> bool | None:
+def _rewind(connection: Connection, instance_id: str, now: Microseconds) -> bool | None:
     found = select(instances.c.status).where(instances.c.instance_id == instance_id).with_for_update()
     status = connection.execute(found).scalar()
     if status != Status.FAILED:
         return None if status is None else False
-    records = load_entries(connection, instance_id)
-    if undone := [record.operation_id or "all of it, by its parent" for record in records if record.kind in _UNDONE]:
+    entries = load_entries(connection, instance_id)
+    if undone := [entry.operation_id or "all of it, by its parent" for entry in entries if entry.kind in _UNDONE]:
         raise RomancyError(
             f"instance {instance_id!r} cannot be retried, because something of it was compensated: "
             f"{', '.join(undone)}; start a new instance"
         )
-    _take_back(connection, instance_id, records, now)
-    last = records[-1].seq if records else 0
+    _take_back(connection, instance_id, entries, now)
+    last = entries[-1].seq if entries else 0
     insert_entries(connection, [entry_row(instance_id, JournalEntry(last + 1, "", Kind.RETRIED, Retried(), now))])
     connection.execute(
         update(instances)
@@ -86,27 +86,27 @@ def _retry(connection: Connection, instance_id: str, now: Microseconds) -> bool 
     return True
 
 
-def _take_back(connection: Connection, instance_id: str, records: Sequence[JournalEntry], now: Microseconds) -> None:
-    first = next((record for record in records if _has_failed(record)), None)
-    failed = {record.operation_id for record in records if record.kind is Kind.ACTIVITY_FAILED}
+def _take_back(connection: Connection, instance_id: str, entries: Sequence[JournalEntry], now: Microseconds) -> None:
+    first = next((entry for entry in entries if _has_failed(entry)), None)
+    failed = {entry.operation_id for entry in entries if entry.kind is Kind.ACTIVITY_FAILED}
     forgotten: list[int] = []
     kept: list[JournalEntry] = []
-    for record in records:
-        is_attempt = record.kind is Kind.ATTEMPT_FAILED and record.operation_id in failed
-        counts = first is not None and record.seq >= first.seq and record.kind.is_delivered
-        if counts and record.kind in _KEPT and not _has_failed(record):
-            kept.append(record)
-        elif counts or is_attempt or record.kind is Kind.WORKFLOW_FAILED:
-            forgotten.append(record.seq)
-            _retry_child(connection, instance_id, record, now)
+    for entry in entries:
+        is_attempt = entry.kind is Kind.ATTEMPT_FAILED and entry.operation_id in failed
+        counts = first is not None and entry.seq >= first.seq and entry.kind.is_delivered
+        if counts and entry.kind in _KEPT and not _has_failed(entry):
+            kept.append(entry)
+        elif counts or is_attempt or entry.kind is Kind.WORKFLOW_FAILED:
+            forgotten.append(entry.seq)
+            _rewind_child(connection, instance_id, entry, now)
     if forgotten:
         connection.execute(_forget, [{"instance": instance_id, "number": seq} for seq in forgotten])
     if kept:
-        connection.execute(_keep, [_as_kept(instance_id, record) for record in kept])
+        connection.execute(_keep, [_as_kept(instance_id, entry) for entry in kept])
 
 
-def _has_failed(record: JournalEntry) -> bool:
-    payload = record.payload
+def _has_failed(entry: JournalEntry) -> bool:
+    payload = entry.payload
     if isinstance(payload, ChildEnded):
         return payload.status is not Status.COMPLETED
     if isinstance(payload, ChildStarted):
@@ -114,13 +114,13 @@ def _has_failed(record: JournalEntry) -> bool:
     return isinstance(payload, ActivityFailed)
 
 
-def _retry_child(connection: Connection, instance_id: str, record: JournalEntry, now: Microseconds) -> None:
-    """A child that failed its parent is retried with it, unless it goes on, or has completed, by itself."""
-    ended = record.payload
+def _rewind_child(connection: Connection, instance_id: str, entry: JournalEntry, now: Microseconds) -> None:
+    """Rewind a child whose failure made its parent fail, unless the child runs again, or has completed, by itself."""
+    ended = entry.payload
     if not isinstance(ended, ChildEnded):
         return
     child = last_of(connection, ended.child)
-    if child is not None and _retry(connection, child, now):
+    if child is not None and _rewind(connection, child, now):
         return
     found = connection.execute(select(instances.c.status).where(instances.c.instance_id == child)).scalar()
     if found is None or found in (Status.FAILED, Status.CANCELLED):
@@ -135,6 +135,6 @@ _forget = delete(history).where(*_entry)
 _keep = update(history).where(*_entry).values(kind=Kind.KEPT, payload=bindparam("outcome"))
 
 
-def _as_kept(instance_id: str, record: JournalEntry) -> dict[str, Any]:
-    outcome = Kept.text(record.kind, record.payload.to_text())
-    return {"instance": instance_id, "number": record.seq, "outcome": outcome}
+def _as_kept(instance_id: str, entry: JournalEntry) -> dict[str, Any]:
+    outcome = Kept.text(entry.kind, entry.payload.to_text())
+    return {"instance": instance_id, "number": entry.seq, "outcome": outcome}

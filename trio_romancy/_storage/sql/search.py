@@ -1,7 +1,7 @@
-"""SQL that finds instances, the newest first.
+"""SQL that searches instances, the newest first.
 
-No index serves every filter. What none serves is looked for among so many instances at a time, so that a transaction is
-short however many there are.
+No index serves every filter. For the other filters a query reads a limited number of instances, so that a transaction
+is short however many instances there are.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from .rows import StoredInstance, fetch_all, fetch_first
 from .tables import instances
 
 Place = tuple[Microseconds, str]
-"""Creation and id of an instance, by which instances are ordered."""
+"""Time of creation and id of an instance, by which instances are ordered."""
 
 _CANDIDATES = 50
-"""The least number of instances that are read to see whether their inputs match."""
+"""The least number of instances to read when their inputs are compared."""
 
 
 @frozen
 class Sought:
-    """What instances must match: all of it."""
+    """Conditions on instances, all of which must hold."""
 
     workflow: str | None = None
     instance_id: str | None = None
-    """Parts of these."""
+    """A part of the instance id. Likewise ``workflow`` is a part of the name."""
     statuses: Sequence[Status] = ()
-    """Any of these; none means all."""
+    """Statuses of which an instance has one; empty for all."""
     parent: str | None = None
     created_from: Microseconds | None = None
     created_before: Microseconds | None = None
@@ -49,21 +49,21 @@ class Sought:
 
 
 @frozen
-class Look:
-    """What there is among some of the instances."""
+class SearchStep:
+    """What one transaction has found."""
 
     instances: list[Instance]
     end: Place | None
-    """The last of those that were looked at; None: there are no more."""
+    """The last instance that was considered; None if there are no more."""
 
 
-def look(connection: Connection, sought: Sought, after: Place | None, among: int, most: int) -> Look:
-    """Look through the next instances, the newest first.
+def search_step(connection: Connection, sought: Sought, after: Place | None, among: int, most: int) -> SearchStep:
+    """Search the next instances, the newest first.
 
     Args:
-      after: where the look before has ended.
-      among: how many to look through, if no index leads to all that is sought.
-      most: how many to find.
+      after: where the step before has ended.
+      among: how many instances to consider, unless indexes serve all conditions.
+      most: the most instances to return.
     """
     leading = None if sought.parent is not None else _indexed(connection, sought.conditions)
     ranges = [_within(sought, after, *each) for each in (_keys(connection, leading) if leading else [[]])]
@@ -74,7 +74,7 @@ def look(connection: Connection, sought: Sought, after: Place | None, among: int
         if last is not None:
             end = _place_of(last)
             filters.append(_not_older(end))
-    # Some of what the database finds may not match: that is not to take a query for each.
+    # Some of what the database finds may not match. Read enough to do without a query for each.
     wanted = max(most, _CANDIDATES) if sought.conditions else most
     rows = fetch_all(connection, StoredInstance, _newest([instances], ranges, filters, most=wanted))
     if len(rows) == wanted:
@@ -85,23 +85,23 @@ def look(connection: Connection, sought: Sought, after: Place | None, among: int
         if all(each.holds(instance.input) for each in sought.conditions):
             found.append(instance)
             if len(found) == most:
-                return Look(found, _place_of(row))
-    return Look(found, end)
+                return SearchStep(found, _place_of(row))
+    return SearchStep(found, end)
 
 
 def _indexed(connection: Connection, conditions: Sequence[Condition]) -> Condition | None:
-    """The condition that an index serves best; None if there is none."""
+    """Return the condition that an index serves best; None if there is none."""
     if not conditions:
         return None
     paths = indexed_paths(connection, {each.path for each in conditions})
-    # Many instances have the same truth in one place, fewer the same number, and few the same text.
+    # Many instances have the same boolean in one place, fewer the same number, and few the same text.
     kinds = (str, float, int, bool, type(None))
     ordered = sorted(conditions, key=lambda each: kinds.index(type(each.value)))
     return next((each for each in ordered if each.path in paths), None)
 
 
 def _keys(connection: Connection, condition: Condition) -> list[list[ColumnElement[bool]]]:
-    """For each key that the index may have for the value: that an instance has that key, and none of those before."""
+    """Return conditions for each key that the index may have for the value: to have that key, and none before it."""
     key = indexed_key(connection, condition.path)
     keys = [*map(scalar_key, condition.texts), literal(UNREADABLE)]
     # PostgreSQL has one key for 10000000000000000 and 1e+16.
@@ -109,7 +109,7 @@ def _keys(connection: Connection, condition: Condition) -> list[list[ColumnEleme
 
 
 def _within(sought: Sought, after: Place | None, *key: ColumnElement[bool]) -> list[ColumnElement[bool]]:
-    """A range of an index, in order; of the children of an instance, all."""
+    """Return the conditions that an index serves."""
     conditions = [*key]
     if sought.parent is not None:
         conditions.append(instances.c.parent_id == sought.parent)
@@ -123,7 +123,7 @@ def _within(sought: Sought, after: Place | None, *key: ColumnElement[bool]) -> l
 
 
 def _filters(sought: Sought, leading: Condition | None) -> list[ColumnElement[bool]]:
-    """What no index serves."""
+    """Return the conditions that no index serves."""
     filters: list[ColumnElement[bool]] = []
     if sought.workflow is not None:
         filters.append(contains(instances.c.workflow, sought.workflow))
@@ -131,8 +131,8 @@ def _filters(sought: Sought, leading: Condition | None) -> list[ColumnElement[bo
         filters.append(contains(instances.c.instance_id, sought.instance_id))
     if sought.statuses:
         filters.append(instances.c.status.in_(sought.statuses))
-    # What is found is compared with the value itself. This leaves out most of what does not match, and asks no
-    # database what it makes of JSON.
+    # The inputs that are found are decoded and compared. These filters leave out most of the others, and do not depend
+    # on how the database reads JSON.
     for each in sought.conditions:
         if each is not leading:
             filters.append(or_(*(contains(instances.c.input, part) for part in each.parts)))
@@ -159,7 +159,7 @@ def _newest(
     most: int,
     skip: int = 0,
 ) -> Executable:
-    """The newest of what is in several ranges. Each part is read in the order of its index, and no further."""
+    """Query the newest instances of several ranges. Each part is read in the order of its index, and no further."""
     parts = [
         select(*columns).where(*each, *filters).order_by(instances.c.created_at.desc(), instances.c.instance_id.desc())
         for each in ranges
@@ -171,15 +171,15 @@ def _newest(
 
 
 def older(place: Place) -> ColumnElement[bool]:
-    """That an instance comes after a place in the list."""
-    # Not as "older, or as old and ...": of that, PostgreSQL would make no range of the index.
+    """Return whether an instance comes after a place in the list."""
+    # PostgreSQL would make no range of an index of "older, or as old and ...".
     created_at, instance_id = place
     earlier = or_(instances.c.created_at < created_at, instances.c.instance_id < instance_id)
     return and_(instances.c.created_at <= created_at, earlier)
 
 
 def newer(place: Place) -> ColumnElement[bool]:
-    """That an instance comes before a place in the list."""
+    """Return whether an instance comes before a place in the list."""
     created_at, instance_id = place
     later = or_(instances.c.created_at > created_at, instances.c.instance_id > instance_id)
     return and_(instances.c.created_at >= created_at, later)
@@ -192,15 +192,15 @@ def _not_older(place: Place) -> ColumnElement[bool]:
 
 
 def page_token(place: Place) -> str:
-    """What stands for the place after that instance."""
+    """Return the page token for the place after that instance."""
     return base64.urlsafe_b64encode(json.dumps(place).encode()).decode()
 
 
 def read_page_token(token: str) -> Place:
-    """What a page token says.
+    """Return the place that a page token stands for.
 
     Raises:
-      InvalidInputError: if it is none.
+      InvalidInputError: if the text is not a page token.
     """
     try:
         created_at, instance_id = json.loads(base64.b64decode(token.encode(), altchars=b"-_", validate=True))
@@ -209,5 +209,5 @@ def read_page_token(token: str) -> Place:
     except (ValueError, TypeError, AttributeError):
         pass
     raise InvalidInputError(
-        "the instances cannot be listed", [Problem("$.page_token", "it is none that a page of instances came with")]
+        "the instances cannot be listed", [Problem("$.page_token", "it is not the token of a page of instances")]
     )

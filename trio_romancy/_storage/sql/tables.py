@@ -13,18 +13,18 @@ from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, Ta
 from ..dialects.sql import ExactString, long_text
 
 REVISION = "0004"
-"""The migration that brings a database to what this module says."""
+"""The migration that creates exactly these tables."""
 
 metadata = MetaData()
 
 
 def _name(length: int = 255) -> ExactString:
-    """Ids and names."""
+    """Return the type of ids and names."""
     return ExactString(length)
 
 
 _json = long_text
-"""JSON as ASCII text, kept as it is written."""
+"""JSON as ASCII text, stored as it is written."""
 
 _options: dict[str, Any] = {
     "sqlite_with_rowid": False,
@@ -65,7 +65,7 @@ instances = Table(
     **_options,
 )
 
-# Most instances have ended: neither of these two indexes holds them, where the database has partial indexes.
+# Most instances have ended. If the database has partial indexes, these two do not hold them.
 Index(
     "ix_romancy_instances_wake_at",
     instances.c.wake_at,
@@ -89,14 +89,14 @@ Index(
 Index(
     "ix_romancy_instances_origin",
     instances.c.origin,
-    instances.c.status,  # to find the one of a chain that has not recurred, however long that is
+    instances.c.status,  # to find the last of a chain, however long the chain is
     sqlite_where=instances.c.origin.is_not(None),
     postgresql_where=instances.c.origin.is_not(None),
 )
 
 
 def _journal(name: str) -> Table:
-    # No foreign key: it would lock the instance's row with every entry, and only the owner of an instance writes both.
+    # A foreign key would lock the instance's row with every entry, although only the instance's owner writes both.
     return Table(
         name,
         metadata,
@@ -111,7 +111,7 @@ def _journal(name: str) -> Table:
 
 
 history = _journal("romancy_history")
-# Of instances that recurred: whoever runs instances never looks here.
+# Journals of instances that recurred. Workers never read them.
 history_archive = _journal("romancy_history_archive")
 
 workers = Table(
@@ -137,8 +137,8 @@ incompatible = Table(
     **_options,
 )
 
-# Who sends to a channel, who waits on it and who takes from it writes its row first. So they come one after the other,
-# and each sees what the one before has done: a message and a wait that cross in flight cannot miss each other.
+# A transaction that sends to a channel, or begins to wait on it, writes the channel's row first. So these transactions
+# come one after the other, and each sees what the one before has done: a message and a wait cannot miss each other.
 channels = Table(
     "romancy_channels",
     metadata,

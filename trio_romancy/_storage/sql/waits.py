@@ -1,6 +1,6 @@
-"""SQL about who waits for messages, for events, or for the end of a child, and what there is for each.
+"""SQL about waits for messages, events and the ends of children, and about what there is for each.
 
-That who waits and who sends do not miss each other is seen to in :mod:`.messages`.
+:mod:`.messages` makes sure that a message and a wait do not miss each other.
 """
 
 from __future__ import annotations
@@ -35,38 +35,38 @@ from .rows import StoredMessage, StoredWait, WaitRow, fetch_all
 from .tables import instances, messages, waits
 
 _A_FEW = 10
-"""How many messages to look for, if there is nobody to say how many may be needed."""
+"""The most messages to look for, unless the caller knows how many are needed."""
 LOOKS = 100
-"""The most waits to look for in a transaction that locks something."""
+"""The most waits to look for in a transaction that other transactions wait for."""
 _WAKEABLE = (Status.PENDING, Status.RUNNING, Status.WAITING, Status.COMPENSATING)
 
 
 class FamilyMode(StrEnum):
-    """What is waited for that is no message."""
+    """What a wait is for that is not for a message."""
 
     CHILD = "child"
-    """The end of a child: in place of the channel stands the origin of the child's chain."""
+    """The end of a child. The wait's channel is the origin of the child's chain."""
 
 
 @frozen
 class Wait:
-    """What an operation waits for."""
+    """A wait of an operation, for messages or for the end of a child."""
 
     instance_id: str
     operation_id: str
     channel: str
     subject: str | None
-    """Of the event; None: any."""
+    """Subject of the event; None for any."""
     mode: ChannelMode | FamilyMode | None
-    """Of the subscription that it receives from; None: it waits for an event."""
+    """Mode of the subscription to receive from; None for an event."""
     after: int
-    """Messages up to this number are not for it."""
+    """The number up to which messages are not for this wait."""
     origin: str | None = None
-    """The first of the chain that the instance belongs to; None: it is the first itself."""
+    """The origin of the instance's chain; None if it is the instance itself."""
 
     @property
     def row(self) -> WaitRow:
-        """As it is stored."""
+        """The wait as it is stored."""
         return {
             "instance_id": self.instance_id,
             "operation_id": self.operation_id,
@@ -80,33 +80,30 @@ class Wait:
 
 @frozen
 class Match:
-    """A message that is for a wait.
-
-    What is found for a wait is always the first there is, in order.
-    """
+    """A message for a wait. A query returns the first ones, in order."""
 
     seq: int
     sent_at: Microseconds
     payload: str
-    """The message as the journal records it: JSON text."""
+    """JSON text of the message as the journal records it."""
 
 
 @frozen
 class MatchResult:
-    """What there is for a wait, as of the transaction that has looked."""
+    """The messages for a wait, as one transaction has found them."""
 
     wait: Wait
     found: Sequence[Match]
     is_all: bool
-    """Whether there is nothing more."""
+    """Whether there are no more messages."""
     looked_at: Microseconds
 
     def is_of(self, wait: Wait) -> bool:
-        """Whether that is the wait, as it was stored."""
+        """Return whether the result is for that wait, as it was stored."""
         return evolve(wait, after=self.wait.after) == self.wait
 
 
-# -- who waits ---------------------------------------------------------------------------------------------------------
+# -- waits ---------------------------------------------------------------------------------------------------------
 
 open_waits_of_all = (
     select(waits, instances.c.owner, instances.c.origin)
@@ -118,7 +115,7 @@ open_waits_of_some = open_waits_of_all.where(_of_some)
 
 
 def to_wait(row: StoredWait) -> Wait:
-    """A row of :data:`open_waits_of_all`."""
+    """Return a row of :data:`open_waits_of_all` as a wait."""
     mode = None if row.mode is None else _modes[row.mode]
     return Wait(row.instance_id, row.operation_id, row.channel, row.subject, mode, row.after, row.origin)
 
@@ -129,13 +126,13 @@ _modes: dict[str, ChannelMode | FamilyMode] = {mode.value: mode for mode in (*Ch
 def wake(
     connection: Connection, instance_ids: Collection[str], now: Microseconds, owners: Collection[str | None] = (None,)
 ) -> None:
-    """Make instances want attention now.
+    """Make instances due now.
 
-    One that wants it already is changed all the same: whoever claims it just now, and does not see yet what it is
-    woken for, must meet this transaction, also on a cluster that certifies what has changed (Galera).
+    An instance that is due already is written all the same. A transaction that claims it at the same time, and does not
+    see yet what it is woken for, must conflict with this one, also on a cluster that certifies writes (Galera).
 
     Args:
-      owners: the workers that own them.
+      owners: the workers to notify: the owners of the instances, None for any worker.
     """
     for some in chunks(instance_ids):
         connection.execute(_wake, {"ids": some, "now": now})
@@ -157,38 +154,38 @@ _forget_waits = delete(waits).where(_of_some)
 
 
 def open_waits(connection: Connection, new: Sequence[Wait]) -> None:
-    """Note that these are waited for. Their channels must be locked."""
+    """Store waits. Their channels must be locked."""
     connection.execute(insert_wait, [wait.row for wait in new])
 
 
 def close_waits(connection: Connection, keys: Sequence[tuple[str, str]]) -> None:
-    """Note that nobody waits for these any more: instance and operation ids."""
+    """Remove waits, given by instance and operation ids."""
     connection.execute(_close_wait, [{"instance": instance, "operation": operation} for instance, operation in keys])
 
 
 def forget_waits(connection: Connection, instance_ids: Collection[str]) -> None:
-    """Remove all waits and subscriptions of instances that have ended."""
+    """Remove all waits and subscriptions of instances."""
     for some in chunks(instance_ids):
         connection.execute(_forget_waits, {"ids": some})
 
 
 def stored_waits(connection: Connection, instance_ids: Collection[str]) -> list[Wait]:
-    """The waits of these instances."""
+    """Return the open waits of these instances."""
     found = (fetch_all(connection, StoredWait, open_waits_of_some, {"ids": some}) for some in chunks(instance_ids))
     return [to_wait(row) for rows in found for row in rows]
 
 
 def match_results(connection: Connection, waits: Sequence[Wait], now: Microseconds) -> list[MatchResult]:
-    """What there is for each of these. Others wait for the transaction, so only some are looked for."""
-    news = []
+    """Return what there is for each wait. Beyond :data:`LOOKS` nothing is looked for, as other transactions wait."""
+    results = []
     for wait in waits[:LOOKS]:
         found = find(connection, wait, _A_FEW)
-        news.append(MatchResult(wait, found, len(found) < _A_FEW, now))
-    return news + [MatchResult(wait, (), False, now) for wait in waits[LOOKS:]]
+        results.append(MatchResult(wait, found, len(found) < _A_FEW, now))
+    return results + [MatchResult(wait, (), False, now) for wait in waits[LOOKS:]]
 
 
 def _in_order(*conditions: ColumnElement[bool]) -> Select[Any]:
-    """The first messages of a channel for an instance. Each part is a range of one index, in its order."""
+    """Query the first messages of a channel for an instance. Each part is a range of an index, in order."""
     there = select(messages).where(
         messages.c.channel == bindparam("channel_"), messages.c.seq > bindparam("after"), *conditions
     )
@@ -220,7 +217,7 @@ _addressed = (
 
 
 def find(connection: Connection, wait: Wait, most: int) -> list[Match]:
-    """The first messages for a wait, in order."""
+    """Return the first messages for a wait, in order."""
     me = wait.origin or wait.instance_id
     values: dict[str, Any] = {"channel_": wait.channel, "me": me, "after": wait.after, "most": most}
     if wait.mode is FamilyMode.CHILD:
@@ -239,7 +236,7 @@ def find(connection: Connection, wait: Wait, most: int) -> list[Match]:
 
 
 def _find_end(connection: Connection, child: str) -> list[Match]:
-    """The end of a child, as if it were a message."""
+    """Return the end of a child in the form of a message."""
     row = end_of(connection, child)
     if row is None or row.finished_at is None or not Status(row.status).is_final:
         return []
@@ -248,7 +245,7 @@ def _find_end(connection: Connection, child: str) -> list[Match]:
 
 
 def find_all(connection: Connection, looks: Sequence[tuple[Wait, int]]) -> list[list[Match]]:
-    """The same for many waits."""
+    """Return the first messages for each of many waits and numbers of messages."""
     return [find(connection, wait, most) for wait, most in looks]
 
 

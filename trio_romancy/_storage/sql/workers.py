@@ -1,7 +1,7 @@
 """SQL about workers and their leases.
 
-A lease is a row: whoever can update it, under the epoch it knows, may write. Ending a lease means deleting the row
-or raising its epoch, in the transaction that also sets the worker's instances free.
+A lease is a row. A worker may write as long as it can update the row under the epoch that it knows. To end a lease is
+to delete the row or to raise its epoch, in the transaction that also frees the worker's instances.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from .tables import instances, workers
 
 @frozen
 class Process:
-    """Which process a worker is, so that its death can be seen from another process on the same machine."""
+    """The process of a worker, so that another process on the same machine can notice its death."""
 
     host: str
-    """Name of the machine, its current boot, and the namespace that its process ids belong to."""
+    """Name of the machine, id of its current boot, and the namespace of its process ids."""
     pid: int
     started: str
-    """What tells the process from a later one with the same id; empty where the system does not say."""
+    """Start of the process, by which a later process with the same id differs; empty if the system does not tell."""
     token: str
-    """What tells a worker from others in the same process."""
+    """A random text, which other workers in the same process do not share."""
 
 
 def this_process() -> Process:
-    """The process that we are, with a new token."""
+    """Return the current process, with a new token."""
     return Process(_host(), os.getpid(), _started(os.getpid()), secrets.token_hex(8))
 
 
 def is_dead(process: Process) -> bool:
-    """Whether the process has certainly ended. False if it runs, or on another machine."""
+    """Return whether the process has certainly ended. False if it runs, or is on another machine."""
     if process.host != _host() or os.name != "posix":
         return False
     try:
@@ -62,7 +62,7 @@ def _host() -> str:
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
         parts.append(os.readlink("/proc/self/ns/pid"))
     except OSError:
-        pass  # not Linux: the name has to do
+        pass  # not Linux: use the name alone
     return " ".join(parts)
 
 
@@ -110,17 +110,17 @@ def join(
     expires_at: Microseconds,
     version: str | None = None,
 ) -> Lease | None:
-    """Take the lease of a worker id under a new epoch, and set free what it owned.
+    """Take the lease of a worker id under a new epoch, and free the instances that the id owned.
 
     Args:
-      version: of the code of its workflows.
+      version: the version of the code of the worker's workflows.
 
-    Returns None, and does nothing, while another live process holds it.
+    Returns None, and does nothing, if another live process holds the lease.
     """
     locked = select(workers).where(workers.c.worker_id == worker_id).with_for_update()
     row = fetch_first(connection, StoredWorker, locked)
     if row is None:
-        # An epoch that no ended lease of this worker id has had: it grows with time.
+        # The time is an epoch that no ended lease of this worker id has had.
         new: WorkerRow = {
             "worker_id": worker_id,
             "epoch": now,
@@ -140,36 +140,36 @@ def join(
         return None
     values = {"me": worker_id, "expires": expires_at, "now": now, "process_": _process_text(process)}
     connection.execute(_join, values | {"version_": version})
-    _set_free(connection, worker_id, now, died=True)
+    _free(connection, worker_id, now, died=True)
     return Lease(worker_id, row.epoch + 1)
 
 
 def next_expiry(connection: Connection, me: str, now: Microseconds) -> Microseconds | None:
-    """When the first lease of another worker expires; at once, if that worker's process is gone. None: nobody's."""
+    """Return when the first lease of another worker expires; ``now`` if its process has ended; None without others."""
     others = fetch_all(connection, StoredWorker, select(workers).where(workers.c.worker_id != me))
     return min((now if is_dead(_process(row)) else row.expires_at for row in others), default=None)
 
 
 def end_dead_leases(connection: Connection, me: str, now: Microseconds) -> list[str]:
-    """End the leases that have expired, or whose process is gone, and set free what those workers owned.
+    """End the leases that have expired, or whose process has ended, and free the instances of those workers.
 
-    Returns their worker ids.
+    Returns the worker ids.
     """
     ended = []
-    # One that is locked is in the midst of a batch, or its process stands still there: then the server ends that first.
+    # The worker of a locked row is committing a batch. If its process stands still, the server ends that batch first.
     others = select(workers).where(workers.c.worker_id != me).with_for_update(skip_locked=True)
     for row in fetch_all(connection, StoredWorker, others):
         is_gone = is_dead(_process(row))
         lease = Lease(row.worker_id, row.epoch)
-        # A worker may be late, and prolong it just now.
-        if (is_gone or row.expires_at <= now) and _end(connection, lease, unless_after=None if is_gone else now):
-            _set_free(connection, row.worker_id, now, died=True)
+        # The worker may be late, and prolong its lease at the same time.
+        if (is_gone or row.expires_at <= now) and _end(connection, lease, expired_by=None if is_gone else now):
+            _free(connection, row.worker_id, now, died=True)
             ended.append(row.worker_id)
     return ended
 
 
 def list_workers(connection: Connection, now: Microseconds) -> list[WorkerInfo]:
-    """All that have a lease, also one that nobody has ended yet. In the order of their ids."""
+    """List the workers that have a lease, expired or not, in the order of their ids."""
     owned = select(instances.c.owner, func.count().label("number")).where(instances.c.owner.is_not(None))
     counts = {row.owner: row.number for row in fetch_all(connection, _Owned, owned.group_by(instances.c.owner))}
     rows = fetch_all(connection, StoredWorker, select(workers).order_by(workers.c.worker_id))
@@ -196,13 +196,13 @@ def _info(row: StoredWorker, now: Microseconds, owned: int) -> WorkerInfo:
 
 
 def leave(connection: Connection, lease: Lease, now: Microseconds) -> None:
-    """End the own lease in order, handing back what is still owned."""
+    """End the worker's own lease, and free the instances that it still owns."""
     if _end(connection, lease):
-        _set_free(connection, lease.worker_id, now, died=False)
+        _free(connection, lease.worker_id, now, died=False)
 
 
 def fence(connection: Connection, lease: Lease, expires_at: Microseconds) -> None:
-    """Prolong the lease as part of a transaction, which thereby commits only if the lease is still held.
+    """Prolong the lease as part of a transaction, so that the transaction commits only if the lease is still held.
 
     It is a write and not a locked read, so that a cluster which certifies writes only (Galera) sees it.
 
@@ -214,7 +214,7 @@ def fence(connection: Connection, lease: Lease, expires_at: Microseconds) -> Non
 
 
 def fence_batch(connection: Connection, lease: Lease, expires_at: Microseconds, number: int) -> bool:
-    """The :func:`fence` of batch ``number``. Returns False if that batch was committed already.
+    """Prolong the lease as :func:`fence` does, for batch ``number``. Returns False if that batch was committed before.
 
     Raises:
       LeaseLostError: if the lease was ended.
@@ -240,15 +240,15 @@ def _lost(lease: Lease) -> LeaseLostError:
     return LeaseLostError(f"worker {lease.worker_id!r} lost its lease (epoch {lease.epoch}); it will join again")
 
 
-def _end(connection: Connection, lease: Lease, unless_after: Microseconds | None = None) -> bool:
+def _end(connection: Connection, lease: Lease, expired_by: Microseconds | None = None) -> bool:
     ended = delete(workers).where(workers.c.worker_id == lease.worker_id, workers.c.epoch == lease.epoch)
-    if unless_after is not None:
-        ended = ended.where(workers.c.expires_at <= unless_after)
+    if expired_by is not None:
+        ended = ended.where(workers.c.expires_at <= expired_by)
     return bool(connection.execute(ended).rowcount)
 
 
-def _set_free(connection: Connection, worker_id: str, now: Microseconds, *, died: bool) -> None:
-    """Everything the worker owned wants attention now. A death counts against what ran while it happened."""
+def _free(connection: Connection, worker_id: str, now: Microseconds, *, died: bool) -> None:
+    """Make everything that the worker owned due, without an owner. A death counts against all of it."""
     free = update(instances).where(instances.c.owner == worker_id).values(owner=None, wake_at=now)
     connection.execute(free.values(recoveries=instances.c.recoveries + 1) if died else free)
     notify_workers(connection)
