@@ -15,7 +15,7 @@ import trio_romancy.testing
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference.md"
 
 _MODULE = re.compile(r"\.\. (?:current)?module:: ([\w.]+)$")
-_NAME = re.compile(r"\.\. auto(?:class|exception|function|decorator):: ([\w.]+)")
+_NAME = re.compile(r"\.\. auto(?:class|data|exception|function|decorator):: ([\w.]+)")
 
 
 def documented() -> set[str]:

@@ -260,7 +260,7 @@ class Hooks:
         return None
 
     def around_activity(self, activity: ActivityInfo) -> AbstractContextManager[object] | None:
-        """Return a context manager around an attempt of an activity or a compensation; None: there is none.
+        """Return a context manager around an attempt of an activity or a compensation; None: nothing.
 
         It is entered in the task of the attempt right before the call of the function, and left with the exception of
         the function, if it raised one: :exc:`trio.Cancelled` if it was torn down. The function sees context variables

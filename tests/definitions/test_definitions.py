@@ -194,7 +194,7 @@ async def test_current_activity_says_what_to_do_where_there_is_none() -> None:
     async def asks() -> int:
         return current_activity().attempt
 
-    with pytest.raises(RomancyError, match="in a unit test of the plain function there is none"):
+    with pytest.raises(RomancyError, match="a unit test of the plain function has none"):
         await asks()
 
 

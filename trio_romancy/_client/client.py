@@ -272,7 +272,7 @@ class Client:
         return await finding.newest(engine, sought, limit)
 
     async def index_input(self, path: GivenPath) -> bool:
-        """Make an index for conditions of :meth:`find_instances` on this path, if there is none. The index stays.
+        """Make an index for conditions of :meth:`find_instances` on this path, unless there is one. The index stays.
 
         Several apps can call this at once. Other apps can run meanwhile, but on SQLite they cannot write. It takes some
         ten seconds for a million instances. If the call is cancelled, or the process dies, the next call completes the

@@ -40,6 +40,6 @@ def current_activity() -> ActivityContext:
     if isinstance(execution, ActivityContext):
         return execution
     raise RomancyError(
-        "current_activity() is for activities that run for a workflow; in a unit test of the plain function there is "
-        "none: pass what it needs as an argument, or run it by a workflow on an in-memory app"
+        "current_activity() is for activities that run for a workflow; a unit test of the plain function has none: "
+        "pass what the function needs as an argument, or run it by a workflow on an in-memory app"
     )

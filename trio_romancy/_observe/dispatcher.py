@@ -47,7 +47,7 @@ class HookDispatcher:
                 self._log(hooks, name, error, _about(what))
 
     def trace_context(self, workflow: str, instance_id: str) -> str | None:
-        """Return the trace context to store with a new instance, as JSON text; None: there is none."""
+        """Return the trace context to store with a new instance, as JSON text; None: no hook has one."""
         found: dict[str, str] = {}
         for hooks in self._overriding.get("trace_context", ()):
             try:

@@ -4,8 +4,20 @@ Under :func:`run` time is virtual: a month of sleep takes milliseconds. ``App(":
 trio thread, so that such a test does the same on every machine.
 """
 
+from .._definitions.registry import Registry, registry
 from .crashes import Crash, How
 from .exploration import Exploration, Run, explore_crashes, run, run_with_crashes
 from .guarantees import broken_guarantees
 
-__all__ = ["Crash", "Exploration", "How", "Run", "broken_guarantees", "explore_crashes", "run", "run_with_crashes"]
+__all__ = [
+    "Crash",
+    "Exploration",
+    "How",
+    "Registry",
+    "Run",
+    "broken_guarantees",
+    "explore_crashes",
+    "registry",
+    "run",
+    "run_with_crashes",
+]
