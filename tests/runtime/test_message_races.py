@@ -25,7 +25,7 @@ from trio_romancy._storage.journal.effects import Effects
 from trio_romancy._storage.outgoing import event_row, message_row
 from trio_romancy._storage.sql import tables
 from trio_romancy._storage.sql.messages import Outgoing, send_apart
-from trio_romancy._storage.sql.waits import find_all
+from trio_romancy._storage.sql.waits import find_all_matches
 from trio_romancy.testing import Crash, How, run, run_with_crashes
 
 from ..support.probe import is_batch, probe
@@ -69,7 +69,7 @@ def test_an_instance_is_not_dropped_while_a_slow_database_looks_for_its_messages
     read = InlineDatabase.read
 
     async def slow(self: InlineDatabase, fn: Any, *args: Any, **kwargs: Any) -> Any:
-        if fn is find_all:
+        if fn is find_all_matches:
             await trio.sleep(20)
         return await read(self, fn, *args, **kwargs)
 

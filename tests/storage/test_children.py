@@ -22,7 +22,7 @@ from trio_romancy._storage.sql import instances as instance_sql
 from trio_romancy._storage.sql.chains import Successor, continue_chain, end_of, last_of
 from trio_romancy._storage.sql.entries import load_entries
 from trio_romancy._storage.sql.lock_order import serialize_writers
-from trio_romancy._storage.sql.waits import FamilyMode, Wait
+from trio_romancy._storage.sql.waits import ChildMode, Wait
 from trio_romancy._storage.sql.workers import join, this_process
 from trio_romancy.clock import current_clock
 from trio_romancy.errors import InstanceExistsError, WorkflowFailedError
@@ -36,7 +36,7 @@ from .rows import NOW, own, wake_times
 
 on_servers = pytest.mark.parametrize("kind", PRODUCTS, indirect=True)
 
-WAIT = Wait("p", "c/result", "c", None, FamilyMode.CHILD, 0)
+WAIT = Wait("p", "c/result", "c", None, ChildMode.CHILD, 0)
 
 
 def prepare(connection: Connection, lives: int) -> None:

@@ -42,7 +42,7 @@ def test_what_does_not_fit_one_version_is_left_to_another(connection: Connection
     for worker_id, version in (("new", "2"), ("also new", "2"), ("old", "1")):
         arrive(connection, worker_id, version)
     own(connection, "new")
-    assert incompatible.give_up(connection, "new", "i", ERROR, 50) is Status.PENDING
+    assert incompatible.leave_to_others(connection, "new", "i", ERROR, 50) is Status.PENDING
     assert shown(connection) == (Status.PENDING, 50, False)
     assert claims(connection, "new") == claims(connection, "also new") == []
     assert next_wake(connection, "new", ["w"], suspects=True) is None
@@ -53,7 +53,7 @@ def test_what_does_not_fit_one_version_is_left_to_another(connection: Connection
 def test_what_fits_no_live_version_is_stuck_until_one_comes_that_has_not_been_tried(connection: Connection) -> None:
     arrive(connection, "new", "2")
     own(connection, "new")
-    assert incompatible.give_up(connection, "new", "i", ERROR, 50) is Status.STUCK
+    assert incompatible.leave_to_others(connection, "new", "i", ERROR, 50) is Status.STUCK
     assert shown(connection) == (Status.STUCK, None, True)
     arrive(connection, "also new", "2")
     assert shown(connection) == (Status.STUCK, None, True)
@@ -66,7 +66,7 @@ def test_it_is_stuck_when_the_last_worker_has_gone_that_may_fit(connection: Conn
     arrive(connection, "new", "2")
     arrive(connection, "old", "1")
     own(connection, "new")
-    incompatible.give_up(connection, "new", "i", ERROR, 50)
+    incompatible.leave_to_others(connection, "new", "i", ERROR, 50)
     assert incompatible.sweep(connection, 60) == []
     leave(connection, "old")
     assert incompatible.sweep(connection, 60) == [incompatible.Parked("i", "w", 1, None, ERROR)]
@@ -78,16 +78,16 @@ def test_two_versions_that_both_do_not_fit_do_not_take_turns(connection: Connect
     arrive(connection, "new", "2")
     arrive(connection, "old", "1")
     own(connection, "new")
-    assert incompatible.give_up(connection, "new", "i", ERROR, 50) is Status.PENDING
+    assert incompatible.leave_to_others(connection, "new", "i", ERROR, 50) is Status.PENDING
     assert claims(connection, "old") == ["i"]
-    assert incompatible.give_up(connection, "old", "i", ERROR, 60) is Status.STUCK
+    assert incompatible.leave_to_others(connection, "old", "i", ERROR, 60) is Status.STUCK
     assert claims(connection, "old") == claims(connection, "new") == []
 
 
 def test_anybody_may_roll_a_misfit_back(connection: Connection) -> None:
     arrive(connection, "new", "2")
     own(connection, "new")
-    incompatible.give_up(connection, "new", "i", ERROR, 50)
+    incompatible.leave_to_others(connection, "new", "i", ERROR, 50)
     answer = steering.request_cancel(connection, "i", None, 60)
     assert answer is not None and answer.accepted
     assert claims(connection, "new") == ["i"]
@@ -96,7 +96,7 @@ def test_anybody_may_roll_a_misfit_back(connection: Connection) -> None:
 def test_after_resuming_all_versions_may_try_again(connection: Connection) -> None:
     arrive(connection, "new", "2")
     own(connection, "new")
-    incompatible.give_up(connection, "new", "i", ERROR, 50)
+    incompatible.leave_to_others(connection, "new", "i", ERROR, 50)
     assert steering.resume(connection, "i", 60)
     assert claims(connection, "new") == ["i"]
 
@@ -104,7 +104,7 @@ def test_after_resuming_all_versions_may_try_again(connection: Connection) -> No
 def test_what_is_known_of_ended_instances_is_forgotten(connection: Connection) -> None:
     arrive(connection, "new", "2")
     own(connection, "new")
-    incompatible.give_up(connection, "new", "i", ERROR, 50)
+    incompatible.leave_to_others(connection, "new", "i", ERROR, 50)
     connection.execute(tables.instances.update().values(status=Status.CANCELLED))
     assert incompatible.has_any(connection)
     incompatible.sweep(connection, 60)

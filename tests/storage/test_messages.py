@@ -84,7 +84,7 @@ def test_one_source_and_id_is_stored_once_also_within_one_batch(connection: Conn
     later = event(type="u", data="5", event_id="x")
     send(connection, later)
     assert later.is_duplicate
-    assert payloads(waiting.find(connection, wait(), 10)) == ["1", "3", "4"]
+    assert payloads(waiting.find_matches(connection, wait(), 10)) == ["1", "3", "4"]
 
 
 def test_messages_without_an_id_are_never_duplicates(connection: Connection) -> None:
@@ -171,14 +171,14 @@ def test_more_messages_and_waits_than_fit_in_one_statement(connection: Connectio
 def test_a_wait_finds_events_of_its_type_for_it_and_after_its_start_in_order(connection: Connection) -> None:
     send(connection, event(data="1"), event(data="2", addressee="a"), event(data="3", addressee="b"))
     send(connection, event(data="4", subject="x"), event("T", "5"), message("t", "6"), event(data="7"))
-    assert payloads(waiting.find(connection, wait(), 10)) == ["1", "2", "4", "7"]
-    assert payloads(waiting.find(connection, wait(after=1), 10)) == ["2", "4", "7"]
-    assert payloads(waiting.find(connection, wait(after=2), 1)) == ["4"]
-    assert payloads(waiting.find(connection, wait(subject="x"), 10)) == ["4"]
-    assert payloads(waiting.find(connection, wait(subject="X"), 10)) == []
-    assert payloads(waiting.find(connection, wait("b", after=2), 10)) == ["3", "4", "7"]
-    assert [found.seq for found in waiting.find(connection, wait(after=7), 10)] == []
-    assert [payloads(found) for found in waiting.find_all(connection, [(wait(), 2), (wait("b"), 2)])] == [
+    assert payloads(waiting.find_matches(connection, wait(), 10)) == ["1", "2", "4", "7"]
+    assert payloads(waiting.find_matches(connection, wait(after=1), 10)) == ["2", "4", "7"]
+    assert payloads(waiting.find_matches(connection, wait(after=2), 1)) == ["4"]
+    assert payloads(waiting.find_matches(connection, wait(subject="x"), 10)) == ["4"]
+    assert payloads(waiting.find_matches(connection, wait(subject="X"), 10)) == []
+    assert payloads(waiting.find_matches(connection, wait("b", after=2), 10)) == ["3", "4", "7"]
+    assert [found.seq for found in waiting.find_matches(connection, wait(after=7), 10)] == []
+    assert [payloads(found) for found in waiting.find_all_matches(connection, [(wait(), 2), (wait("b"), 2)])] == [
         ["1", "2"],
         ["1", "3"],
     ]
@@ -187,7 +187,7 @@ def test_a_wait_finds_events_of_its_type_for_it_and_after_its_start_in_order(con
 def test_each_mode_finds_what_is_for_it(connection: Connection) -> None:
     send(connection, message(data="1"), message(data="2", addressee="a"), message(data="3", addressee="b"))
     send(connection, event("ch", "4"))
-    found = {mode: payloads(waiting.find(connection, wait("a", "ch", mode=mode), 10)) for mode in ChannelMode}
+    found = {mode: payloads(waiting.find_matches(connection, wait("a", "ch", mode=mode), 10)) for mode in ChannelMode}
     assert found == {
         ChannelMode.BROADCAST: ["1", "2", "4"],
         ChannelMode.COMPETING: ["1", "2", "4"],
@@ -212,7 +212,7 @@ def test_a_message_is_taken_once_and_only_who_takes_it_records_that(connection: 
     assert sql.take(connection, 1, entry("a", 1))
     assert not sql.take(connection, 1, entry("b", 1))
     assert not sql.take(connection, 1, entry("a", 2))
-    assert payloads(waiting.find(connection, wait("b", "ch", mode=ChannelMode.COMPETING), 10)) == ["2"]
+    assert payloads(waiting.find_matches(connection, wait("b", "ch", mode=ChannelMode.COMPETING), 10)) == ["2"]
     assert connection.execute(select(tables.history.c.instance_id, tables.history.c.seq)).all() == [("a", 1)]
 
 
@@ -279,7 +279,7 @@ def send_one(connection: Connection, channel: str, data: str) -> set[str]:
 def wait_for(connection: Connection, instance_id: str, channel: str) -> list[str]:
     one = wait(instance_id, channel)
     open_waits(connection, one)
-    return payloads(waiting.find(connection, one, 10))
+    return payloads(waiting.find_matches(connection, one, 10))
 
 
 def subscribe_to(connection: Connection, instance_id: str, channel: str) -> int:
@@ -432,7 +432,7 @@ async def test_an_instance_that_is_started_while_an_event_is_in_flight_gets_it_o
             with trio.fail_after(10):
                 after = await opened.run(sql.last_message)
             await sender.commit()
-        found = await opened.read(waiting.find, wait(after=after), 10)
+        found = await opened.read(waiting.find_matches, wait(after=after), 10)
     assert payloads(found) == ['"now"']
 
 

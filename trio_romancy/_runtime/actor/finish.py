@@ -118,7 +118,7 @@ async def _park(run: InstanceRun, cause: Exception) -> Exit:
     journal = run.journal
     if isinstance(cause, NonDeterminismError | InvalidDataError):
         me, now = journal.lease.worker_id, run.env.clock.now()
-        if await journal.call(incompatible.give_up, me, run.instance_id, error, now) is not Status.STUCK:
+        if await journal.call(incompatible.leave_to_others, me, run.instance_id, error, now) is not Status.STUCK:
             return LeftToOthers(error)
     else:
         row = run.writer.status_row(Status.STUCK, error=error)

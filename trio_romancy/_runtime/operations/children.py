@@ -13,7 +13,7 @@ from ..._definitions.values import Workflow
 from ..._storage.journal.effects import Effects
 from ..._storage.sql.children import child_row, start_named_child
 from ..._storage.sql.entries import JournalEntry
-from ..._storage.sql.waits import FamilyMode
+from ..._storage.sql.waits import ChildMode
 from ...errors import ChildWorkflowError, InstanceExistsError, InvalidDataError, PayloadTooLargeError
 from ...model import Kind, Status
 from ..run.exits import RunGone
@@ -93,7 +93,7 @@ async def start_and_await(
 
 
 async def _await_end(run: InstanceRun, operation: Operation, child_id: str, *, owns: bool) -> JournalEntry | None:
-    filter = MessageFilter(child_id, None, Subscription("", FamilyMode.CHILD, 0))
+    filter = MessageFilter(child_id, None, Subscription("", ChildMode.CHILD, 0))
     opened: LocalWait | None = None
     must_end = False
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from attrs import define, frozen
 
 from ..._data.journal_format import CarryOver
-from ..._storage.sql.waits import FamilyMode, Match, Wait
+from ..._storage.sql.waits import ChildMode, Match, Wait
 from ...clock import Microseconds
 from ...model import ChannelMode, Kind
 from .operation import Operation
@@ -23,7 +23,7 @@ class Subscription:
     """An instance's subscription to a channel; or, with a mode of its own, its wait for the end of a child."""
 
     operation_id: str
-    mode: ChannelMode | FamilyMode
+    mode: ChannelMode | ChildMode
     after: int
     """Number of the last message that is not for it."""
 
@@ -43,7 +43,7 @@ class MessageFilter:
         """Kind of the entry that records what a wait gets."""
         if self.subscription is None:
             return Kind.EVENT_RECEIVED
-        return Kind.CHILD_ENDED if self.subscription.mode is FamilyMode.CHILD else Kind.MESSAGE_RECEIVED
+        return Kind.CHILD_ENDED if self.subscription.mode is ChildMode.CHILD else Kind.MESSAGE_RECEIVED
 
     @property
     def is_competing(self) -> bool:

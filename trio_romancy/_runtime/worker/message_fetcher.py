@@ -6,7 +6,7 @@ import trio
 
 from ..._storage.database import Database
 from ..._storage.outages import retry_while_away
-from ..._storage.sql.waits import find_all
+from ..._storage.sql.waits import find_all_matches
 from ...clock import Clock
 from ..run.intake import Intake
 
@@ -39,7 +39,7 @@ class MessageFetcher:
             for start in range(0, len(requests), _AT_ONCE):
                 some = requests[start : start + _AT_ONCE]
                 wanted = [(wait, most) for _, _, wait, most in some]
-                found = await retry_while_away(self._database, self._database.read, find_all, wanted)
+                found = await retry_while_away(self._database, self._database.read, find_all_matches, wanted)
                 for (intake, wait, _, _), matches in zip(some, found, strict=True):
                     intake.offer_fetched(wait, matches, begun)
             for intake in asked:

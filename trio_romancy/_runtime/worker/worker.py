@@ -346,7 +346,7 @@ class Worker:
         """End the leases of dead workers, and say so of instances that no live worker can run."""
         while True:
             now = self._clock.now()
-            expiry, has_misfits = await retry_while_away(
+            expiry, has_incompatible = await retry_while_away(
                 self._database, self._database.read, _survey, self.worker_id, now
             )
             if expiry is not None and expiry <= now:
@@ -356,7 +356,7 @@ class Worker:
                 ):
                     _logger.warning("worker %s is dead: its instances are free to be taken up", dead)
                 self._look()
-            if has_misfits:
+            if has_incompatible:
                 for parked in await retry_while_away(self._database, self._database.run, incompatible.sweep, now):
                     message = "instance %s is stuck: its journal fits the code of no live worker"
                     id = parked.instance_id

@@ -13,7 +13,18 @@ from ..sql.lock_order import serialize_writers
 from ..sql.messages import Outgoing, count_messages, lock_channels, send
 from ..sql.outbox import insert_outbox
 from ..sql.rows import ChildRow, OutboxRow
-from ..sql.waits import LOOKS, FamilyMode, Match, MatchResult, Wait, close_waits, find, forget_waits, open_waits, wake
+from ..sql.waits import (
+    LOOKS,
+    ChildMode,
+    Match,
+    MatchResult,
+    Wait,
+    close_waits,
+    find_matches,
+    forget_waits,
+    open_waits,
+    wake,
+)
 
 
 @define(eq=False)
@@ -68,7 +79,7 @@ class Effects:
         channels = {one.row["channel"] for one in self.outgoing} | self.channels
         touched = [*origins, *self.ended_children.values()]
         for one in self.opened:
-            if one.wait.mode is FamilyMode.CHILD:
+            if one.wait.mode is ChildMode.CHILD:
                 touched.append(one.wait.channel)
             else:
                 channels.add(one.wait.channel)
@@ -93,7 +104,7 @@ class Effects:
         if self.opened:
             open_waits(connection, [opening.wait for opening in self.opened])
             for opening in self.opened[:LOOKS]:  # other transactions wait for this one
-                opening.found = find(connection, opening.wait, opening.most)
+                opening.found = find_matches(connection, opening.wait, opening.most)
         if self.closed:
             close_waits(connection, self.closed)
         if self.outbox:

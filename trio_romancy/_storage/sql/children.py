@@ -26,7 +26,7 @@ from .lock_order import serialize_writers
 from .rows import ChildRow, EntryRow, StoredWait, fetch_all
 from .steering import CANCELLABLE, resume
 from .tables import instances, waits
-from .waits import FamilyMode, MatchResult, Wait, match_results, open_waits_of_all, to_wait, wake
+from .waits import ChildMode, MatchResult, Wait, match_results, open_waits_of_all, to_wait, wake
 
 
 def child_row(
@@ -93,7 +93,7 @@ def wake_parents(
     """
     mine: list[Wait] = []
     others: dict[str, str | None] = {}
-    query = open_waits_of_all.where(waits.c.channel.in_(sorted(set(ended.values()))), waits.c.mode == FamilyMode.CHILD)
+    query = open_waits_of_all.where(waits.c.channel.in_(sorted(set(ended.values()))), waits.c.mode == ChildMode.CHILD)
     for row in fetch_all(connection, StoredWait, query):
         if me is not None and row.owner == me:
             mine.append(to_wait(row))
@@ -143,7 +143,7 @@ def roll_back(
         return status, uncompensated
     else:
         request_cancels(connection, [origin], reason, now)
-    wait = Wait(parent_id, operation_id, origin, None, FamilyMode.CHILD, 0)
+    wait = Wait(parent_id, operation_id, origin, None, ChildMode.CHILD, 0)
     connection.execute(insert_if_absent(waits), wait.row)
     return None
 

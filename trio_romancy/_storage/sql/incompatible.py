@@ -40,7 +40,7 @@ MAY_RUN = or_(instances.c.cancel_requested.is_not(None), ~_known.exists())
 """Whether the worker ``me`` may run an instance: its code is not known to be incompatible, or only has to roll back."""
 
 
-def give_up(connection: Connection, me: str, instance_id: str, error: ErrorInfo, now: Microseconds) -> Status:
+def leave_to_others(connection: Connection, me: str, instance_id: str, error: ErrorInfo, now: Microseconds) -> Status:
     """Release an instance that does not fit the code of the worker ``me``.
 
     Returns the new status: pending, so that other workers can run the instance, or stuck.

@@ -39,7 +39,7 @@ from .lock_order import WITH_ID, chunks
 from .rows import ChannelRow, EntryRow, MessageRow, StoredWait, fetch_all
 from .tables import channels, instances, messages, waits
 from .waits import (
-    FamilyMode,
+    ChildMode,
     MatchResult,
     Wait,
     insert_wait,
@@ -242,7 +242,7 @@ def _wake_waiting(
     mine: list[Wait] = []
     others: dict[str, str | None] = {}
     for wait in _waiting(connection, for_all.keys(), {addressee for addressee, _ in for_one}):
-        if wait.mode == FamilyMode.CHILD:
+        if wait.mode == ChildMode.CHILD:
             continue  # it waits for no message
         sent_to_it = for_one[wait.origin or wait.instance_id, wait.channel]
         matching = [one for one in sent_to_it if wait.subject in (None, one.row["subject"])]

@@ -295,14 +295,14 @@ def fetch_all(
 def fetch_first(
     connection: Connection, row: type[R], query: Executable, values: Mapping[str, Any] | None = None
 ) -> R | None:
-    """Execute such a query, and return the first row of its result; None if there is no row."""
+    """Execute a query like :func:`fetch_all`, and return only the first row; None if there is no row."""
     result = connection.execute(query, values)
     assert row._fields == tuple(result.keys()), f"{row.__name__} does not fit {tuple(result.keys())}"
     return cast("R | None", result.first())
 
 
 def fetch_by_ids(connection: Connection, row: type[R], query: Executable, ids: Sequence[str]) -> list[R]:
-    """Execute such a query, whose parameter ``ids`` is an IN list, for as many ids as there are."""
+    """Execute a query like :func:`fetch_all`, with an IN list for its parameter ``ids``, for any number of ids."""
     found: list[R] = []
     for start in range(0, len(ids), IN_LIST):
         found += fetch_all(connection, row, query, {"ids": ids[start : start + IN_LIST]})

@@ -41,7 +41,7 @@ LOOKS = 100
 _WAKEABLE = (Status.PENDING, Status.RUNNING, Status.WAITING, Status.COMPENSATING)
 
 
-class FamilyMode(StrEnum):
+class ChildMode(StrEnum):
     """What a wait is for that is not for a message."""
 
     CHILD = "child"
@@ -57,7 +57,7 @@ class Wait:
     channel: str
     subject: str | None
     """Subject of the event; None for any."""
-    mode: ChannelMode | FamilyMode | None
+    mode: ChannelMode | ChildMode | None
     """Mode of the subscription to receive from; None for an event."""
     after: int
     """The number up to which messages are not for this wait."""
@@ -120,7 +120,7 @@ def to_wait(row: StoredWait) -> Wait:
     return Wait(row.instance_id, row.operation_id, row.channel, row.subject, mode, row.after, row.origin)
 
 
-_modes: dict[str, ChannelMode | FamilyMode] = {mode.value: mode for mode in (*ChannelMode, *FamilyMode)}
+_modes: dict[str, ChannelMode | ChildMode] = {mode.value: mode for mode in (*ChannelMode, *ChildMode)}
 
 
 def wake(
@@ -179,7 +179,7 @@ def match_results(connection: Connection, waits: Sequence[Wait], now: Microsecon
     """Return what there is for each wait. Beyond :data:`LOOKS` nothing is looked for, as other transactions wait."""
     results = []
     for wait in waits[:LOOKS]:
-        found = find(connection, wait, _A_FEW)
+        found = find_matches(connection, wait, _A_FEW)
         results.append(MatchResult(wait, found, len(found) < _A_FEW, now))
     return results + [MatchResult(wait, (), False, now) for wait in waits[LOOKS:]]
 
@@ -216,11 +216,11 @@ _addressed = (
 )
 
 
-def find(connection: Connection, wait: Wait, most: int) -> list[Match]:
+def find_matches(connection: Connection, wait: Wait, most: int) -> list[Match]:
     """Return the first messages for a wait, in order."""
     me = wait.origin or wait.instance_id
     values: dict[str, Any] = {"channel_": wait.channel, "me": me, "after": wait.after, "most": most}
-    if wait.mode is FamilyMode.CHILD:
+    if wait.mode is ChildMode.CHILD:
         return _find_end(connection, wait.channel)
     elif wait.mode is ChannelMode.BROADCAST:
         query = _messages
@@ -244,9 +244,9 @@ def _find_end(connection: Connection, child: str) -> list[Match]:
     return [Match(1, row.finished_at, payload)]
 
 
-def find_all(connection: Connection, looks: Sequence[tuple[Wait, int]]) -> list[list[Match]]:
+def find_all_matches(connection: Connection, looks: Sequence[tuple[Wait, int]]) -> list[list[Match]]:
     """Return the first messages for each of many waits and numbers of messages."""
-    return [find(connection, wait, most) for wait, most in looks]
+    return [find_matches(connection, wait, most) for wait, most in looks]
 
 
 def _to_match(row: StoredMessage) -> Match:
