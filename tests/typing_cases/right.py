@@ -10,6 +10,7 @@ from attrs import define
 from trio_romancy import (
     Activity,
     App,
+    ChildHandle,
     Compensation,
     RetryPolicy,
     Session,
@@ -88,6 +89,16 @@ async def order_processing(ctx: WorkflowContext, order: Order, fast: bool = Fals
 @workflow(name="count_all")
 async def counting(ctx: WorkflowContext, first: str, second: str = "2") -> dict[str, int]:
     return {first: await count(first), second: await count(second)}
+
+
+@workflow
+async def ordering_with_children(ctx: WorkflowContext, order: Order) -> Receipt:
+    assert_type(await ctx.run(order_processing, order, fast=True), Receipt)
+    assert_type(await ctx.run(counting.options(id="count-3"), "1"), dict[str, int])
+    child = await ctx.start(counting, "1", second="3")
+    assert_type(child, ChildHandle[dict[str, int]])
+    assert_type(await child.result(), dict[str, int])
+    return await order_processing(ctx, order)
 
 
 kept: list[Activity[..., Receipt]] = [charge, charge_with_options, charge.options(timeout=1)]

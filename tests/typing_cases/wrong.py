@@ -76,6 +76,16 @@ async def without_context(order_id: str) -> None: ...
 def not_async(ctx: WorkflowContext) -> None: ...
 
 
+@workflow(name="with_children")
+async def with_children(ctx: WorkflowContext, order: Order) -> str:
+    await ctx.run(ordering, "1")  # E: Argument 2 to "run" of "WorkflowContext" has incompatible type "str"
+    await ctx.run(charge, "1", 2.0)  # E: Argument 1 to "run" of "WorkflowContext" has incompatible type "Activity
+    await ctx.start(ordering)  # E: Missing positional argument "order"
+    await ordering(ctx, "1")  # E: Argument 2 to "__call__" of "Workflow" has incompatible type "str"
+    result = await ctx.run(ordering, order)
+    return result + 1  # E: Unsupported operand types for + ("str" and "int")
+
+
 activity(compensation=charge)  # E: No overload variant of "activity" matches argument type
 activity(retries=3)  # E: Unexpected keyword argument "retries"
 compensation(timeout="1")  # E: No overload variant of "compensation" matches argument type

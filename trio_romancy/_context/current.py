@@ -27,7 +27,8 @@ class WorkflowExecution(Protocol):
 current_execution: contextvars.ContextVar[WorkflowExecution | ActivityContext | None] = contextvars.ContextVar(
     "trio_romancy_current_execution", default=None
 )
-"""What runs now. The runtime sets it around workflow and activity functions; child tasks and threads inherit it."""
+"""The current execution; None: no workflow and no activity. The runtime sets it around their functions, and child tasks
+and threads inherit it."""
 
 
 def current_activity() -> ActivityContext:

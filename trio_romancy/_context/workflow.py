@@ -27,7 +27,7 @@ MAX_DETAILS = 16 * 1024
 
 
 class WorkflowRun(WorkflowExecution, Protocol):
-    """What the runtime does for a context. Implemented by :class:`trio_romancy._runtime.actor.actor.Actor`."""
+    """What the runtime does for a context. Implemented by :class:`trio_romancy._runtime.actor.facade.RunFacade`."""
 
     def now(self) -> datetime: ...
     def random(self) -> Random: ...
