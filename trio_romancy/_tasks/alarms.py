@@ -1,4 +1,4 @@
-"""Wakes the actors of a worker that sleep, each at its time, from one task."""
+"""Alarms of all actors of a worker, in one task."""
 
 from __future__ import annotations
 
@@ -11,22 +11,26 @@ import trio
 from ..clock import Clock, Microseconds
 
 _KEPT = 1000
-"""So many alarms that were taken back are no reason to look through all of them."""
+"""Number of cancelled alarms that may remain in the heap, beside as many as are set."""
 
 
 class Alarms:
-    """Calls functions at their times. What waits for that costs no task."""
+    """Calls functions, each at its time.
+
+    A sleeping instance is an entry of a heap, not a task. Without that the benchmarks ``memory`` and ``timers`` lose: a
+    task that only sleeps occupies more than a kilobyte.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._rings: dict[int, Callable[[], None]] = {}
         self._heap: list[tuple[Microseconds, int]] = []
-        """The times, also of those that were taken back."""
+        """Times with the numbers of their alarms, those of cancelled alarms included."""
         self._numbers = count()
         self._is_sooner = trio.Event()
 
     def set(self, when: Microseconds, ring: Callable[[], None]) -> int:
-        """Call ``ring`` at that time. Returns what :meth:`cancel` takes."""
+        """Call ``ring`` at ``when``, in the task of :meth:`run`. Returns a number for :meth:`cancel`."""
         number = next(self._numbers)
         self._rings[number] = ring
         heapq.heappush(self._heap, (when, number))
@@ -35,14 +39,14 @@ class Alarms:
         return number
 
     def cancel(self, number: int) -> None:
-        """Take an alarm back, if it has not been rung."""
+        """Cancel an alarm. Has no effect after its function was called."""
         self._rings.pop(number, None)
         if len(self._heap) > 2 * len(self._rings) + _KEPT:
             self._heap = [entry for entry in self._heap if entry[1] in self._rings]
             heapq.heapify(self._heap)
 
     async def run(self) -> None:
-        """Ring until cancelled."""
+        """Call the functions of due alarms, until cancelled."""
         while True:
             self._is_sooner = trio.Event()
             deadline = self._clock.deadline(self._heap[0][0]) if self._heap else float("inf")

@@ -1,4 +1,4 @@
-"""Tasks beside a task, for a task that cannot hold a nursery around all that it does."""
+"""Tasks that end with another task, without a nursery around it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ Function = Callable[[], Awaitable[object]]
 
 
 class ScopedTasks:
-    """Runs tasks for another task, which must close it before it ends itself.
+    """Tasks that an owner starts in a nursery further up, and ends by :meth:`aclose` before it ends itself.
 
-    There is nothing to hold while none of them runs: an actor that only waits is one task.
+    While none of them runs there is nothing in memory: an actor that only waits is one task, without a nursery. With a
+    nursery for each actor the benchmark ``memory`` loses.
 
     Args:
-      start_soon: of the nursery that they run in.
+      start_soon: starts a task in the nursery.
     """
 
     __slots__ = ("_all_ended", "_scopes", "_start_soon")
@@ -24,11 +25,11 @@ class ScopedTasks:
     def __init__(self, start_soon: Callable[[Function], None]) -> None:
         self._start_soon = start_soon
         self._scopes: set[trio.CancelScope] = set()
-        """One around each."""
+        """Cancel scopes, one around each running task."""
         self._all_ended: trio.Event | None = None
 
     def start_soon(self, fn: Function) -> None:
-        """Run a task, in a copy of the caller's context."""
+        """Start a task, in a copy of the caller's context."""
         scope = trio.CancelScope()
         self._scopes.add(scope)
         self._start_soon(partial(self._run, fn, scope))
@@ -43,7 +44,7 @@ class ScopedTasks:
                 self._all_ended.set()
 
     async def aclose(self) -> None:
-        """Cancel its tasks, and wait until they have ended."""
+        """Cancel the tasks, and wait until all have ended. The wait itself is shielded from cancellation."""
         if not self._scopes:
             return
         self._all_ended = trio.Event()

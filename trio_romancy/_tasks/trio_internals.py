@@ -1,4 +1,4 @@
-"""The two things that trio knows and has no public name for. ``test_trio_internals.py`` watches over them."""
+"""Private attributes of trio, of which trio has no public form. ``test_trio_internals.py`` tests each."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import trio
 
 
 def is_runnable(task: trio.lowlevel.Task) -> bool:
-    """Whether the task is scheduled to go on: it holds what it will be resumed with."""
+    """Return whether a task is scheduled to run."""
     return task._next_send_fn is not None
 
 
 def is_innermost(scope: trio.CancelScope, task: trio.lowlevel.Task) -> bool:
-    """Whether the task, which has entered the scope, has entered no other inside it, and no nursery."""
+    """Return whether a task has entered no other scope and no nursery inside ``scope``, which it has entered."""
     return task._cancel_status is scope._cancel_status
