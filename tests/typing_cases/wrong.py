@@ -83,7 +83,8 @@ async def with_children(ctx: WorkflowContext, order: Order) -> str:
     await ctx.start(ordering)  # E: Missing positional argument "order"
     await ordering(ctx, "1")  # E: Argument 2 to "__call__" of "Workflow" has incompatible type "str"
     result = await ctx.run(ordering, order)
-    return result + 1  # E: Unsupported operand types for + ("str" and "int")
+    result + 1  # E: Unsupported operand types for + ("str" and "int")
+    return result
 
 
 activity(compensation=charge)  # E: No overload variant of "activity" matches argument type
