@@ -8,8 +8,8 @@ import trio
 class LightEvent:
     """A :class:`trio.Event` without a parking lot: it has a reference to the first waiting task, and a list of others.
 
-    That is five objects and 500 bytes less for each waiting task. Without it the benchmark ``memory`` loses a tenth, and
-    the garbage collector has more to examine.
+    That is five objects and 500 bytes less for each waiting task. Without it the benchmark ``memory`` loses a tenth,
+    and the garbage collector has more to examine.
     """
 
     __slots__ = ("_first", "_is_set", "_others")

@@ -16,8 +16,8 @@ T = TypeVar("T")
 class PooledTask(Generic[T]):
     """The current task, as one that runs instances in turn. As a context manager it is a cancel scope.
 
-    The block of the context manager is that of one workflow function. The scope stays open for the next function, except
-    after a cancellation, which cannot be taken back.
+    The block of the context manager is that of one workflow function. The scope stays open for the next function,
+    except after a cancellation, which cannot be taken back.
 
     Without this the benchmark ``throughput`` loses with 200 clients: a new task for each instance costs a tenth of the
     CPU time of a workflow with three activities, and a new scope another 5 microseconds of some 150.
