@@ -1,4 +1,7 @@
-"""Runs the command line as its users do: as a process, on a terminal of some width or into a pipe."""
+"""Runs the command line as its users do: as a process, on a terminal of some width or into a pipe.
+
+The processes are forked from one that has imported the library. A few tests run :data:`COMMAND` itself.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,15 @@ import re
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 from collections.abc import Callable
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 from attrs import frozen
 
-ROOT = Path(__file__).parents[2]
-"""Where ``tests.cli.shop`` can be imported."""
+from .fork_server import ROOT, Command, ForkServer
 
 COMMAND = (sys.executable, "-m", "trio_romancy")
 
@@ -59,7 +62,7 @@ def on_terminal(
     width: int,
     database: str | None,
     *arguments: str,
-    when_shown: dict[str, Callable[[subprocess.Popen[bytes], int], object]] | None = None,
+    when_shown: dict[str, Callable[[Command, int], object]] | None = None,
     styled: bool = False,
     **others: str,
 ) -> Answer:
@@ -71,15 +74,7 @@ def on_terminal(
     """
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
-    process = subprocess.Popen(
-        [*COMMAND, *arguments],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        cwd=ROOT,
-        env=environment(database, **others),
-        start_new_session=True,
-    )
+    process = _server().start(arguments, environment(database, **others), (theirs, theirs, theirs))
     os.close(theirs)
     shown = b""
     waiting = dict(when_shown or {})
@@ -96,8 +91,7 @@ def on_terminal(
                 waiting.pop(text)(process, ours)
         code = process.wait()
     finally:
-        process.kill()
-        process.wait()
+        process.end()
         os.close(ours)
     text = shown.decode().replace("\r\n", "\n")
     return Answer(code, text if styled else _STYLING.sub("", text))
@@ -105,17 +99,28 @@ def on_terminal(
 
 def through_pipe(database: str | None, *arguments: str, input: str = "", **others: str) -> Answer:
     """Run a command whose output is not shown on a terminal."""
-    done = subprocess.run(
-        [*COMMAND, *arguments],
-        input=input,
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=environment(database, **others),
-        timeout=60,
-        check=False,
-    )
-    return Answer(done.returncode, done.stdout, done.stderr)
+    read_input, write_input = os.pipe()
+    read_output, write_output = os.pipe()
+    with tempfile.TemporaryFile() as errors:
+        files = (read_input, write_output, errors.fileno())
+        process = _server().start(arguments, environment(database, **others), files)
+        os.close(read_input)
+        os.close(write_output)
+        try:
+            with os.fdopen(write_input, "w") as into:
+                into.write(input)
+            with os.fdopen(read_output) as out_of:
+                said = out_of.read()
+            code = process.wait()
+        finally:
+            process.end()
+        errors.seek(0)
+        return Answer(code, said, errors.read().decode())
+
+
+@cache
+def _server() -> ForkServer:
+    return ForkServer()
 
 
 def on_both(database: str, *arguments: str, code: int = 0) -> list[Answer]:
