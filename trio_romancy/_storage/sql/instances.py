@@ -38,7 +38,7 @@ from .rows import (
 )
 from .tables import instances
 
-# -- writing --------------------------------------------------------------------------
+# -- writing -----------------------------------------------------------------------------------------------------------
 
 _insert_instance = insert(instances)
 _insert_instance_if_absent = insert_if_absent(instances)

@@ -99,7 +99,7 @@ def new_message(
     }
 
 
-# -- locking ------------------------------------------------------------------
+# -- locking -----------------------------------------------------------------------------------------------------------
 
 _the_channel = update(channels).where(channels.c.channel == bindparam("name"))
 _touched = bindparam("now", type_=BigInteger())

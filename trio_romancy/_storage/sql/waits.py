@@ -103,7 +103,7 @@ class MatchResult:
         return evolve(wait, after=self.wait.after) == self.wait
 
 
-# -- waits ---------------------------------------------------------------------------------------------------------
+# -- waits -------------------------------------------------------------------------------------------------------------
 
 open_waits_of_all = (
     select(waits, instances.c.owner, instances.c.origin)
