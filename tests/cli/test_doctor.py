@@ -47,7 +47,7 @@ async def test_a_sound_database_has_no_problems_and_is_left_as_it_was(kind: str,
     assert of(findings, "tables").found == f"they are up to date: revision {schema.REVISION}"
     assert [finding.found for finding in findings if finding.check == "rights"] == [
         "all tables can be read and written",
-        "tables can be made",
+        "tables can be created",
     ]
     if kind != "file":
         names = execute(database, "SELECT table_name FROM information_schema.tables WHERE table_name LIKE 'romancy%'")
@@ -61,7 +61,7 @@ async def test_looking_makes_no_tables(kind: str, databases: Databases, tmp_path
     file.touch()
     url = str(file) if kind == "file" else databases.new(kind)
     for _ in range(2):
-        assert problems(await examine(url)) == {"tables": "there are none of trio_romancy"}
+        assert problems(await examine(url)) == {"tables": "there are no tables of trio_romancy"}
 
 
 # -- rights ------------------------------------------------------------------------------------------------------------
@@ -105,7 +105,7 @@ async def test_each_right_that_is_missing_is_named(kind: str, database: str, str
     (missing,) = [finding for finding in findings if finding.verdict is Verdict.PROBLEM]
     assert missing.todo == "GRANT UPDATE, DELETE ON romancy_outbox to the user of the database URL"
     notes = [finding.found for finding in findings if finding.verdict is Verdict.NOTE and finding.check == "rights"]
-    assert notes == ["no tables can be made: another user must migrate after an upgrade"]
+    assert notes == ["tables cannot be created: another user must migrate after an upgrade"]
 
 
 async def test_a_user_without_any_right_is_told(kind: str, database: str, stranger: str) -> None:
@@ -180,7 +180,10 @@ async def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9 - 1000, 1000))
     found = of(await examine(database), "file")
-    assert (found.verdict, found.todo) == (Verdict.PROBLEM, "make room: SQLite cannot write when the disk is full")
+    assert (found.verdict, found.todo) == (
+        Verdict.PROBLEM,
+        "free some space: SQLite cannot write to a full disk",
+    )
 
 
 # -- what is left lying ------------------------------------------------------------------------------------------------

@@ -48,9 +48,9 @@ BAD = {
     ("publish", "news", "1", "--metadata", "{"): "--metadata is not JSON",
     ("publish", "news", "1", "--metadata", "[1]"): "metadata",
     ("purge", "--older-than", "30"): "a duration is a number with a unit, such as 90s, 15m, 12h, 30d or 2w, not '30'",
-    ("purge", "--older-than", "30d"): "nothing is deleted without being asked for: say --yes",
-    ("outbox", "retry"): "name an event, or say --all",
-    ("outbox", "retry", "id", "--all"): "name an event, or say --all",
+    ("purge", "--older-than", "30d"): "nothing is deleted without a confirmation: give --yes",
+    ("outbox", "retry"): "name an event, or give --all",
+    ("outbox", "retry", "id", "--all"): "name an event, or give --all",
     ("outbox", "list", "--status", "lost"): "'lost' is not one of",
     ("worker", "shop"): "an app is named as MODULE:APP, such as orders:app, not as 'shop'",
     ("worker", "tests.cli.nope:app"): "there is no module 'tests.cli.nope' in",
@@ -108,7 +108,7 @@ def test_looking_makes_no_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     for url in (str(tmp_path / "no.db"), f"sqlite:///{tmp_path}/no.db"):
         for command in ("list", "workers", "bench"):
             assert run([command, "--database", url]) == 2
-            assert "trio-romancy migrate makes one" in capfd.readouterr().err
+            assert "trio-romancy migrate creates one" in capfd.readouterr().err
         assert run(["doctor", "--database", url]) == 1
         assert "run trio-romancy migrate" in capfd.readouterr().out
     assert not (tmp_path / "no.db").exists()
@@ -122,7 +122,7 @@ def test_a_database_without_tables_says_so(tmp_path: Path, capfd: pytest.Capture
         assert "the database has no tables of trio_romancy" in said
         assert "or run trio-romancy migrate" in said
     assert run(["doctor", "--database", str(tmp_path / "empty.db")]) == 1
-    assert "there are none of trio_romancy" in capfd.readouterr().out
+    assert "there are no tables of trio_romancy" in capfd.readouterr().out
 
 
 def test_a_database_in_memory_is_refused(capfd: pytest.CaptureFixture[str]) -> None:

@@ -82,9 +82,9 @@ class Call:
         """
         file = file_of(self.database)
         if file == "":
-            raise StopError("a database in memory is seen by its own process only; name a file or a server")
+            raise StopError("a database in memory exists only in its own process; name a file or a server")
         if file is not None and not os.path.exists(file):
-            raise StopError(f"there is no file {file}; trio-romancy migrate makes one")
+            raise StopError(f"there is no file {file}; trio-romancy migrate creates one")
         return self.database
 
     @asynccontextmanager

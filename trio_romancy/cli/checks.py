@@ -92,10 +92,12 @@ class _Examination:
         if file is None:
             return True
         if file == "":
-            self.problem("database", "it is in memory: only its own process sees it", "name a file, or a server")
+            self.problem("database", "it is in memory, and exists only in its own process", "name a file, or a server")
             return False
         if not os.path.exists(file):
-            self.problem("file", f"there is no {file}", "run trio-romancy migrate, which makes it, or correct the name")
+            self.problem(
+                "file", f"there is no {file}", "run trio-romancy migrate to create it, or correct the name"
+            )
             return False
         locked = [file + end for end in ("", "-wal", "-shm") if os.path.exists(file + end)]
         locked = [name for name in locked if not os.access(name, os.R_OK | os.W_OK)]
@@ -106,7 +108,7 @@ class _Examination:
         free = shutil.disk_usage(os.path.dirname(os.path.abspath(file))).free
         found = f"{Path(file).stat().st_size / 1e6:,.1f} MB, {free / 1e9:,.1f} GB free beside it"
         if free < _LEAST_SPACE:
-            self.problem("file", found, "make room: SQLite cannot write when the disk is full")
+            self.problem("file", found, "free some space: SQLite cannot write to a full disk")
         else:
             self.ok("file", found)
         return True
@@ -171,15 +173,15 @@ class _Examination:
 
     async def _check_settings(self, database: Database) -> None:
         if wrong := await database.read(dialects.unsafe_settings):
-            found = "a crash of its machine can take back what was committed"
+            found = "a crash of its machine can undo commits"
             self.note("settings", found, f"set {', '.join(wrong)}, unless other machines have a copy")
         else:
-            self.ok("settings", "what is committed stays")
+            self.ok("settings", "every commit survives a crash")
 
     async def _check_tables(self, database: Database) -> None:
         self.revision = await database.read(migrations.revision)
         if self.revision is None:
-            self.problem("tables", "there are none of trio_romancy", "run trio-romancy migrate")
+            self.problem("tables", "there are no tables of trio_romancy", "run trio-romancy migrate")
         elif self.revision < REVISION:
             found = f"they have revision {self.revision}, this version works with {REVISION}"
             self.problem("tables", found, "run trio-romancy migrate")
@@ -213,13 +215,13 @@ class _Examination:
             if is_transient(error):
                 raise
             if is_current:
-                self.note("rights", "no tables can be made: another user must migrate after an upgrade")
+                self.note("rights", "tables cannot be created: another user must migrate after an upgrade")
             else:
                 todo = "GRANT the right to create, alter and drop tables, or let another user run trio-romancy migrate"
-                self.problem("rights", f"no tables can be made: {error.orig}", todo)
+                self.problem("rights", f"tables cannot be created: {error.orig}", todo)
         else:
             if could:
-                self.ok("rights", "tables can be made")
+                self.ok("rights", "tables can be created")
 
     # -- what waits in the tables -------------------------------------------------------------------------------------
 

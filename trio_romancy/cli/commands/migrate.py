@@ -23,7 +23,7 @@ async def migrate(call: Call) -> None:
     if before == REVISION:
         said = f"the tables are up to date: revision {REVISION}"
     elif before is None:
-        said = f"the tables are made: revision {REVISION}"
+        said = f"the tables are created: revision {REVISION}"
     else:
-        said = f"the tables are brought from revision {before} to {REVISION}"
+        said = f"the tables are upgraded from revision {before} to {REVISION}"
     call.answer({"from": before, "to": REVISION, "changed": before != REVISION}, lambda: call.screen.line(said))

@@ -59,7 +59,7 @@ async def retry_events(
 ) -> int:
     """Send events again, as if they were new."""
     if (event_id is None) != all_of_them or (status is not None and not all_of_them):
-        raise StopError("name an event, or say --all, with or without --status")
+        raise StopError("name an event, or give --all, with or without --status")
     async with call.open_app() as app:
         if event_id is not None:
             number = int(await app.outbox.retry(event_id))

@@ -44,6 +44,6 @@ def _confirm(question: str) -> None:
       StopError: if the answer is no, or if standard input is not a terminal.
     """
     if not sys.stdin.isatty():
-        raise StopError("nothing is deleted without being asked for: say --yes")
+        raise StopError("nothing is deleted without a confirmation: give --yes")
     if not typer.confirm(question, err=True):
         raise StopError("nothing was deleted", NOTHING)
