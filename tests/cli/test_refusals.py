@@ -28,7 +28,7 @@ BAD = {
     ("list", "--status", "done"): "'done' is not one of",
     ("list", "--limit", "0"): "--limit",
     ("list", "--since", "yesterday"): "a time looks like 2026-01-31T12:00, or like 2h (two hours ago), not like",
-    ("list", "--page-token", "zz"): "$.page_token: it is none",
+    ("list", "--page-token", "zz"): "$.page_token: it is not the token of a page",
     ("list", "--nope"): "--nope",
     ("find",): "Missing argument",
     ("find", "customer.id"): "a condition looks like PATH=VALUE, such as customer.id=42, not like 'customer.id'",

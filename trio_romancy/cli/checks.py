@@ -95,9 +95,7 @@ class _Examination:
             self.problem("database", "it is in memory, and exists only in its own process", "name a file, or a server")
             return False
         if not os.path.exists(file):
-            self.problem(
-                "file", f"there is no {file}", "run trio-romancy migrate to create it, or correct the name"
-            )
+            self.problem("file", f"there is no {file}", "run trio-romancy migrate to create it, or correct the name")
             return False
         locked = [file + end for end in ("", "-wal", "-shm") if os.path.exists(file + end)]
         locked = [name for name in locked if not os.access(name, os.R_OK | os.W_OK)]
