@@ -169,6 +169,5 @@ def check_instance_id(instance_id: str) -> None:
 
 
 def _store_instance(connection: Connection, row: InstanceRow) -> None:
-    row["started_after"] = messages.last_message(connection)
-    instances.start_instance(connection, row)
+    instances.start_instance(connection, {**row, "started_after": messages.last_message(connection)})
     notify_workers(connection)
