@@ -13,6 +13,7 @@ from trio_romancy._storage.journal.committed import Committed
 from trio_romancy._storage.journal.journal import Journal
 from trio_romancy._storage.open import open_database
 from trio_romancy._storage.sql.instances import closing_row, new_row
+from trio_romancy._storage.sql.rows import EntryRow
 from trio_romancy._storage.sql.workers import join, this_process
 from trio_romancy.clock import current_clock
 from trio_romancy.model import Kind, Status
@@ -68,9 +69,7 @@ async def run(database: str, concurrency: int, total: int) -> tuple[float, list[
     return elapsed, latencies
 
 
-def _entry(
-    id: str, seq: int, operation_id: str, payload: str, kind: Kind = Kind.ACTIVITY_COMPLETED
-) -> dict[str, object]:
+def _entry(id: str, seq: int, operation_id: str, payload: str, kind: Kind = Kind.ACTIVITY_COMPLETED) -> EntryRow:
     return {
         "instance_id": id,
         "seq": seq,

@@ -160,7 +160,8 @@ def _throughput(clients: int, seconds: float) -> Measure:
 
 def _latency(rounds: int) -> Measure:
     def measure(place: str, library: Path) -> float:
-        return statistics.median(fresh.ask("latency", place, 300, rounds, library=library)["activity_ms"])
+        taken: list[float] = fresh.ask("latency", place, 300, rounds, library=library)["activity_ms"]
+        return statistics.median(taken)
 
     return measure
 
@@ -174,7 +175,8 @@ def _memory(state: str, count: int) -> Measure:
 
 def _replay(entries: int, times: int) -> Measure:
     def measure(place: str, library: Path) -> float:
-        return statistics.median(fresh.ask("replay", place, entries, times, library=library))
+        taken: list[float] = fresh.ask("replay", place, entries, times, library=library)
+        return statistics.median(taken)
 
     return measure
 
