@@ -41,14 +41,8 @@ def types(session: nox.Session) -> None:
 @nox.session
 def pyright(session: nox.Session) -> None:
     """Check the package with pyright, and that at least 99 % of its public names have known types."""
-    session.install("-e", ".[lint,postgresql]", "pyright[nodejs]>=1.1.400")
-    session.run("pyright")
-    verify = ("pyright", "--ignoreexternal", "--outputjson", "--verifytypes", "trio_romancy")
-    report = session.run(*verify, silent=True, success_codes=[0, 1])
-    completeness = json.loads(str(report))["typeCompleteness"]["completenessScore"]
-    session.log(f"type completeness: {completeness:.1%}")
-    if completeness < 0.99:
-        session.error("run `pyright --ignoreexternal --verifytypes trio_romancy` to see which types are not known")
+    session.install("-e", ".[lint,postgresql]")
+    _run_pyright(session)
 
 
 @nox.session
@@ -71,6 +65,7 @@ def ci(session: nox.Session) -> None:
     session.install("-e", ".[test,lint,docs]")
     session.run("python", "-m", "pytest", "-n", "2", "--all", *session.posargs)
     _run(session, LINT + TYPES + LAYERS)
+    _run_pyright(session)
     _build_docs(session, str(session.cache_dir / "docs"))
 
 
@@ -106,6 +101,17 @@ def bench(session: nox.Session) -> None:
 def _run(session: nox.Session, commands: tuple[list[str], ...]) -> None:
     for command in commands:
         session.run(*command)
+
+
+def _run_pyright(session: nox.Session) -> None:
+    session.env["PYRIGHT_PYTHON_IGNORE_WARNINGS"] = "1"  # a newer pyright is no finding, and breaks the report
+    session.run("pyright")
+    verify = ("pyright", "--ignoreexternal", "--outputjson", "--verifytypes", "trio_romancy")
+    report = session.run(*verify, silent=True, success_codes=[0, 1])
+    completeness = json.loads(str(report))["typeCompleteness"]["completenessScore"]
+    session.log(f"type completeness: {completeness:.1%}")
+    if completeness < 0.99:
+        session.error("run `pyright --ignoreexternal --verifytypes trio_romancy` to see which types are not known")
 
 
 def _build_docs(session: nox.Session, directory: str) -> None:
