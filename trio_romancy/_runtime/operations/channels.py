@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from ..._data.codec import Codec
-from ..._data.journal_format import NOTHING, MessageReceived, Published, Subscribed, Unsubscribed, from_text
+from ..._data.journal_format import NOTHING, MessageReceived, Published, Subscribed, Unsubscribed
 from ..._storage.journal.effects import Effects
 from ..._storage.outgoing import check_names, message_row
 from ..._storage.sql.entries import JournalEntry, insert_entries
@@ -40,8 +40,7 @@ async def subscribe(run: InstanceRun, channel: str, mode: ChannelMode, id: str |
 
     async def record() -> JournalEntry:
         row = run.writer.next_row(operation.id, Kind.SUBSCRIBED, NOTHING)
-        await run.journal.call_on(channel, _subscribe, channel, mode, row, run.env.clock.now())
-        subscribed = from_text(Kind.SUBSCRIBED, row["payload"])
+        subscribed = await run.journal.call_on(channel, _subscribe, channel, mode, row, run.env.clock.now())
         return JournalEntry(row["seq"], operation.id, Kind.SUBSCRIBED, subscribed, row["recorded_at"])
 
     operation = new_operation(run, "subscribe", id, "subscribe", _SUBSCRIBED)
@@ -53,12 +52,13 @@ async def subscribe(run: InstanceRun, channel: str, mode: ChannelMode, id: str |
     run.intake.table.subscribe(channel, operation.id, mode, subscribed.after)
 
 
-def _subscribe(connection: Connection, channel: str, mode: ChannelMode, row: EntryRow, now: Microseconds) -> None:
-    """Store a subscription with its entry, whose payload says what the channel's mode is and what came before."""
+def _subscribe(connection: Connection, channel: str, mode: ChannelMode, row: EntryRow, now: Microseconds) -> Subscribed:
+    """Store a subscription with its entry. Returns the payload: the channel's mode, and what came before."""
     lock_channels(connection, [channel], now)
     held, after = store_subscription(connection, row["instance_id"], row["operation_id"], channel, mode)
-    row["payload"] = Subscribed(channel, ChannelMode(held), after).to_text()
-    insert_entries(connection, [row])
+    subscribed = Subscribed(channel, held, after)
+    insert_entries(connection, [{**row, "payload": subscribed.to_text()}])
+    return subscribed
 
 
 async def unsubscribe(run: InstanceRun, channel: str, id: str | None) -> None:
