@@ -17,6 +17,7 @@ from trio_romancy import App
 from trio_romancy._client.engine import Engine
 from trio_romancy._runtime.actor.actor import Actor
 from trio_romancy._runtime.run import sequencer, session_commit
+from trio_romancy._runtime.worker import claimer, lease
 from trio_romancy._runtime.worker import supervisor as supervisor_module
 from trio_romancy._runtime.worker import worker as worker_module
 from trio_romancy._runtime.worker.supervisor import Supervisor
@@ -144,11 +145,11 @@ class Probe:
 
     def become_due(self) -> None:
         """Tell the worker that something is due."""
-        self.worker.nudge()
+        self.worker.notify_due()
 
     def wake_at(self, time: Microseconds) -> None:
         """Tell the worker when something will be due."""
-        self.worker._wake(time)
+        self.worker._claimer.notify_wake(time)
 
     def wake_relay(self) -> None:
         """Tell the relay that there is something to send."""
@@ -156,7 +157,7 @@ class Probe:
 
     def poll_at(self, idle_since: Microseconds) -> Microseconds | None:
         """When the worker looks next for what other processes have made due, after being idle for that long."""
-        return self.worker._poll_at(idle_since)
+        return self.worker._claimer._poll_at(idle_since)
 
     def lose_lease_unnoticed(self, patch: pytest.MonkeyPatch) -> None:
         """Leave the worker without a lease, while everything goes on."""
@@ -194,17 +195,17 @@ def limit_free_tasks(most: int, patch: pytest.MonkeyPatch) -> None:
 
 def poll_at_most_every(seconds: float, patch: pytest.MonkeyPatch) -> None:
     """Let workers look that seldom for what other processes have made due."""
-    patch.setattr(worker_module, "_LONGEST_POLL", seconds)
+    patch.setattr(claimer, "_LONGEST_POLL", seconds)
 
 
 def replace_next_wake(fn: Callable[..., int | None], patch: pytest.MonkeyPatch) -> None:
     """Have workers ask ``fn`` when something will be due, instead of :func:`claims.next_wake`."""
-    patch.setattr(worker_module, "next_wake", fn)
+    patch.setattr(claimer, "next_wake", fn)
 
 
 def replace_join(fn: Callable[..., Any], patch: pytest.MonkeyPatch) -> None:
     """Have workers call ``fn`` to take their lease, instead of :func:`workers.join`."""
-    patch.setattr(worker_module, "join", fn)
+    patch.setattr(lease, "join", fn)
 
 
 def replace_leave(fn: Callable[..., Any], patch: pytest.MonkeyPatch) -> None:

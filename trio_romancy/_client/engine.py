@@ -47,7 +47,7 @@ class Engine:
 
     def local_result(self, instance_id: str) -> LocalResult:
         """Return what this process knows of the end of an instance, now or later."""
-        return self.worker.ending(instance_id) if self.worker is not None else LocalResult()
+        return self.worker.local_result(instance_id) if self.worker is not None else LocalResult()
 
     async def read(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run an SQL function that only reads. Wait while the database is away."""
@@ -57,7 +57,7 @@ class Engine:
         """Run an SQL function that writes, and notify the worker. Wait while the database is away."""
         answer = await retry_while_away(self.database, lambda: self.database.run(fn, *args, **kwargs))
         if self.worker is not None:
-            self.worker.nudge()
+            self.worker.notify_due()
         return answer
 
     def notify_relay(self) -> None:

@@ -26,8 +26,8 @@ class Retention:
         self._keep = keep
         self._sent = trio.Event()
 
-    def nudge(self) -> None:
-        """A message has been sent."""
+    def notify(self) -> None:
+        """Take note that a message was sent."""
         self._sent.set()
 
     async def run(self) -> None:

@@ -1,0 +1,151 @@
+"""Takes up what is due: new instances, timers, messages and what dead workers have left, all by one query."""
+
+from __future__ import annotations
+
+import random
+
+import trio
+
+from ..._definitions.registry import registry
+from ..._settings import Limits
+from ..._storage.database import Database
+from ..._storage.outages import retry_while_away
+from ..._storage.sql.claims import TakenUp, next_wake, take_up
+from ...clock import Clock, Microseconds
+from ..run.sequencer import AHEAD
+from .supervisor import Supervisor
+
+_SHORTEST_POLL = 0.05
+_LONGEST_POLL = 1.0
+"""Seconds between two polls of a database that other processes can write to as well."""
+_SHARE = 0.1
+"""Part of the time since the last claim after which to poll again, within those bounds. So what comes after a long rest
+is late by a tenth of that rest, at most."""
+_LOCKED_FOR: Microseconds = 10_000
+"""How long to leave alone what is due and could not be claimed."""
+_AT_ONCE = 200
+"""The most instances claimed in one transaction."""
+
+
+class Claimer:
+    """Claims due instances for one worker, as far as it has room, and gives them to its supervisor."""
+
+    def __init__(self, database: Database, clock: Clock, worker_id: str, limits: Limits) -> None:
+        self._database = database
+        self._clock = clock
+        self._worker_id = worker_id
+        self._limits = limits
+        self.listens = database.can_listen and not clock.is_virtual
+        """Whether the database tells when something becomes due. Under virtual time polling costs nothing."""
+        self._notified = trio.Event()
+        self._is_due = False
+        """Whether something is known to be due, so that there is no need to ask for the next wake-up."""
+        self._next_wake: Microseconds | None = None
+        """When the next instance is due, as far as is known; None: none is."""
+        self._is_full = False
+        self._is_stopping = False
+
+    # -- what it is told -------------------------------------------------------------------------------------------
+
+    def notify(self) -> None:
+        """Ask the database soon: something may have become due."""
+        self._notified.set()
+
+    def notify_due(self) -> None:
+        """Claim now: something has become due."""
+        self._is_due = True
+        self._notified.set()
+
+    def notify_wake(self, when: Microseconds) -> None:
+        """Claim at that time, at the latest: something becomes due then."""
+        if self._next_wake is None or when < self._next_wake:
+            self._next_wake = when
+            self._notified.set()
+
+    def notify_room(self) -> None:
+        """Claim now if there was no room before: an instance has left memory, or only waits."""
+        if self._is_full:
+            self._notified.set()
+
+    def notify_owner(self, owner: str) -> None:
+        """Take note of what a process has made due: for the worker with that id; empty: for any."""
+        if owner == self._worker_id:
+            self.notify_due()
+        elif not owner:
+            self.notify()
+
+    def stop(self) -> None:
+        """Claim nothing more. :meth:`run` returns when the claim under way has ended."""
+        self._is_stopping = True
+        self._notified.set()
+
+    # -- claiming --------------------------------------------------------------------------------------------------
+
+    async def run(self, supervisor: Supervisor) -> None:
+        """Claim until :meth:`stop`."""
+        idle_since = self._clock.now()
+        while not self._is_stopping:
+            self._notified = trio.Event()
+            has_claimed = await self._claim(supervisor)
+            now = self._clock.now()
+            wake = None if self._next_wake is None else self._next_wake - AHEAD
+            if has_claimed:
+                idle_since = now
+            elif wake is not None and wake <= now:
+                wake = now + _LOCKED_FOR  # another transaction is writing to it
+            until = min(filter(None, (wake, self._poll_at(idle_since))), default=None)
+            with trio.CancelScope() as scope:
+                if until is not None:
+                    scope.deadline = self._clock.deadline(until)
+                await self._notified.wait()
+
+    def _poll_at(self, idle_since: Microseconds) -> Microseconds | None:
+        """Return when to ask whether some other process has made something due. Workers do not ask all at once."""
+        if self._database.is_exclusive:
+            return None
+        now = self._clock.now()
+        poll = _LONGEST_POLL
+        if not self.listens:
+            poll = min(max((now - idle_since) / 1_000_000 * _SHARE, _SHORTEST_POLL), _LONGEST_POLL)
+        return now + round(poll * random.uniform(1.0, 1.25) * 1_000_000)
+
+    async def _claim(self, supervisor: Supervisor) -> bool:
+        """Claim what is due, as far as there is room. Returns whether there was anything."""
+        names = registry.workflow_names()
+        suspects = not supervisor.has_suspect
+        if self.listens and not self._is_due:
+            # What was heard may come from this worker's own journal, which tells so itself once it is durable.
+            await supervisor.journal.reported()
+        is_due, self._is_due = self._is_due, False
+        self._next_wake = None  # what is told from here on may be new, whatever was known
+        if not is_due:
+            self._next_wake = await retry_while_away(
+                self._database, self._database.read, next_wake, self._worker_id, names, suspects=suspects
+            )
+        now = self._clock.now()
+        if not is_due and (self._next_wake is None or self._next_wake > now + AHEAD):
+            self._is_full = False
+            return False
+        limit = self._make_room(supervisor)
+
+        def spawn(found: tuple[list[TakenUp], Microseconds | None]) -> None:
+            # The claim has taken their wake-ups away. An instance that is just being released gets its own back with
+            # that, in the same batch: else nothing would wake it, should the worker die in between.
+            for taken in found[0]:
+                supervisor.spawn(taken)
+
+        taken, self._next_wake = await supervisor.journal.call_then(
+            spawn, take_up, self._worker_id, now, names, limit, suspects=suspects, ahead=AHEAD
+        )
+        if self._is_full:
+            self._next_wake = None  # the claimer is told when there is room
+        return bool(taken)
+
+    def _make_room(self, supervisor: Supervisor) -> int:
+        """Return how many instances may be claimed. If none, passivate some that only wait."""
+        running = supervisor.resident - supervisor.idle
+        room = min(self._limits.max_running - running, self._limits.max_resident - supervisor.resident)
+        self._is_full = room <= 0
+        if self._is_full:
+            supervisor.passivate_idle(max(supervisor.resident - self._limits.max_resident, 0) + 1)
+        return min(max(room, 0), _AT_ONCE)

@@ -1,0 +1,62 @@
+"""How a worker comes by its lease."""
+
+from __future__ import annotations
+
+import logging
+
+import trio
+from sqlalchemy import Connection
+
+from ..._definitions.code_version import code_version
+from ..._settings import Settings
+from ..._storage.database import Database
+from ..._storage.outages import retry_while_away, retry_while_away_for
+from ..._storage.sql import incompatible
+from ..._storage.sql.workers import Lease, end_dead_leases, join, this_process
+from ...clock import Clock, Microseconds
+from ...errors import RomancyError
+
+_logger = logging.getLogger("trio_romancy.worker")
+
+
+async def take_lease(
+    database: Database,
+    clock: Clock,
+    worker_id: str,
+    settings: Settings,
+    *,
+    wait: Microseconds | None,
+    patience: float,
+) -> Lease:
+    """Take the lease of a worker. Another live process with the same worker id is waited for.
+
+    Args:
+      wait: how long to wait for that process; None: without end.
+      patience: seconds that the database may be away.
+
+    Raises:
+      RomancyError: if that process has not ended in time.
+      DatabaseError: if the database was away for longer.
+    """
+    process, begun = this_process(), clock.now()
+    while True:
+        now = clock.now()
+        until = now + settings.lease_time
+        version = settings.code_version or code_version()
+        lease = await retry_while_away_for(
+            patience, database, database.run, join, worker_id, process, now, until, version
+        )
+        if lease is not None:
+            await retry_while_away(database, database.run, _arrive, worker_id, version, now)
+            return lease
+        problem = f"another live process runs as worker {worker_id!r}; give each its own worker_id"
+        if wait is not None and now - begun > wait:
+            raise RomancyError(problem)
+        _logger.warning("%s: waiting for it to end", problem)
+        await trio.sleep(settings.lease_time / 4_000_000)
+
+
+def _arrive(connection: Connection, me: str, version: str, now: Microseconds) -> None:
+    """Free what dead workers have left, and give incompatible instances another try, now that there is a worker."""
+    end_dead_leases(connection, me, now)
+    incompatible.revive(connection, version, now)
