@@ -13,6 +13,7 @@ from ..._tasks.light_event import LightEvent
 from ..._tasks.trio_internals import is_runnable
 from ...clock import Microseconds
 from ...model import Kind
+from .exits import RunGone
 
 
 class Shield(Protocol):
@@ -51,6 +52,8 @@ class Operation:
     wake_at: Microseconds | None = None
     """Time at which what it waits for happens, if that is known."""
     is_in_flight: bool = True
+    is_given_up: bool = False
+    """Whether the workflow function must not go on, so that it hears no outcome any more."""
     outcome: JournalEntry | None = None
     """Its outcome, once the workflow has been told."""
     _changed: LightEvent | None = None
@@ -74,11 +77,29 @@ class Operation:
         if self._changed is not None:
             self._changed.set()
 
+    def give_up(self) -> None:
+        """Tear the operation down: the workflow function must not go on.
+
+        A cancellation of the workflow function may have reached its task already. It does not reach a task that
+        shields itself.
+        """
+        self.is_given_up = True
+        if self.scope is not None:
+            self.scope.cancel()
+        self.notify()
+
     async def wait(self) -> JournalEntry | None:
-        """Wait for the outcome. Returns None after :meth:`notify`: the task has something to do first."""
-        self._changed = LightEvent()
-        await self._changed.wait()
-        self._changed = None
+        """Wait for the outcome. Returns None after :meth:`notify`: the task has something to do first.
+
+        Raises:
+          RunGone: if the operation is given up.
+        """
+        if not self.is_given_up:
+            self._changed = LightEvent()
+            await self._changed.wait()
+            self._changed = None
+        if self.is_given_up:
+            raise RunGone
         return self.outcome
 
 
@@ -127,11 +148,10 @@ class InFlight:
         for operation in self.by_id.values():
             operation.notify()
 
-    def cancel_all(self) -> None:
-        """Tear down all activities that are shielded."""
+    def give_up_all(self) -> None:
+        """Tear down all operations: activities that are shielded, and waits within a shield of the workflow's own."""
         for operation in self.by_id.values():
-            if operation.scope is not None:
-                operation.scope.cancel()
+            operation.give_up()
 
     @property
     def is_executing(self) -> bool:

@@ -193,7 +193,7 @@ class InstanceRun:
         self.function_scope.cancel()
         if self.rollback_scope is not None:
             self.rollback_scope.cancel()
-        self.in_flight.cancel_all()
+        self.in_flight.give_up_all()
 
     def crash(self, cause: BaseException) -> None:
         """Stop because something in the runtime failed. The actor is restarted through replay."""
@@ -217,7 +217,7 @@ class InstanceRun:
         """Unwind the workflow function, whose code does not fit the journal and must not go on."""
         self.rejection = cause
         self.function_scope.cancel()
-        self.in_flight.cancel_all()
+        self.in_flight.give_up_all()
 
     async def stop_here(self) -> None:
         """Begin nothing more, because the worker stops: the instance is given back as soon as no activity runs."""
