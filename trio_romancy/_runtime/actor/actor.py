@@ -120,6 +120,8 @@ class Actor:
         if run.is_gone:
             return None  # abandoned while the end of the function was written
         run.enter(COMPENSATING)
+        if run.writer.status is not Status.COMPENSATING:  # a restart, or a cancel request while it was stuck
+            run.writer.set_status(Status.COMPENSATING)
         with trio.CancelScope() as run.rollback_scope:
             await compensate(run)
             return await end_rollback(run, function_end)

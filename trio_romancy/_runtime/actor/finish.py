@@ -20,7 +20,6 @@ from ..._data.journal_format import (
 from ..._definitions.values import Workflow
 from ..._storage.sql import incompatible
 from ..._storage.sql.entries import JournalEntry
-from ..._storage.sql.instances import closing_row
 from ...errors import InvalidDataError, NonDeterminismError, PayloadTooLargeError
 from ...model import ErrorInfo, Kind, Status
 from ..run import cancellation
@@ -85,8 +84,7 @@ async def _close(
         status = Status.FAILED if run.saga.is_empty else Status.COMPENSATING
     entry = run.writer.next_row("", kind, payload)
     journal = run.journal
-    owner = None if status.is_final else journal.lease.worker_id
-    row = closing_row(run.instance_id, status, entry["recorded_at"], owner=owner, output=output, error=error)
+    row = run.writer.closing_row(status, entry["recorded_at"], output=output, error=error)
     if run.used_intake is not None or not run.is_new:
         journal.append_end(run.instance_id)
     origin = run.claim.child_of_chain if status.is_final and successor is None else None
@@ -96,6 +94,7 @@ async def _close(
         run.cancel_reason = loads(refused_for)
         run.writer.append("cancel", Kind.CANCEL_REQUESTED, CancelRequested.text(refused_for, []))
         return _cancel(run)
+    run.writer.status = status
     if not status.is_final:
         return JournalEntry(entry["seq"], "", kind, from_text(kind, payload), entry["recorded_at"])
     ended = Ended(status, output, error)

@@ -9,9 +9,10 @@ from ..._observe.instance_events import InstanceEvents
 from ..._storage.journal.batch import Batch
 from ..._storage.journal.effects import Effects
 from ..._storage.journal.journal import Journal
+from ..._storage.sql import statuses
 from ..._storage.sql.entries import JournalEntry
-from ..._storage.sql.instances import update_row
-from ..._storage.sql.rows import EntryRow, StatusUpdate
+from ..._storage.sql.instances import closing_row, update_row
+from ..._storage.sql.rows import ClosingRow, EntryRow, StatusUpdate
 from ...clock import Clock, Microseconds
 from ...errors import LeaseLostError
 from ...model import ErrorInfo, Kind, Status
@@ -27,6 +28,7 @@ class EntryWriter:
     Args:
       seq: the number of the last entry; 0 if there is none.
       time: the time of that entry. Entries never go back in time, whatever the clock shows.
+      status: the status of the instance.
       on_lease_lost: called when the journal refuses an entry because the worker has lost its lease.
     """
 
@@ -52,6 +54,7 @@ class EntryWriter:
         clock: Clock,
         seq: int,
         time: Microseconds,
+        status: Status,
         *,
         on_lease_lost: Callable[[], None],
         on_progress: Callable[[str], None],
@@ -68,7 +71,8 @@ class EntryWriter:
         """The batch that the last entry is in."""
         self.events: InstanceEvents | None = None
         """Tells hooks of what is recorded; None: there are none."""
-        self.status = Status.RUNNING
+        self.status = status
+        """Status that the instance was given last."""
         self.on_probation = False
         """Whether the worker died while the instance ran, and it has made no progress since."""
         self.is_closed = False
@@ -148,22 +152,45 @@ class EntryWriter:
 
         Raises:
           RunGone: if the run is gone, or the lease is lost.
+          IllegalStatusError: if the status cannot follow the present one.
         """
         if self.is_closed:
             raise RunGone
-        self.status = status
+        row = self.status_row(status)
         try:
-            self.batch = self._journal.append_update(self.status_row(status))
+            self.batch = self._journal.append_update(row)
         except LeaseLostError:
             self._on_lease_lost()
             raise RunGone from None
+        self.status = status
 
     def status_row(
         self, status: Status, *, wake_at: Microseconds | None = None, error: ErrorInfo | None = None
     ) -> StatusUpdate:
-        """Return the row that changes the status. A status that is final has no owner."""
+        """Return the row that changes the status. A status that is final has no owner.
+
+        Raises:
+          IllegalStatusError: if the status cannot follow the present one.
+        """
+        statuses.check(self.status, status)
         owner = None if status.is_final else self._journal.lease.worker_id
         return update_row(self._instance_id, status, self._clock.now(), owner=owner, wake_at=wake_at, error=error)
+
+    def closing_row(
+        self, status: Status, time: Microseconds, *, output: str | None, error: ErrorInfo | None
+    ) -> ClosingRow:
+        """Return the row that gives the instance the status that follows from how its workflow function ended.
+
+        Args:
+          time: when it ended.
+          output: JSON text.
+
+        Raises:
+          IllegalStatusError: if the status cannot follow the present one.
+        """
+        statuses.check(self.status, status)
+        owner = None if status.is_final else self._journal.lease.worker_id
+        return closing_row(self._instance_id, status, time, owner=owner, output=output, error=error)
 
     def clear_probation(self) -> None:
         """Note that the instance makes progress: it has not taken its process down."""

@@ -8,6 +8,7 @@ from typing import Protocol
 from ..._storage.journal.journal import Journal
 from ..._storage.sql.waits import Match, MatchResult, Wait
 from ...clock import Clock, Microseconds
+from .exits import RunGone
 from .message_table import LocalWait, MessageFilter, MessageTable
 from .operation import Operation
 
@@ -75,7 +76,13 @@ class Intake:
     # -- waits -----------------------------------------------------------------------------------------------------
 
     def open(self, operation: Operation, filter: MessageFilter) -> LocalWait:
-        """Begin to wait."""
+        """Begin to wait.
+
+        Raises:
+          RunGone: if the run is gone.
+        """
+        if self.is_closed:
+            raise RunGone
         wait = self.table.open[operation.id] = LocalWait(operation, filter)
         begun = self._clock.now()
         request, most = self.table.request(wait)
@@ -98,7 +105,13 @@ class Intake:
             self._journal.append_close(self._instance_id, wait.operation.id)
 
     def close_unasked(self) -> None:
-        """Close the stored waits that the workflow has not asked for: its worker died before they were closed."""
+        """Close the stored waits that the workflow has not asked for: its worker died before they were closed.
+
+        Raises:
+          RunGone: if the run is gone.
+        """
+        if self.is_closed:
+            raise RunGone
         unasked, self._stored = self._stored, {}
         for operation_id in unasked:
             self._journal.append_close(self._instance_id, operation_id)

@@ -12,6 +12,7 @@ from ..._observe.instance_events import InstanceEvents
 from ..._storage.journal.journal import Journal
 from ..._storage.sql.claims import Claim
 from ..._storage.sql.entries import JournalEntry
+from ..._storage.sql.statuses import claimed
 from ..._storage.sql.waits import MatchResult
 from ..._tasks.light_event import LightEvent
 from ..._tasks.scoped import ScopedTasks
@@ -104,6 +105,7 @@ class InstanceRun:
             env.clock,
             entries[-1].seq if entries else 0,
             entries[-1].recorded_at if entries else claim.created_at,
+            claimed(claim.status),
             on_lease_lost=self.abandon,
             on_progress=env.host.probation_cleared,
         )
@@ -282,6 +284,7 @@ class InstanceRun:
                 may_be_stored=not self.is_new,
                 notify=self.notify,
             )
+            self._intake.is_closed = self.phase is GONE
             self._stored = ()
         return self._intake
 

@@ -24,6 +24,7 @@ from .entries import append_entry, insert_entries
 from .instances import conflict_with, insert_instances_if_absent, new_row
 from .lock_order import serialize_writers
 from .rows import ChildRow, EntryRow, StoredWait, fetch_all
+from .statuses import may_become
 from .steering import CANCELLABLE, resume
 from .tables import instances, waits
 from .waits import ChildMode, MatchResult, Wait, match_results, open_waits_of_all, to_wait, wake
@@ -164,7 +165,7 @@ def _undo(connection: Connection, child_id: str, reason: str, now: Microseconds)
     """Make a completed child compensate what it did. It has no owner, so this transaction may write its journal."""
     connection.execute(
         update(instances)
-        .where(instances.c.instance_id == child_id)
+        .where(instances.c.instance_id == child_id, may_become(Status.COMPENSATING))
         .values(
             status=Status.COMPENSATING,
             cancel_requested=dumps(reason),

@@ -13,6 +13,7 @@ from ...model import Status
 from .entries import JournalEntry, load_journals
 from .incompatible import MAY_RUN
 from .rows import fetch_all
+from .statuses import claimed
 from .tables import history, instances
 from .waits import MatchResult, match_results, stored_waits
 
@@ -164,10 +165,7 @@ def claim_due(
     if claims:
         connection.execute(
             _own,
-            [
-                {"id": claim.instance_id, "me": me, "status_": _claimed_status(claim.status), "now": now}
-                for claim in claims
-            ],
+            [{"id": claim.instance_id, "me": me, "status_": claimed(claim.status), "now": now} for claim in claims],
         )
     return claims
 
@@ -188,10 +186,6 @@ def _to_claim(row: _Due, me: str) -> Claim:
         row.due_at,
         row.trace,
     )
-
-
-def _claimed_status(status: Status) -> Status:
-    return Status.COMPENSATING if status is Status.COMPENSATING else Status.RUNNING
 
 
 def _suspicion(row: _Due) -> tuple[int, Microseconds]:

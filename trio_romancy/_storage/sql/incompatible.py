@@ -18,6 +18,7 @@ from ..dialects import notify_workers
 from ..dialects.sql import insert_if_absent
 from .instances import error_text
 from .rows import IncompatibleRow, fetch_all
+from .statuses import may_become
 from .tables import incompatible, instances, workers
 
 
@@ -54,7 +55,8 @@ def leave_to_others(connection: Connection, me: str, instance_id: str, error: Er
     }
     connection.execute(insert_if_absent(incompatible), row)
     free = {"status": Status.PENDING, "owner": None, "wake_at": now, "recoveries": 0, "updated_at": now}
-    connection.execute(update(instances).where(instances.c.instance_id == instance_id).values(free))
+    freeing = update(instances).where(instances.c.instance_id == instance_id, may_become(Status.PENDING))
+    connection.execute(freeing.values(free))
     if _park(connection, now, instances.c.instance_id == instance_id):
         return Status.STUCK
     notify_workers(connection)

@@ -14,6 +14,7 @@ from ...model import Kind, Status
 from ..dialects import notify_workers
 from .chains import last_of
 from .entries import JournalEntry, entry_row, insert_entries, load_entries
+from .statuses import may_become
 from .tables import history, incompatible, instances
 
 _KEPT = frozenset(
@@ -78,7 +79,7 @@ def _rewind(connection: Connection, instance_id: str, now: Microseconds) -> bool
     insert_entries(connection, [entry_row(instance_id, JournalEntry(last + 1, "", Kind.RETRIED, Retried(), now))])
     connection.execute(
         update(instances)
-        .where(instances.c.instance_id == instance_id)
+        .where(instances.c.instance_id == instance_id, may_become(Status.RUNNING))
         .values(status=Status.RUNNING, error=None, wake_at=now, recoveries=0, updated_at=now, finished_at=None)
     )
     connection.execute(delete(incompatible).where(incompatible.c.instance_id == instance_id))

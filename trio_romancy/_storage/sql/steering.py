@@ -15,6 +15,7 @@ from ..dialects import notify_workers
 from .chains import last_of
 from .entries import append_entry
 from .rows import fetch_first
+from .statuses import may_become
 from .tables import history, incompatible, instances
 
 CANCELLABLE = (Status.PENDING, Status.RUNNING, Status.WAITING, Status.STUCK)
@@ -91,15 +92,17 @@ def resume(connection: Connection, instance_id: str, now: Microseconds) -> bool 
     if status is not Status.STUCK and not (status in (Status.FAILED, Status.CANCELLED) and uncompensated):
         return False
     ended = connection.execute(_function_end(instance_id)).first() is not None
+    resumed = Status.COMPENSATING if ended else Status.RUNNING
     values = {
-        "status": Status.COMPENSATING if ended else Status.RUNNING,
+        "status": resumed,
         "error": None if status is Status.STUCK and not ended else row.error,
         "wake_at": now,
         "recoveries": 0,
         "updated_at": now,
         "finished_at": None,
     }
-    connection.execute(update(instances).where(instances.c.instance_id == instance_id).values(**values))
+    resuming = update(instances).where(instances.c.instance_id == instance_id, may_become(resumed))
+    connection.execute(resuming.values(**values))
     # The code may have been fixed without a new version.
     connection.execute(delete(incompatible).where(incompatible.c.instance_id == instance_id))
     notify_workers(connection)

@@ -1,0 +1,57 @@
+"""Which status of an instance may follow which: one table, for the runtime and for SQL."""
+
+from __future__ import annotations
+
+from sqlalchemy import ColumnElement
+
+from ...model import Status
+from .tables import instances
+
+NEXT: dict[Status, tuple[Status, ...]] = {
+    Status.PENDING: (Status.RUNNING, Status.STUCK),
+    Status.RUNNING: (
+        Status.PENDING,  # given back, or left to workers with other code
+        Status.WAITING,
+        Status.COMPENSATING,
+        Status.COMPLETED,
+        Status.FAILED,
+        Status.RECURRED,
+        Status.STUCK,
+    ),
+    Status.WAITING: (
+        Status.PENDING,
+        Status.RUNNING,
+        Status.COMPENSATING,
+        Status.COMPLETED,
+        Status.FAILED,
+        Status.RECURRED,
+        Status.STUCK,
+    ),
+    Status.COMPENSATING: (Status.FAILED, Status.CANCELLED, Status.STUCK),
+    Status.COMPLETED: (Status.COMPENSATING,),  # a child whose parent is rolled back
+    Status.FAILED: (Status.RUNNING, Status.COMPENSATING),  # app.retry, and app.resume
+    Status.CANCELLED: (Status.COMPENSATING,),  # app.resume
+    Status.RECURRED: (),
+    Status.STUCK: (Status.PENDING, Status.RUNNING, Status.COMPENSATING),  # a worker with other code, and app.resume
+}
+"""The statuses that may follow each status. Each may also stay as it is."""
+
+
+class IllegalStatusError(RuntimeError):
+    """An instance was to get a status that cannot follow the one that it has. A bug in the runtime."""
+
+
+def check(before: Status, after: Status) -> None:
+    """Raise :exc:`IllegalStatusError` unless ``after`` may follow ``before``, or is the same."""
+    if after is not before and after not in NEXT[before]:
+        raise IllegalStatusError(f"an instance that is {before} cannot become {after}")
+
+
+def may_become(after: Status) -> ColumnElement[bool]:
+    """Return the condition that the status of an instance is ``after``, or one that it may follow."""
+    return instances.c.status.in_([before for before in Status if before is after or after in NEXT[before]])
+
+
+def claimed(status: Status) -> Status:
+    """Return the status of an instance that a worker takes up."""
+    return Status.COMPENSATING if status is Status.COMPENSATING else Status.RUNNING
