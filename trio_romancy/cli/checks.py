@@ -73,7 +73,7 @@ class _Examination:
     _url: str
     findings: list[Finding] = field(factory=list)
     revision: str | None = None
-    """Revision of the tables; None if there are none."""
+    """Revision of the tables; None if the database has no tables."""
 
     def ok(self, check: str, found: str) -> None:
         self.findings.append(Finding(check, Verdict.OK, found))

@@ -70,7 +70,7 @@ class Event:
     to: str | None
     """The one instance that receives it."""
     data: Any
-    """JSON data; None if there is none. Bytes are text in base64, as trio_romancy stores them."""
+    """JSON data; None if the event has no data. Bytes are text in base64, as trio_romancy stores them."""
     metadata: dict[str, Any]
     """The other attributes."""
 
