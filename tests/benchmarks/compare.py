@@ -4,6 +4,8 @@
 version and on this one, one directly after the other, and each version is first in every second pair, so that both meet
 the same machine. Printed are the medians and their ratio: 1.05 means that the number of this version is 5 % higher.
 
+Times of the CPU are those of the process that runs trio_romancy. They depend less on other load of the machine.
+
 Both versions are measured by the programs of this checkout, with the same interpreter and the same dependencies. A
 difference is therefore one of the library, not of the benchmark. For this, ``PYTHONPATH`` begins with a directory that
 contains only a link to the ``trio_romancy`` of one checkout, and the programs that are compared use only the public API
@@ -19,7 +21,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -35,27 +37,26 @@ BENCHMARKS = ("throughput", "latency", "memory", "replay")
 
 _HERE = Path(__file__).resolve().parent.parent.parent
 
-Measure = Callable[[str, Path], float]
-"""Measures once, given a place for databases and a directory with the library."""
+Measure = Callable[[str, Path], tuple[float, ...]]
+"""Measures once, given a place for databases and a directory with the library. Returns a number for each quantity."""
 
 
 @frozen
-class Measurement:
-    """One number to compare."""
+class Quantity:
+    """A number to compare."""
 
     name: str
     unit: str
-    is_better: str
+    better: str
     """``"higher"`` or ``"lower"``."""
-    measure: Measure
 
 
 @frozen
 class Comparison:
-    """The results of one measurement on one database, in pairs."""
+    """The results of one quantity on one database, in pairs."""
 
     database: str
-    measurement: Measurement
+    quantity: Quantity
     other: list[float] = field(factory=list)
     here: list[float] = field(factory=list)
 
@@ -63,9 +64,9 @@ class Comparison:
         """Return all numbers as JSON data."""
         return {
             "database": self.database,
-            "measurement": self.measurement.name,
-            "unit": self.measurement.unit,
-            "better": self.measurement.is_better,
+            "measurement": self.quantity.name,
+            "unit": self.quantity.unit,
+            "better": self.quantity.better,
             "other": self.other,
             "here": self.here,
             "ratio": statistics.median(self.here) / statistics.median(self.other),
@@ -76,13 +77,13 @@ class Comparison:
         ratios = sorted(here / other for here, other in zip(self.here, self.other, strict=True))
         other, here = statistics.median(self.other), statistics.median(self.here)
         return [
-            f"{NAMES[self.database]}, {self.measurement.name}",
-            self.measurement.unit,
+            f"{NAMES[self.database]}, {self.quantity.name}",
+            self.quantity.unit,
             f"{other:,.4g}" if other < 1000 else f"{other:,.0f}",
             f"{here:,.4g}" if here < 1000 else f"{here:,.0f}",
             f"{here / other:.3f}",
             f"{ratios[0]:.2f} to {ratios[-1]:.2f}",
-            self.measurement.is_better,
+            self.quantity.better,
         ]
 
 
@@ -97,18 +98,20 @@ def main() -> None:
         os.environ["PYTHONPYCACHEPREFIX"] = str(scratch / "pycache")  # neither checkout is written to
         other, here = _link(scratch / "other", options.checkout.resolve()), _link(scratch / "here", _HERE)
         places = {kind: exits.enter_context(open_place(kind)) for kind in options.database}
-        comparisons = [
-            Comparison(kind, measurement)
+        steps = [
+            (places[kind], measure, [Comparison(kind, quantity) for quantity in quantities])
             for kind in places
-            for measurement in _measurements(options.only, quick=options.quick)
+            for measure, quantities in _measurements(options.only, quick=options.quick)
         ]
         for pair in range(options.pairs or (1 if options.quick else 5)):
-            for comparison in comparisons:
-                place, measure = places[comparison.database], comparison.measurement.measure
-                sides = [(comparison.other, other), (comparison.here, here)]
-                for results, library in sides if pair % 2 == 0 else reversed(sides):
-                    results.append(measure(place, library))
-                print(f"pair {pair + 1}: {'  '.join(comparison.to_row())}", file=sys.stderr, flush=True)
+            for place, measure, results in steps:
+                for is_other in (True, False) if pair % 2 == 0 else (False, True):
+                    numbers = measure(place, other if is_other else here)
+                    for result, number in zip(results, numbers, strict=True):
+                        (result.other if is_other else result.here).append(number)
+                for result in results:
+                    print(f"pair {pair + 1}: {'  '.join(result.to_row())}", file=sys.stderr, flush=True)
+    comparisons = [result for _, _, results in steps for result in results]
     title = f"{options.checkout} (other) and this checkout (here): medians, and the range of the pairs"
     print(table.render(title, _HEADS, [comparison.to_row() for comparison in comparisons]))
     if options.output is not None:
@@ -134,49 +137,50 @@ def _link(directory: Path, checkout: Path) -> Path:
     return directory
 
 
-def _measurements(names: tuple[str, ...], *, quick: bool) -> Iterator[Measurement]:
+def _measurements(names: Collection[str], *, quick: bool) -> Iterator[tuple[Measure, list[Quantity]]]:
     if "throughput" in names:
         for clients in CONCURRENCIES:
-            yield Measurement(
-                f"throughput, {clients} at a time", "workflows/s", "higher", _throughput(clients, 1.0 if quick else 6.0)
-            )
+            name = f"throughput, {clients} at a time"
+            quantities = [Quantity(name, "workflows/s", "higher"), Quantity(name, "µs of CPU", "lower")]
+            yield _throughput(clients, 1.0 if quick else 6.0), quantities
     if "latency" in names:
-        yield Measurement("latency", "ms", "lower", _latency(2 if quick else 5))
+        yield _latency(2 if quick else 5), [Quantity("latency", "ms", "lower")]
     if "memory" in names:
         for state in ("resident", "passive"):
-            yield Measurement(f"memory, {state}", "bytes", "lower", _memory(state, 1_000 if quick else 10_000))
+            yield _memory(state, 1_000 if quick else 10_000), [Quantity(f"memory, {state}", "bytes", "lower")]
     if "replay" in names:
         for entries in ENTRIES:
-            yield Measurement(f"replay, {entries:,} entries", "ms", "lower", _replay(entries, 1 if quick else 5))
+            name = f"replay, {entries:,} entries"
+            quantities = [Quantity(name, "ms", "lower"), Quantity(name, "ms of CPU", "lower")]
+            yield _replay(entries, 1 if quick else 5), quantities
 
 
 def _throughput(clients: int, seconds: float) -> Measure:
-    def measure(place: str, library: Path) -> float:
+    def measure(place: str, library: Path) -> tuple[float, ...]:
         run = fresh.ask("one_run", "ours", place, clients, seconds, library=library)
-        return float(run["workflows_per_second"])
+        return run["workflows_per_second"], run["cpu_us"]
 
     return measure
 
 
 def _latency(rounds: int) -> Measure:
-    def measure(place: str, library: Path) -> float:
-        taken: list[float] = fresh.ask("latency", place, 300, rounds, library=library)["activity_ms"]
-        return statistics.median(taken)
+    def measure(place: str, library: Path) -> tuple[float, ...]:
+        return (statistics.median(fresh.ask("latency", place, 300, rounds, library=library)["activity_ms"]),)
 
     return measure
 
 
 def _memory(state: str, count: int) -> Measure:
-    def measure(place: str, library: Path) -> float:
-        return float(fresh.ask("memory", state, place, count, library=library)) / count
+    def measure(place: str, library: Path) -> tuple[float, ...]:
+        return (fresh.ask("memory", state, place, count, library=library) / count,)
 
     return measure
 
 
 def _replay(entries: int, times: int) -> Measure:
-    def measure(place: str, library: Path) -> float:
-        taken: list[float] = fresh.ask("replay", place, entries, times, library=library)
-        return statistics.median(taken)
+    def measure(place: str, library: Path) -> tuple[float, ...]:
+        found = fresh.ask("replay", place, entries, times, library=library)
+        return statistics.median(found["ms"]), statistics.median(found["cpu_ms"])
 
     return measure
 

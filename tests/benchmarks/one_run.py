@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 from . import fresh, server_durability
@@ -37,7 +38,9 @@ def measure(name: str, place: str, concurrency: int, seconds: float) -> dict[str
 def _run(system: System, place: str, concurrency: int, seconds: float) -> dict[str, Any]:
     total = max(round(_warm_up(system, place, concurrency) * seconds), _FEWEST_ROUNDS * concurrency)
     with open_new(place) as database:
+        used = time.process_time()
         elapsed, latencies = system.run(database, concurrency, total)
+        used = time.process_time() - used
         run = {} if place == FILES else {"durability": server_durability.settings(database)}
         if place != FILES and (refusal := server_durability.refusal(database)) is not None:
             raise RuntimeError(refusal)
@@ -47,6 +50,7 @@ def _run(system: System, place: str, concurrency: int, seconds: float) -> dict[s
         "failed": total - len(latencies),
         "seconds": elapsed,
         "workflows_per_second": len(latencies) / elapsed,
+        "cpu_us": used / len(latencies) * 1_000_000,
         "p50_ms": latencies[len(latencies) // 2] * 1000,
         "p99_ms": latencies[len(latencies) * 99 // 100] * 1000,
     }
