@@ -120,4 +120,4 @@ async def test_what_no_worker_knows_is_left_alone_and_seen_to_be_pending(databas
                 handle = await client.start(quick, 7)
             await trio.sleep(0.5)
             assert await listed(app, status=Status.PENDING, workflow="list_quick") == [handle.instance_id]
-        assert await app.handle(handle.instance_id).result(timeout=20) == 7  # now one does
+        assert await app.handle(handle.instance_id).result(timeout=60) == 7  # now one does

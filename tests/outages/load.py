@@ -30,7 +30,7 @@ from ..support.servers import execute
 PAUSE = 0.3
 """Seconds that each instance sleeps, so that the load lasts and the journals are replayed by timers too."""
 
-SLACK = 2.0
+SLACK = 4.0
 """Seconds that a loaded machine may take more to go on."""
 
 effects = sa.Table(

@@ -253,7 +253,7 @@ async def test_what_does_not_finish_in_time_is_handed_back_and_done_by_the_next_
         await begun.wait()
     hang = False
     async with App(database) as app:
-        assert await app.handle(handle.instance_id).result(timeout=10) == "done"
+        assert await app.handle(handle.instance_id).result(timeout=60) == "done"
         instance = await app.get_instance(handle.instance_id)
         assert instance is not None
     assert ran == ["begin", "begin"]
@@ -268,11 +268,11 @@ async def test_a_client_starts_awaits_and_cancels_what_a_worker_runs(database: s
         assert instance is not None
         assert instance.status is Status.PENDING
         async with App(database):
-            assert await handle.result(timeout=10) == "two"
+            assert await handle.result(timeout=60) == "two"
             slow = await client.start(two_steps, 0.3)
             assert await slow.cancel("not needed")
             with pytest.raises(WorkflowCancelledError):
-                await slow.result(timeout=10)
+                await slow.result(timeout=60)
 
 
 @pytest.mark.real_clock
@@ -281,7 +281,7 @@ async def test_two_workers_on_one_database_share_the_work(database: str) -> None
     async with App(database, worker=False) as client, App(database), App(database):
         handles = [await client.start(two_steps, 0.01) for _ in range(30)]
         for handle in handles:
-            assert await handle.result(timeout=20) == "two"
+            assert await handle.result(timeout=60) == "two"
     assert len(ran) == 30 * 4
 
 

@@ -49,8 +49,8 @@ def test_after_kill_9_the_next_process_goes_on_at_once_and_repeats_nothing_recor
     second = run(tmp_path, database, "finish-order", worker_id)
     assert (read_line(second), read_line(second)) == ("shipping", "TRACK-1")
     # The lease is 60 s: nobody waited for it.
-    assert time.monotonic() - begun < 20
-    assert second.wait(20) == 0
+    assert time.monotonic() - begun < 40
+    assert second.wait(60) == 0
     assert effects(tmp_path) == ["reserve", "pay", "ship", "ship"]
     assert query(database, "SELECT count(*) FROM romancy_history WHERE kind = 'activity_completed'") == [(3,)]
 
@@ -63,7 +63,7 @@ def test_killed_in_the_middle_of_a_rollback_it_goes_on_with_the_rollback(tmp_pat
     second = run(tmp_path, database, "finish-rollback", "w")
     assert read_line(second) == "undoing one"
     assert read_line(second) == "failed"
-    assert second.wait(20) == 0
+    assert second.wait(60) == 0
     assert effects(tmp_path) == ["do-one", "do-two", "undo-two", "undo-one", "undo-one"]
 
 
@@ -74,7 +74,7 @@ def test_an_instance_that_takes_its_process_down_is_parked_and_its_neighbours_re
     while True:
         process = run(tmp_path, database, "poison", "w")
         try:
-            code = process.wait(30)
+            code = process.wait(60)
         finally:
             process.kill()
             assert process.stdout is not None

@@ -54,10 +54,10 @@ async def run(database: str, flow: Any) -> tuple[Any, list[Any], list[Any]]:
         return await read_notes()
 
     async with App(database, retry=RetryPolicy.fixed(3, 0.01)) as app:
-        await (await app.start(prepare)).result(timeout=20)
+        await (await app.start(prepare)).result(timeout=60)
         handle = await app.start(flow)
-        result = await handle.result(timeout=20)
-        notes = await (await app.start(look)).result(timeout=20)
+        result = await handle.result(timeout=60)
+        notes = await (await app.start(look)).result(timeout=60)
         return result, await app.history(handle.instance_id), notes
 
 

@@ -168,7 +168,7 @@ async def test_on_a_clock_that_was_set_back_no_sleeper_wakes_early(
         handle = await app.start(sleeps_until, to_datetime(due))
         await trio.sleep(0.1)
         system.offset = -0.5
-        await handle.result(timeout=20)
+        await handle.result(timeout=60)
     assert woken[0] >= due
 
 
@@ -184,5 +184,5 @@ async def test_on_a_clock_that_was_set_forward_a_sleeper_is_no_later_than_by_tri
         await trio.sleep(0.1)
         system.offset = 3600.0
         begun = trio.current_time()
-        await handle.result(timeout=20)
+        await handle.result(timeout=60)
         assert trio.current_time() - begun < 3

@@ -127,7 +127,7 @@ async def test_the_end_of_a_child_and_a_wait_for_it_that_cross_in_flight_meet(
     async with trio_asyncio.open_loop(), open_database(database) as opened:
         await opened.run(prepare, life)
         ender, waiter = InFlight(opened, end, life), InFlight(opened, begin_to_wait)
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             assert await cross(opened, *((ender, waiter) if order == "end first" else (waiter, ender)))
         wakes = await opened.read(wake_times)
     if order == "end first":
@@ -147,7 +147,7 @@ async def test_who_waits_while_a_child_recurs_hears_of_the_end_of_the_next(
     async with trio_asyncio.open_loop(), open_database(database) as opened:
         await opened.run(prepare, life)
         recurring, waiter = InFlight(opened, recur, life), InFlight(opened, begin_to_wait)
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             await cross(opened, *((recurring, waiter) if order == "recur first" else (waiter, recurring)))
         assert waiter.result == []
         assert (await opened.read(wake_times))["p"] is None
@@ -164,7 +164,7 @@ async def test_a_child_that_is_to_end_does_not_escape_by_going_on(database: str,
     async with trio_asyncio.open_loop(), open_database(database) as opened:
         await opened.run(prepare, life)
         recurring, canceller = InFlight(opened, recur, life), InFlight(opened, request_ends)
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             assert await cross(opened, *((recurring, canceller) if order == "recur first" else (canceller, recurring)))
         if order == "recur first":
             assert recurring.result and await opened.read(cancelled) == {name(life + 1)}
@@ -183,7 +183,7 @@ async def test_a_child_that_completes_while_its_parent_rolls_it_back_is_undone_o
     async with trio_asyncio.open_loop(), open_database(database) as opened:
         await opened.run(prepare, life)
         ender, undoer = InFlight(opened, end, life), InFlight(opened, roll_back)
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             assert await cross(opened, *((ender, undoer) if order == "end first" else (undoer, ender)))
         assert undoer.result is None
         assert await opened.read(cancelled) == {name(life)}
@@ -266,7 +266,7 @@ async def test_a_child_that_ends_or_recurs_and_who_cancels_it_take_their_rows_in
                     )
                 )
 
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(journal.run)
                 await journal.flush()
@@ -369,7 +369,7 @@ async def test_two_workers_with_little_room_share_a_family(database: str, fails:
         App(database, worker_id="two", max_running=1) as two,
     ):
         handles = [await app.start(parent, 2, False, fails) for app in (one, two)]
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             for handle in handles:
                 if fails:
                     with pytest.raises(WorkflowFailedError, match="too bad"):
@@ -395,7 +395,7 @@ async def test_when_a_worker_dies_the_other_ends_the_family(database: str, fails
             await one.send_event("go on")
             probe(one).abandon()
         await two.send_event("go on")
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             for id in (handle.instance_id, "q"):
                 if fails:
                     with pytest.raises(WorkflowFailedError, match="too bad"):

@@ -85,7 +85,7 @@ async def all_threads_taken() -> AsyncIterator[None]:
 @on_servers
 async def test_the_journal_writes_though_all_threads_of_trio_are_taken(database: str) -> None:
     async with App(database) as app, all_threads_taken():
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             assert await (await app.start(doubling, 5)).result() == 32
 
 

@@ -304,7 +304,7 @@ async def check_crossing(url: str, order: str, *, is_new: bool) -> None:
         await database.run(prepare, None if is_new else "t")
         sender = InFlight(database, send_one, "t", '"now"')
         waiter = InFlight(database, wait_for, "a", "t")
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             if order == "send first":
                 blocked = await cross(database, sender, waiter)
             else:
@@ -338,7 +338,7 @@ async def test_a_broadcast_and_a_subscription_that_cross_in_flight_agree_on_who_
         sender = InFlight(opened, send_one, "t", '"now"')
         subscriber = InFlight(opened, subscribe_to, "a", "t")
         pair = (sender, subscriber) if order == "send first" else (subscriber, sender)
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             assert await cross(opened, *pair)
         last = await opened.read(sql.last_message)
     assert subscriber.result == (last if order == "send first" else last - 1)
@@ -352,7 +352,7 @@ async def test_whoever_has_seen_a_number_has_seen_all_below(database: str, chann
         await opened.run(prepare, "t")
         first = InFlight(opened, send_one, channels[0], '"first"')
         second = InFlight(opened, send_one, channels[1], '"second"')
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             assert await cross(opened, first, second)
         numbers = await opened.read(numbered)
     assert numbers == {'"long ago"': 1, '"first"': 2, '"second"': 3}
@@ -378,7 +378,7 @@ async def test_a_message_that_crosses_the_claim_of_an_instance_that_is_due_alrea
         await opened.run(send, event("t", '"first"'))
         sender = InFlight(opened, partial(send, now=NOW + 1), event("t", '"second"'))
         claimer = InFlight(opened, claim_and_look, NOW + 1)
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             await cross(opened, *((sender, claimer) if order == "send first" else (claimer, sender)))
         found = claimer.result + await opened.run(claim_and_look, NOW + 2)
     assert [data for data in found if data == '"second"'], "nobody will ever look for the second message"
@@ -429,7 +429,7 @@ async def test_an_instance_that_is_started_while_an_event_is_in_flight_gets_it_o
         async with trio.open_nursery() as nursery:
             nursery.start_soon(sender.run)
             await sender.done.wait()
-            with trio.fail_after(10):
+            with trio.fail_after(60):
                 after = await opened.run(sql.last_message)
             await sender.commit()
         found = await opened.read(waiting.find_matches, wait(after=after), 10)

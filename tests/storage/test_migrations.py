@@ -312,7 +312,7 @@ def test_many_processes_that_open_a_new_database_at_once_all_find_the_same_table
         if opened == ["open\n"] * 5:
             workers = query(new, "SELECT worker_id FROM romancy_workers ORDER BY 1")
             assert workers == [(f"worker-{number}",) for number in range(5)]
-        complaints = [process.communicate("\n", timeout=20)[1] for process in processes]
+        complaints = [process.communicate("\n", timeout=60)[1] for process in processes]
         assert (opened, complaints) == (["open\n"] * 5, [""] * 5)
         assert [process.returncode for process in processes] == [0] * 5
     assert query(new, f"SELECT version_num FROM {migrations.VERSION_TABLE}") == [(schema.REVISION,)]
@@ -324,7 +324,7 @@ def test_many_processes_that_open_a_new_database_at_once_all_find_the_same_table
 async def test_many_apps_of_one_process_that_open_a_new_database_at_once_all_work(new: str) -> None:
     async def run(number: int) -> None:
         async with App(new, worker_id=f"worker-{number}") as app:
-            assert await (await app.start(migrations_workflow)).result(timeout=20) == 1
+            assert await (await app.start(migrations_workflow)).result(timeout=60) == 1
 
     async with trio.open_nursery() as nursery:
         for number in range(8):
@@ -345,7 +345,7 @@ async def test_a_new_file_that_another_connection_writes_to_is_waited_for(new: s
 
 async def use(database: str) -> None:
     async with App(database) as app:
-        assert await (await app.start(migrations_workflow)).result(timeout=20) == 1
+        assert await (await app.start(migrations_workflow)).result(timeout=60) == 1
 
 
 @pytest.mark.real_clock

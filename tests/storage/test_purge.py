@@ -221,7 +221,7 @@ async def test_what_was_resumed_meanwhile_is_not_deleted(database: str) -> None:
             await trio.sleep(0.3)  # it cannot be seen to wait; should it not have come so far, nothing is tested
             assert purged == []
             await resuming.commit(lambda _: None)
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             while not purged:  # noqa: ASYNC110
                 await trio.sleep(0.01)
         assert purged == [0]
@@ -236,7 +236,7 @@ async def test_workers_go_on_while_others_purge(database: str) -> None:
 
         async def work(name: str) -> None:
             for _ in range(10):
-                assert await (await app.start(greeting, name)).result(timeout=20) == f"Hello, {name}!"
+                assert await (await app.start(greeting, name)).result(timeout=60) == f"Hello, {name}!"
 
         async with trio.open_nursery() as nursery:
             for name in "abc":

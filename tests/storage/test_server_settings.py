@@ -87,7 +87,7 @@ async def ask(app: App, kind: str, statements: dict[str, str]) -> Any:
     async def flow(ctx: WorkflowContext) -> str:
         return await asks()
 
-    return await (await app.start(flow)).result(timeout=20)
+    return await (await app.start(flow)).result(timeout=60)
 
 
 ISOLATION = {"mariadb": "SELECT @@session.tx_isolation", "postgresql": "SHOW transaction_isolation"}
@@ -106,7 +106,7 @@ async def test_times_are_right_whatever_the_time_zone_of_the_server(odd: str) ->
     async with App(odd) as app:
         before = datetime.now(UTC)
         handle = await app.start(naps)
-        woken = await handle.result(timeout=20)
+        woken = await handle.result(timeout=60)
         after = datetime.now(UTC)
         found = await app.get_instance(handle.instance_id)
         entries = await app.history(handle.instance_id)
@@ -132,7 +132,7 @@ async def test_text_is_exact_whatever_the_character_set_of_the_server(odd: str) 
     async with App(odd) as app:
         handles = [await app.start(through.options(id=id), f"{id} {''.join(PLANES)}") for id in ALIKE]
         for id, handle in zip(ALIKE, handles, strict=True):
-            assert await handle.result(timeout=20) == f"{id} {''.join(PLANES)}"
+            assert await handle.result(timeout=60) == f"{id} {''.join(PLANES)}"
             found = await app.get_instance(id)
             assert found is not None
             assert found.instance_id == id
@@ -155,7 +155,7 @@ async def test_what_does_not_fit_its_column_fails_the_attempt_instead_of_being_c
 
     async with App(odd, retry=RetryPolicy.fixed(2, 0.01)) as app:
         handle = await app.start(flow)
-        assert await handle.result(timeout=20) == 2
+        assert await handle.result(timeout=60) == 2
         failed, *_ = await app.history(handle.instance_id)
     assert "too long" in failed.payload["message"]
     assert execute(odd, "SELECT text FROM short") == [("abc",)]

@@ -256,7 +256,7 @@ def tls(request: pytest.FixtureRequest, private_servers: dict[str, PrivateServer
 
 async def works(url: str) -> bool:
     async with App(url, start_timeout=0.5) as app:
-        return await (await app.start(quick)).result(timeout=20) == 1
+        return await (await app.start(quick)).result(timeout=60) == 1
 
 
 @pytest.mark.real_clock

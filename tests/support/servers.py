@@ -145,6 +145,7 @@ class MariaDB:
             "key-buffer-size": "1M",
             "loose-aria-pagecache-buffer-size": "8M",
             "innodb-flush-log-at-trx-commit": 1 if durable else 0,
+            "innodb-doublewrite": "ON" if durable else "OFF",
         }
         # Of two for one thing the last counts.
         options = [f"--{name}={value}" for name, value in [*own.items(), *settings.items()]]
@@ -214,6 +215,8 @@ class PostgreSQL:
             "shared_buffers": "32MB",
             "fsync": "on" if durable else "off",
             "synchronous_commit": "on" if durable else "off",
+            "full_page_writes": "on" if durable else "off",
+            "jit": "off",
         }
         # Of two for one thing the last counts.
         options = [f"--{name}={value}" for name, value in [*own.items(), *settings.items()]]
