@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 import trio
 from attrs import define
 
@@ -17,11 +18,14 @@ from trio_romancy import (
     WorkflowCancelledError,
     WorkflowContext,
     WorkflowFailedError,
+    WorkflowStuckError,
     activity,
     compensation,
     current_activity,
     workflow,
 )
+
+from ..support.probe import probe
 
 undone: list[Any] = []
 broken: set[str] = set()
@@ -184,3 +188,35 @@ async def test_an_activity_that_runs_when_its_sibling_fails_is_compensated_too(d
         with pytest.raises(WorkflowFailedError, match=r"'fail' failed"):
             await (await app.start(flow)).result()
     assert undone == ["slow"]
+
+
+async def test_an_instance_that_does_not_fit_and_is_cancelled_is_rolled_back_also_through_sessions() -> None:
+    fits = True
+
+    @compensation
+    async def strike() -> None:
+        await current_activity().session.execute(sa.text("SELECT 1"))
+        undone.append("struck")
+
+    @activity(compensation=strike)
+    async def enter() -> None:
+        pass
+
+    @workflow
+    async def ledger(ctx: WorkflowContext) -> None:
+        if not fits:
+            await fail("asked for first")
+        await enter()
+        await ctx.sleep(1000)
+
+    async with App(":memory:") as app:
+        handle = await app.start(ledger)
+        await trio.sleep(1)
+        fits = False
+        probe(app).crash_actors()
+        with pytest.raises(WorkflowStuckError):
+            await handle.result()
+        assert await handle.cancel()
+        with pytest.raises(WorkflowCancelledError):
+            await handle.result(timeout=100)
+    assert undone == ["struck"]

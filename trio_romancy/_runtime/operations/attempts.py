@@ -119,7 +119,7 @@ class Attempts:
             if self._record_at_once(result):
                 return result
             operation.is_executing = False
-            if run.is_gone and result.session is not None:
+            if run.is_unwinding and result.session is not None:
                 await result.session.aclose()
             run.refuse_if_gone()
             pending = PendingOutcome(operation, result.kind, result.payload, result.session, effects=result.effects)
@@ -197,8 +197,10 @@ class Attempts:
                     events.end_attempt(operation.id, around, error)
                 is_lost = _lost_its_session(context, error, self._policy)
                 await _close_session(context)
+                if not isinstance(error, trio.Cancelled):
+                    run.refuse_if_gone()  # that is what the code has made of the cancellation, and no outcome
                 if _is_cancellation(error):
-                    if run.is_gone or not what.cancellable:
+                    if run.is_unwinding or not what.cancellable:
                         raise
                     return Result(Kind.ACTIVITY_CANCELLED, NOTHING)
                 if is_lost:
@@ -319,7 +321,7 @@ class Attempts:
                 await thread.finished.wait()
             await self._sleep_until(due)
         except trio.Cancelled:
-            if run.is_gone:
+            if run.is_unwinding:
                 raise
             if what.cancellable:
                 return Result(Kind.ACTIVITY_CANCELLED, NOTHING)

@@ -181,9 +181,17 @@ class InstanceRun:
         self.enter(LIVE)
         self.in_flight.notify_all()
 
+    @property
+    def is_unwinding(self) -> bool:
+        """Whether user code must not go on: the run is gone, or the workflow function does not fit the journal.
+
+        User code sees a cancellation then. What it makes of that is no outcome. A rollback needs no workflow function.
+        """
+        return self.phase is GONE or (self.rejection is not None and not self.has_ended_function)
+
     def refuse_if_gone(self) -> None:
         """Raise :exc:`RunGone` where user code must not go on."""
-        if self.phase is GONE or self.rejection is not None:
+        if self.is_unwinding:
             raise RunGone
 
     # -- stopping --------------------------------------------------------------------------------------------------
@@ -198,10 +206,13 @@ class InstanceRun:
         self.in_flight.give_up_all()
 
     def crash(self, cause: BaseException) -> None:
-        """Stop because something in the runtime failed. The actor is restarted through replay."""
-        if self.crash_cause is None:
+        """Stop because something in the runtime failed. The actor is restarted through replay.
+
+        A run that is gone has stopped already: what its code raises then is no failure of the runtime.
+        """
+        if self.phase is not GONE:
             self.crash_cause = cause
-        self.abandon()
+            self.abandon()
 
     def release(self, status: Status) -> None:
         """Stop, and give the instance back: its journal is enough to bring it to where it is.
