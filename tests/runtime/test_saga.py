@@ -217,6 +217,7 @@ async def test_an_instance_that_does_not_fit_and_is_cancelled_is_rolled_back_als
         with pytest.raises(WorkflowStuckError):
             await handle.result()
         assert await handle.cancel()
+        await trio.sleep(1)
         with pytest.raises(WorkflowCancelledError):
             await handle.result(timeout=100)
     assert undone == ["struck"]
