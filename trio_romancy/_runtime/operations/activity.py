@@ -27,7 +27,11 @@ async def call_activity(
     It is a cancellation point before it begins. Then it is shielded, up to its outcome.
     """
     operation = new_operation(run, activity.name, activity.id, "activity", _ACTIVITY)
-    outcome = await recorded(run, operation)
+    if run.is_live and not run.cursor.kept:
+        await trio.lowlevel.checkpoint_if_cancelled()  # nothing is recorded of it: what `recorded` would do, at once
+        outcome = None
+    else:
+        outcome = await recorded(run, operation)
     if outcome is not None:
         return await _return_or_raise(run, activity, operation.id, outcome.payload)
     undo = None if activity.compensation is None else undo_text(activity, activity.compensation, args, kwargs)
@@ -38,8 +42,11 @@ async def call_activity(
         operation.scope = scope = run.function_scope
         scope.shield = True
         run.in_flight.by_id[operation.id] = operation
+        attempts = Attempts(run, operation, activity, args, kwargs, undo)
         try:
-            result = await Attempts(run, operation, activity, args, kwargs, undo).carry_out()
+            result = await attempts.until_outcome()
+            if not attempts.record_at_once(result):
+                result = await attempts.record_in_turn(result)
         finally:
             run.end(operation)
             scope.shield = False

@@ -113,11 +113,13 @@ class Attempts:
 
     async def carry_out(self) -> Result:
         """Attempt until there is an outcome, and record that."""
+        result = await self.until_outcome()
+        return result if self.record_at_once(result) else await self.record_in_turn(result)
+
+    async def record_in_turn(self, result: Result) -> Result:
+        """Have an outcome recorded in its turn. Attempts again if the database lost or refused its transaction."""
         run, operation = self._run, self._operation
         while True:
-            result = await self._until_outcome()
-            if self._record_at_once(result):
-                return result
             operation.is_executing = False
             if run.is_unwinding and result.session is not None:
                 await result.session.aclose()
@@ -130,7 +132,7 @@ class Attempts:
                 outcome = await operation.wait()
             if outcome is not None:
                 return result
-            # The database lost the transaction, or refused it, and with it all that this attempt did through it.
+            # With the transaction went all that this attempt did through it.
             if pending.refusal is None:
                 await trio.sleep(_REPEAT_AFTER)
             elif (failed := self._record_failure(pending.refusal)) is not None:
@@ -140,8 +142,11 @@ class Attempts:
                     run.post(PendingOutcome(operation, failed.kind, failed.payload))
                     await operation.wait()
                 return failed
+            result = await self.until_outcome()
+            if self.record_at_once(result):
+                return result
 
-    def _record_at_once(self, result: Result) -> bool:
+    def record_at_once(self, result: Result) -> bool:
         """Record an outcome right away, if it is its task's turn. Returns whether it was."""
         run, operation = self._run, self._operation
         if result.session is not None:
@@ -154,7 +159,7 @@ class Attempts:
             run.cursor.now = run.writer.time
         return has_turn
 
-    async def _until_outcome(self) -> Result:
+    async def until_outcome(self) -> Result:
         """Attempt until there is an outcome."""
         run, operation, what = self._run, self._operation, self._what
         assert operation.scope is not None
@@ -170,7 +175,14 @@ class Attempts:
                 return given_up
             if run.env.host.is_draining:
                 await run.stop_here()
-            await self._begin()
+            operation.is_executing = True
+            if run.writer.status is Status.WAITING:
+                run.writer.set_status(Status.RUNNING)
+            if (written := run.writer.batch) is not None:
+                await written.durable.wait()  # every earlier entry, before the side effects begin
+                if written.lost is not None:
+                    run.abandon()
+                    raise RunGone
             number = len(failures) + 1
             context = ActivityContext(
                 run.instance_id,
@@ -188,7 +200,16 @@ class Attempts:
             if what.cancellable:
                 operation.scope.shield = False
             try:
-                return await self._attempt(context)
+                if not what.is_async:
+                    value = await self._call_in_thread()
+                elif what.timeout is None:
+                    value = await what.function(*self._args, **self._kwargs)
+                else:
+                    with trio.fail_after(what.timeout):
+                        value = await what.function(*self._args, **self._kwargs)
+                if context.used_session is not None:
+                    await context.used_session.flush_all()
+                return self._result(context, value)
             except KeyboardInterrupt:
                 await _close_session(context)
                 raise
@@ -217,50 +238,33 @@ class Attempts:
                 if what.cancellable:
                     operation.scope.shield = True
 
-    async def _begin(self) -> None:
-        """Begin an attempt: wait until every earlier entry of the instance is durable."""
-        run = self._run
-        self._operation.is_executing = True
-        if run.writer.status is Status.WAITING:
-            run.writer.set_status(Status.RUNNING)
-        if (written := run.writer.batch) is not None:
-            await written.durable.wait()
-            if written.lost is not None:
-                run.abandon()
-                raise RunGone
+    async def _call_in_thread(self) -> Any:
+        """Call a plain function in a worker thread, and return what it returns."""
+        call = partial(self._what.function, *self._args, **self._kwargs)
+        self._thread = thread = ActivityThread(call, self._what.timeout, self._run.env.thread_limiter)
+        self._run.start_soon(thread.run)
+        return await thread.result()
 
-    async def _attempt(self, context: ActivityContext) -> Result:
-        """Call the function once, in this task or a thread, and return what it means."""
-        what, args, kwargs = self._what, self._args, self._kwargs
-        if not what.is_async:
-            call = partial(what.function, *args, **kwargs)
-            self._thread = thread = ActivityThread(call, what.timeout, self._run.env.thread_limiter)
-            self._run.start_soon(thread.run)
-            value = await thread.result()
-        elif what.timeout is None:
-            value = await what.function(*args, **kwargs)
+    def _result(self, context: ActivityContext, value: object) -> Result:
+        """Return what the value that the function returned means.
+
+        Raises:
+          _UnstorableResult: if it cannot be journaled.
+        """
+        what, session = self._what, context.used_session
+        if session is not None and not session.is_open:
+            session = None
+        if what.codec is None:
+            payload = CompensationCompleted().to_text()
         else:
-            with trio.fail_after(what.timeout):
-                value = await what.function(*args, **kwargs)
-        payload = CompensationCompleted().to_text()
-        if what.codec is not None:
-            payload, value = self._encode(what.codec, value)
-        session = context.used_session
-        if session is not None:
-            await session.flush_all()
-            if not session.is_open:
-                session = None
+            try:
+                text, value = what.codec.encode(value)
+                payload = ActivityCompleted.text(text, self._undo)
+                if len(payload) > self._run.env.settings.max_payload:
+                    raise self._run.too_large(payload, f"the outcome of {self._operation.id!r}")
+            except (InvalidDataError, PayloadTooLargeError) as error:
+                raise _UnstorableResult from error
         return Result(what.completed_kind, payload, value, session, context.effects)
-
-    def _encode(self, codec: Codec[Any], value: object) -> tuple[str, Any]:
-        try:
-            text, value = codec.encode(value)
-            payload = ActivityCompleted.text(text, self._undo)
-            if len(payload) > self._run.env.settings.max_payload:
-                raise self._run.too_large(payload, f"the outcome of {self._operation.id!r}")
-        except (InvalidDataError, PayloadTooLargeError) as error:
-            raise _UnstorableResult from error
-        return payload, value
 
     # -- failed attempts -------------------------------------------------------------------------------------------
 

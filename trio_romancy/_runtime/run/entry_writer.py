@@ -80,6 +80,7 @@ class EntryWriter:
     def close(self) -> None:
         """Refuse everything from now on: the run is gone."""
         self.is_closed = True
+        self._on_lease_lost = _ignore  # the run's own method: without it a run is freed at once, not by a collection
 
     def append(
         self, operation_id: str, kind: Kind, payload: str, effects: Effects | None = None, *, is_news: bool = True
@@ -197,3 +198,7 @@ class EntryWriter:
         self.on_probation = False
         self.set_status(self.status)
         self._on_progress(self._instance_id)
+
+
+def _ignore() -> None:
+    """Do nothing about a lost lease: the run is gone."""

@@ -8,6 +8,9 @@ from enum import Enum
 class Phase(Enum):
     """What a run is doing. It enters each phase at most once, and ends in ``GONE``."""
 
+    followers: tuple[Phase, ...]
+    """Phases that may follow: see :data:`NEXT`."""
+
     REPLAYING = "replaying"
     """The workflow function runs over its journal."""
     LIVE = "live"
@@ -22,14 +25,16 @@ class Phase(Enum):
 
 REPLAYING, LIVE, CLOSING, COMPENSATING, GONE = Phase
 
-NEXT: dict[Phase, frozenset[Phase]] = {
-    REPLAYING: frozenset({LIVE, CLOSING, COMPENSATING, GONE}),  # at once, if the journal holds the function's end
-    LIVE: frozenset({CLOSING, GONE}),
-    CLOSING: frozenset({COMPENSATING, GONE}),
-    COMPENSATING: frozenset({GONE}),
-    GONE: frozenset(),
+NEXT: dict[Phase, tuple[Phase, ...]] = {
+    REPLAYING: (LIVE, CLOSING, COMPENSATING, GONE),  # compensating at once, if the journal holds the function's end
+    LIVE: (CLOSING, GONE),
+    CLOSING: (COMPENSATING, GONE),
+    COMPENSATING: (GONE,),
+    GONE: (),
 }
 """The phases that may follow each phase."""
+for _phase, _followers in NEXT.items():
+    _phase.followers = _followers  # found without hashing a member, which takes a call
 
 
 class IllegalTransitionError(RuntimeError):
@@ -38,5 +43,5 @@ class IllegalTransitionError(RuntimeError):
 
 def check(before: Phase, after: Phase) -> None:
     """Raise :exc:`IllegalTransitionError` unless ``after`` may follow ``before``."""
-    if after not in NEXT[before]:
+    if after not in before.followers:
         raise IllegalTransitionError(f"a run that is {before.value} cannot become {after.value}")
