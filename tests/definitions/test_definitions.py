@@ -10,6 +10,7 @@ import json
 import re
 import runpy
 import sys
+import types
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import attrs
 import pytest
+import trio
 
 from trio_romancy import (
     Activity,
@@ -295,6 +297,36 @@ def _() -> None:
     @activity
     async def charge(order_id: str) -> complex:
         return 1j
+
+
+@wrong(
+    "result of a class from elsewhere",
+    "activity watch: its result: Event cannot be stored as JSON: an annotation in it cannot be resolved: name 'Task'",
+)
+def _() -> None:
+    @activity
+    async def watch() -> trio.Event:
+        return trio.Event()
+
+
+def _unresolved(kind: str) -> Any:
+    """Return a class of that kind, with an annotation of a name that its module does not have."""
+    if kind == "TypedDict":
+        make: Any = TypedDict
+        return make("Unresolved", {"part": "Nowhere"})
+    cls = type("Unresolved", (), {"__annotations__": {"part": "sys.Nowhere" if kind == "attribute" else "Nowhere"}})
+    return dataclasses.dataclass(cls) if kind == "dataclass" else attrs.define(cls)
+
+
+@pytest.mark.parametrize("kind", ["dataclass", "attrs", "TypedDict", "attribute"])
+@pytest.mark.parametrize("inside", [False, True], ids=["", "in a list"])
+def test_a_type_whose_annotations_cannot_be_resolved_is_refused(kind: str, inside: bool) -> None:
+    async def order(ctx: WorkflowContext, lot: Any) -> None: ...
+
+    unresolved = _unresolved(kind)
+    order.__annotations__["lot"] = types.GenericAlias(list, unresolved) if inside else unresolved
+    with pytest.raises(DefinitionError, match=r"order: its parameter 'lot': .*Unresolved.* resolved: .*'Nowhere'"):
+        workflow(order)
 
 
 @wrong("parameter of a workflow of an unsupported type", "workflow order: its parameter 'amounts': complex cannot")

@@ -143,6 +143,9 @@ def codec(annotation: Any) -> Codec[Any]:
     """
     try:
         return _cached_codec(_hashable(annotation))
+    except (NameError, AttributeError, SyntaxError) as error:  # in the annotations of a class
+        what = f"an annotation in it cannot be resolved: {error}"
+        raise TypeError(f"{name_of(annotation)} cannot be stored as JSON: {what}") from None
     except StructureHandlerNotFoundError as error:
         unsupported = getattr(error, "type_", annotation)
         raise TypeError(f"{name_of(unsupported)} cannot be stored as JSON") from None
@@ -174,7 +177,7 @@ def _hashable(annotation: Any) -> Any:
 def _fault(value: object, annotation: Any) -> str | None:
     try:
         inner = codec(annotation)
-    except (TypeError, NameError):  # a part of a type that has a meaning only inside of it
+    except TypeError:  # a part of a type that has a meaning only inside of it
         return None
     return inner.fault(value)
 

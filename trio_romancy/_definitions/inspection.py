@@ -52,7 +52,7 @@ class InspectedFunction:
             hints = typing.get_type_hints(self.function, localns=dict(self._scope), include_extras=True)
         except NameError as error:
             raise self.error(f"{error.name!r} in its annotations is not defined here; define it first") from None
-        except TypeError as error:
+        except (TypeError, AttributeError, SyntaxError) as error:
             raise self.error(f"its annotations cannot be evaluated: {error}") from None
         set_once(self, "_hints", hints)
 
