@@ -52,8 +52,18 @@ async def test_sequential_operations_are_counted_by_name(database: str) -> None:
     assert ids == ["echo:1", "after:1", "echo:2", "sleep:1", "eu/echo:1", "mine", ""]
 
 
-@pytest.mark.parametrize("use", ["activity", "sleep", "random", "timeout"])
-async def test_a_child_task_without_id_or_branch_is_told_which_to_add(database: str, use: str) -> None:
+@pytest.mark.parametrize(
+    ("use", "how"),
+    [
+        ("activity", r"with \.options\(id=\.\.\.\)"),
+        ("child", r"with \.options\(id=\.\.\.\)"),
+        ("sleep", r"with id=\.\.\."),
+        ("event", r"with id=\.\.\."),
+        ("timeout", r"with id=\.\.\."),
+        ("random", "drawing in the parent task"),
+    ],
+)
+async def test_a_child_task_without_id_or_branch_is_told_which_to_add(database: str, use: str, how: str) -> None:
     @workflow
     async def flow(ctx: WorkflowContext) -> str:
         async def child() -> None:
@@ -61,13 +71,17 @@ async def test_a_child_task_without_id_or_branch_is_told_which_to_add(database: 
                 await echo("x")
             elif use == "sleep":
                 await ctx.sleep(1)
+            elif use == "child":
+                await ctx.run(flow)
+            elif use == "event":
+                await ctx.wait_event("e")
             elif use == "random":
                 ctx.uuid4()
             else:
                 with ctx.move_on_after(1):
                     pass
 
-        with pytest.RaisesGroup(pytest.RaisesExc(OperationIdError, match=r"ctx\.branch\('name'\)")):
+        with pytest.RaisesGroup(pytest.RaisesExc(OperationIdError, match=rf"ctx\.branch\('name'\).* order {how}$")):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(child)
         return "told"

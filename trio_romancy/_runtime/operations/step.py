@@ -36,7 +36,7 @@ def new_operation(run: InstanceRun, name: str, id: str | None, what: str, kinds:
     """
     task = trio.lowlevel.current_task()
     run.refuse_if_gone()
-    return Operation(run.ids.new_id(task, name, id), what, kinds, None, task)
+    return Operation(run.ids.new_id(task, name, id, what), what, kinds, None, task)
 
 
 async def step(run: InstanceRun, operation: Operation, carry_out: CarryOut) -> JournalEntry:

@@ -13,6 +13,9 @@ from attrs import define, field
 from ..._data.ids import checked_id
 from ...errors import OperationIdError
 
+_WITH_OPTIONS = frozenset({"activity", "child"})
+"""Operations whose explicit id is an option of the definition. All others take it as an argument."""
+
 
 @define(eq=False)
 class Branch:
@@ -57,8 +60,11 @@ class OperationIds:
         """Prefix of the ids in the branch that the current task is in; empty on the trunk."""
         return (current_branch.get() or self._trunk).prefix
 
-    def new_id(self, task: trio.lowlevel.Task, name: str, explicit: str | None) -> str:
+    def new_id(self, task: trio.lowlevel.Task, name: str, explicit: str | None, what: str) -> str:
         """Return the id of the next operation: the given one, or ``name:n`` counted in its branch.
+
+        Args:
+          what: what the code asks for, in words.
 
         Raises:
           OperationIdError: if it has neither, or the id has been used.
@@ -75,9 +81,8 @@ class OperationIds:
             branch.counters[name] = number
             id = f"{branch.prefix}{name}:{number}"
         else:
-            raise self._in_child_task(
-                f"{name!r} is called", f"with .options(id=...) on an activity or a child, or id=... on ctx.{name}"
-            )
+            how = ".options(id=...)" if what in _WITH_OPTIONS else "id=..."
+            raise self._in_child_task(f"{name!r} is called", f"with {how}")
         if id in self._used:
             raise OperationIdError(
                 f"instance {self._instance_id!r}: the operation id {id!r} is used a second time; every operation of "
