@@ -94,7 +94,7 @@ class Intake:
 
         def opened(matches: Sequence[Match] | None) -> None:
             operation.waits = True
-            self._offer(wait, matches or (), begun, is_cut=matches is None)
+            self._offer(wait, matches or (), begun, is_cut=matches is None or len(matches) >= most)
 
         self._journal.append_wait(request, most, opened, is_stored=self._may_be_stored)
         return wait
@@ -165,9 +165,14 @@ class Intake:
         waits = [wait for wait in self.table.open.values() if wait.searched_at is not None]
         return [(wait, *self.table.request(wait)) for wait in waits]
 
-    def offer_fetched(self, wait: LocalWait, matches: Sequence[Match], searched_at: Microseconds) -> None:
-        """Offer what a fetch has found for a wait: all there was at that time, or as much as was asked for."""
-        self._offer(wait, matches, searched_at, is_cut=False)
+    def offer_fetched(self, wait: LocalWait, matches: Sequence[Match], most: int, searched_at: Microseconds) -> None:
+        """Offer what a fetch has found for a wait.
+
+        Args:
+          most: how many messages were asked for: enough for all waits that were open then. Those that were opened
+            since may have got them.
+        """
+        self._offer(wait, matches, searched_at, is_cut=len(matches) >= most)
 
     def end_fetch(self) -> None:
         """End a fetch: everything that it found has been offered."""

@@ -40,7 +40,7 @@ class MessageFetcher:
                 some = requests[start : start + _AT_ONCE]
                 wanted = [(wait, most) for _, _, wait, most in some]
                 found = await retry_while_away(self._database, self._database.read, find_all_matches, wanted)
-                for (intake, wait, _, _), matches in zip(some, found, strict=True):
-                    intake.offer_fetched(wait, matches, begun)
+                for (intake, wait, _, most), matches in zip(some, found, strict=True):
+                    intake.offer_fetched(wait, matches, most, begun)
             for intake in asked:
                 intake.end_fetch()
