@@ -221,3 +221,37 @@ async def test_an_instance_that_does_not_fit_and_is_cancelled_is_rolled_back_als
         with pytest.raises(WorkflowCancelledError):
             await handle.result(timeout=100)
     assert undone == ["struck"]
+
+
+async def test_a_rollback_that_takes_its_worker_down_again_and_again_is_parked_and_can_be_resumed() -> None:
+    is_deadly = True
+    deaths = 0
+
+    @compensation
+    async def defuse() -> None:
+        nonlocal deaths
+        if is_deadly:
+            deaths += 1
+            probe(app).abandon()  # as if the process died now
+            await trio.sleep_forever()
+        undone.append("defused")
+
+    @activity(compensation=defuse)
+    async def arm() -> None:
+        pass
+
+    @workflow
+    async def bomb(ctx: WorkflowContext) -> None:
+        await arm()
+        await fail("it does not go off")
+
+    async with App(":memory:", max_recoveries=2) as app:
+        handle = await app.start(bomb)
+        with pytest.raises(WorkflowStuckError, match="its worker has died 3 times"):
+            await handle.result(timeout=1000)
+        assert deaths == 3
+        is_deadly = False
+        assert await app.resume(handle.instance_id)
+        with pytest.raises(WorkflowFailedError, match="it does not go off"):
+            await handle.result(timeout=1000)
+    assert undone == ["defused"]

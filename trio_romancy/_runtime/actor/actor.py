@@ -26,7 +26,7 @@ from ..run.phase import COMPENSATING, GONE
 from ..run.run import InstanceRun
 from ..run.sequencer import Sequencer
 from .facade import RunFacade
-from .finish import end_function, end_rollback
+from .finish import end_function, end_rollback, refuse_rollback
 from .recur import recur_in
 
 _FINAL_ENDS = frozenset({Kind.WORKFLOW_COMPLETED, Kind.WORKFLOW_RECURRED})
@@ -117,6 +117,8 @@ class Actor:
             if not isinstance(end, JournalEntry):
                 return end
             function_end = end
+        elif run.rejection is not None:
+            return await refuse_rollback(run)
         if run.is_gone:
             return None  # abandoned while the end of the function was written
         run.enter(COMPENSATING)

@@ -45,6 +45,13 @@ async def end_function(
     return _cancel(run)
 
 
+async def refuse_rollback(run: InstanceRun) -> Exit:
+    """Park an instance whose rollback must not go on, because its compensations may take the process down."""
+    run.enter(CLOSING)
+    assert run.rejection is not None
+    return await _park(run, run.rejection)
+
+
 async def end_rollback(run: InstanceRun, function_end: JournalEntry) -> Exit:
     """Record the end of the rollback."""
     end = function_end.payload
