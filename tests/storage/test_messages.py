@@ -18,7 +18,7 @@ from trio_romancy._storage.sql import instances as instance_sql
 from trio_romancy._storage.sql import messages as sql
 from trio_romancy._storage.sql import tables
 from trio_romancy._storage.sql import waits as waiting
-from trio_romancy._storage.sql.claims import take_up
+from trio_romancy._storage.sql.claims import claim_and_load
 from trio_romancy._storage.sql.messages import Outgoing, new_message
 from trio_romancy._storage.sql.rows import EntryRow
 from trio_romancy._storage.sql.waits import Match, Wait
@@ -385,7 +385,7 @@ async def test_a_message_that_crosses_the_claim_of_an_instance_that_is_due_alrea
 
 
 def claim_and_look(connection: Connection, now: int) -> list[str]:
-    taken, _ = take_up(connection, "me", now, ["w"], 10, suspects=True)
+    taken, _ = claim_and_load(connection, "me", now, ["w"], 10, suspects=True)
     return [data for one in taken for news in one.waits for data in payloads(news.found)]
 
 

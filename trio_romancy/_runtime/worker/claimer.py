@@ -1,4 +1,4 @@
-"""Takes up what is due: new instances, timers, messages and what dead workers have left, all by one query."""
+"""Claims what is due: new instances, timers, messages and what dead workers have left, all by one query."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..._definitions.registry import registry
 from ..._settings import Limits
 from ..._storage.database import Database
 from ..._storage.outages import retry_while_away
-from ..._storage.sql.claims import TakenUp, next_wake, take_up
+from ..._storage.sql.claims import ClaimedInstance, claim_and_load, next_wake
 from ...clock import Clock, Microseconds
 from ..run.sequencer import AHEAD
 from .supervisor import Supervisor
@@ -19,12 +19,12 @@ _SHORTEST_POLL = 0.05
 _LONGEST_POLL = 1.0
 """Seconds between two polls of a database that other processes can write to as well."""
 _SHARE = 0.1
-"""Part of the time since the last claim after which to poll again, within those bounds. So what comes after a long rest
+"""Part of the time since the last claim after which to poll again, within those bounds. After a long rest an instance
 is late by a tenth of that rest, at most."""
 _LOCKED_FOR: Microseconds = 10_000
-"""How long to leave alone what is due and could not be claimed."""
+"""Time after which to try again to claim an instance that is due and could not be claimed."""
 _AT_ONCE = 200
-"""The most instances claimed in one transaction."""
+"""The most instances to claim in one transaction."""
 
 
 class Claimer:
@@ -41,11 +41,11 @@ class Claimer:
         self._is_due = False
         """Whether something is known to be due, so that there is no need to ask for the next wake-up."""
         self._next_wake: Microseconds | None = None
-        """When the next instance is due, as far as is known; None: none is."""
+        """Time at which the next instance is due, as far as is known; None if no instance is known to become due."""
         self._is_full = False
         self._is_stopping = False
 
-    # -- what it is told -------------------------------------------------------------------------------------------
+    # -- notifications ---------------------------------------------------------------------------------------------
 
     def notify(self) -> None:
         """Ask the database soon: something may have become due."""
@@ -68,7 +68,11 @@ class Claimer:
             self._notified.set()
 
     def notify_owner(self, owner: str) -> None:
-        """Take note of what a process has made due: for the worker with that id; empty: for any."""
+        """Claim what a process has made due.
+
+        Args:
+          owner: id of the worker that owns the instance; empty: any worker may claim it.
+        """
         if owner == self._worker_id:
             self.notify_due()
         elif not owner:
@@ -100,7 +104,7 @@ class Claimer:
                 await self._notified.wait()
 
     def _poll_at(self, idle_since: Microseconds) -> Microseconds | None:
-        """Return when to ask whether some other process has made something due. Workers do not ask all at once."""
+        """Return when to ask whether another process has made something due. Workers do not ask all at once."""
         if self._database.is_exclusive:
             return None
         now = self._clock.now()
@@ -110,14 +114,14 @@ class Claimer:
         return now + round(poll * random.uniform(1.0, 1.25) * 1_000_000)
 
     async def _claim(self, supervisor: Supervisor) -> bool:
-        """Claim what is due, as far as there is room. Returns whether there was anything."""
+        """Claim what is due, as far as there is room. Returns whether anything was."""
         names = registry.workflow_names()
         suspects = not supervisor.has_suspect
         if self.listens and not self._is_due:
-            # What was heard may come from this worker's own journal, which tells so itself once it is durable.
+            # The notification may come from this worker's own journal, which notifies the claimer itself once durable.
             await supervisor.journal.reported()
         is_due, self._is_due = self._is_due, False
-        self._next_wake = None  # what is told from here on may be new, whatever was known
+        self._next_wake = None  # a notification from here on may be about something new
         if not is_due:
             self._next_wake = await retry_while_away(
                 self._database, self._database.read, next_wake, self._worker_id, names, suspects=suspects
@@ -128,21 +132,21 @@ class Claimer:
             return False
         limit = self._make_room(supervisor)
 
-        def spawn(found: tuple[list[TakenUp], Microseconds | None]) -> None:
-            # The claim has taken their wake-ups away. An instance that is just being released gets its own back with
-            # that, in the same batch: else nothing would wake it, should the worker die in between.
-            for taken in found[0]:
-                supervisor.spawn(taken)
+        def spawn(found: tuple[list[ClaimedInstance], Microseconds | None]) -> None:
+            # The claim has removed their wake-up times. The wake-up of an instance that is being released is restored
+            # in the same batch. Otherwise nothing would wake the instance if the worker died in between.
+            for claimed in found[0]:
+                supervisor.spawn(claimed)
 
-        taken, self._next_wake = await supervisor.journal.call_then(
-            spawn, take_up, self._worker_id, now, names, limit, suspects=suspects, ahead=AHEAD
+        claimed, self._next_wake = await supervisor.journal.call_then(
+            spawn, claim_and_load, self._worker_id, now, names, limit, suspects=suspects, ahead=AHEAD
         )
         if self._is_full:
-            self._next_wake = None  # the claimer is told when there is room
-        return bool(taken)
+            self._next_wake = None  # `notify_room` comes when there is room
+        return bool(claimed)
 
     def _make_room(self, supervisor: Supervisor) -> int:
-        """Return how many instances may be claimed. If none, passivate some that only wait."""
+        """Return how many instances may be claimed. Without room, passivate some that only wait."""
         running = supervisor.resident - supervisor.idle
         room = min(self._limits.max_running - running, self._limits.max_resident - supervisor.resident)
         self._is_full = room <= 0

@@ -1,4 +1,4 @@
-"""Keeps an app's clock on the time of its database: then leases, timers and messages mean the same to all workers."""
+"""Keeps an app's clock on its database's time, so that leases, timers and messages mean the same to all workers."""
 
 from __future__ import annotations
 
@@ -17,21 +17,23 @@ _logger = logging.getLogger("trio_romancy.clock")
 _EVERY = 10.0
 """Seconds between two comparisons."""
 _REMARKABLE: Microseconds = 1_000_000
-"""A difference to tell somebody of."""
+"""Least difference that is logged."""
 
 
 async def keep_time(
     database: Database, clock: Clock, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Compare the clock with the database's now and again, if that has one. Started after the first time."""
+    """Compare the clock with that of the database, if it has one, every few seconds.
+
+    Started after the first comparison. An outage of the database only delays the next one.
+    """
     has_other = not clock.is_virtual
     while has_other:
         try:
             has_other = await _compare(database, clock)
         except Exception as error:
             if not is_transient(error):
-                raise
-            # While the database is away nobody needs its time.
+                raise  # while the database is away, the clock need not agree with it
         task_status.started()
         task_status = trio.TASK_STATUS_IGNORED
         if has_other:
@@ -40,9 +42,9 @@ async def keep_time(
 
 
 async def _compare(database: Database, clock: Clock) -> bool:
-    """Set the clock by the database's, if it is certain that they differ: the answer has taken some time itself.
+    """Set the clock by that of the database, unless the time that the answer took can explain their difference.
 
-    Returns whether the database has a clock that could be another one.
+    Returns whether the database has a clock of its own.
     """
 
     def ask(connection: Connection) -> tuple[Microseconds, Microseconds | None, Microseconds]:

@@ -1,4 +1,4 @@
-"""How a worker comes by its lease."""
+"""Takes the lease of a worker, after the lease of a process with the same worker id has ended."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ async def take_lease(
     wait: Microseconds | None,
     patience: float,
 ) -> Lease:
-    """Take the lease of a worker. Another live process with the same worker id is waited for.
+    """Take the lease of a worker. Waits for another live process with the same worker id to end.
 
     Args:
-      wait: how long to wait for that process; None: without end.
+      wait: how long to wait for that process; None: without a limit.
       patience: seconds that the database may be away.
 
     Raises:
@@ -57,6 +57,6 @@ async def take_lease(
 
 
 def _arrive(connection: Connection, me: str, version: str, now: Microseconds) -> None:
-    """Free what dead workers have left, and give incompatible instances another try, now that there is a worker."""
+    """Free the instances of dead workers, and let the new worker try the incompatible ones."""
     end_dead_leases(connection, me, now)
     incompatible.revive(connection, version, now)

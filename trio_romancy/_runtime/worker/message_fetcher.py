@@ -1,4 +1,4 @@
-"""Fetches messages for all actors of a worker: everything asked for during one fetch makes the next."""
+"""Fetches messages for all actors of a worker. The waits that ask during one fetch are served by the next."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ...clock import Clock
 from ..run.intake import Intake
 
 _AT_ONCE = 500
-"""The most waits in one transaction."""
+"""The most waits to search for in one transaction."""
 
 
 class MessageFetcher:
-    """Searches the database for messages, for as many waits at once as have asked for it."""
+    """Searches the database for messages, for all waits at once that have asked."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -24,7 +24,7 @@ class MessageFetcher:
         self._arrived = trio.Event()
 
     def fetch_for(self, intake: Intake, /) -> None:
-        """Search for what the waits of a run are for, soon, and offer it to the intake."""
+        """Search for messages for the waits of a run, soon, and offer them to its intake."""
         self._asked[intake] = None
         self._arrived.set()
 

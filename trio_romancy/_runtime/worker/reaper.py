@@ -23,11 +23,11 @@ _logger = logging.getLogger("trio_romancy.worker")
 
 
 class Reaper:
-    """Looks after the instances that other workers leave behind.
+    """Frees the instances of dead workers, and parks those that no live worker can run.
 
     Args:
       lease_time: how long a worker may be silent.
-      on_freed: called when instances of a dead worker are free to be taken up.
+      on_freed: called when the instances of a dead worker are free to be claimed.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Reaper:
         self._on_freed = on_freed
 
     async def run(self) -> None:
-        """Look after them until cancelled. Returns at once if no other process can reach the database."""
+        """Free and park instances until cancelled. Returns at once if no other process can reach the database."""
         while not self._database.is_exclusive:
             now = self._clock.now()
             expiry, has_incompatible = await retry_while_away(
@@ -57,17 +57,17 @@ class Reaper:
                 await self._end_dead_leases(now)
             if has_incompatible:
                 await self._park_incompatible(now)
-            # A live worker has prolonged its lease long before; a process may be seen to be gone before that is over.
+            # A live worker renews its lease long before this. A process can be found dead before its lease expires.
             longest = now + self._lease_time // 2
             after = random.randrange(100_000, 300_000)  # the clocks of two workers may differ a little
             until = longest if expiry is None else min(longest, max(expiry, now) + after)
             await trio.sleep_until(self._clock.deadline(until))
 
     async def _end_dead_leases(self, now: Microseconds) -> None:
-        # Not as part of a batch: the row of a worker that stands still may be locked.
+        # Not as part of a batch: the row of a worker that hangs may be locked.
         dead_ids = await retry_while_away(self._database, self._database.run, end_dead_leases, self._worker_id, now)
         for dead in dead_ids:
-            _logger.warning("worker %s is dead: its instances are free to be taken up", dead)
+            _logger.warning("worker %s is dead: its instances are free to be claimed", dead)
         self._on_freed()
 
     async def _park_incompatible(self, now: Microseconds) -> None:

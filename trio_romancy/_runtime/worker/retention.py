@@ -1,4 +1,4 @@
-"""Deletes messages that have been kept long enough, and channels that are not used any more."""
+"""Deletes old messages, and channels that are no longer used."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from ..._storage.sql.messages import delete_idle_channels, delete_old_messages, 
 from ...clock import Clock, Microseconds
 
 _AT_ONCE = 1000
-"""Rows in one transaction, so that nobody waits long for it."""
+"""The most rows to delete in one transaction, so that it holds its locks for a short time."""
 _LOOK_EVERY = 3600.0
-"""Seconds after which to look whether other processes have sent something."""
+"""Seconds after which to look for messages that other processes have sent."""
 
 
 class Retention:
-    """Sleeps until a message becomes too old. Under virtual time it never wakes for nothing."""
+    """Sleeps until a message becomes too old. Under virtual time it wakes only if there is something to delete.
+
+    Args:
+      keep: how long a message is kept.
+    """
 
     def __init__(self, database: Database, clock: Clock, keep: Microseconds) -> None:
         self._database = database
@@ -27,11 +31,11 @@ class Retention:
         self._sent = trio.Event()
 
     def notify(self) -> None:
-        """Take note that a message was sent."""
+        """Look for old messages again: a message was sent."""
         self._sent.set()
 
     async def run(self) -> None:
-        """Clean up until cancelled."""
+        """Delete old messages until cancelled."""
         begun = self._clock.now()
         while True:
             self._sent = trio.Event()
@@ -42,8 +46,8 @@ class Retention:
                         scope.deadline = trio.current_time() + _LOOK_EVERY
                     await self._sent.wait()
                 continue
-            # Not for each message by itself, and not in all processes at once. Nor as soon as a worker runs: instances
-            # that waited while none did get their messages first.
+            # Many messages at a time, and not in all processes at once. Nor as soon as a worker starts: instances that
+            # had no worker get their messages first.
             due = max(oldest + self._keep, begun) + round(self._keep * random.uniform(0.01, 0.05))
             await self._clock.sleep_until(due)
             await self._delete(self._clock.now() - self._keep)

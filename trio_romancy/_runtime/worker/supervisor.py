@@ -1,10 +1,8 @@
-"""The nursery of all actors of a worker: spawns them, restarts crashed ones through replay, drains them."""
+"""The nursery of all actors of a worker: spawns them, acts on their exits, drains them."""
 
 from __future__ import annotations
 
 import logging
-import random
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from operator import itemgetter
@@ -14,7 +12,6 @@ from weakref import WeakValueDictionary
 import trio
 from attrs import evolve, frozen
 
-from ..._data.failure import describe
 from ..._data.log_fields import about
 from ..._definitions.registry import registry
 from ..._definitions.values import Workflow
@@ -25,52 +22,56 @@ from ..._storage.database import Database
 from ..._storage.journal.committed import Committed, Started
 from ..._storage.journal.journal import Journal
 from ..._storage.outages import retry_while_away
-from ..._storage.sql.claims import Claim, TakenUp
+from ..._storage.sql.claims import Claim, ClaimedInstance
 from ..._storage.sql.entries import JournalEntry, load_entries
-from ..._storage.sql.instances import update_row
 from ..._storage.sql.waits import MatchResult
 from ..._storage.sql.workers import Lease
 from ..._tasks.alarms import Alarms
 from ..._tasks.pool import PooledTask
 from ...clock import Clock, Microseconds
 from ...errors import LeaseLostError, RomancyError
-from ...model import ErrorInfo, Status
+from ...model import Status
 from ..actor.actor import Actor
 from ..run.environment import Environment
 from ..run.exits import Abandoned, Ended, Exit, LeftToOthers, Recurred, Released
 from ..run.local_result import LocalResult
 from ..run.run import InstanceRun
 from .message_fetcher import MessageFetcher
+from .restarts import Crashes, Restarts
 from .suspects import Suspects, too_many_deaths
 
 _logger = logging.getLogger("trio_romancy.supervisor")
 
-_CRASHES = 5
-"""Number of crashes within the window that park an instance."""
-_WINDOW: Microseconds = 60_000_000
-_FIRST_RESTART = 0.05
-"""Seconds before the first restart. Each further one within the window waits twice as long."""
 _MOST_FREE_TASKS = 256
-"""The most tasks, of some 3 KB each, that wait for an instance to run."""
+"""The most tasks, of some 3 KB each, that are kept for the next instance."""
 
-_Assignment = tuple[TakenUp, list[Any] | None]
+_Assignment = tuple[ClaimedInstance, list[Any] | None]
 """An instance to run, and its arguments if it is new."""
 
 
 @frozen
 class SupervisorStatistics:
-    """The actors of a worker."""
+    """Numbers about the actors of a worker."""
 
     resident: int
     """Instances in memory."""
     idle: int
-    """Those of them that only wait."""
+    """Instances in memory that only wait."""
     restarts: int
     """Crashed actors that were restarted."""
 
 
 class Supervisor:
-    """Runs actors. Nothing that an instance does can end it."""
+    """Runs the actors of one worker under one lease. Nothing that an instance does can end the supervisor.
+
+    Args:
+      local_results: results to set when instances end, by instance id.
+      max_recoveries: most deaths of a worker that an instance may outlive and still run.
+      on_wake: called with the time at which an instance becomes due.
+      on_room: called when an instance has left memory, or only waits.
+      on_effects: called when messages, or events for the broker, were stored without the journal.
+      on_committed: called with each committed batch.
+    """
 
     def __init__(
         self,
@@ -107,18 +108,18 @@ class Supervisor:
             settings, clock, database, journal, thread_limiter, self._alarms, self._message_fetcher, self, dispatcher
         )
         self._actors: dict[str, Actor | None] = {}
-        """By instance id; None while the journal is being loaded."""
+        """Actors by instance id; None while the journal is being loaded."""
         self._stale: set[str] = set()
-        """Instances whose actors are being made, and for which there is something new meanwhile."""
+        """Instances for which something new has come while their actors were being made."""
         self._cancels: dict[str, str] = {}
         """Reasons of cancel requests that came after the claim, by instance id."""
         self._nursery: trio.Nursery | None = None
         self._free_tasks: list[PooledTask[_Assignment]] = []
         self._emptied = trio.Event()
-        self._restarts = 0
+        self._restarts = Restarts(journal, clock)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Hold the nursery until cancelled."""
+        """Run the actors until cancelled. Started once instances can be spawned."""
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._alarms.run)
             task_status.started()
@@ -139,42 +140,42 @@ class Supervisor:
 
     @property
     def has_suspect(self) -> bool:
-        """Whether an instance that outlived its worker more than once is in memory, and under suspicion."""
+        """Whether a suspect is in memory: an instance that outlived its worker more than once."""
         return self._suspects.is_any
 
     def statistics(self) -> SupervisorStatistics:
         """Return numbers about the actors."""
-        return SupervisorStatistics(self.resident, self.idle, self._restarts)
+        return SupervisorStatistics(self.resident, self.idle, self._restarts.count)
 
-    def spawn(self, taken: TakenUp, new: list[Any] | None = None) -> None:
-        """Run an instance that this worker owns, or tell its actor what the claim says.
+    def spawn(self, claimed: ClaimedInstance, new: list[Any] | None = None) -> None:
+        """Run an instance that this worker owns. If it is in memory, tell its actor what the claim says.
 
         Args:
-          new: the workflow's arguments, if the instance is new, so that its journal is empty.
+          new: the workflow's arguments if the instance is new, so that its journal is empty.
         """
-        claim = taken.claim
+        claim = claimed.claim
         if claim.instance_id in self._actors:
             actor = self._actors[claim.instance_id]
             if claim.cancel_requested is not None:
                 self._cancels[claim.instance_id] = claim.cancel_requested  # also for the actor that follows a crash
                 if actor is not None:
                     actor.request_cancel(claim.cancel_requested)
-            if claim.was_mine and taken.waits:
-                self.offer(taken.waits)
+            if claim.was_mine and claimed.waits:
+                self.offer(claimed.waits)
             else:
                 self.refresh({claim.instance_id})
             return
         if claim.was_mine:
-            taken = TakenUp(claim)  # its actor has gone meanwhile: what was found for its waits may be out of date
+            claimed = ClaimedInstance(claim)  # what was loaded with it was for its last actor, and may be out of date
         assert self._nursery is not None
         self._actors[claim.instance_id] = None
         if claim.recoveries > 1:
             self._suspects.add(claim.instance_id)
             self._nursery.start_soon(self._suspects.watch, claim.instance_id)
         if self._free_tasks:
-            self._free_tasks.pop().assign((taken, new), claim.instance_id)
+            self._free_tasks.pop().assign((claimed, new), claim.instance_id)
         else:
-            self._nursery.start_soon(self._run_assignments, (taken, new), name=claim.instance_id)
+            self._nursery.start_soon(self._run_assignments, (claimed, new), name=claim.instance_id)
 
     def spawn_new(self, started: Started) -> None:
         """Run a new instance of this worker."""
@@ -190,12 +191,12 @@ class Supervisor:
             started.started_after,
             trace=row["trace"],
         )
-        self.spawn(TakenUp(claim, ()), new=started.arguments)
+        self.spawn(ClaimedInstance(claim, ()), new=started.arguments)
 
     def refresh(self, instance_ids: Iterable[str]) -> None:
-        """Have these instances, which this worker owns, look for what is new.
+        """Have instances of this worker look for what is new.
 
-        One whose run is gone will be given back, or restarted: it must want attention then.
+        An instance whose run is gone is about to be released or restarted. It will be due at once then.
         """
         for instance_id in instance_ids:
             if (actor := self._receptive(instance_id)) is not None:
@@ -208,16 +209,16 @@ class Supervisor:
                 actor.offer(result)
 
     def _receptive(self, instance_id: str) -> Actor | None:
-        """Return the actor of an instance. If it has none that can be told, see to it that the next one looks."""
+        """Return the actor of an instance. Without one that can be told, make the next one look."""
         actor = self._actors.get(instance_id)
         if actor is not None and not actor.instance_run.is_gone:
             return actor
         if actor is None and instance_id in self._actors:
             self._stale.add(instance_id)
         elif actor is not None and not actor.is_released:
-            actor.wake_requested = True  # it is given back with that, or its journal is loaded again
+            actor.wake_requested = True  # for its release; a restart loads the journal again
         else:
-            with suppress(LeaseLostError):  # after which everything is taken up again
+            with suppress(LeaseLostError):  # after which the instance is claimed again
                 self.journal.append_wake(instance_id)
         return None
 
@@ -227,7 +228,7 @@ class Supervisor:
             run.abandon()
 
     async def drain(self) -> None:
-        """Let running activities finish, give every instance back, and return when none is left."""
+        """Let running activities finish, release every instance, and return when none is left."""
         self.is_draining = True
         for actor in list(self._actors.values()):
             if actor is not None:
@@ -237,7 +238,7 @@ class Supervisor:
             await self._emptied.wait()
 
     def passivate_idle(self, count: int) -> None:
-        """Give back up to that many instances that only wait, the longest waiting first."""
+        """Release up to that many instances that only wait, the longest waiting first."""
         waiting = [
             (since, actor)
             for actor in self._actors.values()
@@ -254,10 +255,10 @@ class Supervisor:
     def _runs(self) -> list[InstanceRun]:
         return [actor.instance_run for actor in self._actors.values() if actor is not None]
 
-    # -- what the journal tells ------------------------------------------------------------------------------------
+    # -- calls of the journal --------------------------------------------------------------------------------------
 
     def committed(self, committed: Committed) -> None:
-        """Run new instances, and offer messages to those that wait for them."""
+        """Run the new instances of a batch, and offer its messages to the instances that wait for them."""
         for started in committed.started:
             if started.is_owned:
                 self.spawn_new(started)
@@ -266,18 +267,18 @@ class Supervisor:
         self._on_committed(committed)
 
     def refused(self, instance_id: str, error: Exception) -> None:
-        """Make an actor crash whose instance's record the database refuses."""
+        """Make the actor of an instance crash: the database refuses what it recorded."""
         if actor := self._actors.get(instance_id):
             actor.instance_run.crash(error)
 
     def lost(self) -> None:
-        """Abandon every actor."""
+        """Abandon every actor: the lease is lost."""
         self.abandon_all()
 
     # -- one actor -------------------------------------------------------------------------------------------------
 
     async def _run_assignments(self, assignment: _Assignment) -> None:
-        """Run that instance, and then others, as they come."""
+        """Run an instance, and then others as they are assigned."""
         task = PooledTask(self._free_tasks)
         try:
             await self._supervise(task, *assignment)
@@ -289,16 +290,18 @@ class Supervisor:
             raise
         task.close(None)
 
-    async def _supervise(self, task: PooledTask[_Assignment], taken: TakenUp, new: list[Any] | None) -> None:
-        """Run an instance until it leaves memory, and restart its actor through replay when that crashes."""
-        claim, entries, stored = taken.claim, taken.records, taken.waits
-        del taken
-        crashes: deque[Microseconds] | None = None
+    async def _supervise(self, task: PooledTask[_Assignment], claimed: ClaimedInstance, new: list[Any] | None) -> None:
+        """Run an instance until it leaves memory. Restarts its actor through replay after a crash."""
+        claim, entries, stored = claimed.claim, claimed.entries, claimed.waits
+        del claimed
+        crashes: Crashes | None = None
         try:
             while True:
                 try:
                     if entries is None:
-                        entries = await self._load(claim.instance_id)
+                        entries = await retry_while_away(
+                            self.database, self.database.read, load_entries, claim.instance_id
+                        )
                     if (reason := self._cancels.get(claim.instance_id)) is not None:
                         claim = evolve(claim, cancel_requested=reason)
                     actor = self._new_actor(task, claim, entries, new, stored)
@@ -313,10 +316,12 @@ class Supervisor:
                     return
                 except Exception as error:
                     entries, new, stored = None, None, ()
-                    crashes = crashes or deque(maxlen=_CRASHES)
-                    if not await self._may_restart(claim, crashes, error):
+                    crashes = crashes or Crashes()
+                    self._actors[claim.instance_id] = None
+                    if (parked := await self._restarts.after(crashes, claim, error)) is not None:
+                        self._end(claim, parked)
                         return
-                # Whatever it was before, something may have begun since, and it has not been kept waiting.
+                # Activities may have begun since the claim, and the restarted actor did not have to wait for a worker.
                 claim = evolve(claim, status=Status.RUNNING, due_at=None)
         finally:
             self._forget(claim.instance_id)
@@ -329,7 +334,7 @@ class Supervisor:
         new: list[Any] | None,
         stored: Sequence[MatchResult],
     ) -> Actor:
-        """Make the actor of an instance, and tell it what has come meanwhile."""
+        """Make the actor of an instance, and tell it what has happened meanwhile."""
         rejection = too_many_deaths(claim, self._max_recoveries)
         actor = Actor(self._env, task, claim, _workflow(claim), entries, new, stored, rejection=rejection)
         if claim.instance_id in self._stale:
@@ -340,33 +345,7 @@ class Supervisor:
             actor.drain()
         return actor
 
-    async def _may_restart(self, claim: Claim, crashes: deque[Microseconds], error: Exception) -> bool:
-        """Wait for a while, or park an instance whose actor crashes again and again. Returns whether to restart it."""
-        self._actors[claim.instance_id] = None
-        crashes.append(self.clock.now())
-        if len(crashes) == _CRASHES and crashes[-1] - crashes[0] < _WINDOW:
-            message = "instance %s: its actor crashed too often, parking it"
-            _logger.exception(message, claim.instance_id, extra=_about(claim))
-            await self._park(claim, error)
-            return False
-        message = "instance %s: its actor crashed, restarting it through replay"
-        _logger.exception(message, claim.instance_id, extra=_about(claim))
-        self._restarts += 1
-        await trio.sleep(_FIRST_RESTART * 2 ** (len(crashes) - 1) * random.uniform(0.5, 1.0))
-        await self.journal.flush()  # what the crashed actor recorded is part of the journal it left
-        return True
-
-    async def _load(self, instance_id: str) -> list[JournalEntry]:
-        return await retry_while_away(self.database, self.database.read, load_entries, instance_id)
-
-    async def _park(self, claim: Claim, cause: Exception) -> None:
-        failure = describe(cause)
-        error = ErrorInfo(failure.error_type, failure.message, failure.traceback)
-        row = update_row(claim.instance_id, Status.STUCK, self.clock.now(), owner=None, error=error)
-        await self.journal.durable(self.journal.append_update(row))
-        self._end(claim, Ended(Status.STUCK, None, error))
-
-    # -- what runs tell it -----------------------------------------------------------------------------------------
+    # -- calls of runs ---------------------------------------------------------------------------------------------
 
     def start_soon(self, fn: Callable[[], Awaitable[object]], /) -> None:
         """Run a task in the nursery."""
@@ -374,13 +353,13 @@ class Supervisor:
         self._nursery.start_soon(fn)
 
     def idle_changed(self, by: int, /) -> None:
-        """Count one actor more, or one fewer, that only waits."""
+        """Count one actor more (1), or one fewer (-1), that only waits."""
         self.idle += by
         if by > 0:
             self._on_room()
 
     def something_is_due(self) -> None:
-        """Have the worker take up what a run has made due."""
+        """Have the worker claim what a run has made due."""
         self._on_wake(self.clock.now())
 
     def effects_stored(self) -> None:
@@ -400,12 +379,12 @@ class Supervisor:
                 self._end(claim, exit)
             case Recurred():
                 if exit.is_mine:
-                    self.spawn(TakenUp(exit.next, [exit.first]))
+                    self.spawn(ClaimedInstance(exit.next, [exit.first]))
                 else:
                     self.something_is_due()
                 self._end(claim, exit.ended)
             case Released():
-                self.something_is_due()  # it may have been woken before it was released
+                self.something_is_due()  # the instance may have been woken before it was released
             case LeftToOthers():
                 message = "instance %s does not fit the code here, and is left to other workers: %s"
                 _logger.warning(message, claim.instance_id, exit.error.message, extra=_about(claim))
@@ -413,7 +392,7 @@ class Supervisor:
                 pass
 
     def _end(self, claim: Claim, ended: Ended) -> None:
-        """Tell hooks and those who wait that the instance has ended, or is stuck."""
+        """Tell hooks, and the callers that wait for its result, that the instance has ended or is stuck."""
         status, error = ended.status, ended.error
         if error is not None and status is Status.STUCK:
             message = "instance %s is stuck: %s: %s"

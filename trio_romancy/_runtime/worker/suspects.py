@@ -1,4 +1,4 @@
-"""Instances that may take their process down: they run one at a time, so that the culprit is found."""
+"""Instances that may take their process down. They run one at a time, so that the culprit is found."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ..._storage.sql.claims import Claim
 from ...errors import RomancyError
 
 _SUSPICION = 5.0
-"""Seconds after which an instance that outlived its worker more than once lets the next one of its kind run."""
+"""Seconds in memory after which an instance is no longer suspected, and the next suspect may run."""
 
 
 class Suspects:
-    """Keeps watch over the one instance in memory that outlived its worker more than once.
+    """The suspect: the one instance in memory that has outlived its worker more than once.
 
     Args:
       on_cleared: called when the next suspect may run.
@@ -30,23 +30,23 @@ class Suspects:
         return self._suspect is not None
 
     def add(self, instance_id: str) -> None:
-        """Suspect an instance, which is taken into memory."""
+        """Suspect an instance that enters memory."""
         self._suspect = instance_id
 
     async def watch(self, instance_id: str) -> None:
-        """Cease to suspect an instance after some time, if it is in memory for that long."""
+        """Cease to suspect an instance once it has been in memory for some seconds."""
         await trio.sleep(_SUSPICION)
         self.clear(instance_id)
 
     def clear(self, instance_id: str) -> None:
-        """Cease to suspect an instance, if it is the one."""
+        """Cease to suspect an instance. Does nothing if it is not the suspect."""
         if self._suspect == instance_id:
             self._suspect = None
             self._on_cleared()
 
 
 def too_many_deaths(claim: Claim, most: int) -> Exception | None:
-    """Return why an instance must not run: its worker has died too often while it did."""
+    """Return the error of an instance whose worker has died too often while it ran; None if it may run."""
     if claim.recoveries <= most:
         return None
     return RomancyError(

@@ -1,4 +1,4 @@
-"""One worker: its lease, and what runs under it."""
+"""One worker: its lease, and the services that run under it."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ from .supervisor import Supervisor, SupervisorStatistics
 _logger = logging.getLogger("trio_romancy.worker")
 
 _STOP_CLAIMING_WITHIN = 1.0
-"""Seconds that a claim may go on when the worker stops. It would wait for a database that is away without end."""
+"""Seconds that a claim may go on when the worker stops. A database that is away would delay it without a limit."""
 _LEAVE_WITHIN = 5.0
 """Seconds that the database may take to end the lease of a worker that stops in order."""
 _REJOIN_AFTER = 1.0
-"""Seconds before a worker that failed (and did not just lose its lease) joins again."""
+"""Seconds after which a worker that failed joins again. One that only lost its lease joins at once."""
 
 
 @frozen
 class WorkerStatistics:
-    """What a worker is doing."""
+    """Numbers about a worker."""
 
     worker_id: str
     epoch: int
-    """Epoch of the lease that it holds."""
+    """Epoch of its lease."""
     journal: JournalStatistics
     supervisor: SupervisorStatistics
 
 
 class Worker:
-    """Holds a lease and runs instances under it. When it loses the lease it abandons them and joins again."""
+    """Holds a lease and runs instances under it. When it loses the lease, it abandons them and joins again."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Worker:
         self._settings = settings
         self._limits = limits
         self.relay = relay
-        """Posts what activities leave in the outbox; None: no broker is configured."""
+        """The relayer of the outbox; None without a broker."""
         self._dispatcher = dispatcher
         self._claimer = Claimer(database, clock, worker_id, limits)
         self._reaper = Reaper(
@@ -90,7 +90,7 @@ class Worker:
         self._drain_scope = trio.CancelScope()
         """Scope in which running activities are awaited when the worker stops."""
 
-    # -- what the app asks for -------------------------------------------------------------------------------------
+    # -- calls of the app ------------------------------------------------------------------------------------------
 
     async def start(
         self,
@@ -102,11 +102,13 @@ class Worker:
         id_is_new: bool,
         trace: str | None,
     ) -> None:
-        """Store a new instance and, if there is room, run it here. Durable when it returns.
+        """Store a new instance and, if there is room, run it here. The instance is durable when this returns.
 
         Args:
-          arguments: what the input stands for. The caller must neither keep nor change them.
-          trace: JSON text of the trace context that it is started in; None: none.
+          input_text: the input as JSON text.
+          arguments: the input as the workflow's arguments. The caller must neither keep nor change them.
+          id_is_new: whether the id was made for this start, so that no instance can have it.
+          trace: JSON text of the trace context that the instance is started in; None without one.
 
         Raises:
           InstanceExistsError: if the id is taken by another workflow or input.
@@ -123,11 +125,11 @@ class Worker:
                 await supervisor.journal.start(row, arguments, id_is_new=id_is_new)
                 return
             except LeaseLostError:
-                id_is_new = False  # it may have been stored all the same
+                id_is_new = False  # the instance may have been stored all the same
                 await trio.lowlevel.checkpoint()  # until the worker joins again
 
     async def send(self, outgoing: list[Outgoing]) -> None:
-        """Send messages. When this returns, what became of each is durable, and said in it."""
+        """Send messages. When this returns they are durable, and each says what became of it."""
         while True:
             while self._supervisor is None:
                 await self._joined.wait()
@@ -138,7 +140,10 @@ class Worker:
                 await trio.lowlevel.checkpoint()  # until the worker joins again
 
     def local_result(self, instance_id: str) -> LocalResult:
-        """Return what is set when the instance ends in this process. Hold on to it for as long as it is awaited."""
+        """Return the result that is set when the instance ends in this process.
+
+        The worker keeps no reference: the caller must hold the result for as long as it waits.
+        """
         return self._local_results.setdefault(instance_id, LocalResult())
 
     def is_resident(self, instance_id: str) -> bool:
@@ -146,11 +151,11 @@ class Worker:
         return self._supervisor is not None and self._supervisor.is_resident(instance_id)
 
     def notify_due(self) -> None:
-        """Take up what has just become due."""
+        """Claim what has just become due."""
         self._claimer.notify_due()
 
     def statistics(self) -> WorkerStatistics | None:
-        """Return numbers; None while the worker holds no lease."""
+        """Return numbers about the worker; None while it holds no lease."""
         supervisor = self._supervisor
         if supervisor is None:
             return None
@@ -158,7 +163,7 @@ class Worker:
         return WorkerStatistics(self.worker_id, journal.lease.epoch, journal.statistics(), supervisor.statistics())
 
     def stop(self) -> None:
-        """Let running activities finish, give everything back, and end."""
+        """Let running activities finish, release all instances, and end."""
         self._is_stopping = True
         self._claim_scope.deadline = trio.current_time() + _STOP_CLAIMING_WITHIN
         self._claimer.stop()
@@ -182,10 +187,10 @@ class Worker:
     # -- life ------------------------------------------------------------------------------------------------------
 
     async def run(self, patience: float, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Work until :meth:`stop`. Started once it holds a lease.
+        """Work until :meth:`stop`. Started once the worker holds a lease.
 
         Args:
-          patience: seconds that the database may be away before that.
+          patience: seconds that the database may be away before the worker has its first lease.
         """
         lease = await self._take_lease(wait=2 * self._settings.lease_time, patience=patience)
         is_first = True
@@ -209,7 +214,7 @@ class Worker:
                     self._claim_scope.deadline = trio.current_time() + _STOP_CLAIMING_WITHIN
                 lease = await self._take_lease(wait=None, patience=math.inf)
             if self._claim_scope.cancelled_caught:
-                return  # it is to stop, and the database is away
+                return  # the worker is stopping, and the database is away
 
     async def _take_lease(self, *, wait: Microseconds | None, patience: float) -> Lease:
         return await take_lease(
@@ -217,7 +222,7 @@ class Worker:
         )
 
     async def _serve(self, lease: Lease, task_status: trio.TaskStatus[None]) -> None:
-        """Work under one lease."""
+        """Run the services of the worker under one lease, until it stops or the lease is lost."""
         async with trio.open_nursery() as nursery:
             supervisor = self._open_supervisor(lease)
             nursery.start_soon(supervisor.journal.run)
@@ -229,7 +234,7 @@ class Worker:
             self._supervisor = supervisor
             self._joined.set()
             for result in list(self._local_results.values()):
-                result.notify()  # what was being committed under the lease before is durable by now
+                result.notify()  # whatever was committed under the last lease is visible now
             if self.relay is not None:
                 nursery.start_soon(self.relay.run)
             nursery.start_soon(self._reaper.run)
@@ -267,7 +272,7 @@ class Worker:
             self.relay.notify()
 
     def _committed(self, committed: Committed) -> None:
-        """Tell hooks and the services of the worker of a committed batch."""
+        """Tell the hooks and the services of the worker about a committed batch."""
         if self._dispatcher is not None:
             info = BatchInfo(self.worker_id, committed.writes, committed.seconds)
             self._dispatcher.call(Hooks.batch_committed, info)
@@ -279,7 +284,7 @@ class Worker:
             self.relay.notify()
 
     async def _drain(self, supervisor: Supervisor) -> None:
-        """Wait for running activities, give every instance back, and end the lease."""
+        """Wait for running activities, release every instance, and end the lease."""
         begun = trio.current_time()
         patience = 0.0 if self._is_hurried else self._limits.shutdown_timeout
         with trio.move_on_after(patience) as self._drain_scope:

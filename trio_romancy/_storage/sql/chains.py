@@ -65,19 +65,19 @@ def continue_chain(connection: Connection, ended: str, successor: Successor) -> 
 
 
 def is_of(chain: ColumnElement[str] | str) -> ColumnElement[bool]:
-    """Return whether an instance belongs to the chain with that origin."""
+    """Return the condition that an instance belongs to the chain with that origin."""
     return or_(instances.c.instance_id == chain, instances.c.origin == chain)
 
 
 def last_of(connection: Connection, instance_id: str) -> str | None:
-    """Return the id of the last instance of the chain that an instance belongs to; None if there is none."""
+    """Return the id of the last instance of the chain that an instance belongs to; None without such a chain."""
     origin = connection.execute(select(instances.c.origin).where(instances.c.instance_id == instance_id)).scalar()
     last = end_of(connection, origin or instance_id)
     return None if last is None else last.instance_id
 
 
 def end_of(connection: Connection, origin: str) -> StoredInstance | None:
-    """Return the last instance of a chain, whether it has ended or not; None if there is none."""
+    """Return the last instance of a chain, whether it has ended or not; None without such a chain."""
     return fetch_first(connection, StoredInstance, _last, {"origin_": origin})
 
 

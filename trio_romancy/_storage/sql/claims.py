@@ -35,7 +35,7 @@ class Claim:
     created_at: Microseconds
     recoveries: int
     cancel_requested: str | None
-    """JSON text of the reason of a cancel request; None if there is none."""
+    """JSON text of the reason of a cancel request; None without one."""
     started_after: int
     """The number of the last message that was sent before the instance was started."""
     origin: str | None = None
@@ -51,16 +51,16 @@ class Claim:
 
     @property
     def child_of_chain(self) -> str | None:
-        """The id by which the parent knows the instance: the origin of its chain. None if there is no parent."""
+        """The id by which the parent knows the instance: the origin of its chain. None without a parent."""
         return None if self.parent_id is None else self.origin or self.instance_id
 
 
 @frozen
-class TakenUp:
-    """A claimed instance."""
+class ClaimedInstance:
+    """A claimed instance, and what was loaded with it."""
 
     claim: Claim
-    records: Sequence[JournalEntry] | None = None
+    entries: Sequence[JournalEntry] | None = None
     """The journal; None if it is large, or in memory."""
     waits: Sequence[MatchResult] = ()
     """The stored waits, and the messages for each."""
@@ -193,12 +193,12 @@ def _suspicion(row: _Due) -> tuple[int, Microseconds]:
 
 
 def next_wake(connection: Connection, me: str, workflows: Sequence[str], *, suspects: bool) -> Microseconds | None:
-    """Return when :func:`claim_due` will find an instance; None if none becomes due by itself."""
+    """Return the time from which :func:`claim_due` finds an instance; None if none becomes due by itself."""
     wake = _next if suspects else _next_without_suspects
     return connection.execute(wake, {"me": me, "workflows": workflows}).scalar()
 
 
-def take_up(
+def claim_and_load(
     connection: Connection,
     me: str,
     now: Microseconds,
@@ -207,7 +207,7 @@ def take_up(
     *,
     suspects: bool,
     ahead: Microseconds = 0,
-) -> tuple[list[TakenUp], Microseconds | None]:
+) -> tuple[list[ClaimedInstance], Microseconds | None]:
     """Claim what is due, as :func:`claim_due` does, and load it. Returns also the :func:`next_wake` after that."""
     claims = claim_due(connection, me, now, workflows, limit, suspects=suspects, ahead=ahead)
     mine = [claim.instance_id for claim in claims if claim.was_mine]
@@ -217,14 +217,13 @@ def take_up(
     for result in match_results(connection, stored_waits(connection, [*mine, *small]), now):
         waits[result.wait.instance_id].append(result)
 
-    def taken_up(claim: Claim) -> TakenUp:
+    def loaded(claim: Claim) -> ClaimedInstance:
         id = claim.instance_id
         if id not in waits:
-            return TakenUp(claim)
-        return TakenUp(claim, None if claim.was_mine else journals.get(id, ()), waits[id])
+            return ClaimedInstance(claim)
+        return ClaimedInstance(claim, None if claim.was_mine else journals.get(id, ()), waits[id])
 
-    taken = [taken_up(claim) for claim in claims]
-    return taken, next_wake(connection, me, workflows, suspects=suspects)
+    return [loaded(claim) for claim in claims], next_wake(connection, me, workflows, suspects=suspects)
 
 
 def _small_ones(connection: Connection, ids: Sequence[str]) -> Iterator[str]:

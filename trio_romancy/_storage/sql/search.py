@@ -50,7 +50,7 @@ class Sought:
 
 @frozen
 class SearchStep:
-    """What one transaction has found."""
+    """The instances that one transaction has found."""
 
     instances: list[Instance]
     end: Place | None
@@ -61,7 +61,7 @@ def search_step(connection: Connection, sought: Sought, after: Place | None, amo
     """Search the next instances, the newest first.
 
     Args:
-      after: where the step before has ended.
+      after: end of the step before; None at the first step.
       among: how many instances to consider, unless indexes serve all conditions.
       most: the most instances to return.
     """
@@ -90,7 +90,7 @@ def search_step(connection: Connection, sought: Sought, after: Place | None, amo
 
 
 def _indexed(connection: Connection, conditions: Sequence[Condition]) -> Condition | None:
-    """Return the condition that an index serves best; None if there is none."""
+    """Return the condition that an index serves best; None if no index serves one."""
     if not conditions:
         return None
     paths = indexed_paths(connection, {each.path for each in conditions})
@@ -171,7 +171,7 @@ def _newest(
 
 
 def older(place: Place) -> ColumnElement[bool]:
-    """Return whether an instance comes after a place in the list."""
+    """Return the condition that an instance comes after a place in the list."""
     # PostgreSQL would make no range of an index of "older, or as old and ...".
     created_at, instance_id = place
     earlier = or_(instances.c.created_at < created_at, instances.c.instance_id < instance_id)
@@ -179,7 +179,7 @@ def older(place: Place) -> ColumnElement[bool]:
 
 
 def newer(place: Place) -> ColumnElement[bool]:
-    """Return whether an instance comes before a place in the list."""
+    """Return the condition that an instance comes before a place in the list."""
     created_at, instance_id = place
     later = or_(instances.c.created_at > created_at, instances.c.instance_id > instance_id)
     return and_(instances.c.created_at >= created_at, later)

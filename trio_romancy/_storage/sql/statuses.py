@@ -53,5 +53,5 @@ def may_become(after: Status) -> ColumnElement[bool]:
 
 
 def claimed(status: Status) -> Status:
-    """Return the status of an instance that a worker takes up."""
+    """Return the status of an instance that a worker has claimed."""
     return Status.COMPENSATING if status is Status.COMPENSATING else Status.RUNNING
