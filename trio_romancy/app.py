@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import platform
 import secrets
@@ -36,6 +38,8 @@ from .retry import RetryPolicy
 
 _ROOM_IN_BODY = 64 * 1024
 """Bytes that the body of a request may have beside the data of an event."""
+
+_logger = logging.getLogger("trio_romancy.database")
 
 ASGIApplication = Callable[[Any, Any, Any], Awaitable[None]]
 """An ASGI application, for an ASGI server."""
@@ -320,8 +324,17 @@ async def _asyncio_loop() -> AsyncIterator[None]:
     if trio_asyncio.current_loop.get() is not None:
         yield
     else:
-        async with trio_asyncio.open_loop():
+        async with trio_asyncio.open_loop() as loop:
+            loop.set_exception_handler(_log_unhandled)
             yield
+
+
+def _log_unhandled(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log an error that no asyncio code has asked for. By default it would end the app's block.
+
+    A database driver leaves such errors behind, in futures of connections that were given up while they were made.
+    """
+    _logger.warning("asyncio: %s", context.get("message", "unhandled error"), exc_info=context.get("exception"))
 
 
 async def _run_in(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 import trio
+import trio.testing
+import trio_asyncio
 
 from trio_romancy import (
     App,
@@ -437,3 +440,19 @@ async def test_a_cancel_request_that_comes_while_the_journal_is_loaded_is_heard(
 async def naps(ctx: WorkflowContext) -> None:
     await ctx.sleep(100)
     await do("after")
+
+
+async def test_an_error_that_asyncio_code_has_left_behind_is_logged_and_ends_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with App(":memory:") as app:
+        loop = trio_asyncio.current_loop.get()
+        assert loop is not None
+        future = loop.create_future()
+        future.set_exception(ConnectionError("nothing asks for it"))
+        del future
+        gc.collect()
+        await trio.testing.wait_all_tasks_blocked()
+        assert await app.list_workers()
+    (logged,) = [record for record in caplog.records if record.exc_info and record.exc_info[0] is ConnectionError]
+    assert (logged.name, logged.levelname) == ("trio_romancy.database", "WARNING")
