@@ -12,7 +12,7 @@ from ..._settings import Settings
 from ..._storage.database import Database
 from ..._storage.outages import retry_while_away, retry_while_away_for
 from ..._storage.sql import incompatible
-from ..._storage.sql.workers import Lease, end_dead_leases, join, this_process
+from ..._storage.sql.workers import Lease, Process, end_dead_leases, join
 from ...clock import Clock, Microseconds
 from ...errors import RomancyError
 
@@ -23,6 +23,7 @@ async def take_lease(
     database: Database,
     clock: Clock,
     worker_id: str,
+    process: Process,
     settings: Settings,
     *,
     wait: Microseconds | None,
@@ -31,6 +32,7 @@ async def take_lease(
     """Take the lease of a worker. Waits for another live process with the same worker id to end.
 
     Args:
+      process: the process of the worker, the same each time: a worker that joins again takes over from itself at once.
       wait: how long to wait for that process; None: without a limit.
       patience: seconds that the database may be away.
 
@@ -38,7 +40,7 @@ async def take_lease(
       RomancyError: if that process has not ended in time.
       DatabaseError: if the database was away for longer.
     """
-    process, begun = this_process(), clock.now()
+    begun = clock.now()
     while True:
         now = clock.now()
         until = now + settings.lease_time

@@ -18,7 +18,7 @@ from ..._storage.journal.committed import Committed
 from ..._storage.journal.journal import JournalStatistics
 from ..._storage.sql.instances import new_row
 from ..._storage.sql.messages import Outgoing
-from ..._storage.sql.workers import Lease, leave
+from ..._storage.sql.workers import Lease, leave, this_process
 from ...clock import Clock, Microseconds, to_datetime
 from ...errors import LeaseLostError
 from ...hooks import BatchInfo, Hooks, LeaseInfo
@@ -77,6 +77,7 @@ class Worker:
             database, clock, worker_id, settings.lease_time, dispatcher, on_freed=self._claimer.notify
         )
         self._retention = Retention(database, clock, keep_messages)
+        self._process = this_process()
         self._threads = trio.CapacityLimiter(trio.to_thread.current_default_thread_limiter().total_tokens)
         self._local_results: WeakValueDictionary[str, LocalResult] = WeakValueDictionary()
         self._supervisor: Supervisor | None = None
@@ -218,7 +219,7 @@ class Worker:
 
     async def _take_lease(self, *, wait: Microseconds | None, patience: float) -> Lease:
         return await take_lease(
-            self._database, self._clock, self.worker_id, self._settings, wait=wait, patience=patience
+            self._database, self._clock, self.worker_id, self._process, self._settings, wait=wait, patience=patience
         )
 
     async def _serve(self, lease: Lease, task_status: trio.TaskStatus[None]) -> None:
