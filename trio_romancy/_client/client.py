@@ -192,7 +192,7 @@ class Client:
     # -- searching -------------------------------------------------------------------------------------------------
 
     async def get_instance(self, instance_id: str) -> Instance | None:
-        """Return an instance as the database shows it now; None: there is no instance of that id."""
+        """Return an instance as the database shows it now; None if no instance has the id."""
         engine = self._require_engine()
         return await engine.read(instances.get_instance, instance_id) if is_id(instance_id) else None
 

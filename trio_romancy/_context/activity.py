@@ -33,7 +33,7 @@ class ActivityContext:
     _clock: Clock = field(repr=False)
     _max_payload: int = field(repr=False)
     effects: Effects | None = field(default=None, init=False, repr=False)
-    """Messages and events that are sent if the attempt succeeds; None: there are none."""
+    """Messages and events that are sent if the attempt succeeds; None without any."""
     used_session: Session | None = field(default=None, init=False, repr=False)
     """The session; None: this attempt has not used :attr:`session`."""
 

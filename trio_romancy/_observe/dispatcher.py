@@ -111,7 +111,7 @@ class Around:
 
 
 def checked_hooks(hooks: Sequence[Hooks]) -> HookDispatcher | None:
-    """Return the dispatcher of an app's hooks; None: there are none.
+    """Return the dispatcher of an app's hooks; None without hooks.
 
     Raises:
       TypeError: if a member is no hook, or a method of one is asynchronous.

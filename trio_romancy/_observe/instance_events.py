@@ -1,4 +1,4 @@
-"""Tells hooks what happens to one instance: what is recorded when it is durable, all else at once."""
+"""Tells hooks what happens to one instance: entries once they are durable, everything else at once."""
 
 from __future__ import annotations
 
@@ -52,19 +52,19 @@ class _Attempted:
     name: str
     is_compensation: bool
     number: int
-    """Of the last attempt, from 1; 0: there was none."""
+    """Number of the last attempt, from 1; 0 before the first."""
     begun: float = 0.0
-    """On trio's clock."""
+    """Start of the last attempt, in seconds on trio's clock."""
     duration: float | None = None
-    """Seconds; None: it has not ended, or was made in another process."""
+    """Seconds that the last attempt took; None if it has not ended, or ran in another process."""
 
 
 class InstanceEvents:
     """The hooks' view of one run of an instance.
 
     Args:
-      due_of: tells when a timer in flight is due, by operation id; None if it has no time.
-      channel_of: tells what an operation in flight receives from, by operation id.
+      due_of: returns the time at which a timer in flight is due, by operation id; None if it has no time.
+      channel_of: returns the channel that an operation in flight receives from, by operation id.
     """
 
     def __init__(
@@ -84,20 +84,20 @@ class InstanceEvents:
         self._due_of = due_of
         self._channel_of = channel_of
         self._attempted: dict[str, _Attempted] = {}
-        """By operation id."""
+        """Activities and compensations in flight, by operation id."""
 
     # -- the instance ----------------------------------------------------------------------------------------------
 
     @contextmanager
     def over(self, entries: int, *, is_new: bool) -> Iterator[None]:
-        """Tell hooks that a run begins, and at the end of the block that it has left memory.
+        """Tell hooks that a run begins and, at the end of the block, that the instance has left memory.
 
         Args:
-          entries: number of entries that its journal holds.
+          entries: number of entries in the journal.
           is_new: whether nothing of the instance has run before.
         """
         claim = self._claim
-        carried = 0 if claim.origin is None else 1  # the entry that the instance before it in its chain has left
+        carried = 0 if claim.origin is None else 1  # the entry that the last instance of the chain has left
         is_first = is_new or (entries == carried and claim.status is Status.PENDING)
         now, due = self._clock.now(), claim.due_at
         lag = 0.0 if due is None else max(now - due, 0) / 1_000_000
@@ -111,7 +111,7 @@ class InstanceEvents:
     # -- attempts --------------------------------------------------------------------------------------------------
 
     def attempts(self, operation_id: str, name: str, failures: int = 0, *, is_compensation: bool) -> None:
-        """Note that an operation is going to be attempted.
+        """Expect attempts of an operation.
 
         Args:
           failures: number of attempts that have failed already.
@@ -119,7 +119,7 @@ class InstanceEvents:
         self._attempted[operation_id] = _Attempted(name, is_compensation, failures)
 
     def begin_attempt(self, operation_id: str, number: int) -> Around | None:
-        """An attempt begins. Returns what it runs in, for :meth:`end_attempt`; None: nothing."""
+        """Tell hooks that an attempt begins. Returns the context managers around it, for :meth:`end_attempt`."""
         attempted = self._attempted[operation_id]
         attempted.number, attempted.begun, attempted.duration = number, trio.current_time(), None
         method = Hooks.compensation_started if attempted.is_compensation else Hooks.activity_started
@@ -131,48 +131,50 @@ class InstanceEvents:
         return self._dispatcher.around(info) if runs_in_something else None
 
     def end_attempt(self, operation_id: str, around: Around | None, error: BaseException | None) -> None:
-        """The attempt has ended, with this exception. Only the first time counts."""
+        """Take the time of an attempt that has ended, and leave its context managers. Only the first call counts."""
         attempted = self._attempted.get(operation_id)
         if attempted is not None and attempted.duration is None:
             attempted.duration = trio.current_time() - attempted.begun
         if around is not None:
             around.leave(error)
 
-    # -- what is recorded ------------------------------------------------------------------------------------------
+    # -- entries ---------------------------------------------------------------------------------------------------
 
     def recorded(self, batch: Batch | None, entry: EntryRow, effects: Effects | None) -> None:
-        """There is a new entry, and what was sent together with it. It is told once the batch is durable.
+        """Tell hooks of a new entry and of the messages sent with it, once the batch is durable.
 
         Args:
-          batch: that it is in, or that was before it; None: there is none.
+          batch: batch of the entry, or the last one before it; None before the first batch.
         """
 
-        def tell(method: Callable[[Hooks, T], None], make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> None:
+        def publish(
+            method: Callable[[Hooks, T], None], make: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+        ) -> None:
             if not self._dispatcher.wants(method):
                 return
-            what = make(*args, **kwargs)
+            info = make(*args, **kwargs)
             if batch is None or batch.durable.is_set():
-                self._dispatcher.call(method, what)
+                self._dispatcher.call(method, info)
             else:
-                batch.observe(self._claim.instance_id, partial(self._dispatcher.call, method, what))
+                batch.observe(self._claim.instance_id, partial(self._dispatcher.call, method, info))
 
         kind, id, at = entry["kind"], entry["operation_id"], entry["recorded_at"]
         if kind is Kind.ATTEMPT_FAILED:
             is_compensation = id in self._attempted and self._attempted[id].is_compensation
             method = Hooks.compensation_retried if is_compensation else Hooks.activity_retried
-            tell(method, self._outcome, id, entry)
+            publish(method, self._outcome, id, entry)
         elif kind in _OUTCOMES:
-            tell(_OUTCOMES[kind], self._outcome, id, entry)
+            publish(_OUTCOMES[kind], self._outcome, id, entry)
             self._attempted.pop(id, None)
         elif kind in _TIMERS:
-            tell(Hooks.timer_fired, self._timer_info, id, kind, at)
+            publish(Hooks.timer_fired, self._timer_info, id, kind, at)
         elif kind in _RECEIVED:
-            tell(_RECEIVED[kind], self._received, id, entry)
+            publish(_RECEIVED[kind], self._received, id, entry)
         if effects is not None:
             for outgoing in effects.outgoing:
-                tell(Hooks.message_sent, self._sent, outgoing.row, id)
+                publish(Hooks.message_sent, self._sent, outgoing.row, id)
             for row in effects.outbox:
-                tell(Hooks.event_sent, self._sent_to_broker, row, id)
+                publish(Hooks.event_sent, self._sent_to_broker, row, id)
 
     def _outcome(self, operation_id: str, entry: EntryRow) -> ActivityInfo:
         attempted = self._attempted[operation_id]
@@ -262,12 +264,12 @@ def tell_end(
     status: Status,
     error: ErrorInfo | None,
 ) -> None:
-    """An instance has this status now, durably: it has ended, or is stuck."""
+    """Tell hooks that an instance durably has a status: it has ended, or is stuck."""
     dispatcher.call(_ENDS[status], _workflow_info(claim, worker_id, now, error=error))
 
 
 def sent_info(row: MessageRow) -> MessageInfo:
-    """What hooks are told of a message, or of an event, that was stored as that row."""
+    """Return the description for hooks of a message, or an event, that was stored as a row."""
     at = to_datetime(row["sent_at"])
     return MessageInfo(
         channel=row["channel"],

@@ -1,4 +1,4 @@
-"""Entries of children: in the journal of the parent."""
+"""Entries about children, in the journal of the parent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Entries that concern an instance as a whole: its end, its chain, and what others ask of it."""
+"""Entries that concern an instance as a whole: its end, its chain, and the requests of others."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class CancelRequested:
 @final
 @frozen
 class WorkflowCompleted(Plain):
-    """The workflow function returned. What it returned is in the row of the instance."""
+    """The workflow function returned. Its result is in the row of the instance."""
 
     KIND: ClassVar[Kind] = Kind.WORKFLOW_COMPLETED
 
@@ -80,7 +80,7 @@ class RollbackRequested:
     KIND: ClassVar[Kind] = Kind.ROLLBACK_REQUESTED
 
     reason: str | None
-    """Which parent that is, in words."""
+    """Text that names the parent."""
 
     @classmethod
     def from_data(cls, data: Any) -> Self:
@@ -100,7 +100,7 @@ class WorkflowRecurred:
     KIND: ClassVar[Kind] = Kind.WORKFLOW_RECURRED
 
     next: str
-    """Id of that instance."""
+    """Id of the new instance."""
 
     @classmethod
     def from_data(cls, data: Any) -> Self:
@@ -115,9 +115,9 @@ class WorkflowRecurred:
 @final
 @frozen
 class CarryOver:
-    """The first entry of an instance that goes on from another: what that one knew of messages.
+    """The first entry of an instance that continues another: the messages that the other has received.
 
-    What was not consumed before is received by this one.
+    The new instance receives all messages that were not consumed before.
     """
 
     KIND: ClassVar[Kind] = Kind.CONTINUED
@@ -154,11 +154,11 @@ class CarryOver:
 
     @property
     def is_heavy(self) -> bool:
-        """Whether it says something of messages that may not be kept any more."""
+        """Whether the entry may name messages that are no longer kept."""
         return bool(self.received or self.consumed or self.left)
 
     def since(self, oldest: int) -> CarryOver:
-        """Return the same without what concerns messages before that number: they are not kept any more."""
+        """Return the entry without messages before that number, which are no longer kept."""
         consumed = {channel: [seq for seq in seqs if seq >= oldest] for channel, seqs in self.consumed.items()}
         return CarryOver(
             [one for one in self.received if one[2] >= oldest],

@@ -16,13 +16,13 @@ _modes = {mode.value: mode for mode in ChannelMode}
 @final
 @frozen
 class EventAttributes:
-    """What CloudEvents calls an event by."""
+    """The attributes that CloudEvents identifies an event by."""
 
     id: str
     source: str
     subject: str | None
     time: Microseconds | None
-    """When it happened, if its sender said so."""
+    """Time of the event, in microseconds since the epoch; None if the sender named no time."""
 
     @classmethod
     def from_data(cls, data: Any) -> Self:
@@ -37,13 +37,13 @@ class EventAttributes:
 def received_text(
     seq: int, sent_at: Microseconds, sender: str | None, event: EventAttributes | None, metadata: str | None, data: str
 ) -> str:
-    """Return the payload of a received event or message. Nothing of the two JSON texts is parsed to be written.
+    """Return the payload of a received event or message. The two JSON texts are copied, not parsed.
 
     Args:
       seq: number of the message.
-      event: the attributes of an event; None: it is a message of a channel.
-      metadata: JSON text; None: there was none with it.
-      data: JSON text.
+      event: attributes of the event; None for a message of a channel.
+      metadata: metadata as JSON text; None without metadata.
+      data: data as JSON text.
     """
     named = "" if event is None else f'"event":{event.to_text()},'
     return (
@@ -55,22 +55,22 @@ def received_text(
 @final
 @frozen
 class EventReceived:
-    """A wait for an event got one."""
+    """A wait for an event has received one."""
 
     KIND: ClassVar[Kind] = Kind.EVENT_RECEIVED
 
     seq: int
     """Number of the event among all messages of the database."""
     sent_at: Microseconds
-    """When it was accepted, in microseconds since the epoch."""
+    """Time at which it was accepted, in microseconds since the epoch."""
     sender: str | None
-    """Id of the instance that sent it; null: it came from outside of any workflow."""
+    """Id of the instance that sent it; null if no workflow sent it."""
     event: EventAttributes
-    """Its attributes: an object of ``id``, ``source``, ``subject`` and ``time``."""
+    """Attributes of the event: an object of ``id``, ``source``, ``subject`` and ``time``."""
     metadata: dict[str, Any] | None
-    """What was sent with the data, as plain JSON data."""
+    """Metadata that were sent with the data, as plain JSON data."""
     data: Any
-    """Its data, as plain JSON data."""
+    """The data, as plain JSON data."""
 
     @classmethod
     def from_data(cls, data: Any) -> Self:
@@ -87,22 +87,22 @@ class EventReceived:
 @final
 @frozen
 class MessageReceived:
-    """A wait for a message of a channel got one. Events, too, go by the channel that is called like their type."""
+    """A wait for a message of a channel has received one. An event is a message of the channel named as its type."""
 
     KIND: ClassVar[Kind] = Kind.MESSAGE_RECEIVED
 
     seq: int
     """Number of the message among all messages of the database."""
     sent_at: Microseconds
-    """When it was accepted, in microseconds since the epoch."""
+    """Time at which it was accepted, in microseconds since the epoch."""
     sender: str | None
-    """Id of the instance that sent it; null: it came from outside of any workflow."""
+    """Id of the instance that sent it; null if no workflow sent it."""
     event: EventAttributes | None
-    """Attributes of an event: an object of ``id``, ``source``, ``subject`` and ``time``. Missing if it is none."""
+    """Attributes of the event: an object of ``id``, ``source``, ``subject`` and ``time``. Missing for a message."""
     metadata: dict[str, Any] | None
-    """What was sent with the data, as plain JSON data."""
+    """Metadata that were sent with the data, as plain JSON data."""
     data: Any
-    """Its data, as plain JSON data."""
+    """The data, as plain JSON data."""
 
     @classmethod
     def from_data(cls, data: Any) -> Self:
@@ -121,7 +121,7 @@ class MessageReceived:
 @final
 @frozen
 class WaitTimedOut(Plain):
-    """A wait for an event or a message got nothing in time."""
+    """A wait for an event or a message has timed out."""
 
     KIND: ClassVar[Kind] = Kind.WAIT_TIMED_OUT
 
@@ -134,9 +134,9 @@ class Published:
     KIND: ClassVar[Kind] = Kind.PUBLISHED
 
     channel: str
-    """Channel that it was sent to."""
+    """Channel that the message was sent to."""
     to: str | None
-    """Id of the instance that it was sent to; null: to the channel's subscribers."""
+    """Id of the instance that receives the message; null: the channel's subscribers do."""
 
     @classmethod
     def from_data(cls, data: Any) -> Self:
@@ -156,7 +156,7 @@ class Subscribed:
     KIND: ClassVar[Kind] = Kind.SUBSCRIBED
 
     channel: str
-    """Channel that was subscribed to."""
+    """Channel of the subscription."""
     mode: ChannelMode
     """Mode of the channel. If it is not the one that the workflow asked for, there is no subscription."""
     after: int
@@ -180,7 +180,7 @@ class Unsubscribed:
     KIND: ClassVar[Kind] = Kind.UNSUBSCRIBED
 
     channel: str
-    """Channel that it was subscribed to."""
+    """Channel of the subscription."""
 
     @classmethod
     def from_data(cls, data: Any) -> Self:

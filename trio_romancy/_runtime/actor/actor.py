@@ -35,16 +35,15 @@ _FINAL_ENDS = frozenset({Kind.WORKFLOW_COMPLETED, Kind.WORKFLOW_RECURRED})
 
 @final
 class Actor:
-    """Runs one instance. Made for each time that the instance is taken into memory.
+    """Runs one instance. A new actor is made each time that the instance enters memory.
 
-    The workflow function runs in the actor's own task. What is to be told to it goes through the mailbox of its run,
-    one outcome at a time, each recorded first. Only a workflow that is a single task records its outcomes itself,
-    without the detour.
+    The workflow function runs in the actor's own task. Outcomes reach it through the mailbox of the run, one at a time,
+    each recorded first. Only a workflow that is a single task records its outcomes itself, without the mailbox.
 
     Args:
-      arguments: what the workflow takes, if the instance is new and its journal empty; None: decode its input.
-      rejection: why the workflow function must not be run. The instance is parked then, or rolled back if its
-        cancellation was requested.
+      arguments: arguments of the workflow, if the instance is new and its journal empty; None: decode the input.
+      rejection: error because of which the workflow function must not run. The instance is parked, or rolled back if
+        its cancellation was requested.
     """
 
     __slots__ = ("_arguments", "_facade", "_task", "_workflow", "instance_run", "is_released", "wake_requested")
@@ -68,16 +67,16 @@ class Actor:
         self._task = task
         self._arguments = arguments
         self.wake_requested = False
-        """Whether the instance must want attention when it is given back."""
+        """Whether the instance must be due at once after its release."""
         self.is_released = False
-        """Whether the instance is being given back, so that nothing can be added to that any more."""
+        """Whether the instance is being released, so that ``wake_requested`` comes too late."""
         if entries and isinstance(carried := entries[0].payload, CarryOver):
             run.intake.table.unpack(carried)
 
     # -- life ------------------------------------------------------------------------------------------------------
 
     async def run(self) -> Exit:
-        """Run until the instance has ended, is given back, or the run is abandoned.
+        """Run until the instance has ended, is released, or the run is abandoned.
 
         Raises:
           Exception: if the runtime (not the workflow) failed. The instance is unharmed.
@@ -95,7 +94,7 @@ class Actor:
             raise
         finally:
             await run.aclose()
-        if exit is not None:  # durably: what crashed meanwhile does not matter any more
+        if exit is not None:  # the end is durable, so a crash of something else does not matter
             if not run.is_gone:
                 run.enter(GONE)
             return exit
@@ -110,7 +109,7 @@ class Actor:
         run = self.instance_run
         function_end = run.saga.rollback or run.saga.function_end
         if function_end is not None and function_end.kind in _FINAL_ENDS:
-            return Abandoned()  # the actor before this one crashed when that had been written
+            return Abandoned()  # the last actor crashed after it had written this
         if function_end is None:
             value, failure = await self._call_function()
             end = await end_function(run, self._workflow, value, failure)
@@ -122,7 +121,7 @@ class Actor:
         if run.is_gone:
             return None  # abandoned while the end of the function was written
         run.enter(COMPENSATING)
-        if run.writer.status is not Status.COMPENSATING:  # a restart, or a cancel request while it was stuck
+        if run.writer.status is not Status.COMPENSATING:  # a restart, or a cancel request for a stuck instance
             run.writer.set_status(Status.COMPENSATING)
         with trio.CancelScope() as run.rollback_scope:
             await compensate(run)
@@ -130,7 +129,7 @@ class Actor:
         return None
 
     async def _call_function(self) -> tuple[Any, Failure | None]:
-        """Run the workflow function to its end, if it can be run. Returns what it returned, or how it failed.
+        """Run the workflow function to its end, if it may run. Returns its result, or its failure.
 
         Raises:
           RunGone: if the run is gone.
@@ -155,7 +154,7 @@ class Actor:
                 if run.claim.cancel_requested is not None or run.cursor.was_cancelled:
                     request_cancel(run, run.claim.cancel_requested or "null")
                 elif run.is_new:
-                    run.go_live()  # there is no journal that could tell it anything first
+                    run.go_live()  # no journal has to be replayed first
                 value = await self._workflow.function(WorkflowContext(self._facade), *arguments)
         except KeyboardInterrupt:
             raise
@@ -181,7 +180,7 @@ class Actor:
         return value, failure
 
     async def _release(self, status: Status, released: Released) -> Exit:
-        """Give the instance back, durably."""
+        """Release the instance, durably."""
         self.is_released = True
         env = self.instance_run.env
         wake_at = env.clock.now() if self.wake_requested else released.wake_at
@@ -193,10 +192,10 @@ class Actor:
             return Abandoned()
         return Released(wake_at)
 
-    # -- what the supervisor tells it ------------------------------------------------------------------------------
+    # -- calls of the supervisor -----------------------------------------------------------------------------------
 
     def drain(self) -> None:
-        """Give the instance back as soon as no activity runs: the worker stops."""
+        """Release the instance as soon as no activity runs: the worker stops."""
         run = self.instance_run
         if run.is_gone:
             return
@@ -206,11 +205,11 @@ class Actor:
             run.release(Status.COMPENSATING)
 
     def passivate(self) -> None:
-        """Give the instance back now, if it only waits."""
+        """Release the instance now, if it only waits."""
         run = self.instance_run
         if run.has_ended_function:
             if run.idle_since is not None:
-                run.release_as = Status.COMPENSATING, Released(None)  # what it waits for wakes it
+                run.release_as = Status.COMPENSATING, Released(None)  # the end of a child wakes it
                 run.abandon()
         elif not run.is_gone:
             run.is_passivated = True
@@ -230,6 +229,6 @@ class Actor:
         self.instance_run.intake.refresh()
 
     def offer(self, result: MatchResult) -> None:
-        """Offer what was found for one of its waits. The run must not be gone."""
+        """Offer the messages found for one of the instance's waits. The run must not be gone."""
         self.instance_run.set_changed()
         self.instance_run.intake.offer(result)

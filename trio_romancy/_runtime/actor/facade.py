@@ -1,4 +1,4 @@
-"""What a workflow context asks for, as operations on the run."""
+"""Carries out the calls of a workflow context, as operations on its run."""
 
 from __future__ import annotations
 

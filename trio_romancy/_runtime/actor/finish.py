@@ -1,4 +1,4 @@
-"""The end of an instance: how its workflow function ended, the end of a rollback, or that it is parked."""
+"""Records the end of an instance: of its workflow function, of a rollback, or by parking it."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def _cancel(run: InstanceRun) -> JournalEntry:
 
 
 async def _park(run: InstanceRun, cause: Exception) -> Exit:
-    """Record that the instance is stuck; or leave it to other workers, if the cause may be the code here."""
+    """Record that the instance is stuck, or leave it to other workers if the code here may be the cause."""
     error = _info(describe(cause))
     journal = run.journal
     if isinstance(cause, NonDeterminismError | InvalidDataError):

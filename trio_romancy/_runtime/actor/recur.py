@@ -1,4 +1,4 @@
-"""Going on as a new instance: how a workflow that runs for ever keeps its journal short."""
+"""Recurring: the workflow continues as a new instance, so that a workflow that runs for ever has a short journal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LONGEST_NUMBER = 12
 
 
 class Recur(BaseException):
-    """Unwinds the workflow function. Not an ``Exception``, so that user code which catches those does not keep it."""
+    """Unwinds the workflow function. Not an ``Exception``, so user code that catches those does not catch it."""
 
     def __init__(self, input_text: str) -> None:
         super().__init__("the workflow goes on as a new instance")
@@ -28,7 +28,7 @@ class Recur(BaseException):
 
 
 def recur_in(error: BaseException) -> Recur | None:
-    """Return the :exc:`Recur` that the function ended with, if that is all. A nursery may have made a group of it."""
+    """Return the :exc:`Recur` that alone ended the function, also from the groups of nurseries."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error if isinstance(error, Recur) else None

@@ -1,4 +1,4 @@
-"""The durable call of an activity."""
+"""Calls an activity durably."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _ACTIVITY = frozenset({Kind.ACTIVITY_COMPLETED, Kind.ACTIVITY_FAILED, Kind.ACTIV
 async def call_activity(
     run: InstanceRun, activity: Activity[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    """Run an activity durably: return or raise what is recorded, or carry it out and record it.
+    """Return or raise the recorded outcome of an activity, or run the activity and record its outcome.
 
-    It is a cancellation point before it begins. Then it is shielded, up to its outcome.
+    This is a cancellation point before the activity begins. After that the activity is shielded, up to its outcome.
     """
     operation = new_operation(run, activity.name, activity.id, "activity", _ACTIVITY)
     if run.is_live and not run.cursor.kept:
-        await trio.lowlevel.checkpoint_if_cancelled()  # nothing is recorded of it: what `recorded` would do, at once
+        await trio.lowlevel.checkpoint_if_cancelled()  # nothing is recorded: all that `recorded` would do
         outcome = None
     else:
         outcome = await recorded(run, operation)
@@ -38,7 +38,7 @@ async def call_activity(
     assert operation.task is not None
     result: Result | None = None
     if run.is_undisturbed(operation.task):
-        # Only the actor can cancel here. So a real scope is not needed: the run holds its cancellation back itself.
+        # Only the actor can cancel here. Instead of a scope of its own, the activity uses the shield of the function.
         operation.scope = scope = run.function_scope
         scope.shield = True
         run.in_flight.by_id[operation.id] = operation
@@ -63,7 +63,7 @@ async def call_activity(
     if outcome is not None:
         return await _return_or_raise(run, activity, operation.id, outcome.payload)
     if result is None:
-        await trio.lowlevel.checkpoint_if_cancelled()  # it had never begun when a cancel request came
+        await trio.lowlevel.checkpoint_if_cancelled()  # a cancel request came before the activity began
         raise RunGone
     if result.kind is not activity.completed_kind:
         return await _return_or_raise(run, activity, operation.id, from_text(result.kind, result.payload))
@@ -75,7 +75,7 @@ async def call_activity(
 
 
 async def _return_or_raise(run: InstanceRun, activity: Activity[..., Any], id: str, payload: Payload) -> Any:
-    """Return or raise what an activity's entry says."""
+    """Return or raise the outcome that an activity's entry holds."""
     if isinstance(payload, ActivityCompleted):
         try:
             return activity.codec.decode(payload.result)

@@ -1,4 +1,4 @@
-"""One activity or compensation: its attempts, timeout, thread and transaction, up to an outcome."""
+"""Attempts of one activity or compensation, with its timeout, thread and transaction, up to an outcome."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from .thread import ActivityThread
 _logger = logging.getLogger("trio_romancy.activity")
 
 _REPEAT_AFTER = 0.1
-"""Seconds before an attempt is repeated whose transaction the database lost or could not commit."""
+"""Seconds before a repetition of an attempt whose transaction the database lost or could not commit."""
 
 
 class Attempted(Protocol):
-    """What is attempted: an :class:`~trio_romancy.Activity` or a :class:`~trio_romancy.Compensation`."""
+    """The definition that is attempted: an :class:`~trio_romancy.Activity` or a :class:`~trio_romancy.Compensation`."""
 
     @property
     def name(self) -> str: ...
@@ -63,7 +63,7 @@ class Attempted(Protocol):
 
 @define(eq=False)
 class Result:
-    """How an activity or compensation ended."""
+    """The outcome of an activity or compensation."""
 
     kind: Kind
     payload: str
@@ -71,24 +71,25 @@ class Result:
     value: Any = None
     """The result, as a replay will read it."""
     session: Session | None = None
-    """The open transaction that it must be recorded in."""
+    """The open transaction that the outcome must be recorded in."""
     effects: Effects | None = None
-    """What is sent together with the entry."""
+    """Messages and other effects that are stored together with the entry."""
 
 
 class _UnstorableResult(Exception):
-    """The function did its work, and returned what cannot be journaled. Trying again would repeat the work."""
+    """The function did its work, and its result cannot be journaled. Another attempt would repeat the work."""
 
 
 @final
 class Attempts:
     """The attempts of one activity or compensation.
 
-    The operation's scope shields them, except those of a cancellable activity: being torn down is its outcome then.
-    While the next attempt is awaited a cancellation is delivered, and giving up is the outcome.
+    The operation's scope shields the attempts from cancellation. Those of a cancellable activity are not shielded: the
+    outcome of a cancellation is that the activity was torn down. During the wait for the next attempt a cancellation
+    is delivered, and its outcome is that the activity gave up.
 
     Args:
-      undo: JSON text of the planned compensation; None: there is none.
+      undo: JSON text of the planned compensation; None without one.
     """
 
     __slots__ = ("_args", "_kwargs", "_operation", "_run", "_thread", "_undo", "_what")
@@ -112,7 +113,7 @@ class Attempts:
         """Thread of the last attempt, which may have overrun its timeout."""
 
     async def carry_out(self) -> Result:
-        """Attempt until there is an outcome, and record that."""
+        """Attempt until there is an outcome, and record the outcome."""
         result = await self.until_outcome()
         return result if self.record_at_once(result) else await self.record_in_turn(result)
 
@@ -132,7 +133,7 @@ class Attempts:
                 outcome = await operation.wait()
             if outcome is not None:
                 return result
-            # With the transaction went all that this attempt did through it.
+            # All that this attempt did through the transaction is undone.
             if pending.refusal is None:
                 await trio.sleep(_REPEAT_AFTER)
             elif (failed := self._record_failure(pending.refusal)) is not None:
@@ -147,11 +148,11 @@ class Attempts:
                 return result
 
     def record_at_once(self, result: Result) -> bool:
-        """Record an outcome right away, if it is its task's turn. Returns whether it was."""
+        """Record an outcome at once, if it is the turn of its task. Returns whether it was."""
         run, operation = self._run, self._operation
         if result.session is not None:
             return False
-        # What was undisturbed still is, unless something was posted meanwhile.
+        # A task that was undisturbed still is, unless something was posted meanwhile.
         is_undisturbed = operation.scope is run.function_scope
         has_turn = run.is_clear if is_undisturbed else run.has_turn(trio.lowlevel.current_task())
         if has_turn:
@@ -219,7 +220,7 @@ class Attempts:
                 is_lost = _lost_its_session(context, error, self._policy)
                 await _close_session(context)
                 if not isinstance(error, trio.Cancelled):
-                    run.refuse_if_gone()  # that is what the code has made of the cancellation, and no outcome
+                    run.refuse_if_gone()  # the code has turned the cancellation into this error: not an outcome
                 if _is_cancellation(error):
                     if run.is_unwinding or not what.cancellable:
                         raise
@@ -246,7 +247,7 @@ class Attempts:
         return await thread.result()
 
     def _result(self, context: ActivityContext, value: object) -> Result:
-        """Return what the value that the function returned means.
+        """Return the outcome for the value that the function returned.
 
         Raises:
           _UnstorableResult: if it cannot be journaled.
@@ -273,7 +274,7 @@ class Attempts:
         return self._what.retry or self._run.env.settings.retry
 
     def _record_failure(self, error: BaseException) -> Result | None:
-        """Record that an attempt has failed. Returns the outcome if there is to be no other attempt."""
+        """Record that an attempt has failed. Returns the outcome if no attempt follows."""
         run, operation = self._run, self._operation
         number = len(run.cursor.failures_of(operation.id)) + 1
         failure = self._failure(error, number)
@@ -285,7 +286,7 @@ class Attempts:
         return None
 
     def _failure(self, error: BaseException, number: int) -> Failure:
-        """Return what a failed attempt means."""
+        """Return the failure of an attempt, with the verdict whether another attempt follows."""
         timeout = self._what.timeout
         if isinstance(error, _UnstorableResult) and error.__cause__ is not None:
             return describe(error.__cause__, attempts=number, verdict="terminal")
@@ -302,7 +303,7 @@ class Attempts:
     async def _wait_for_retry(self, failures: Sequence[JournalEntry]) -> Result | None:
         """Wait until the next attempt is due, and until a thread that overran has ended, with the shield down.
 
-        Returns the outcome if there is to be no other attempt: a cancellation came first.
+        Returns the outcome if no attempt follows: a cancellation came first, or the policy allows no other.
         """
         run, operation, what, thread = self._run, self._operation, self._what, self._thread
         assert operation.scope is not None
@@ -337,7 +338,7 @@ class Attempts:
         return None
 
     async def _sleep_until(self, due: Microseconds) -> None:
-        """Wait for the next attempt. The instance may leave memory meanwhile, if that takes long."""
+        """Wait until the next attempt is due. During a long wait the instance may leave memory."""
         run = self._run
         if self._operation.waits and due - run.env.clock.now() > run.env.settings.idle_timeout:
             run.idle_since = None
@@ -346,14 +347,14 @@ class Attempts:
 
 
 def _is_cancellation(error: BaseException) -> bool:
-    """Whether the attempt was torn down. What else it raised meanwhile is no outcome."""
+    """Return whether the attempt was torn down. Other exceptions in a group do not count then."""
     return isinstance(error, trio.Cancelled) or (
         isinstance(error, BaseExceptionGroup) and error.split(trio.Cancelled)[0] is not None
     )
 
 
 def _lost_its_session(context: ActivityContext, error: BaseException, policy: RetryPolicy) -> bool:
-    """Whether the attempt failed because the database is away: an outage is a pause, and no failed attempt."""
+    """Return whether an attempt failed because the database is away: an outage is a pause, not a failed attempt."""
     session = context.used_session
     if session is None or policy.is_terminal(error):
         return False
@@ -363,6 +364,6 @@ def _lost_its_session(context: ActivityContext, error: BaseException, policy: Re
 
 
 async def _close_session(context: ActivityContext) -> None:
-    """Roll back what the attempt did through its session."""
+    """Roll back the session of an attempt, if it has one."""
     if context.used_session is not None:
         await context.used_session.aclose()

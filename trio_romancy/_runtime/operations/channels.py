@@ -1,4 +1,4 @@
-"""The durable steps that have to do with channels: subscribing, receiving, publishing."""
+"""The durable steps of channels: subscribing, receiving, publishing."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def subscribe(run: InstanceRun, channel: str, mode: ChannelMode, id: str |
 
 
 def _subscribe(connection: Connection, channel: str, mode: ChannelMode, row: EntryRow, now: Microseconds) -> Subscribed:
-    """Store a subscription with its entry. Returns the payload: the channel's mode, and what came before."""
+    """Store a subscription with its entry. Returns the payload of the entry."""
     lock_channels(connection, [channel], now)
     held, after = store_subscription(connection, row["instance_id"], row["operation_id"], channel, mode)
     subscribed = Subscribed(channel, held, after)
@@ -100,7 +100,7 @@ async def receive(
 async def publish(
     run: InstanceRun, name: str, channel: str, data: object, metadata: Any, addressee: str | None, id: str | None
 ) -> None:
-    """Send a message, together with the entry that says so.
+    """Send a message, in one transaction with its entry.
 
     Args:
       name: ``publish``, or ``send_to`` if there is an addressee.

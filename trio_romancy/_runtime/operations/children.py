@@ -1,4 +1,4 @@
-"""The durable steps that have to do with children: starting them, and awaiting their end."""
+"""The durable steps of children: starting them, and awaiting their end."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _THE_END = "the end of a child"
 async def start(
     run: InstanceRun, parent: ParentRun, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> ChildHandle[Any]:
-    """Start a child. Once that is recorded the child is stored, for any worker to take up.
+    """Start a child. The child is stored together with the entry, for any worker to claim.
 
-    An explicit id is both the operation's and the child's.
+    An explicit id is the id of both the operation and the child.
 
     Args:
-      parent: what the handle awaits the child through.
+      parent: run through which the handle awaits the child.
     """
     text, _ = workflow.input.encode(args, kwargs)
     operation = new_operation(run, workflow.name, workflow.id, "child", _STARTED)
@@ -70,10 +70,10 @@ async def start(
 
 
 async def result(run: InstanceRun, child: ChildHandle[Any], id: str, *, owns: bool) -> Any:
-    """Wait for the end of a child, and return what it returned.
+    """Wait for the end of a child, and return its result.
 
     Args:
-      owns: whether a cancellation cancels the child too, whose end is awaited then.
+      owns: whether a cancellation also cancels the child. The end of the child is awaited first then.
     """
     operation = new_operation(run, "result", id, _THE_END, _ENDED)
     ended = (await step(run, operation, lambda _: _await_end(run, operation, child.child_id, owns=owns))).payload
@@ -87,7 +87,7 @@ async def result(run: InstanceRun, child: ChildHandle[Any], id: str, *, owns: bo
 async def start_and_await(
     run: InstanceRun, parent: ParentRun, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    """Start a child, and return what it returns. They end together."""
+    """Start a child, and return its result. A cancellation also cancels the child."""
     child = await start(run, parent, workflow, args, kwargs)
     return await result(run, child, short_id(f"{child.operation_id}/result"), owns=True)
 
@@ -129,7 +129,7 @@ async def _await_end(run: InstanceRun, operation: Operation, child_id: str, *, o
 
 
 def _return_or_raise(run: InstanceRun, child: ChildHandle[Any], id: str, ended: ChildEnded) -> Any:
-    """Return or raise what the entry of a child's end says."""
+    """Return or raise the outcome that the entry of a child's end holds."""
     if ended.status is Status.COMPLETED:
         try:
             return child.workflow.codec.decode(ended.output)

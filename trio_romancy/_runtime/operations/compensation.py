@@ -1,7 +1,7 @@
-"""Ordered compensation.
+"""Undoes completed activities and children, the last first.
 
-It works from the journal alone: what undoes an activity, and with which arguments, is recorded with the activity's
-outcome. So a rollback goes on after a crash without running the workflow function again.
+A rollback needs only the journal: the compensation of an activity and its arguments are recorded with the activity's
+outcome. After a crash a rollback continues without running the workflow function again.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _COMPENSATION = frozenset({Kind.COMPENSATION_COMPLETED, Kind.COMPENSATION_FAILED
 
 
 async def compensate(run: InstanceRun) -> None:
-    """Undo what has completed, the last first. A compensation that fails for good is recorded; the others still run."""
+    """Undo all that has completed, the last first. If a compensation fails for good, the others still run."""
     saga = run.saga
     undos = saga.undos
     if children := [undo.child for undo in undos if isinstance(undo, ChildUndo) and not saga.is_settled(undo)]:
-        # At once, though they are awaited in order: what is to be undone need not go on.
+        # All children at once, though each is awaited in its order: a child that will be undone need not continue.
         run.journal.append_end_of_children(run.instance_id, children, _reason(run))
     for undo in undos:
         run.cursor.forget_failures(undo.operation_id, saga.counts_from)
@@ -81,11 +81,11 @@ async def _roll_back_child(run: InstanceRun, undo: ChildUndo) -> Kind:
             if run.saga.counts_from:
                 await run.journal.call(roll_back_again, undo.child, clock.now())
             while True:
-                changed = run.changed()  # from before the question, so that nothing falls between it and the answer
+                changed = run.changed()  # taken before the query, so that no change falls in between
                 ended = await run.journal.call(roll_back, me, operation.id, undo.child, _reason(run), clock.now())
                 if ended is not None:
                     break
-                run.env.host.something_is_due()  # perhaps the child
+                run.env.host.something_is_due()  # the child may be due
                 await run.rest_until(changed)
             status, uncompensated = ended
             await run.journal.call(end_roll_back, me, operation.id)

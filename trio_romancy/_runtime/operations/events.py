@@ -1,4 +1,4 @@
-"""Waiting for events; and what all waits for something from outside have in common."""
+"""Waits for events, and the part that all waits for messages share."""
 
 from __future__ import annotations
 

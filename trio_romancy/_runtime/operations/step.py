@@ -1,4 +1,4 @@
-"""The skeleton of an operation: its id, its recorded outcome if there is one, and else its way to one."""
+"""The skeleton of an operation: its id, then its recorded outcome, or the way to a new outcome."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BREATHER = 100
 """Number of recorded outcomes after which a workflow of one task makes a checkpoint."""
 
 CarryOut = Callable[[Operation], Awaitable[JournalEntry | None]]
-"""Carries an operation out while it is in flight, up to its outcome. None: it never began, or its run is gone."""
+"""Carries out an operation in flight, up to its outcome. Returns None if it never began, or its run is gone."""
 
 
 def new_operation(run: InstanceRun, name: str, id: str | None, what: str, kinds: frozenset[Kind]) -> Operation:
@@ -28,7 +28,7 @@ def new_operation(run: InstanceRun, name: str, id: str | None, what: str, kinds:
     Args:
       name: what automatic ids are counted by.
       id: the explicit id; None: an automatic one.
-      what: what the code asks for, in words.
+      what: name of what the code asks for, for messages to the user.
 
     Raises:
       OperationIdError: if it can have no automatic id here, or the id has been used.
@@ -52,7 +52,7 @@ async def step(run: InstanceRun, operation: Operation, carry_out: CarryOut) -> J
         finally:
             run.end(operation)
         if outcome is None:
-            await trio.lowlevel.checkpoint_if_cancelled()  # it had not begun when a cancel request came
+            await trio.lowlevel.checkpoint_if_cancelled()  # a cancel request came before the operation began
             raise RunGone
     return outcome
 
@@ -60,8 +60,8 @@ async def step(run: InstanceRun, operation: Operation, carry_out: CarryOut) -> J
 async def recorded(run: InstanceRun, operation: Operation) -> JournalEntry | None:
     """Return the outcome of an operation that begins, if it has one already.
 
-    That is in the journal, or was before the instance was retried: then it is recorded again, in its turn. Otherwise
-    the operation has to be carried out.
+    The outcome is in the journal; or it is from before ``app.retry``, and is recorded again, in its turn. None means
+    that the operation has to be carried out.
     """
     await trio.lowlevel.checkpoint_if_cancelled()
     if not run.is_live:
@@ -74,7 +74,7 @@ async def recorded(run: InstanceRun, operation: Operation) -> JournalEntry | Non
 
 
 async def _replayed(run: InstanceRun, operation: Operation) -> JournalEntry | None:
-    """Return the outcome, if the journal says it next and no other task wants a turn."""
+    """Return the outcome if it is the next entry of the journal, and no other task wants a turn."""
     assert operation.task is not None
     cursor = run.cursor
     if not run.has_turn(operation.task):
@@ -92,7 +92,7 @@ async def _replayed(run: InstanceRun, operation: Operation) -> JournalEntry | No
 
 
 async def _record_again(run: InstanceRun, operation: Operation, outcome: JournalEntry) -> JournalEntry:
-    """Record an outcome from before a retry in its turn. It has happened before, so that hooks are not told."""
+    """Record an outcome from before a retry in its turn. Hooks are not told again."""
     payload = outcome.payload.to_text()
 
     async def record() -> JournalEntry:
@@ -107,7 +107,7 @@ async def _record_again(run: InstanceRun, operation: Operation, outcome: Journal
 
 
 async def in_turn(run: InstanceRun, pending: PendingOutcome) -> JournalEntry | None:
-    """Have an outcome recorded in its turn, or hear what the journal says instead. Cancellation waits for that."""
+    """Have an outcome recorded in its turn, or return what the journal says instead. Cancellation waits for that."""
     operation, outcome = pending.operation, None
     with trio.CancelScope(shield=True) as operation.scope:
         if not run.is_live:

@@ -1,4 +1,4 @@
-"""The durable steps that have to do with time: sleeping, and timeouts of blocks."""
+"""The durable steps of time: sleeping, and timeouts of blocks."""
 
 from __future__ import annotations
 

@@ -20,16 +20,17 @@ from .exits import RunGone
 
 
 class EntryWriter:
-    """The only writer of one instance's journal, for as long as its run is not gone.
+    """The only writer of one instance's journal, until its run is gone.
 
     What is appended is durable before the next side effect of the instance begins. After :meth:`close` nothing can
     be appended: each attempt raises :exc:`RunGone`.
 
     Args:
-      seq: the number of the last entry; 0 if there is none.
+      seq: the number of the last entry; 0 without entries.
       time: the time of that entry. Entries never go back in time, whatever the clock shows.
       status: the status of the instance.
       on_lease_lost: called when the journal refuses an entry because the worker has lost its lease.
+      on_progress: called with the id of the instance when its probation ends.
     """
 
     __slots__ = (
@@ -70,7 +71,7 @@ class EntryWriter:
         self.batch: Batch | None = None
         """The batch that the last entry is in."""
         self.events: InstanceEvents | None = None
-        """Tells hooks of what is recorded; None: there are none."""
+        """Tells hooks what is recorded; None without hooks."""
         self.status = status
         """Status that the instance was given last."""
         self.on_probation = False
@@ -138,7 +139,7 @@ class EntryWriter:
         }
 
     def take_back(self) -> None:
-        """Give the number of the last row to the next one: it was refused."""
+        """Give the number of the last row to the next row: the last one was refused."""
         self._seq -= 1
 
     def committed(self, row: EntryRow, effects: Effects | None = None) -> None:
@@ -194,7 +195,7 @@ class EntryWriter:
         return closing_row(self._instance_id, status, time, owner=owner, output=output, error=error)
 
     def clear_probation(self) -> None:
-        """Note that the instance makes progress: it has not taken its process down."""
+        """End the probation of the instance: it has made progress, and not taken its process down."""
         self.on_probation = False
         self.set_status(self.status)
         self._on_progress(self._instance_id)

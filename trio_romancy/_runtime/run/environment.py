@@ -1,4 +1,4 @@
-"""What the runs of one worker share, and what they need of the supervisor that holds them."""
+"""The environment that the runs of one worker share, with the supervisor as they see it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .intake import MessageSource
 
 
 class RunHost(Protocol):
-    """What a run tells its supervisor."""
+    """The supervisor, as its runs see it."""
 
     @property
     def is_draining(self) -> bool:
-        """Whether the worker stops: nothing more is to begin, and each instance to be given back."""
+        """Whether the worker is stopping: nothing more may begin, and each instance is to be released."""
         ...
 
     def start_soon(self, fn: Callable[[], Awaitable[object]], /) -> None:
@@ -34,7 +34,7 @@ class RunHost(Protocol):
         ...
 
     def something_is_due(self) -> None:
-        """Take up what this run has made due, such as a child."""
+        """Claim what this run has made due, such as a child."""
         ...
 
     def effects_stored(self) -> None:
@@ -48,7 +48,7 @@ class RunHost(Protocol):
 
 @define(eq=False)
 class Environment:
-    """What the runs of one worker share."""
+    """The parts of a worker that its runs share."""
 
     settings: Settings
     clock: Clock
@@ -59,4 +59,4 @@ class Environment:
     message_source: MessageSource
     host: RunHost
     dispatcher: HookDispatcher | None
-    """Calls the hooks; None: there are none."""
+    """Dispatcher of the hooks; None without hooks."""

@@ -22,10 +22,10 @@ class Ended:
 
 @frozen
 class Released:
-    """The instance was given back to the database, durably, for this worker or another to take up later."""
+    """The instance was given back to the database, durably, for this worker or another to claim later."""
 
     wake_at: Microseconds | None
-    """Time from which it wants attention; None: from when something happens to it."""
+    """Time at which the instance is due again; None if only a message or a request makes it due."""
 
 
 @frozen
@@ -44,7 +44,7 @@ class Recurred:
     first: JournalEntry
     """The entry with which the journal of the next one begins."""
     is_mine: bool
-    """Whether this worker owns the next one; otherwise any worker may take it up."""
+    """Whether this worker owns the next one; otherwise any worker may claim it."""
 
 
 @frozen
@@ -53,11 +53,11 @@ class Abandoned:
 
 
 Exit = Ended | Released | LeftToOthers | Recurred | Abandoned
-"""What :meth:`Actor.run` returns. An actor that crashes raises instead."""
+"""Results of :meth:`Actor.run`. An actor that crashes raises instead."""
 
 
 class RunGone(BaseException):
     """Unwinds user code of a run that is gone, where trio's cancellation does not reach.
 
-    Not an ``Exception``, so that user code which catches those does not keep it.
+    Not an ``Exception``, so user code that catches those does not catch it.
     """

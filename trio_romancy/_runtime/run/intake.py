@@ -17,15 +17,15 @@ class MessageSource(Protocol):
     """Fetches messages from the database."""
 
     def fetch_for(self, intake: Intake, /) -> None:
-        """Search for what the waits of a run are for, soon, and offer it to the intake."""
+        """Search for messages for the waits of a run, soon, and offer them to its intake."""
         ...
 
 
 class Intake:
-    """What one run waits for from outside.
+    """The waits of one run for messages, kept in step with the journal and the database.
 
     Args:
-      stored: what the database knew of the instance's waits when it was claimed.
+      stored: the instance's waits in the database when it was claimed, and the messages found for each.
       may_be_stored: whether a wait may be stored already, from before a replay.
       notify: called when there may be something to take from the table.
     """
@@ -69,9 +69,9 @@ class Intake:
         """Whether a fetch was asked for that has not begun."""
         self._is_being_fetched = False
         self.is_stale = False
-        """Whether there may be more than the database knew of when the instance was claimed."""
+        """Whether there may be more messages than were found when the instance was claimed."""
         self.is_closed = False
-        """Whether the run is gone. Its instance goes on waiting, so that nothing of that is told to the journal."""
+        """Whether the run is gone. Its instance goes on waiting, so the journal keeps the waits."""
 
     # -- waits -----------------------------------------------------------------------------------------------------
 
@@ -141,7 +141,7 @@ class Intake:
 
     @property
     def is_fetching(self) -> bool:
-        """Whether it is not known yet what there is."""
+        """Whether a search for messages has not ended yet."""
         return (
             self._is_requested
             or self._is_being_fetched
@@ -149,7 +149,7 @@ class Intake:
         )
 
     def refresh(self) -> None:
-        """Mark what was known as stale, and fetch again."""
+        """Mark the messages found so far as stale, and fetch again."""
         self.is_stale = True
         self.fetch()
 

@@ -1,4 +1,4 @@
-"""The journal of one instance as its workflow function meets it: what it says next, and what it says of the code."""
+"""The journal of one instance as a replay reads it: the next entry, and whether the journal fits the code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .operation import Operation
 
 
 class JournalCursor:
-    """The entries that the workflow has not been told yet, and what those before them mean for it."""
+    """The entries that the workflow has not been told yet, and what earlier entries mean for the rest."""
 
     __slots__ = ("_failures", "_instance_id", "_patches", "_unasked", "_untold", "kept", "now", "taken")
 
@@ -34,7 +34,7 @@ class JournalCursor:
         self._patches: dict[str, bool] | None = None
         """Changes of the code, and whether the instance goes their way."""
         self._unasked: set[str] | None = None
-        """Those of them that the code has not asked for since the replay began; None: there were none."""
+        """Changes that the code has not asked for since the replay began; None if the journal had none."""
         for entry in entries:
             if entry.kind is Kind.ATTEMPT_FAILED:
                 self.add_failure(entry)
@@ -43,14 +43,14 @@ class JournalCursor:
             elif entry.kind is Kind.KEPT:
                 self.kept = (self.kept or {}) | {entry.operation_id: entry}
             elif self.kept is not None:
-                self.kept.pop(entry.operation_id, None)  # it has been asked for
+                self.kept.pop(entry.operation_id, None)  # the code has asked for it
         if self._patches is not None:
             self._unasked = set(self._patches)
 
     # -- what comes next -------------------------------------------------------------------------------------------
 
     def next_entry(self) -> JournalEntry | None:
-        """Return what the journal tells next; None if it is used up."""
+        """Return the next entry; None once the journal is used up."""
         return self._untold[0] if self._untold else None
 
     def take(self, id: str, kinds: frozenset[Kind]) -> JournalEntry | None:
@@ -62,7 +62,7 @@ class JournalCursor:
         return entry
 
     def advance(self, entry: JournalEntry) -> None:
-        """Go on behind the next entry."""
+        """Move past the next entry, which was told to the workflow."""
         assert self._untold
         self._untold.popleft()
         self.taken += 1

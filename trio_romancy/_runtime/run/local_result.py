@@ -1,4 +1,4 @@
-"""The result of an instance, for those who wait for it in this process."""
+"""The result of an instance, for callers that wait for it in the process that runs it."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ class LocalResult:
     """The end of an instance, set if it ends in this process."""
 
     status: Status | None = None
-    """Status with which it has ended; None: not in this process, so far."""
+    """Status with which the instance has ended; None if it has not ended in this process."""
     output: str | None = None
     """JSON text."""
     error: ErrorInfo | None = None
     _changed: LightEvent | None = None
 
     def set(self, status: Status, output: str | None, error: ErrorInfo | None) -> None:
-        """Tell those who wait how the instance has ended."""
+        """Tell the waiting callers how the instance has ended."""
         self.status, self.output, self.error = status, output, error
         self.notify()
 
     def notify(self) -> None:
-        """Wake those who wait: the instance has ended, or has left the memory of this process."""
+        """Wake the waiting callers: the instance has ended, or has left the memory of this process."""
         if self._changed is not None:
             self._changed.set()
             self._changed = None

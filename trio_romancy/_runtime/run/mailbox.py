@@ -1,4 +1,4 @@
-"""What an actor receives: outcomes to record in order, due timers, cancel requests."""
+"""The mailbox of a run: outcomes to record in order, due timers, cancel requests."""
 
 from __future__ import annotations
 
@@ -30,33 +30,33 @@ class PendingOutcome:
     session: Session | None = None
     """Transaction that it must be recorded in; None: the journal's."""
     refusal: Exception | None = None
-    """Why the database refuses to commit that transaction."""
+    """Error with which the database refused to commit that transaction."""
     effects: Effects | None = None
-    """What is sent together with the entry."""
+    """Messages and other effects that are stored together with the entry."""
     record: Callable[[], Awaitable[JournalEntry | None]] | None = None
-    """Records it, if that takes more than to append an entry. Returns None if it is to be forgotten."""
+    """Records the outcome, if that takes more than to append an entry. Returns None if the outcome no longer holds."""
 
 
 class Receiver(Protocol):
     """Empties a mailbox."""
 
     def wake(self) -> None:
-        """Look at the mailbox again, if it has no task that waits for it."""
+        """Look at the mailbox again, if no task of the receiver waits for it."""
         ...
 
     def close(self) -> None:
-        """Cease to receive. Its task, if it has one, has ended."""
+        """Cease to receive. The receiver's task, if it has one, has ended."""
         ...
 
 
 @define(eq=False)
 class Mailbox:
-    """Pending outcomes and timers of one run. It lives and dies with the run."""
+    """Pending outcomes and timers of one run. The mailbox ends with its run."""
 
     _clock: Clock
     receiver: Receiver = field(init=False)
     is_recording: bool = field(default=False, init=False)
-    """Whether the receiver is recording what it took out."""
+    """Whether the receiver is recording an outcome that it has taken out."""
     _pending: deque[PendingOutcome] = field(factory=deque, init=False)
     _timers: list[tuple[Microseconds, int, PendingOutcome]] = field(factory=list, init=False)
     _timers_set: int = field(default=0, init=False)

@@ -1,4 +1,4 @@
-"""Which message goes to which wait of one instance. It knows neither the database nor the journal.
+"""Which message goes to which wait of one instance. The table knows neither the database nor the journal.
 
 A message that was accepted is in the database. The table only says what to look for, and holds what was found. A
 message goes to one wait, the one with the smallest number first. It is consumed once the workflow has been told, which
@@ -75,7 +75,7 @@ class MessageTable:
 
     Args:
       started_after: number of the last message sent before the instance was started.
-      origin: first instance of its chain; None: the instance itself.
+      origin: first instance of the chain; None if that is the instance itself.
     """
 
     __slots__ = (
@@ -95,7 +95,7 @@ class MessageTable:
         self._started_after = started_after
         self._origin = origin
         self.subscriptions: dict[str, Subscription] = {}
-        """By channel."""
+        """Subscriptions by channel."""
         self.open: dict[str, LocalWait] = {}
         """Waits by operation id, in the order in which they began."""
         self._last: dict[MessageFilter, int] = {}
@@ -103,9 +103,9 @@ class MessageTable:
         self._consumed: dict[str, set[int]] = {}
         """Events of each type that some wait got, and which another filter may let through as well."""
         self._left: dict[str, int] = {}
-        """Channels that were subscribed to before, and the last message that can have been received then."""
+        """Number of the last message that an ended subscription can have received, by channel."""
         self._carried: dict[str, tuple[str, int]] = {}
-        """Subscriptions of the instance before it in its chain: by channel, the mode, and what was received."""
+        """Mode and last received message of each subscription of the instance before in the chain, by channel."""
 
     # -- going on as another instance ------------------------------------------------------------------------------
 
@@ -201,7 +201,7 @@ class MessageTable:
         wait.is_cut = is_cut
 
     def next(self) -> tuple[LocalWait, Match] | None:
-        """Return the next message, and the wait that gets it; None if there is none for any."""
+        """Return the next message, and the wait that gets it; None if no wait has a message."""
         ready = [wait for wait in self.open.values() if wait.matches]
         if not ready:
             return None

@@ -1,4 +1,4 @@
-"""Operations of one instance in flight: which there are, and what their tasks wait for."""
+"""The operations of one instance that are in flight, and the tasks that wait for them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Operation:
 
     id: str
     what: str
-    """What the code asks for, in words."""
+    """Name of what the code asks for, for messages to the user."""
     kinds: frozenset[Kind]
     """Kinds of entries that can be its outcome."""
     deliver: Callable[[JournalEntry], None] | None = None
@@ -48,19 +48,19 @@ class Operation:
     is_executing: bool = False
     """Whether an attempt is running."""
     waits: bool = False
-    """Whether it only waits at the moment, so that its run can leave memory."""
+    """Whether the operation only waits at the moment, so that its run can leave memory."""
     wake_at: Microseconds | None = None
-    """Time at which what it waits for happens, if that is known."""
+    """Time at which the wait ends, if that is known."""
     is_in_flight: bool = True
     is_given_up: bool = False
-    """Whether the workflow function must not go on, so that it hears no outcome any more."""
+    """Whether the workflow function must not go on, and so is told no outcome any more."""
     outcome: JournalEntry | None = None
     """Its outcome, once the workflow has been told."""
     _changed: LightEvent | None = None
 
     @property
     def is_open(self) -> bool:
-        """Whether it can still get an outcome. A timeout has one before its block ends."""
+        """Whether the operation can still get an outcome. A timeout has one before its block ends."""
         return self.is_in_flight and self.outcome is None
 
     def tell(self, outcome: JournalEntry) -> None:
@@ -114,7 +114,7 @@ class InFlight:
 
     def __init__(self) -> None:
         self.by_id: dict[str, Operation] = {}
-        """By operation id, in the order in which they began."""
+        """Operations by id, in the order in which they began."""
         self.main: trio.lowlevel.Task | None = None
         """The task that runs the workflow function, while that runs."""
         self._added: trio.Event | None = None

@@ -64,7 +64,7 @@ class OperationIds:
         """Return the id of the next operation: the given one, or ``name:n`` counted in its branch.
 
         Args:
-          what: what the code asks for, in words.
+          what: name of what the code asks for, as in :attr:`.Operation.what`.
 
         Raises:
           OperationIdError: if it has neither, or the id has been used.

@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class Phase(Enum):
-    """What a run is doing. It enters each phase at most once, and ends in ``GONE``."""
+    """A phase of a run. A run enters each phase at most once, and ends in ``GONE``."""
 
     followers: tuple[Phase, ...]
     """Phases that may follow: see :data:`NEXT`."""
@@ -20,7 +20,7 @@ class Phase(Enum):
     COMPENSATING = "compensating"
     """Completed activities are being undone."""
     GONE = "gone"
-    """The run has ended or was abandoned. It can record nothing any more."""
+    """The run has ended or was abandoned, and can record nothing more."""
 
 
 REPLAYING, LIVE, CLOSING, COMPENSATING, GONE = Phase
@@ -38,7 +38,7 @@ for _phase, _followers in NEXT.items():
 
 
 class IllegalTransitionError(RuntimeError):
-    """A run was told to enter a phase that cannot follow the one that it is in. A bug in the runtime."""
+    """Raised if a phase cannot follow the present phase of a run. A bug in the runtime."""
 
 
 def check(before: Phase, after: Phase) -> None:

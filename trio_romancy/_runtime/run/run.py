@@ -1,4 +1,4 @@
-"""What an operation may touch: one run of one instance, from its journal to an exit."""
+"""One run of one instance, from its journal to an exit: all that an operation may touch."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class InstanceRun:
         )
         self.writer.on_probation = claim.recoveries > 0
         self.events: InstanceEvents | None = None
-        """Tells hooks what happens; None: there are none."""
+        """Tells hooks what happens; None without hooks."""
         if env.dispatcher is not None:
             self.events = self.writer.events = InstanceEvents(
                 env.dispatcher,
@@ -122,17 +122,17 @@ class InstanceRun:
                 channel_of=lambda id: self.intake.channel_of(id),
             )
         self.rejection: Exception | None = None
-        """Why the workflow function must not go on: its code does not fit the journal."""
+        """Error because of which the workflow function must not go on; None if its code fits the journal."""
         self.cancellation: Operation | None = None
         """The cancel request as an operation, once one has come."""
         self.cancel_reason: str | None = None
         """Reason of the recorded cancel request."""
         self.release_as: tuple[Status, Released] | None = None
-        """How to give the instance back, if that is why the run is gone."""
+        """Status and wake-up time of the release, if that is why the run is gone."""
         self.crash_cause: BaseException | None = None
-        """What failed in the runtime, if that is why the run is gone."""
+        """Exception with which the runtime failed, if that is why the run is gone."""
         self.is_passivated = False
-        """Whether to give the instance back as soon as it only waits."""
+        """Whether to release the instance as soon as it only waits."""
         self._receive = receive
         self._mailbox: Mailbox | None = None
         self._intake: Intake | None = None
@@ -185,7 +185,7 @@ class InstanceRun:
     def is_unwinding(self) -> bool:
         """Whether user code must not go on: the run is gone, or the workflow function does not fit the journal.
 
-        User code sees a cancellation then. What it makes of that is no outcome. A rollback needs no workflow function.
+        User code sees a cancellation then, and what it makes of that is not an outcome. A rollback needs no function.
         """
         return self.phase is GONE or (self.rejection is not None and not self.has_ended_function)
 
@@ -197,7 +197,7 @@ class InstanceRun:
     # -- stopping --------------------------------------------------------------------------------------------------
 
     def abandon(self) -> None:
-        """Stop at once, recording nothing more. User code sees a cancellation, and can do nothing about it."""
+        """Stop at once, recording nothing more. User code sees a cancellation, and cannot resist it."""
         if self.phase is not GONE:
             self.enter(GONE)
         self.function_scope.cancel()
@@ -215,11 +215,10 @@ class InstanceRun:
             self.abandon()
 
     def release(self, status: Status) -> None:
-        """Stop, and give the instance back: its journal is enough to bring it to where it is.
+        """Stop, and release the instance: its journal is enough to continue from here.
 
         Args:
-          status: what the instance is then. One that waits wants attention when its next timer is due, another at
-            once.
+          status: status of the released instance. A waiting instance is due with its next timer, any other at once.
         """
         if self.phase is not GONE:
             wake_at = self.in_flight.next_wake() if status is Status.WAITING else self.env.clock.now()
@@ -233,7 +232,7 @@ class InstanceRun:
         self.in_flight.give_up_all()
 
     async def stop_here(self) -> None:
-        """Begin nothing more, because the worker stops: the instance is given back as soon as no activity runs."""
+        """Begin nothing more, because the worker stops. The instance is released as soon as no activity runs."""
         if self.has_ended_function:
             self.release(Status.COMPENSATING)
         self.notify()
@@ -258,7 +257,7 @@ class InstanceRun:
         self.open_mailbox().post_at(when, pending)
 
     def notify(self) -> None:
-        """Have the state of the run looked at again."""
+        """Make the receiver of the mailbox look at the state of the run again."""
         self.open_mailbox().notify()
 
     @property
@@ -281,7 +280,7 @@ class InstanceRun:
 
     @property
     def intake(self) -> Intake:
-        """What the instance waits for from outside."""
+        """The instance's waits for messages, made at first use."""
         if self._intake is None:
             table = MessageTable(self.instance_id, self.claim.started_after, self.claim.origin)
             env = self.env
@@ -301,12 +300,12 @@ class InstanceRun:
 
     @property
     def used_intake(self) -> Intake | None:
-        """The same; None if the instance has never waited for anything."""
+        """The intake; None if the instance has never waited for a message."""
         return self._intake
 
     @property
     def is_fetching(self) -> bool:
-        """Whether it is not known yet which messages there are."""
+        """Whether a search for messages has not ended yet."""
         return self._intake is not None and self._intake.is_fetching
 
     def close_unasked_waits(self) -> None:
@@ -336,7 +335,7 @@ class InstanceRun:
         return self._changed
 
     def set_changed(self) -> None:
-        """Wake a rollback that waits for its children: something concerns the instance."""
+        """Wake a rollback that waits for its children: something about the instance has changed."""
         if self._changed is not None:
             self._changed.set()
             self._changed = None
@@ -344,7 +343,7 @@ class InstanceRun:
                 self.idle_since = None
 
     async def rest_until(self, changed: LightEvent) -> None:
-        """Wait in a rollback. Meanwhile the worker may take up other instances, or give this one back."""
+        """Wait in a rollback. Meanwhile the worker may claim other instances, or release this one."""
         if not changed.is_set():
             self.idle_since = self.env.clock.now()
         await changed.wait()

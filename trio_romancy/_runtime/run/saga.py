@@ -1,4 +1,4 @@
-"""What an instance would have to undo, and what it has undone: read from its journal alone."""
+"""The activities and children that a rollback must undo, and those that it has undone: read from the journal alone."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ...model import Kind
 
 @frozen
 class ChildUndo:
-    """How to undo what a child has done: it rolls itself back, in its place among the rest."""
+    """The rollback of one child, which rolls itself back when its turn comes."""
 
     activity_id: str
-    """Operation that started it."""
+    """Id of the operation that started the child."""
     child: str
-    """Origin of its chain."""
+    """Origin of the child's chain."""
 
     @property
     def operation_id(self) -> str:
@@ -30,13 +30,13 @@ class ChildUndo:
 
 @frozen
 class Undo:
-    """How to compensate one completed activity."""
+    """The planned compensation of one completed activity."""
 
     activity_id: str
     name: str
     """Name of the compensation."""
     arguments: Mapping[str, Any]
-    """Plain JSON data."""
+    """Arguments of the compensation, as plain JSON data."""
 
     @property
     def operation_id(self) -> str:
@@ -55,9 +55,9 @@ class Saga:
         self.rollback: JournalEntry | None = None
         """Entry with which the parent has asked to undo what had completed."""
         self._undos: list[Undo | ChildUndo] | None = None
-        """In the order of the journal; None: there are none."""
+        """Activities and children to undo, in the order of the journal; None without any."""
         self._children: dict[str, bool] | None = None
-        """Whether each child has ended, as far as it was awaited."""
+        """Whether each child is known to have ended, by its id."""
         self._done: tuple[str, ...] = ()
         self._failed: tuple[str, ...] = ()
         self.counts_from = 0
@@ -101,7 +101,7 @@ class Saga:
             self._undos.append(ChildUndo(operation_id, child))
 
     def child_ended(self, ended: ChildEnded) -> None:
-        """Note that a child has ended. A completed one is undone in the place of its end; another has undone itself."""
+        """Note that a child has ended. Only a completed child is undone, in the place of its end."""
         child = ended.child
         if self._undos is None or self._children is None or self._children[child]:
             return
@@ -113,7 +113,7 @@ class Saga:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing that could be undone."""
+        """Whether there is nothing to undo."""
         return not self._undos
 
     # -- what was undone -------------------------------------------------------------------------------------------
@@ -124,11 +124,11 @@ class Saga:
         return [*reversed(self._undos or ())]
 
     def is_settled(self, undo: Undo | ChildUndo) -> bool:
-        """Whether it was undone, or could not be for good."""
+        """Whether an activity or child was undone, or failed for good to be."""
         return undo.operation_id in self._done or undo.operation_id in self._failed
 
     def settle(self, undo: Undo | ChildUndo, kind: Kind) -> None:
-        """Note how its compensation has ended."""
+        """Note how the compensation of an activity or child has ended."""
         if kind is Kind.COMPENSATION_COMPLETED:
             self._done += (undo.operation_id,)
         else:

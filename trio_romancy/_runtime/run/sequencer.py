@@ -42,18 +42,18 @@ class Sequencer:
         self._run = run
         self._mailbox = run.open_mailbox()
         self._alarm: int | None = None
-        """Alarm that starts its task again; None: it has one, or needs none any more."""
+        """Alarm that starts the task again; None while the task runs, or once it is no longer needed."""
         if run.runs_function:
             run.start_soon(partial(self._guard, self._tell_all))
 
     def wake(self) -> None:
-        """Look at the mailbox again, if it has no task that waits for it."""
+        """Look at the mailbox again, if no task of the sequencer waits for it."""
         if self._alarm is not None:
             self.close()
             self._run.start_soon(partial(self._guard, self._tell_mailbox))
 
     def close(self) -> None:
-        """Cease to receive. Its task, if it has one, has ended."""
+        """Cease to receive. The sequencer's task, if it has one, has ended."""
         if self._alarm is not None:
             self._run.env.alarms.cancel(self._alarm)
             self._alarm = None
@@ -82,7 +82,7 @@ class Sequencer:
         while self._alarm is None and run.runs_function:
             await self._settled()
             if not run.runs_function:
-                break  # it has ended meanwhile: its end sees to what comes now
+                break  # the function has ended meanwhile: the actor does the rest
             pending = self._next()
             if pending is None:
                 await self._rest()
@@ -124,7 +124,7 @@ class Sequencer:
                 run.go_live()
 
     async def _comes_to_ask(self, expected: JournalEntry) -> bool:
-        """Wait for a task that waits for something that is no operation: it may yet come to ask for the entry."""
+        """Wait for a task that is busy with something other than an operation: it may yet ask for the entry."""
         cursor, in_flight = self._run.cursor, self._run.in_flight
         with trio.move_on_after(_PATIENCE):
             while in_flight.asked_for(expected) is None:
@@ -136,7 +136,7 @@ class Sequencer:
     # -- the mailbox -----------------------------------------------------------------------------------------------
 
     def _next(self) -> PendingOutcome | None:
-        """Return the next pending outcome; or the next message or due timer, the earlier of both."""
+        """Return the next pending outcome. Otherwise the next message or due timer, whichever is earlier."""
         intake = self._run.used_intake
         if intake is None or self._mailbox:
             return self._mailbox.receive_nowait()
@@ -191,7 +191,7 @@ class Sequencer:
         operation.tell(entry)
 
     def _running(self) -> list[str]:
-        """Return the activities that have begun, or may have begun before a crash: they go on to their outcome."""
+        """Return the activities that go on to their outcome: they have begun, or may have begun before a crash."""
         run = self._run
         activities = [operation.id for operation in run.in_flight.by_id.values() if operation.scope is not None]
         if run.is_live or run.claim.status not in (Status.PENDING, Status.WAITING):
@@ -201,7 +201,7 @@ class Sequencer:
     # -- rest ------------------------------------------------------------------------------------------------------
 
     async def _rest(self) -> None:
-        """Wait for the next outcome, or give the instance back if that is far away."""
+        """Wait for the next outcome, or release the instance if that is far away."""
         run, env = self._run, self._run.env
         if env.host.is_draining and not run.in_flight.is_executing:
             run.release(Status.WAITING if self._is_idle() else Status.PENDING)
@@ -222,7 +222,7 @@ class Sequencer:
             if wake is None or wake > now + AHEAD:
                 run.release(Status.WAITING)
                 return
-            until = wake  # it would be taken up again at once
+            until = wake  # a released instance would be claimed again at once
         if run.writer.status is not Status.WAITING:
             if now >= run.idle_since + _GRACE:
                 run.writer.set_status(Status.WAITING)
@@ -234,7 +234,7 @@ class Sequencer:
             await self._mailbox.wait(until)
 
     def _lie_down(self, until: Microseconds) -> None:
-        """Wait without a task, which is half of what a waiting actor weighs in memory."""
+        """Wait without a task, which takes half of the memory of a waiting actor."""
         due = self._mailbox.next_timer()
         self._alarm = self._run.env.alarms.set(until if due is None else min(due, until), self.wake)
 

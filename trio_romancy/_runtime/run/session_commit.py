@@ -19,8 +19,8 @@ from .run import InstanceRun
 async def commit_with_entry(run: InstanceRun, session: Session, pending: PendingOutcome) -> JournalEntry | None:
     """Record an outcome in the transaction of its activity, behind the fence.
 
-    Returns None if the database lost or refused the transaction: with it went all that the attempt did through it.
-    A refusal is then in ``pending.refusal``.
+    Returns None if the database lost or refused the transaction, which undoes all that the attempt did through it.
+    ``pending.refusal`` then has the error of a refusal.
 
     Raises:
       LeaseLostError: if the worker has lost its lease.
@@ -40,7 +40,7 @@ async def commit_with_entry(run: InstanceRun, session: Session, pending: Pending
             effects.apply(connection, env.clock.now(), None)  # instances in memory are woken through the database
 
     failure: Exception | None = None
-    # Once it has begun, nothing but its own answer ends it: a torn commit has an unknown fate.
+    # Once the commit has begun, only the answer of the database ends it: the fate of a torn commit is unknown.
     with trio.CancelScope(shield=True):
         try:
             try:
@@ -63,10 +63,10 @@ async def commit_with_entry(run: InstanceRun, session: Session, pending: Pending
 
 
 async def _is_stored(run: InstanceRun, entry: JournalEntry) -> bool:
-    """Whether a commit without an answer was made.
+    """Return whether a commit whose answer was lost has been made.
 
-    The fence waits for it, in case the server is still at it. On a database with one writer the commit has ended, and
-    waiting would be for the transaction of a sibling, which waits for this one to be recorded.
+    The fence waits for a commit that the server is still making. On a database with one writer the commit has ended,
+    and the fence would wait for the transaction of a sibling, which waits for this one to be recorded.
     """
     env = run.env
     if env.database.has_one_writer:

@@ -1,4 +1,4 @@
-"""What differs between databases: one interface, one module per database, chosen here by name and nowhere else."""
+"""The dialects of the databases: one interface, one module per database, chosen here by name and nowhere else."""
 
 from __future__ import annotations
 

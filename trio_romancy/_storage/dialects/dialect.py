@@ -17,7 +17,7 @@ from .sql import Rows, UpdateMany
 
 
 class Dialect(Protocol):
-    """What differs between databases.
+    """The functions that differ between databases.
 
     SQL constructs differ too. Those are compiled by the hooks in each database's module: see :mod:`.sql`.
     """
@@ -118,7 +118,7 @@ class Dialect(Protocol):
 
 
 class ServerDialect(Dialect, Protocol):
-    """What differs between database servers."""
+    """The functions that differ between database servers, besides those of every database."""
 
     @property
     def has_notifications(self) -> bool:

@@ -1,4 +1,4 @@
-"""What an error of a database means: an outage, a race that was lost, or a fault that stays."""
+"""Classifies the errors of databases: an outage, a race that was lost, or a fault that stays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MariaDB and MySQL."""
+"""Implements the dialect for MariaDB and MySQL, alone or as a Galera cluster."""
 
 from __future__ import annotations
 

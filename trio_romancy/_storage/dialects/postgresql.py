@@ -1,4 +1,4 @@
-"""PostgreSQL."""
+"""Implements the dialect for PostgreSQL, with notifications between workers."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def set_up_connection(connection: Any) -> None:
 
 
 _set_idle_timeout = text("SELECT set_config('idle_in_transaction_session_timeout', :value, true)")
-"""For this transaction only."""
+"""Sets the limit for the current transaction only."""
 
 
 def allow_idleness(connection: Connection) -> None:

@@ -1,4 +1,4 @@
-"""SQLite."""
+"""Implements the dialect for SQLite: a file, or a database in memory, with one writer."""
 
 from __future__ import annotations
 

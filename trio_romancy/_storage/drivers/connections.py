@@ -1,4 +1,4 @@
-"""What holds for every connection to a server, whichever driver makes it."""
+"""The parts that connections to servers share, whichever driver makes them."""
 
 from __future__ import annotations
 

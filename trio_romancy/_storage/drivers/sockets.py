@@ -8,7 +8,7 @@ from socket import AF_INET, AF_INET6, IPPROTO_TCP, SO_KEEPALIVE, SOL_SOCKET
 from typing import Any
 
 _KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 25_000}
-"""In seconds, seconds, probes, milliseconds."""
+"""Values of the socket options: in seconds, seconds, probes, milliseconds."""
 
 
 def find_socket(connection: Any) -> tuple[Any, bool]:

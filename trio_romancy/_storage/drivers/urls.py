@@ -1,4 +1,4 @@
-"""What the URL of a database means: the server, the driver and its arguments."""
+"""Reads the URL of a database: the server, the driver and its arguments."""
 
 from __future__ import annotations
 

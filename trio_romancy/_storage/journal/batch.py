@@ -1,4 +1,4 @@
-"""What the journal writes in one transaction: the parts of a batch, and what becomes of each."""
+"""A batch: the writes of one transaction of the journal, and the result of each."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Call:
 
 @define(eq=False)
 class Batch:
-    """What goes into one transaction.
+    """The writes of one transaction.
 
     Outside of the journal a batch is only observed, and handed to :meth:`.Journal.durable`.
     """
@@ -83,7 +83,7 @@ class Batch:
     lost: LeaseLostError | None = None
     """Set if the lease was lost before the batch was known to be committed."""
     observations: list[tuple[str, Callable[[], None]]] | None = None
-    """Instance ids, and what to call once the instance's part is durable; None if there are no observers."""
+    """Instance ids, each with a function to call once the instance's part is durable; None without observers."""
 
     def observe(self, instance_id: str, observer: Callable[[], None]) -> None:
         """Call ``observer`` once the instance's part of the batch is durable, and never if it is refused.
@@ -137,13 +137,13 @@ class Batch:
         ]
 
     def forget(self) -> None:
-        """Drop what a durable batch holds: an actor keeps the batch it wrote last, and with it what others wrote."""
+        """Drop the contents of a durable batch: an actor keeps its last batch, with the writes of others in it."""
         for parts in (self.starts, self.named_starts, self.closings, self.entries, self.updates, self.calls):
             parts.clear()
         self.details = self.effects = self.observations = None
 
     def check(self, part: Start | Closing | Call | None = None) -> None:
-        """Raise what has gone wrong with the batch, or with one part of it."""
+        """Raise the failure of the batch, or of one part of it. Does nothing without one."""
         if self.lost is not None:
             raise self.lost
         if part is not None and part.failure is not None:

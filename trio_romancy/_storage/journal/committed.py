@@ -1,4 +1,4 @@
-"""What a batch of the journal has changed and learned, and the listener that is told."""
+"""The changes and results of a committed batch of the journal, and the listener that learns of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Started:
     """A new instance that is stored."""
 
     row: InstanceRow
-    """What was asked for."""
+    """The row as it was given to the journal."""
     arguments: list[Any]
     """The workflow's arguments, as the caller of :meth:`.Journal.start` gave them."""
     started_after: int
@@ -36,7 +36,7 @@ class Committed:
     seconds: float
     """Time that the transaction took, repetitions included."""
     started: Sequence[Started] = ()
-    """New instances. One that was stored before, as the same or as another, is missing."""
+    """New instances, without those whose id was taken before."""
     matches: Sequence[MatchResult] = ()
     """Messages that the batch has brought for waits of this worker's instances."""
     wakes_others: bool = False
@@ -48,21 +48,21 @@ class Committed:
 
 
 class JournalListener(Protocol):
-    """What a :class:`.Journal` tells. Every method is called from the task of the journal, and must not raise."""
+    """The listener of a :class:`.Journal`. Its methods are called from the task of the journal, and must not raise."""
 
     def committed(self, committed: Committed) -> None:
-        """Take note of a batch that is durable.
+        """Act on a batch that is durable.
 
-        Called before anything that waits for the batch goes on, and before the next batch is closed: what is appended
-        in the call is part of the next batch.
+        Called before any waiter of the batch continues, and before the next batch is closed: writes that are appended
+        in the call are part of the next batch.
         """
 
     def refused(self, instance_id: str, error: Exception) -> None:
-        """Take note that the database refuses what an instance wants to record. None of it is stored.
+        """Act on a refusal: the database refused the part of an instance. Nothing of the part is stored.
 
         Args:
-          instance_id: begins with a null character if the refused part belongs to no instance.
+          instance_id: id of the instance; begins with a null character if the part belongs to no instance.
         """
 
     def lost(self) -> None:
-        """Take note that nothing more will be recorded. Called before anything else can happen."""
+        """Act on the loss of the lease: nothing more will be recorded. Called before any other task runs."""

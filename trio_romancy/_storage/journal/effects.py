@@ -33,17 +33,17 @@ class WaitRequest:
 
     wait: Wait
     most: int
-    """The most messages to look for."""
+    """The most messages to search for."""
     is_stored: bool
     """Whether a replayed instance may have stored the same wait before."""
     on_open: Callable[[Sequence[Match] | None], None]
-    """Called once the wait is durable, with the messages for it; with None if they have not been looked for."""
+    """Called once the wait is durable, with its messages; with None if the transaction has not searched for them."""
     found: Sequence[Match] | None = None
 
 
 @define(eq=False)
 class Effects:
-    """What a transaction does about messages, waits and children, after the journal's fence."""
+    """The writes of a transaction to messages, waits and children, after the journal's fence."""
 
     outgoing: list[Outgoing] = field(factory=list)
     outbox: list[OutboxRow] = field(factory=list)
@@ -64,14 +64,14 @@ class Effects:
     channels: set[str] = field(factory=set)
     """Channels to lock for other parts of the same transaction."""
     matches: list[MatchResult] = field(factory=list)
-    """What the transaction has found for waits of this worker's instances."""
+    """Messages that the transaction has found for waits of this worker's instances."""
     wakes_others: bool = False
     """Whether the transaction has made instances due that this worker does not run."""
     first: int = 0
     """The number of the first outgoing message."""
 
     def lock(self, connection: Connection, now: Microseconds, origins: Iterable[str] = ()) -> None:
-        """Lock what other transactions may lock too. Only the fence may come before in the transaction.
+        """Lock all rows that other transactions may also lock. Only the fence may come before in the transaction.
 
         Args:
           origins: origins of chains whose last instance the same transaction writes.
@@ -89,7 +89,7 @@ class Effects:
             self.first = count_messages(connection, len(self.outgoing), now)
 
     def apply(self, connection: Connection, now: Microseconds, me: str | None) -> None:
-        """Write everything. What the same transaction writes of the instances themselves must come before.
+        """Write everything. Writes to the instances themselves must come before in the same transaction.
 
         Args:
           me: the worker whose own instances get their matches from :attr:`matches`: see :func:`.messages.send`.
@@ -131,7 +131,7 @@ class Effects:
             opening.on_open(opening.found)
 
     def add(self, other: Effects) -> None:
-        """Add what other effects do."""
+        """Add other effects to these."""
         self.outgoing += other.outgoing
         self.outbox += other.outbox
         self.opened += other.opened
@@ -144,12 +144,12 @@ class Effects:
         self.channels |= other.channels
 
     def add_results(self, part: Effects) -> None:
-        """Add what a part of these effects has found in a transaction of its own."""
+        """Add the results of a part of these effects, which had a transaction of its own."""
         self.matches += part.matches
         self.wakes_others |= part.wakes_others
 
     def parts(self) -> Iterator[tuple[str, Effects]]:
-        """Yield instance ids and what these effects do for each."""
+        """Yield instance ids, and the effects of each."""
         parts: dict[str, Effects] = {}
 
         def part(instance_id: str) -> Effects:

@@ -1,7 +1,7 @@
-"""The group-commit writer: one task that writes what all actors of a worker record.
+"""The group-commit writer: one task that writes the records of all actors of a worker.
 
-Actors append and go on. The writer takes all that has gathered, commits it as one transaction, and wakes the tasks
-that wait for durability. There is no timer: a batch is what arrived while the batch before it was committed.
+Actors append and continue. The writer takes all that has gathered, commits it as one transaction, and wakes the tasks
+that wait for durability. There is no timer: a batch holds all that arrived while the last batch was committed.
 
 A transaction starts with the fence (:func:`.workers.fence_batch`). So each batch is also a heartbeat, and nothing is
 written once the lease is lost. The fence carries the batch's number: if a commit gets no answer, the writer repeats the
@@ -41,7 +41,7 @@ _logger = logging.getLogger("trio_romancy.journal")
 
 @frozen
 class JournalStatistics:
-    """What the journal of a worker has done under its current lease."""
+    """Numbers about the journal of a worker under its current lease."""
 
     batches: int
     """Transactions committed."""
@@ -79,7 +79,7 @@ class Journal:
         self._last_commit = clock.now()
         self._lost: LeaseLostError | None = None
 
-    # -- appending: never waits, and never fails for what is in the database ---------------------------------------
+    # -- appending: never waits, and never fails because of the database -------------------------------------------
 
     def _next(self) -> Batch:
         if self._lost is not None:
@@ -97,7 +97,7 @@ class Journal:
         return batch
 
     def append_effects(self, effects: Effects) -> Batch:
-        """Send messages and the like, in the same transaction as what is appended before the next checkpoint."""
+        """Apply effects, in the same transaction as everything that is appended before the next checkpoint."""
         batch = self._gathering
         self._effects().add(effects)
         return batch
@@ -114,9 +114,9 @@ class Journal:
         """Begin to wait for messages.
 
         Args:
-          most: the most messages to look for.
-          on_open: called once the wait is durable, with the first messages for it; with None if the transaction has
-            not looked for them, so that the caller must.
+          most: the most messages to search for.
+          on_open: called once the wait is durable, with its first messages; with None if the transaction has not
+            searched for them, so that the caller must.
           is_stored: whether a replayed instance may have stored the same wait before.
         """
         self._effects().opened.append(WaitRequest(wait, most, is_stored, on_open))
@@ -130,7 +130,7 @@ class Journal:
         self._effects().ended.add(instance_id)
 
     def append_wake(self, instance_id: str) -> None:
-        """Make an instance due, after all that was appended before."""
+        """Make an instance due, after all earlier writes are applied."""
         self._effects().woken.add(instance_id)
 
     def append_child_end(self, instance_id: str, origin: str) -> None:
@@ -218,7 +218,7 @@ class Journal:
     ) -> R:
         """Run ``fn`` like :meth:`call`, and call ``on_result`` with its result before the next batch is closed.
 
-        What ``on_result`` appends is part of the next batch.
+        Writes that ``on_result`` appends are part of the next batch.
         """
         result: R = await self._call(Call(lambda connection: fn(connection, *args, **kwargs), on_result))
         return result
@@ -294,7 +294,7 @@ class Journal:
                 self._listener.lost()
 
     async def beat(self) -> None:
-        """Have an empty batch written as a heartbeat, whenever no other was for a third of the lease time.
+        """Write an empty batch as a heartbeat, whenever no other batch was written for a third of the lease time.
 
         Raises:
           LeaseLostError: when the lease is lost.

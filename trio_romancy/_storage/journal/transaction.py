@@ -52,10 +52,10 @@ def write_plain_batch(
 def write_batch(
     connection: Connection, batch: Batch, number: int, lease: Lease, clock: Clock, lease_time: Microseconds
 ) -> None:
-    """Write a batch, and set in its parts what the transaction has learned.
+    """Write a batch, and set the results of its parts.
 
-    Does nothing if batch ``number`` was committed before and only the answer was lost: the parts then hold what that
-    transaction has learned.
+    Does nothing if batch ``number`` was committed before and only the answer was lost: the parts then hold the results
+    of that transaction.
 
     Args:
       lease_time: how far to prolong the lease.

@@ -1,4 +1,4 @@
-"""How transactions that meet in the same rows come one after the other: ids in order, and writes that change nothing.
+"""The order of transactions that meet in the same rows: ids in order, and writes that change nothing.
 
 Every transaction locks channels first, then the counter of messages, then rows of instances, each by id in ascending
 order. So no two transactions wait for each other in a circle.

@@ -56,10 +56,10 @@ COUNTER = ""
 
 @define(eq=False)
 class Outgoing:
-    """One message to send, and what became of it."""
+    """One message to send, and its result."""
 
     row: MessageRow
-    """What to store. :func:`send` replaces it by what it has stored."""
+    """Row to store. :func:`send` replaces it by the row that it has stored."""
     must_exist: bool = False
     """Whether to refuse the message if its addressee does not exist."""
     is_new: bool = False

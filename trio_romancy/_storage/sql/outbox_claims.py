@@ -1,4 +1,4 @@
-"""SQL by which relayers claim events of the outbox, in the order of each instance, and record what became of them.
+"""SQL by which relayers claim events of the outbox, in the order of each instance, and record the outcomes.
 
 An event is pending until it was sent or is dead; after that its ``due_at`` is NULL. Events of one instance are sent one
 after the other, in the order of their keys. A pending event whose ``due_at`` lies in the future holds its instance
@@ -54,7 +54,7 @@ class Claimed:
 
 @frozen
 class Outcome:
-    """What became of a claimed event."""
+    """The outcome of a claimed event."""
 
     event: Claimed
     status: OutboxStatus
@@ -267,7 +267,7 @@ _release = update(outbox).values(claimed_by=None, claimed_until=None, due_at=bin
 
 
 def record_outcome(connection: Connection, me: str, outcome: Outcome, now: Microseconds) -> bool:
-    """Record what became of a claimed event.
+    """Record the outcome of a claimed event.
 
     Returns False, with nothing recorded, if the claim has ended: another relayer sends the event then.
     """

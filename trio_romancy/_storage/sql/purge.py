@@ -23,7 +23,7 @@ _MOST_ENTRIES = 20_000
 
 @frozen
 class Purged:
-    """What one transaction has deleted."""
+    """The deletions of one transaction."""
 
     deleted: int
     end: Place | None

@@ -10,7 +10,7 @@ from .tables import instances
 NEXT: dict[Status, tuple[Status, ...]] = {
     Status.PENDING: (Status.RUNNING, Status.STUCK),
     Status.RUNNING: (
-        Status.PENDING,  # given back, or left to workers with other code
+        Status.PENDING,  # released, or left to workers with other code
         Status.WAITING,
         Status.COMPENSATING,
         Status.COMPLETED,
@@ -38,7 +38,7 @@ NEXT: dict[Status, tuple[Status, ...]] = {
 
 
 class IllegalStatusError(RuntimeError):
-    """An instance was to get a status that cannot follow the one that it has. A bug in the runtime."""
+    """Raised if a status cannot follow the present status of an instance. A bug in the runtime."""
 
 
 def check(before: Status, after: Status) -> None:

@@ -24,7 +24,7 @@ CANCELLABLE = (Status.PENDING, Status.RUNNING, Status.WAITING, Status.STUCK)
 
 @frozen
 class Cancelled:
-    """What became of a cancel request."""
+    """The answer to a cancel request."""
 
     accepted: bool
     """Whether the instance will end as cancelled because of this request or an earlier one."""

@@ -1,4 +1,4 @@
-"""SQL about waits for messages, events and the ends of children, and about what there is for each.
+"""SQL about waits for messages, events and the ends of children, and about the messages for each.
 
 :mod:`.messages` makes sure that a message and a wait do not miss each other.
 """
@@ -35,14 +35,14 @@ from .rows import StoredMessage, StoredWait, WaitRow, fetch_all
 from .tables import instances, messages, waits
 
 _A_FEW = 10
-"""The most messages to look for, unless the caller knows how many are needed."""
+"""The most messages to search for, unless the caller knows how many are needed."""
 LOOKS = 100
-"""The most waits to look for in a transaction that other transactions wait for."""
+"""The most waits to search messages for in a transaction that other transactions wait for."""
 _WAKEABLE = (Status.PENDING, Status.RUNNING, Status.WAITING, Status.COMPENSATING)
 
 
 class ChildMode(StrEnum):
-    """What a wait is for that is not for a message."""
+    """Modes of waits that are not for a message."""
 
     CHILD = "child"
     """The end of a child. The wait's channel is the origin of the child's chain."""
@@ -90,7 +90,7 @@ class Match:
 
 @frozen
 class MatchResult:
-    """The messages for a wait, as one transaction has found them."""
+    """The messages that one transaction has found for a wait."""
 
     wait: Wait
     found: Sequence[Match]
@@ -176,7 +176,7 @@ def stored_waits(connection: Connection, instance_ids: Collection[str]) -> list[
 
 
 def match_results(connection: Connection, waits: Sequence[Wait], now: Microseconds) -> list[MatchResult]:
-    """Return what there is for each wait. Beyond :data:`LOOKS` nothing is looked for, as other transactions wait."""
+    """Return the messages for each wait. Beyond :data:`LOOKS` waits the results are empty: other transactions wait."""
     results = []
     for wait in waits[:LOOKS]:
         found = find_matches(connection, wait, _A_FEW)
