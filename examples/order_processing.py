@@ -142,8 +142,8 @@ async def main() -> int:
             print(f"\nError: {error}")
             return 1
 
-    print(f"\n✅ Workflow started: {handle.instance_id}")
-    print("📊 Order completed:")
+    print(f"\n✅ Workflow completed: {handle.instance_id}")
+    print("📊 The order:")
     print(f"   - Order ID: {result.order_id}")
     print(f"   - Total: ${result.total_amount:.2f}")
     print(f"   - Tracking: {result.confirmation_number}")

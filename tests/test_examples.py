@@ -60,8 +60,8 @@ def test_order_processing(tmp_path: Path) -> None:
             💳 Processing payment for ORD-12345: $109.97
             🚚 Shipping ORD-12345 to Shibuya, Japan
 
-            ✅ Workflow started: <id>
-            📊 Order completed:
+            ✅ Workflow completed: <id>
+            📊 The order:
                - Order ID: ORD-12345
                - Total: $109.97
                - Tracking: TRACK-ORD-12345
