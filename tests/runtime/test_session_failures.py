@@ -8,7 +8,17 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from trio_romancy import App, Entry, Kind, RetryPolicy, WorkflowContext, activity, current_activity, workflow
+from trio_romancy import (
+    ActivityError,
+    App,
+    Entry,
+    Kind,
+    RetryPolicy,
+    WorkflowContext,
+    activity,
+    current_activity,
+    workflow,
+)
 
 
 class Base(DeclarativeBase):
@@ -96,6 +106,30 @@ async def test_found_at_every_attempt_fails_the_activity_and_leaves_nothing(data
 
     async with App(database, retry=RetryPolicy.fixed(2, 0.01)) as app:
         assert await (await app.start(flow)).result() == "RetryExhaustedError: []"
+
+
+async def test_a_result_that_cannot_be_journaled_counts_more_than_what_cannot_be_flushed(database: str) -> None:
+    @activity
+    async def write() -> Any:
+        await current_activity().session.add_all([Ticket(id=1, holder="anna"), Ticket(id=2, holder=None)])
+        return object()
+
+    @workflow
+    async def flow(ctx: WorkflowContext) -> tuple[str, list[str]]:
+        await make_tables()
+        try:
+            await write()
+        except ActivityError as error:
+            return error.error_type, await holders()
+        return "", []
+
+    async with App(database, retry=RetryPolicy.fixed(3, 0.01)) as app:
+        handle = await app.start(flow)
+        error_type, found = await handle.result()
+        assert error_type == "trio_romancy.InvalidDataError"  # not the IntegrityError of the flush
+        assert found == []
+        kinds = [entry.kind for entry in await app.history(handle.instance_id) if entry.operation_id == "write:1"]
+        assert kinds == [Kind.ACTIVITY_FAILED]  # a further attempt would repeat the work for nothing
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "mariadb"], indirect=True)

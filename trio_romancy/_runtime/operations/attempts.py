@@ -208,9 +208,10 @@ class Attempts:
                 else:
                     with trio.fail_after(what.timeout):
                         value = await what.function(*self._args, **self._kwargs)
+                result = self._result(context, value)  # first: what cannot be journaled needs no further attempt
                 if context.used_session is not None:
                     await context.used_session.flush_all()
-                return self._result(context, value)
+                return result
             except KeyboardInterrupt:
                 await _close_session(context)
                 raise
