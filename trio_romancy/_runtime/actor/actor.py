@@ -84,7 +84,18 @@ class Actor:
         run = self.instance_run
         exit: Exit | None = None
         try:
-            exit = await self._run()
+            function_end = run.saga.rollback or run.saga.function_end
+            end: JournalEntry | Exit
+            if function_end is None:
+                value, failure = await self._call_function()
+                end = await end_function(run, self._workflow, value, failure)
+            elif function_end.kind in _FINAL_ENDS:
+                end = Abandoned()  # the last actor crashed after it had written this
+            elif run.rejection is not None:
+                end = await refuse_rollback(run)
+            else:
+                end = function_end
+            exit = await self._roll_back(end) if isinstance(end, JournalEntry) else end
         except (RunGone, LeaseLostError):
             run.abandon()
         except Exception as error:
@@ -104,20 +115,13 @@ class Actor:
             return await self._release(*run.release_as)
         return Abandoned()
 
-    async def _run(self) -> Exit | None:
-        """Run the workflow function and, if need be, undo what it did. Returns None if the run is gone."""
+    async def _roll_back(self, function_end: JournalEntry) -> Exit | None:
+        """Undo what the workflow function did, and record the end. Returns None if the run is gone.
+
+        Args:
+          function_end: the entry that the rollback follows from.
+        """
         run = self.instance_run
-        function_end = run.saga.rollback or run.saga.function_end
-        if function_end is not None and function_end.kind in _FINAL_ENDS:
-            return Abandoned()  # the last actor crashed after it had written this
-        if function_end is None:
-            value, failure = await self._call_function()
-            end = await end_function(run, self._workflow, value, failure)
-            if not isinstance(end, JournalEntry):
-                return end
-            function_end = end
-        elif run.rejection is not None:
-            return await refuse_rollback(run)
         if run.is_gone:
             return None  # abandoned while the end of the function was written
         run.enter(COMPENSATING)

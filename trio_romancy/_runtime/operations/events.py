@@ -15,7 +15,7 @@ from ..run.mailbox import PendingOutcome
 from ..run.message_table import LocalWait, MessageFilter
 from ..run.operation import Operation
 from ..run.run import InstanceRun
-from .step import new_operation, step
+from .step import new_operation, recorded
 
 _EVENT = frozenset({Kind.EVENT_RECEIVED, Kind.WAIT_TIMED_OUT})
 
@@ -46,14 +46,14 @@ async def take_message(
       timeout: microseconds since the last entry that the workflow was told; None: without end.
     """
     when = operation.wake_at = None if timeout is None else run.cursor.now + timeout
-
-    async def wait(operation: Operation) -> JournalEntry:
+    outcome = await recorded(run, operation)
+    if outcome is None:
+        run.in_flight.add(operation)  # as `step` does, without its frames, which each waiting instance would keep
         opened: LocalWait | None = None
-        outcome: JournalEntry | None = None
-        run.open_mailbox()
-        if when is not None:
-            run.post_at(when, PendingOutcome(operation, Kind.WAIT_TIMED_OUT, NOTHING))
         try:
+            run.open_mailbox()
+            if when is not None:
+                run.post_at(when, PendingOutcome(operation, Kind.WAIT_TIMED_OUT, NOTHING))
             while outcome is None:
                 if run.is_live and opened is None:
                     opened = run.intake.open(operation, filter)
@@ -61,9 +61,7 @@ async def take_message(
         finally:
             if opened is not None:
                 run.intake.close(opened)
-        return outcome
-
-    outcome = await step(run, operation, wait)
+            run.end(operation)
     if isinstance(outcome.payload, EventReceived | MessageReceived):
         run.intake.consume(filter, outcome.payload.seq)
     return outcome

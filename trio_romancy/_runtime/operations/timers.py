@@ -8,13 +8,12 @@ from contextlib import contextmanager
 import trio
 
 from ..._data.journal_format import NOTHING
-from ..._storage.sql.entries import JournalEntry
 from ...clock import Microseconds
 from ...model import Kind
 from ..run.mailbox import PendingOutcome
 from ..run.operation import Operation
 from ..run.run import InstanceRun
-from .step import new_operation, step
+from .step import new_operation, recorded
 
 _TIMER = frozenset({Kind.TIMER_FIRED})
 _TIMEOUT = frozenset({Kind.TIMEOUT_FIRED})
@@ -22,16 +21,16 @@ _TIMEOUT = frozenset({Kind.TIMEOUT_FIRED})
 
 async def sleep_until(run: InstanceRun, when: Microseconds, id: str | None) -> None:
     """Sleep until that time, across restarts."""
-
-    async def rest(operation: Operation) -> JournalEntry:
-        run.post_at(when, PendingOutcome(operation, Kind.TIMER_FIRED, NOTHING))
-        while (fired := await operation.wait()) is None:
-            pass
-        return fired
-
     operation = new_operation(run, "sleep", id, "sleep", _TIMER)
     operation.waits, operation.wake_at = True, when
-    await step(run, operation, rest)
+    if await recorded(run, operation) is None:
+        run.in_flight.add(operation)  # as `step` does, without its frames, which each sleeping instance would keep
+        try:
+            run.post_at(when, PendingOutcome(operation, Kind.TIMER_FIRED, NOTHING))
+            while await operation.wait() is None:
+                pass
+        finally:
+            run.end(operation)
 
 
 @contextmanager
