@@ -15,7 +15,7 @@ from .model import Status
 from .retry import RetryPolicy
 
 ContentMode = Literal["structured", "binary"]
-"""How an event is put into a request: all of it as JSON in the body, or its attributes as headers ``ce-...``."""
+"""Form of an event in a request: all of it as JSON in the body, or its attributes as headers ``ce-...``."""
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
@@ -147,16 +147,16 @@ class Settings:
     max_payload: int
     """Largest input, result or message, in bytes of JSON."""
     idle_timeout: Microseconds
-    """How long an instance must have waited before it leaves memory."""
+    """Time for which an instance must have waited before it leaves memory."""
     lease_time: Microseconds
-    """How long a lease holds after its last renewal."""
+    """Time for which a lease holds after its last renewal."""
     code_version: str | None = None
     """Version of the workflow code; None: as :func:`.code_version` makes it."""
 
 
 @frozen
 class Limits:
-    """How much one worker takes on."""
+    """Limits on the work of one worker."""
 
     max_running: int
     """Most instances in memory that do not just wait."""
@@ -170,14 +170,14 @@ class Limits:
 
 @frozen
 class RelaySettings:
-    """Where the relayer sends events to, and how often it tries."""
+    """The broker that the relayer sends events to, and the limits and delays of its attempts."""
 
     broker_url: str = field(converter=checked_broker_url, repr=shown_broker_url)
     """The URL to post to; user and password in it are sent as basic authentication."""
     headers: Mapping[str, str] = field(factory=dict, converter=checked_headers, repr=False)
     """Headers of each request."""
     content_mode: ContentMode = field(default="structured", converter=checked_content_mode)
-    """How an event is put into a request."""
+    """Form of an event in a request."""
     max_attempts: int = 100
     """Number of attempts after which an event has failed; 0: no limit."""
     max_age: float | None = None

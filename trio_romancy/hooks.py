@@ -25,7 +25,7 @@ class WorkflowInfo:
     created_at: datetime
     """Start of the instance, in UTC."""
     trace: Mapping[str, str]
-    """Trace context that :meth:`Hooks.trace_context` returned at the start; empty: there was none."""
+    """Trace context that :meth:`Hooks.trace_context` returned at the start; empty without one."""
     error: ErrorInfo | None = None
     """Why the instance failed, was cancelled, or is stuck."""
     entries: int = 0
@@ -99,7 +99,7 @@ class TimerInfo:
     worker_id: str
     operation_id: str
     kind: Kind
-    """What has ended: ``timer_fired`` a sleep, ``timeout_fired`` a block, ``wait_timed_out`` a wait."""
+    """Kind of the timer: ``timer_fired`` of a sleep, ``timeout_fired`` of a block, ``wait_timed_out`` of a wait."""
     due_at: datetime
     """Time at which the timer was due, in UTC."""
     time: datetime

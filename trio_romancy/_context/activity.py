@@ -1,4 +1,4 @@
-"""What an activity knows of itself: :class:`ActivityContext`."""
+"""The context of a running activity: :class:`ActivityContext`."""
 
 from __future__ import annotations
 

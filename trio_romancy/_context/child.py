@@ -14,7 +14,7 @@ R = TypeVar("R")
 
 
 class ParentRun(Protocol):
-    """What the runtime does for the handle of a child."""
+    """The run of the parent, as the handle of a child sees it."""
 
     def await_child(self, child: ChildHandle[Any], id: str) -> Coroutine[Any, Any, Any]: ...
 

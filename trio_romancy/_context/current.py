@@ -1,4 +1,4 @@
-"""What runs in the current task or thread: a workflow, an activity, or neither."""
+"""The execution in the current task or thread: a workflow, an activity, or neither."""
 
 from __future__ import annotations
 

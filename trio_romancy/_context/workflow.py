@@ -1,4 +1,4 @@
-"""What a workflow may call: :class:`WorkflowContext`."""
+"""The context of a workflow, with all that it may call: :class:`WorkflowContext`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAX_DETAILS = 16 * 1024
 
 
 class WorkflowRun(WorkflowExecution, Protocol):
-    """What the runtime does for a context. Implemented by :class:`trio_romancy._runtime.actor.facade.RunFacade`."""
+    """The runtime, as a context sees it. Implemented by :class:`trio_romancy._runtime.actor.facade.RunFacade`."""
 
     def now(self) -> datetime: ...
     def random(self) -> Random: ...

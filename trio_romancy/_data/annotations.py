@@ -1,4 +1,4 @@
-"""What annotations say: their bare types, the members of unions, the fields of classes."""
+"""Reads annotations: their bare types, the members of unions, the fields of classes."""
 
 from __future__ import annotations
 

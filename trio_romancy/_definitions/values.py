@@ -1,4 +1,4 @@
-"""What the decorators make: :class:`Workflow`, :class:`Activity`, :class:`Compensation`."""
+"""The definitions that the decorators make: :class:`Workflow`, :class:`Activity`, :class:`Compensation`."""
 
 from __future__ import annotations
 

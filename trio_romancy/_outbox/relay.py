@@ -71,7 +71,7 @@ class RelayStatistics:
 
 @define(eq=False)
 class _Report:
-    """Result of one event of a run, which the task that writes records."""
+    """Result of one event of a run, for the task that records results."""
 
     event: Claimed
     outcome: Outcome | None
@@ -79,7 +79,7 @@ class _Report:
     ends_run: bool
     """Whether the run ends with this event."""
     has_rest: bool
-    """Whether events of the run are left, to be handed back."""
+    """Whether events of the run are left, to be released."""
     was_held: bool = False
     """Whether the claim still held when this was recorded, so that the run may go on."""
     is_recorded: trio.Event = field(factory=trio.Event)
@@ -145,7 +145,7 @@ class Relay:
             self._ended.set()
 
     async def drain(self) -> None:
-        """Give events that are being sent a short time, hand all others back, and wait until :meth:`run` has ended."""
+        """Give events that are being sent a short time, release all others, and wait until :meth:`run` has ended."""
         self._is_stopping = True
         self.notify()
         with trio.move_on_after(_GRACE):

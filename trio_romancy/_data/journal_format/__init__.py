@@ -1,4 +1,4 @@
-"""What the journal records: one class for each kind of entry, with its payload, and nothing else.
+"""The entries of the journal: one class for each kind of entry, with its payload, and nothing else.
 
 A payload is stored as JSON text. Each class says which fields that has, reads what is stored (``from_data``), and
 writes it (``to_text``); :func:`read` reads an entry of any kind. The page ``docs/explanation/journal-format.md`` lists

@@ -14,7 +14,7 @@ from .plain import Plain
 @final
 @frozen
 class PlannedCompensation:
-    """How to compensate one completed activity. Recorded with its result, so that a rollback needs no other source."""
+    """The planned compensation of a completed activity, recorded with its result: a rollback needs no other source."""
 
     name: str
     """Name of the compensation."""
@@ -64,9 +64,9 @@ class ActivityCompleted:
     KIND: ClassVar[Kind] = Kind.ACTIVITY_COMPLETED
 
     result: Any
-    """What the activity returned, as plain JSON data."""
+    """Result of the activity, as plain JSON data."""
     compensation: PlannedCompensation | None = None
-    """How to compensate it: an object of ``name``, ``takes_result`` and ``arguments``. Missing if it needs none."""
+    """Planned compensation: an object of ``name``, ``takes_result`` and ``arguments``. Missing without one."""
 
     @classmethod
     def from_data(cls, data: Any) -> Self:

@@ -25,7 +25,7 @@ class ChildStarted:
     workflow: str
     """Name of its workflow."""
     refused: str | None = None
-    """What else has the id; null: the child was started. Missing if the id is made of the parent's."""
+    """Holder of the id, if it was taken; null: the child was started. Missing if the id is made of the parent's."""
     _is_named: bool = False
     """Whether the id is the user's own, and so can be refused."""
 
@@ -63,9 +63,9 @@ class ChildEnded:
     workflow: str
     """Name of its workflow."""
     status: Status
-    """How it ended: ``completed``, ``failed`` or ``cancelled``."""
+    """Status with which the child ended: ``completed``, ``failed`` or ``cancelled``."""
     output: Any
-    """What it returned, as plain JSON data; null unless it completed."""
+    """Result of the child, as plain JSON data; null unless it completed."""
     error: ErrorInfo | None
     """Why it did not complete: an object of ``error_type``, ``message``, ``traceback`` and ``uncompensated``."""
     seq: int = 1

@@ -125,11 +125,11 @@ class CarryOver:
     received: list[tuple[str, str | None, int]] = field(factory=list)
     """Type and subject (or null) of waits for events, and number of the last event that one of them has got."""
     consumed: dict[str, list[int]] = field(factory=dict)
-    """By type, numbers of events that a wait has got, which waits for another subject must not get again."""
+    """Numbers of events that a wait has got, by type. Waits for another subject must not get them again."""
     subscriptions: dict[str, tuple[str, int]] = field(factory=dict)
-    """By channel, the mode, and number of the last message that was received."""
+    """Mode and number of the last received message of each subscription, by channel."""
     left: dict[str, int] = field(factory=dict)
-    """By channel whose subscription has ended, number of the last message that can have been received."""
+    """Number of the last message that an ended subscription can have received, by channel."""
 
     @classmethod
     def from_data(cls, data: Any) -> Self:

@@ -43,7 +43,7 @@ NOTHING = "null"
 
 
 class Payload(Protocol):
-    """What an entry of one kind records."""
+    """The payload of entries of one kind."""
 
     KIND: ClassVar[Kind]
     """The kind of entry."""

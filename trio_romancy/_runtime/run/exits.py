@@ -1,4 +1,4 @@
-"""How the run of an instance leaves memory: what an actor returns to its supervisor."""
+"""The ways in which a run leaves memory: an actor returns one of them to its supervisor."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Ended:
 
 @frozen
 class Released:
-    """The instance was given back to the database, durably, for this worker or another to claim later."""
+    """The instance was released, durably, for this worker or another to claim later."""
 
     wake_at: Microseconds | None
     """Time at which the instance is due again; None if only a message or a request makes it due."""
@@ -30,14 +30,14 @@ class Released:
 
 @frozen
 class LeftToOthers:
-    """The instance was given back, durably: its journal does not fit the code here, and may fit that of others."""
+    """The instance was released, durably: its journal does not fit the code here, but may fit that of other workers."""
 
     error: ErrorInfo
 
 
 @frozen
 class Recurred:
-    """The instance has ended, durably, and goes on as the next of its chain."""
+    """The instance has ended, durably, and the next of its chain continues it."""
 
     ended: Ended
     next: Claim

@@ -120,7 +120,7 @@ class JournalCursor:
         self._patches[id] = is_patched
 
     def _has_passed(self, prefix: str) -> bool:
-        """Whether the branch goes on in the journal, as far as ids can tell."""
+        """Return whether the journal has later entries of the branch, as far as ids can tell."""
         if not prefix:
             return self.next_entry() is not None
         ids = (entry.operation_id for entry in self._untold or ())
@@ -135,7 +135,7 @@ class JournalCursor:
         return self.contradiction(min(self._unasked), "is a change whose way it goes", "does not ask for that change")
 
     def mismatch(self, in_flight: Sequence[Operation]) -> NonDeterminismError:
-        """Return the error of a journal that goes on with something else than the code asks for. Shows both sides."""
+        """Return the error of a journal whose next entry is not what the code asks for. The message shows both."""
         entry = self.next_entry()
         assert entry is not None
         asks = [f"{operation.what} {operation.id!r}" for operation in in_flight if operation.task]

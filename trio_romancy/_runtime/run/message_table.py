@@ -1,6 +1,6 @@
 """Which message goes to which wait of one instance. The table knows neither the database nor the journal.
 
-A message that was accepted is in the database. The table only says what to look for, and holds what was found. A
+A message that was accepted is in the database. The table only says what to search for, and holds what was found. A
 message goes to one wait, the one with the smallest number first. It is consumed once the workflow has been told, which
 is what the journal records; so a wait that ends early loses no message.
 """
@@ -154,7 +154,7 @@ class MessageTable:
         self.subscriptions.setdefault(channel, Subscription(operation_id, mode, after))
 
     def unsubscribe(self, channel: str) -> Subscription | None:
-        """End a subscription, and return it; None if there was none."""
+        """End a subscription, and return it; None without a subscription to the channel."""
         subscription = self.subscriptions.pop(channel, None)
         if subscription is not None:
             self._left[channel] = self._received_by(channel, subscription)

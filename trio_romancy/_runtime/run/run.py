@@ -266,7 +266,7 @@ class InstanceRun:
         return self._mailbox is None or self._mailbox.is_clear
 
     def has_turn(self, task: trio.lowlevel.Task) -> bool:
-        """Whether the task may record or hear an outcome right away, as the only one of its workflow."""
+        """Whether the task may record or be told an outcome at once, as the only task of its workflow."""
         return self.has_ended_function or (self.is_clear and self.in_flight.is_alone(task))
 
     def is_undisturbed(self, task: trio.lowlevel.Task) -> bool:

@@ -22,11 +22,11 @@ from .run import InstanceRun
 from .session_commit import commit_with_entry
 
 AHEAD: Microseconds = 200_000
-"""How early a passive instance is claimed before its next timer: then it is in time, however busy its worker is."""
+"""How early a passive instance is claimed before its next timer, so that it is in time even on a busy worker."""
 _PATIENCE = 5.0
 """Seconds that a replay waits for code that is busy with something other than an operation."""
 _GRACE: Microseconds = 50_000
-"""How long an instance must have waited before its status says so."""
+"""Time for which an instance must have waited before its status is ``waiting``."""
 
 
 class Sequencer:

@@ -194,7 +194,7 @@ class Supervisor:
         self.spawn(ClaimedInstance(claim, ()), new=started.arguments)
 
     def refresh(self, instance_ids: Iterable[str]) -> None:
-        """Have instances of this worker look for what is new.
+        """Have instances of this worker fetch what is new.
 
         An instance whose run is gone is about to be released or restarted. It will be due at once then.
         """

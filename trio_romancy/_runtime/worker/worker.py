@@ -292,7 +292,7 @@ class Worker:
             await supervisor.drain()
         if self._drain_scope.cancelled_caught:
             _logger.warning(
-                "worker %s: %d instances still run activities after %.0f s; they are handed back as they are",
+                "worker %s: %d instances still run activities after %.0f s; they are released as they are",
                 self.worker_id,
                 supervisor.resident,
                 trio.current_time() - begun,

@@ -24,7 +24,7 @@ _MOST_TEXT = 1_000_000
 
 @frozen
 class Claim:
-    """What a worker needs to run an instance that it owns."""
+    """An instance as the worker that owns it needs it to run."""
 
     instance_id: str
     workflow: str
