@@ -29,6 +29,7 @@ STYLE = """
     .line { stroke: #57606a; fill: none; stroke-width: 1.5 }
     .grid { stroke: #d8dee4; stroke-width: 1 }
     .dash { stroke-dasharray: 5 4 }
+    .kill { stroke: #c0453c; stroke-width: 3 }
     .head { fill: #57606a; stroke: none }
     text { font: 14px system-ui, sans-serif; fill: #1f2328 }
     .small { font-size: 12px; fill: #57606a }
@@ -50,6 +51,7 @@ STYLE = """
       .absurd { fill: #a58bdb }
       .line { stroke: #aab4bf }
       .grid { stroke: #30363d }
+      .kill { stroke: #e0716a }
       .head { fill: #aab4bf }
       text { fill: #e6edf3 }
       .small { fill: #aab4bf }
@@ -96,6 +98,14 @@ class Picture:
         end = ' marker-end="url(#tip)"' if tip else ""
         self._lines.append(f'  <path class="{f"line {kind}".strip()}" d="{path}"{end}/>')
 
+    def cross(self, x: float, y: float) -> None:
+        """Draw a red cross: here a process is killed."""
+        self.line((x - 7, y - 7), (x + 7, y + 7), kind="kill", tip=False)
+        self.line((x - 7, y + 7), (x + 7, y - 7), kind="kill", tip=False)
+
+    def dot(self, x: float, y: float, kind: str) -> None:
+        self._lines.append(f'  <circle class="{kind}" cx="{x:g}" cy="{y:g}" r="5"/>')
+
     def ruler(self, x1: float, y1: float, x2: float, y2: float) -> None:
         self._lines.append(f'  <path class="grid" d="M{x1:g} {y1:g} L{x2:g} {y2:g}"/>')
 
@@ -107,12 +117,12 @@ def floors() -> Picture:
     picture = Picture(
         "floors",
         760,
-        560,
+        700,
         "The four floors of the runtime",
         "From top to bottom: the worker claims instances and supervises actors; an actor runs one instance; operations "
-        "are its durable steps; the run holds what an operation may touch. Below them is the journal, which commits to "
-        "the database. Calls go down. Up come an Exit from the actor, outcomes from operations, and Committed from the "
-        "journal.",
+        "are its durable steps; the run holds what an operation may touch. Below these floors is the storage: the "
+        "journal, which commits to the database. Calls go down. Up come an Exit from the actor, outcomes from "
+        "operations, and Committed from the journal. The worker asks the database what is due.",
     )
     floors = [
         ("worker", "lease, claims, supervisor, services", "knows instances, not what they do"),
@@ -131,25 +141,24 @@ def floors() -> Picture:
             picture.line((x + 190, y + 110), (x + 190, y + height))
             picture.text(x + 118, y + height + 24, down[number], "small end")
             picture.text(x + 202, y + height + 24, up[number], "small")
-    bottom = 24 + 4 * 110
-    picture.line((x + 160, 24 + 3 * 110 + height), (x + 160, bottom))
-    picture.text(x + 148, 24 + 3 * 110 + height + 24, "entries and their effects", "small end")
-    picture.labelled(
-        x,
-        bottom,
-        width,
-        70,
-        "box",
-        "journal",
-        "one task: writes what all actors append,",
-        "one transaction for a batch",
-    )
-    picture.line((x + width, bottom + 35), (700, bottom + 35), (700, 59), (x + width, 59))
-    picture.text(692, 292, "Committed:", "small end")
-    picture.text(692, 310, "what is durable,", "small end")
-    picture.text(692, 328, "and whom it wakes", "small end")
-    picture.line((60, bottom + 35), (x, bottom + 35), kind="dash", tip=False)
-    picture.line((60, bottom + 35), (60, 59), (x, 59), kind="dash")
+    end = 24 + 3 * 110 + height
+    picture.ruler(24, 462, 736, 462)
+    picture.text(72, 452, "runtime", "strong")
+    picture.text(72, 482, "storage", "strong")
+    journal, database = 504, 614
+    picture.line((x + 160, end), (x + 160, journal))
+    picture.text(x + 148, 488, "entries and their effects", "small end")
+    writes = "writes what all actors append,", "one transaction for a batch"
+    picture.labelled(x, journal, width, 70, "box", "journal", *writes)
+    picture.line((x + 160, journal + 70), (x + 160, database))
+    picture.text(x + 148, journal + 94, "commits", "small end")
+    picture.labelled(x, database, width, 60, "box", "database", "SQLite, MariaDB, MySQL or PostgreSQL")
+    picture.line((x + width, journal + 35), (680, journal + 35), (680, 59), (x + width, 59))
+    picture.text(672, 292, "Committed:", "small end")
+    picture.text(672, 310, "what is durable,", "small end")
+    picture.text(672, 328, "and which instances", "small end")
+    picture.text(672, 346, "are to be woken", "small end")
+    picture.line((x, database + 30), (60, database + 30), (60, 59), (x, 59), kind="dash")
     picture.text(68, 292, "what is due:", "small")
     picture.text(68, 310, "the worker asks", "small")
     picture.text(68, 328, "the database", "small")
@@ -176,24 +185,26 @@ def replay() -> Picture:
     picture.labelled(362, 36, 60, 44, "bad", "ship", "runs")
     picture.line((216, 58), (236, 58))
     picture.line((342, 58), (362, 58))
-    picture.text(434, 54, "killed", "strong")
-    picture.text(434, 71, "ship is not recorded", "small")
+    picture.cross(442, 58)
+    picture.text(460, 54, "killed", "strong")
+    picture.text(460, 71, "ship is not recorded", "small")
     picture.line((163, 80), (163, 146))
     picture.line((289, 80), (289, 146))
     picture.labelled(110, 146, 106, 44, "ok", "1 reserve:1", "completed")
     picture.labelled(236, 146, 106, 44, "ok", "2 charge:1", "completed")
-    picture.line((216, 168), (236, 168), tip=False)
-    picture.line((342, 168), (612, 168), tip=False)
-    picture.line((163, 190), (163, 218), (467, 218), (467, 244), kind="dash")
-    picture.line((289, 190), (289, 206), (555, 206), (555, 244), kind="dash")
-    picture.labelled(426, 244, 82, 44, "box", "reserve", "answered")
-    picture.labelled(518, 244, 76, 44, "box", "charge", "answered")
-    picture.labelled(612, 244, 110, 44, "run", "ship", "runs")
-    picture.line((508, 266), (518, 266), tip=False)
-    picture.line((594, 266), (612, 266))
-    picture.line((667, 244), (667, 190))
-    picture.labelled(612, 146, 110, 44, "ok", "3 ship:1", "completed")
-    picture.text(415, 271, "replay", "small end")
+    picture.line((216, 168), (236, 168))
+    picture.line((342, 168), (622, 168))
+    picture.line((163, 190), (163, 218), (423, 218), (423, 244), kind="dash")
+    picture.line((289, 190), (289, 206), (549, 206), (549, 244), kind="dash")
+    picture.text(172, 234, "recorded outcomes", "small")
+    picture.labelled(370, 244, 106, 44, "box", "reserve", "from the journal")
+    picture.labelled(496, 244, 106, 44, "box", "charge", "from the journal")
+    picture.labelled(622, 244, 110, 44, "run", "ship", "runs")
+    picture.line((476, 266), (496, 266))
+    picture.line((602, 266), (622, 266))
+    picture.line((677, 244), (677, 190))
+    picture.labelled(622, 146, 110, 44, "ok", "3 ship:1", "completed")
+    picture.text(358, 271, "replay", "small end")
     return picture
 
 
@@ -207,23 +218,27 @@ def rollback() -> Picture:
         "steps run in reverse order: refund, which undoes charge, and release, which undoes reserve. The instance ends "
         "as failed.",
     )
-    picture.text(24, 44, "forward", "strong")
-    picture.text(24, 62, "each outcome is recorded", "small")
-    picture.labelled(40, 84, 150, 56, "ok", "reserve", "completed")
-    picture.labelled(250, 84, 150, 56, "ok", "charge", "completed")
-    picture.labelled(460, 84, 150, 56, "bad", "ship", "failed for good")
-    picture.line((190, 112), (250, 112))
-    picture.line((400, 112), (460, 112))
-    picture.line((610, 112), (680, 112), (680, 210), (400, 210))
-    picture.text(670, 166, "the workflow fails", "small end")
-    picture.labelled(250, 182, 150, 56, "undo", "refund", "undoes charge")
-    picture.labelled(40, 182, 150, 56, "undo", "release", "undoes reserve")
-    picture.line((250, 210), (190, 210))
-    picture.line((325, 140), (325, 182), kind="dash", tip=False)
-    picture.line((115, 140), (115, 182), kind="dash", tip=False)
-    picture.text(
-        24, 258, "back: the last completed step first, each compensation recorded and retried by itself", "small"
-    )
+    for y, direction, first, second in (
+        (50, "forward", "each outcome is recorded,", "the first step first"),
+        (170, "back", "each compensation is recorded,", "the last completed step first"),
+    ):
+        picture.text(24, y + 12, direction, "strong")
+        picture.text(24, y + 32, first, "small")
+        picture.text(24, y + 48, second, "small")
+    picture.labelled(230, 50, 130, 56, "ok", "reserve", "completed")
+    picture.labelled(400, 50, 130, 56, "ok", "charge", "completed")
+    picture.labelled(570, 50, 130, 56, "bad", "ship", "failed for good")
+    picture.line((360, 78), (400, 78))
+    picture.line((530, 78), (570, 78))
+    picture.line((700, 78), (730, 78), (730, 198), (530, 198))
+    picture.text(720, 142, "the workflow fails", "small end")
+    picture.labelled(400, 170, 130, 56, "undo", "refund", "undoes charge")
+    picture.labelled(230, 170, 130, 56, "undo", "release", "undoes reserve")
+    picture.line((400, 198), (360, 198))
+    picture.line((465, 106), (465, 170), kind="dash", tip=False)
+    picture.line((295, 106), (295, 170), kind="dash", tip=False)
+    picture.line((24, 252), (60, 252), kind="dash", tip=False)
+    picture.text(68, 256, "joins a step and its compensation", "small")
     return picture
 
 
@@ -253,41 +268,50 @@ def benchmark() -> Picture:
         + ", ".join(f"{name} {value:,}" for name, value in zip(names, values, strict=True) if value is not None)
         for database, clients, values in rows
     )
+    left, right, top, line, gap = 190, 700, 96, 15, 10
+    shown = sum(value is not None for *_, values in rows for value in values)
+    bottom = top + shown * line + len(rows) * gap
     picture = Picture(
         "benchmark",
         760,
-        400,
+        bottom + 88,
         "Workflows of three activities per second, on a logarithmic scale",
         f"Workflows per second. {text}.",
     )
-    left, right, top, bottom = 64, 740, 70, 330
 
-    def height(value: float) -> float:
-        return (math.log10(value) - 1) / 3 * (bottom - top)
+    def across(value: float) -> float:
+        return left + (math.log10(value) - 1) / 3 * (right - left)
 
-    for value in (10, 100, 1_000, 10_000):
-        picture.ruler(left, bottom - height(value), right, bottom - height(value))
-        picture.text(left - 8, bottom - height(value) + 4, f"{value:,}", "small end")
     picture.text(24, 30, "workflows of three activities per second (logarithmic)", "strong")
     x = 24.0
     for (kind, _), name in zip(SERIES, names, strict=True):
-        picture.box(x, 43, 11, 11, kind, radius=2)
+        picture.dot(x + 5, 49, kind)
         picture.text(x + 16, 53, name, "small")
         x += 34 + 7 * len(name)
-    group = (right - left) / len(rows)
-    for number, (database, clients, values) in enumerate(rows):
-        present = [(kind, value) for (kind, _), value in zip(SERIES, values, strict=True) if value is not None]
-        start = left + number * group + (group - len(present) * 13) / 2
-        for place, (kind, value) in enumerate(present):
-            picture.box(start + place * 13, bottom - height(value), 11, height(value), kind, radius=1.5)
-        centre = left + (number + 0.5) * group
-        picture.text(centre, bottom + 18, f"{clients}", "small mid")
-        if clients == 20:
-            picture.text(centre, bottom + 40, database, "mid strong")
-        if clients == 1 and number:
-            picture.ruler(left + number * group, top, left + number * group, bottom + 44)
-    picture.text(left - 8, bottom + 18, "clients", "small end")
-    picture.text(right, bottom + 62, "every commit on disk, 2 cores, CPython 3.11; higher is better", "small end")
+    for value in (10, 100, 1_000, 10_000):
+        picture.ruler(across(value), top - 8, across(value), bottom)
+        picture.text(across(value), top - 14, f"{value:,}", "small mid")
+    y = float(top)
+    for database, clients, values in rows:
+        if clients == 1:
+            picture.ruler(24, y, right, y)
+            picture.text(24, y + gap + 9, database, "strong")
+        y += gap
+        picture.text(left - 8, y + 9, f"{clients} client{'s' if clients > 1 else ''}", "small end")
+        for (kind, _), number in zip(SERIES, values, strict=True):
+            if number is not None:
+                picture.dot(across(number), y + 5, kind)
+                picture.text(across(number) + 10, y + 9, f"{number:,}", "small")
+                y += line
+    picture.ruler(24, y, right, y)
+    for number, note in enumerate(
+        (
+            "bare journal: writes the same rows with no runtime on top",
+            "DBOS does not run on MariaDB; Absurd runs on PostgreSQL only",
+            "every commit on disk, 2 cores, CPython 3.11; further right is better",
+        )
+    ):
+        picture.text(24, bottom + 28 + 20 * number, note, "small")
     return picture
 
 
