@@ -194,3 +194,25 @@ async def test_deaths_without_progress_park_an_instance_after_max_recoveries(dat
         with pytest.raises(WorkflowStuckError, match="has died 3 times while it ran, and max_recoveries is 2"):
             await (await app.start(flow)).result()
     assert deaths == 3
+
+
+async def test_an_instance_is_not_released_on_a_journal_that_the_database_has_refused_to_write() -> None:
+    @workflow
+    async def tidies_up(ctx: WorkflowContext) -> str:
+        try:
+            await ctx.sleep(1000)
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(5)
+        return "done"
+
+    async with App(":memory:", idle_timeout=10**6) as app:
+        handle = await app.start(tidies_up)
+        await trio.sleep(10)
+        probe(app).release_idle()
+        await trio.sleep(1)  # it is being released, and its code has not come to its end
+        probe(app).supervisor.refused(handle.instance_id, RuntimeError("what it recorded is refused"))
+        await trio.sleep(10)
+        assert probe(app).supervisor.statistics().restarts == 1
+        assert probe(app).supervisor.is_resident(handle.instance_id)
+        assert await handle.result() == "done"

@@ -214,6 +214,15 @@ class InstanceRun:
             self.crash_cause = cause
             self.abandon()
 
+    def write_refused(self, cause: Exception) -> None:
+        """Crash because the database refuses what was recorded.
+
+        A release that has not begun to be written does not take place: the journal is not enough to continue from.
+        """
+        if self.release_as is not None:
+            self.crash_cause = cause
+        self.crash(cause)
+
     def release(self, status: Status) -> None:
         """Stop, and release the instance: its journal is enough to continue from here.
 

@@ -269,7 +269,7 @@ class Supervisor:
     def refused(self, instance_id: str, error: Exception) -> None:
         """Make the actor of an instance crash: the database refuses what it recorded."""
         if actor := self._actors.get(instance_id):
-            actor.instance_run.crash(error)
+            actor.instance_run.write_refused(error)
 
     def lost(self) -> None:
         """Abandon every actor: the lease is lost."""
