@@ -872,3 +872,26 @@ async def test_without_hooks_nothing_is_kept_for_them(monkeypatch: pytest.Monkey
         await handle.result()
     assert entries > 1
     assert observations.count(None) == len(observations)
+
+
+async def test_a_batch_is_told_before_what_is_in_it() -> None:
+    told: list[str] = []
+
+    class Order(Hooks):
+        def batch_committed(self, batch: BatchInfo) -> None:
+            told.append("batch")
+
+        def activity_completed(self, activity: ActivityInfo) -> None:
+            told.append("activity")
+
+    @activity
+    async def work() -> None:
+        pass
+
+    @workflow
+    async def flow(ctx: WorkflowContext) -> None:
+        await work()
+
+    async with App(":memory:", hooks=[Order()]) as app:
+        await (await app.start(flow)).result()
+    assert told.index("activity") >= 2, told  # after the batch of the start, and its own

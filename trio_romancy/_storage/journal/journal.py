@@ -325,8 +325,6 @@ class Journal:
         batch.durable.set()
 
     def _report(self, batch: Batch, seconds: float) -> None:
-        for _, observer in batch.observations or ():
-            observer()
         for call in batch.calls:
             if call.on_result is not None and call.failure is None:
                 call.on_result(call.result)
@@ -346,6 +344,8 @@ class Journal:
                 has_posted=bool(effects.outbox),
             )
         self._listener.committed(committed)
+        for _, observer in batch.observations or ():
+            observer()  # after the hook `batch_committed`, which the listener calls
 
     async def _commit(self, batch: Batch) -> None:
         """Commit the batch exactly once, however often that takes."""
