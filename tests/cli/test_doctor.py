@@ -155,10 +155,6 @@ async def test_a_clock_that_differs_is_told(
     assert of(findings, "clock").todo == "set both clocks by NTP"
 
 
-UNSAFE = "fsync = on, synchronous_commit = on"
-"""What is to be set on a server of the tests' own."""
-
-
 async def test_settings_that_forget_are_told(kind: str, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     await made(database)
     if kind == "postgresql":
@@ -167,7 +163,8 @@ async def test_settings_that_forget_are_told(kind: str, database: str, monkeypat
             found = of(await examine(database), "settings")
         finally:
             execute(database, f"ALTER DATABASE {make_url(database).database} RESET synchronous_commit")
-        unsafe = "synchronous_commit = on" if execute(database, "SHOW fsync") == [("on",)] else UNSAFE
+        off = [name for name in ("fsync", "full_page_writes") if execute(database, f"SHOW {name}") != [("on",)]]
+        unsafe = ", ".join(f"{name} = on" for name in [*off, "synchronous_commit"])
         assert found.todo == f"set {unsafe}, unless other machines have a copy"
     else:
         monkeypatch.setattr(mysql, "unsafe_settings", lambda _: ["innodb_flush_log_at_trx_commit = 1"])

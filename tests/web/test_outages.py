@@ -23,8 +23,8 @@ from .serving import BATCHED, EVENT, STRUCTURED, client, open_client, stored
 pytestmark = [pytest.mark.long, pytest.mark.real_clock]
 
 TIMEOUT = 0.5
-SLACK = 3.0
-"""Seconds that an answer may be late."""
+SLACK = 20.0
+"""Seconds that an answer may be late on a loaded machine."""
 
 
 @workflow(event_handler=True)
