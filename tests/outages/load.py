@@ -31,7 +31,7 @@ PAUSE = 0.3
 """Seconds that each instance sleeps, so that the load lasts and the journals are replayed by timers too."""
 
 SLACK = 30.0
-"""Seconds that a loaded machine may take more to go on. Bounds of tests find what hangs; how fast it is, say benchmarks."""
+"""Seconds that a loaded machine may take more to go on. Bounds of tests find hangs; the benchmarks measure speed."""
 
 effects = sa.Table(
     "effects",
