@@ -19,7 +19,7 @@ LAYERS = (["lint-imports", "--no-cache"],)
 
 @nox.session(python=["3.11", "3.12", "3.13", "3.14"])
 def tests(session: nox.Session) -> None:
-    """Run the tests and the blocks of the docs, on each installed Python. ``-- -n 3 --all`` adds the long ones."""
+    """Run the tests and the blocks of the docs, on each installed Python. ``-- -n 4 --all`` adds the long ones."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "pytest", *session.posargs)
 
@@ -63,7 +63,7 @@ def docs(session: nox.Session) -> None:
 def ci(session: nox.Session) -> None:
     """Run all tests and all checks in one environment."""
     session.install("-e", ".[test,lint,docs]")
-    session.run("python", "-m", "pytest", "-n", "3", "--all", *session.posargs)
+    session.run("python", "-m", "pytest", "-n", "4", "--all", *session.posargs)
     _run(session, LINT + TYPES + LAYERS)
     _run_pyright(session)
     _build_docs(session, str(session.cache_dir / "docs"))
@@ -74,7 +74,7 @@ def coverage(session: nox.Session) -> None:
     """Print the branch coverage of the tests, with the lines and branches that no test reaches."""
     session.install("-e", ".[test]", "pytest-cov")
     options = ("--cov=trio_romancy", "--cov-branch", "--cov-report=term-missing:skip-covered")
-    session.run("python", "-m", "pytest", "-n", "3", *options, *session.posargs)
+    session.run("python", "-m", "pytest", "-n", "4", *options, *session.posargs)
 
 
 @nox.session
