@@ -33,6 +33,8 @@ async def call_activity(
     else:
         outcome = await recorded(run, operation)
     if outcome is not None:
+        if isinstance(outcome.payload, ActivityCompleted):
+            return _decoded(run, activity, operation.id, outcome.payload)  # what nearly every replayed call comes to
         return await _return_or_raise(run, activity, operation.id, outcome.payload)
     undo = None if activity.compensation is None else undo_text(activity, activity.compensation, args, kwargs)
     assert operation.task is not None
@@ -77,13 +79,22 @@ async def call_activity(
 async def _return_or_raise(run: InstanceRun, activity: Activity[..., Any], id: str, payload: Payload) -> Any:
     """Return or raise the outcome that an activity's entry holds."""
     if isinstance(payload, ActivityCompleted):
-        try:
-            return activity.codec.decode(payload.result)
-        except InvalidDataError as error:
-            run.reject_code(InvalidDataError(f"the recorded result of {id!r} does not fit the code", error.problems))
-            raise RunGone from None
+        return _decoded(run, activity, id, payload)
     if isinstance(payload, ActivityFailed):
         raise payload.to_error(id)
     await trio.lowlevel.checkpoint_if_cancelled()
     run.reject_code(run.cursor.contradiction(id, "was torn down by a cancellation", "does not cancel it"))
     raise RunGone
+
+
+def _decoded(run: InstanceRun, activity: Activity[..., Any], id: str, completed: ActivityCompleted) -> Any:
+    """Return the recorded result of an activity.
+
+    Raises:
+      RunGone: if the result does not fit the code, whose run has to stop then.
+    """
+    try:
+        return activity.codec.decode(completed.result)
+    except InvalidDataError as error:
+        run.reject_code(InvalidDataError(f"the recorded result of {id!r} does not fit the code", error.problems))
+        raise RunGone from None

@@ -65,29 +65,28 @@ async def recorded(run: InstanceRun, operation: Operation) -> JournalEntry | Non
     """
     await trio.lowlevel.checkpoint_if_cancelled()
     if not run.is_live:
-        outcome = await _replayed(run, operation)
+        outcome = _replayed(run, operation)
         if outcome is not None:
+            if run.cursor.taken % _BREATHER == 0:
+                await trio.lowlevel.cancel_shielded_checkpoint()
             return outcome
     if run.cursor.kept and (outcome := run.cursor.take_kept(operation.id, operation.kinds)) is not None:
         return await _record_again(run, operation, outcome)
     return None
 
 
-async def _replayed(run: InstanceRun, operation: Operation) -> JournalEntry | None:
+def _replayed(run: InstanceRun, operation: Operation) -> JournalEntry | None:
     """Return the outcome if it is the next entry of the journal, and no other task wants a turn."""
     assert operation.task is not None
     cursor = run.cursor
     if not run.has_turn(operation.task):
         return None
     outcome = cursor.take(operation.id, operation.kinds)
-    if outcome is None:
-        if run.phase is REPLAYING and cursor.next_entry() is None and run.cancellation is None:
-            if (unasked := cursor.unasked_change()) is not None:
-                run.reject_code(unasked)
-                raise RunGone
-            run.go_live()
-    elif cursor.taken % _BREATHER == 0:
-        await trio.lowlevel.cancel_shielded_checkpoint()
+    if outcome is None and run.phase is REPLAYING and cursor.next_entry() is None and run.cancellation is None:
+        if (unasked := cursor.unasked_change()) is not None:
+            run.reject_code(unasked)
+            raise RunGone
+        run.go_live()
     return outcome
 
 
