@@ -45,5 +45,5 @@ class Arrivals:
 
     @property
     def last(self) -> float:
-        """Time of the last arrival; 0 if there is none."""
+        """Time of the last arrival; 0 before the first."""
         return max(self._at.values(), default=0.0)

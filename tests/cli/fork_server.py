@@ -82,9 +82,9 @@ class ForkServer:
 
 
 def serve(requests: socket.socket) -> None:
-    """Start what is asked for, until nobody can ask any more."""
+    """Start each requested program, until the socket of requests is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # from the terminal of the tests
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the keepers
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the keepers are not waited for
     while True:
         request, files, _, _ = socket.recv_fds(requests, LARGEST, 4)
         if not request:

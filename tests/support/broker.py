@@ -182,7 +182,7 @@ async def open_broker(port: int = 0) -> AsyncIterator[Broker]:
 
 
 def free_port() -> int:
-    """A port on 127.0.0.1 that nobody listens on."""
+    """A port on 127.0.0.1 that no program listens on."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port: int = one.getsockname()[1]
