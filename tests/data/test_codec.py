@@ -45,6 +45,11 @@ class Colour(enum.Enum):
     GREEN = 2
 
 
+class Twin(enum.Enum):
+    NUMBER = 1
+    TEXT = "1"
+
+
 class Level(enum.IntEnum):
     LOW = 1
     HIGH = 2
@@ -107,6 +112,17 @@ class Shelf:
 
 
 @attrs.define
+class Rows:
+    by_number: dict[int, dict[int, Item]]
+
+
+@attrs.frozen
+class Place:
+    row: int
+    shelf: str
+
+
+@attrs.define
 class Node:
     name: str
     children: "list[Node]" = attrs.field(factory=list)
@@ -156,6 +172,10 @@ class Point(NamedTuple):
 class Row(TypedDict):
     key: str
     value: NotRequired[list[int]]
+
+
+class Totals(TypedDict):
+    by_year: dict[int, Decimal]
 
 
 PostponedPoint = NamedTuple("PostponedPoint", [("x", "int"), ("items", "list[Item]")])  # noqa: UP014
@@ -313,6 +333,38 @@ SURVIVORS: dict[str, tuple[Any, object]] = {
     "dict by UUID": (dict[UUID, int], {UUID(int=1): 1}),
     "dict by date": (dict[date, int], {date(2026, 1, 1): 1}),
     "dict by enum": (dict[Size, int], {Size.LARGE: 1}),
+    "dict by an enum of text and numbers": (dict[Colour, int], {Colour.GREEN: 1, Colour.RED: 2}),
+    "dict by an int enum": (Mapping[Level, int], {Level.HIGH: 1}),
+    "dict by a flag": (dict[Access, int], {Access.READ | Access.WRITE: 1}),
+    "dict by int": (dict[int, str], {1: "a", -(10**30): "b"}),
+    "dict by float": (dict[float, int], {0.1: 1, -0.0: 2}),
+    "dict by bool": (dict[bool, int], {True: 1, False: 2}),
+    "dict by int or bool": (dict[int | bool, int], {True: 1, 0: 2}),
+    "dict by int or none": (dict[int | None, int], {None: 1, 1: 2}),
+    "dict by timedelta": (dict[timedelta, int], {timedelta(days=1): 1}),
+    "dict by bytes": (dict[bytes, int], {b"": 1, b"\xff": 2}),
+    "dict by Decimal": (dict[Decimal, int], {Decimal("1.10"): 1}),
+    "dict by datetime": (dict[datetime, int], {datetime(2026, 1, 1, tzinfo=UTC): 1}),
+    "dict by literal": (dict[Literal["all", 1, None], int], {"all": 1, 1: 2, None: 3}),
+    "dict by tuple": (dict[tuple[int, str], int], {(1, "a"): 1, (1, "b"): 2}),
+    "dict by NamedTuple": (dict[Point, int], {Point(1, 2): 1}),
+    "dict by frozenset": (dict[frozenset[date], int], {frozenset({date(2026, 1, 1)}): 1}),
+    "dict by class": (dict[Place, int], {Place(1, "a"): 1}),
+    "dict by NewType": (dict[UserId, int], {UserId(7): 1}),
+    "dict by Annotated": (dict[Annotated[int, "units"], int], {7: 1}),
+    "defaultdict": (
+        collections.defaultdict[int, list[int]],
+        collections.defaultdict(list, {1: [2]}),
+    ),
+    "defaultdict of what may be none": (
+        collections.defaultdict[int, int | None],
+        collections.defaultdict(lambda: None, {1: None}),
+    ),
+    "Counter": (collections.Counter[int], collections.Counter([1, 1, 2])),
+    "OrderedDict": (collections.OrderedDict[int, int], collections.OrderedDict({2: 1, 1: 2})),
+    "dict by int in a field": (Rows, Rows({1: {2: Item("a")}})),
+    "dict by int in a TypedDict": (Totals, {"by_year": {2026: Decimal("1.10")}}),
+    "dict by int in a union": (list[dict[int, int] | str | None], [{1: 1}, "1", None]),
     "nested containers": (
         dict[str, list[tuple[set[int], dict[str, Item | None]]]],
         {"a": [({1}, {"b": None, "c": Item("c")}), (set(), {})]},
@@ -342,6 +394,8 @@ def test_a_value_comes_back_the_same(name: str) -> None:
         (Colour, Colour.RED, '"red"'),
         (Point, Point(1, 2), "[1,2]"),
         (frozenset[int], frozenset({1}), "[1]"),
+        (dict[int, str], {1: "a"}, '{"1":"a"}'),
+        (dict[Colour, int], {Colour.RED: 1, Colour.GREEN: 2}, '{"red":1,"2":2}'),
         (
             Order,
             Order("1", [Item("a")]),
@@ -368,6 +422,13 @@ def test_a_datetime_in_the_hour_that_comes_twice_can_be_stored(fold: int) -> Non
     _, restored = codec(datetime).encode(twice)
     assert restored.astimezone(UTC) == twice.astimezone(UTC)
     assert restored.utcoffset() == timedelta(hours=2 - fold)
+
+
+@pytest.mark.parametrize("fold", [0, 1])
+def test_a_datetime_in_the_hour_that_comes_twice_can_be_a_key(fold: int) -> None:
+    twice = datetime(2026, 10, 25, 2, 30, fold=fold, tzinfo=BERLIN)
+    _, restored = codec(dict[datetime, int]).encode({twice: 1})
+    assert [moment.astimezone(UTC) for moment in restored] == [twice.astimezone(UTC)]
 
 
 def test_an_int_where_a_float_is_expected_is_that_float() -> None:
@@ -460,7 +521,38 @@ UNEXPECTED: dict[str, tuple[Any, object, list[str]]] = {
         ["$.placed: expected datetime, got 3"],
     ),
     "key": (dict[str, int], {1: 1}, ["$: expected str as a key, got 1"]),
-    "key in plain JSON": (Any, {"a": [{1: 2}]}, ["$.a[0]: expected str as a key, got 1"]),
+    "key in plain JSON": (
+        Any,
+        {"a": [{1: 2}]},
+        ["$.a[0]: expected str as a key, got 1; use str, or annotate the keys, as in dict[int, ...]"],
+    ),
+    "key of a bare dict": (
+        dict,
+        {UUID(int=1): 2},
+        [
+            "$: expected str as a key, got UUID('00000000-0000-0000-0000-000000000001'); "
+            "use str, or annotate the keys, as in dict[UUID, ...]"
+        ],
+    ),
+    "key of any type": (
+        dict[Any, int],
+        {None: 2},
+        ["$: expected str as a key, got None; use str, or annotate the keys, as in dict[None, ...]"],
+    ),
+    "bool as a key that is an int": (dict[int, int], {True: 1}, ["$: expected int as a key, got True"]),
+    "int as a key that is a bool": (dict[bool, int], {1: 1}, ["$: expected bool as a key, got 1"]),
+    "text as a key that is an int": (dict[int, int], {"1": 1}, ["$: expected int as a key, got '1'"]),
+    "value of an enum as a key": (dict[Colour, int], {2: 1}, ["$: expected Colour as a key, got 2"]),
+    "value of a Counter": (
+        collections.Counter[int],
+        collections.Counter({1: (2,)}),
+        ["$['1']: JSON has no tuple; annotate its type, got (2,)"],
+    ),
+    "value under a key that is an int": (
+        dict[int, dict[int, int]],
+        {1: {2: "a"}},
+        ["$['1']['2']: expected int, got 'a'"],
+    ),
     "key of a field": (
         Everything,
         Everything(by_name={1: Item("a")}),  # type: ignore[dict-item]
@@ -547,9 +639,10 @@ def test_a_value_that_does_not_fit_is_refused_with_its_path(name: str) -> None:
         pytest.param(timedelta, 3, id="int as a timedelta"),
         pytest.param(Row, {"value": [1]}, id="TypedDict without its key"),
         pytest.param(Row, {"key": "a", "colour": 1}, id="TypedDict with another key"),
-        pytest.param(dict[int, str], {1: "a"}, id="dict by int"),
         pytest.param(dict[Any, str], {None: "a"}, id="dict by None"),
-        pytest.param(dict[Colour, int], {Colour.GREEN: 1}, id="dict by an enum that is no text"),
+        pytest.param(dict[float, str], {math.nan: "a"}, id="dict by NaN"),
+        pytest.param(dict[float, str], {2**53 + 1: "a"}, id="dict by an int that no float is"),
+        pytest.param(dict[int, str], {10**5000: "a"}, id="dict by an int longer than Python prints"),
         pytest.param(dict[str, int], [("a", 1)], id="pairs as a dict"),
         pytest.param(Card | Cash, Item("a"), id="class that is not in the union"),
         pytest.param(int | str, 1.5, id="scalar that is not in the union"),
@@ -603,6 +696,13 @@ UNREADABLE: dict[str, tuple[Any, object, list[str]]] = {
         {"a": "1", "b c": None},
         ["$.a: expected int, got '1'", "$['b c']: expected int, got None"],
     ),
+    "dict by int": (
+        dict[int, int],
+        {"1": 1, "a": 2, "1.0": 3},
+        ["$.a: expected int, got 'a'", "$['1.0']: expected int, got 1.0"],
+    ),
+    "dict by int, twice the same": (dict[int, int], {"1": 1, " 1": 2}, ["$: two of its keys mean the same"]),
+    "dict by an enum": (dict[Colour, int], {"red": 1, "3": 2}, ["$['3']: expected Colour, got '3'"]),
     "list": (list[int], {"a": 1}, ["$: expected list[int], got {'a': 1}"]),
     "set": (set[int], [1, "2"], ["$[1]: expected int, got '2'"]),
     "datetime": (datetime, "2026-13-01", ["$: expected datetime, got '2026-13-01'"]),
@@ -659,6 +759,12 @@ def test_what_is_no_member_is_refused(annotation: Any, raw: object) -> None:
         (datetime | date, "datetime"),
         (UUID | Decimal, "UUID"),
         (Item | SpecialItem | dict[str, int], "Item"),
+        (dict[int | str, int], "keys of JSON objects are text, in which str and int cannot be told apart"),
+        (dict[str | None, int], "str and None cannot be told apart"),
+        (list[dict[UUID | int, int]], "UUID and int cannot be told apart"),
+        (dict[Twin, int], "members of Twin are the same"),
+        (dict[Item, int], "Item cannot be a key"),
+        (dict[list[int], int], "cannot be a key, because it has no hash"),
     ],
     ids=str,
 )
@@ -739,6 +845,9 @@ hashable: list[Values] = [
     (Size, st.sampled_from(Size)),
     (Point, st.builds(Point, st.integers(), st.integers())),
     (int | None, st.none() | st.integers()),
+    (Access, st.sampled_from(Access)),
+    (Place, st.builds(Place, st.integers(), texts)),
+    (tuple[int, str], st.tuples(st.integers(), texts)),
 ]
 leaves: list[Values] = [
     *hashable,
@@ -763,6 +872,9 @@ def extended(inner: st.SearchStrategy[Values]) -> st.SearchStrategy[Values]:
         inner.map(lambda of: (generic(tuple, (of[0], ...)), st.lists(of[1], **few).map(tuple))),
         inner.map(lambda of: (generic(Box, of[0]), st.builds(Box, of[1]))),
         st.tuples(inner, inner).map(lambda of: (generic(tuple, (of[0][0], of[1][0])), st.tuples(of[0][1], of[1][1]))),
+        st.tuples(any_hashable, inner).map(
+            lambda of: (generic(dict, (of[0][0], of[1][0])), st.dictionaries(of[0][1], of[1][1], **few))
+        ),
         any_hashable.map(lambda of: (generic(set, of[0]), st.sets(of[1], **few))),
         any_hashable.map(lambda of: (generic(frozenset, of[0]), st.frozensets(of[1], **few))),
     )

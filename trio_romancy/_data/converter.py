@@ -30,6 +30,7 @@ from .annotations import (
     without_required,
 )
 from .diagnosis import expected, name_of, not_json, short
+from .keys import register_keys
 from .scalars import AlteredError, Hook, of_kind, register_scalars
 
 
@@ -221,10 +222,6 @@ def make_converter(*, detailed: bool) -> Converter:
     factories: list[tuple[Callable[[Any], bool], Callable[[Any, Converter], Hook]]] = [
         (is_class, _class),
         (typing.is_typeddict, _typed_dict),
-        (
-            _origin_in(dict, abc.Mapping, abc.MutableMapping),
-            lambda cls, converter: _shape(dict, converter.gen_structure_mapping(cls)),
-        ),
         (_origin_in(list, abc.Sequence, abc.MutableSequence, abc.Collection, abc.Iterable), _list),
         (_origin_in(set, abc.Set, abc.MutableSet), _made_of_list(set)),
         (_origin_in(frozenset), _made_of_list(frozenset)),
@@ -236,6 +233,7 @@ def make_converter(*, detailed: bool) -> Converter:
     ]
     for predicate, factory in factories:
         converter.register_structure_hook_factory(predicate, factory)
+    register_keys(converter)
     converter.register_unstructure_hook_factory(is_namedtuple, _from_named_tuple)
     converter.register_unstructure_hook_factory(typing.is_typeddict, _from_typed_dict)
     converter.register_unstructure_hook_factory(lambda it: is_union(it) and not _is_optional(it), _from_union)

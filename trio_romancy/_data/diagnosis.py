@@ -117,9 +117,9 @@ def _parts(value: Any, annotation: Any, path: str) -> Iterator[Part]:
         for index, name in enumerate(origin._fields):
             yield f"{path}[{index}]", value[index], hints.get(name, Any)
     elif isinstance(value, Mapping):
-        _, of_items = arguments or (Any, Any)
+        of_items = arguments[1] if len(arguments) == 2 else Any
         for key, item in value.items():
-            yield key_in(path, key if isinstance(key, str) else str(key)), item, of_items
+            yield key_in(path, key if isinstance(key, str) else short(key)), item, of_items
     elif origin is tuple and arguments and arguments[-1] is not Ellipsis:
         for index, (item, hint) in enumerate(zip(value, arguments, strict=False)):
             yield f"{path}[{index}]", item, hint
@@ -149,8 +149,8 @@ def _problems_of_keys(value: Mapping[Any, Any], annotation: Any, fault: Fault, p
         if message := fault_of_scalar(key if isinstance(key, str) else None):
             found.append(Problem(path, message))
         elif fault({key: None}, mapping) is not None:  # the value itself may be good, but keys of JSON objects are text
-            kind = str if fault(key, of_keys) is None else of_keys
-            found.append(Problem(path, f"expected {name_of(kind)} as a key, got {short(key)}"))
+            message = f"expected {name_of(of_keys)} as a key, got {short(key)}"
+            found.append(Problem(path, _not_text(key) if of_keys is Any else message))
     return found
 
 
@@ -168,7 +168,7 @@ def not_json(value: object, path: str) -> list[Problem]:
         found = []
         for key, item in value.items():
             if type(key) is not str:
-                found.append(Problem(path, f"expected str as a key, got {short(key)}"))
+                found.append(Problem(path, _not_text(key)))
             elif message := _not_scalar(key):
                 found.append(Problem(path, message))
             found += not_json(item, key_in(path, key))
@@ -178,6 +178,12 @@ def not_json(value: object, path: str) -> list[Problem]:
     if type(value) in SCALARS:
         return [Problem(path, message)] if (message := _not_scalar(value)) else []
     return [Problem(path, f"JSON has no {type(value).__name__}; annotate its type, got {short(value)}")]
+
+
+def _not_text(key: object) -> str:
+    """Return the message for a key of a type that was not declared, so that it would be read back as text."""
+    kind = "None" if key is None else name_of(type(key))
+    return f"expected str as a key, got {short(key)}; use str, or annotate the keys, as in dict[{kind}, ...]"
 
 
 def _not_scalar(value: object) -> str | None:
