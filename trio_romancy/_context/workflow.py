@@ -81,7 +81,13 @@ class WorkflowContext:
 
     @property
     def is_replaying(self) -> bool:
-        """Whether the code that runs now has run before, in this process or another. Only for logging."""
+        """Whether the code that runs now has run before, in this process or another. Only for logging.
+
+        It is true until the workflow gets an outcome that is new, and again while the instance leaves memory, in
+        ``finally`` blocks too. So a line that is logged behind ``if not ctx.is_replaying:`` is logged once, also if the
+        instance is restarted, released or taken over in between. Only if the process dies before an outcome is on disk
+        is a line after that outcome logged again. If it dies between the outcome and the line, the line is missing.
+        """
         return self._run.is_replaying
 
     def now(self) -> datetime:

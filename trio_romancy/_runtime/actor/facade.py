@@ -46,7 +46,9 @@ class RunFacade:
 
     @property
     def is_replaying(self) -> bool:
-        return self._run.cursor.next_entry() is not None
+        run = self._run
+        # What the code does while it unwinds is no progress: the same code runs again in the next run.
+        return run.is_unwinding or run.cursor.is_replaying
 
     def now(self) -> datetime:
         return to_datetime(self._run.cursor.now)
@@ -130,7 +132,7 @@ class RunFacade:
                 f"instance {run.instance_id!r}: its details are {len(text)} bytes of JSON, and can be {MAX_DETAILS}; "
                 f"they are for a look at it, keep data elsewhere"
             )
-        if not self.is_replaying:
+        if run.cursor.next_entry() is None:
             try:
                 run.journal.append_details(run.instance_id, text)
             except LeaseLostError:

@@ -158,6 +158,7 @@ class Attempts:
         if has_turn:
             run.writer.append_row(operation.id, result.kind, result.payload, result.effects)
             run.cursor.now = run.writer.time
+            run.cursor.is_repeating = False
         return has_turn
 
     async def until_outcome(self) -> Result:

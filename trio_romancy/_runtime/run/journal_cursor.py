@@ -18,9 +18,11 @@ from .operation import Operation
 class JournalCursor:
     """The entries that the workflow has not been told yet, and what earlier entries mean for the rest."""
 
-    __slots__ = ("_failures", "_instance_id", "_patches", "_unasked", "_untold", "kept", "now", "taken")
+    __slots__ = ("_failures", "_instance_id", "_patches", "_unasked", "_untold", "is_repeating", "kept", "now", "taken")
 
-    def __init__(self, instance_id: str, created_at: Microseconds, entries: Sequence[JournalEntry]) -> None:
+    def __init__(
+        self, instance_id: str, created_at: Microseconds, entries: Sequence[JournalEntry], *, has_run: bool = False
+    ) -> None:
         self._instance_id = instance_id
         self.now = created_at
         """Time of the entry last told to the workflow."""
@@ -35,6 +37,14 @@ class JournalCursor:
         """Changes of the code, and whether the instance goes their way."""
         self._unasked: set[str] | None = None
         """Changes that the code has not asked for since the replay began; None if the journal had none."""
+        self.is_repeating = has_run
+        """Whether the code after the last entry has run before, since an earlier run came at least as far.
+
+        That code ends at the next new outcome, whose teller sets this to False.
+        """
+        if entries and (last := entries[-1].kind) is not Kind.CONTINUED:
+            # After a retry or a resumption the code may go another way than before.
+            self.is_repeating = last is not Kind.RETRIED and last is not Kind.RESUMED
         for entry in entries:
             if entry.kind is Kind.ATTEMPT_FAILED:
                 self.add_failure(entry)
@@ -52,6 +62,11 @@ class JournalCursor:
     def next_entry(self) -> JournalEntry | None:
         """Return the next entry; None once the journal is used up."""
         return self._untold[0] if self._untold else None
+
+    @property
+    def is_replaying(self) -> bool:
+        """Whether the code that runs now has run before."""
+        return self.is_repeating or bool(self._untold)
 
     def take(self, id: str, kinds: frozenset[Kind]) -> JournalEntry | None:
         """Take the next entry, if it is the outcome of this operation."""

@@ -93,7 +93,8 @@ class InstanceRun:
         """Whether nothing of the instance has run before."""
         self.phase = REPLAYING
         self.ids = OperationIds(claim.instance_id)
-        self.cursor = JournalCursor(claim.instance_id, claim.created_at, entries)
+        has_run = not is_new and claim.status is not Status.PENDING
+        self.cursor = JournalCursor(claim.instance_id, claim.created_at, entries, has_run=has_run)
         self.in_flight = InFlight()
         self.saga = Saga(entries)
         self.function_scope = FunctionScope()

@@ -188,6 +188,7 @@ class Sequencer:
         if entry is None:
             return
         run.cursor.now = entry.recorded_at
+        run.cursor.is_repeating = False
         operation.tell(entry)
 
     def _running(self) -> list[str]:
