@@ -11,10 +11,11 @@ from ..._definitions.values import Activity
 from ...errors import InvalidDataError
 from ...model import Kind
 from ..run.exits import RunGone
+from ..run.operation import Operation
 from ..run.run import InstanceRun
 from .attempts import Attempts, Result
 from .compensation import undo_text
-from .step import new_operation, recorded, replayed_in_turn
+from .step import new_id, recorded, replayed_in_turn
 
 _ACTIVITY = frozenset({Kind.ACTIVITY_COMPLETED, Kind.ACTIVITY_FAILED, Kind.ACTIVITY_CANCELLED})
 
@@ -26,24 +27,22 @@ async def call_activity(
 
     This is a cancellation point before the activity begins. After that the activity is shielded, up to its outcome.
     """
-    operation = new_operation(run, activity.name, activity.id, "activity", _ACTIVITY)
-    if run.is_live and not run.cursor.kept:
-        await trio.lowlevel.checkpoint_if_cancelled()  # nothing is recorded: all that `recorded` would do
-        outcome = None
-    else:
-        outcome = await recorded(run, operation)
+    task = trio.lowlevel.current_task()
+    id = new_id(run, task, activity.name, activity.id, "activity")
+    await trio.lowlevel.checkpoint_if_cancelled()
+    outcome = await recorded(run, task, id, "activity", _ACTIVITY) if run.has_outcomes else None
     if outcome is not None:
         if isinstance(outcome.payload, ActivityCompleted):
-            return _decoded(run, activity, operation.id, outcome.payload)  # what nearly every replayed call comes to
-        return await _return_or_raise(run, activity, operation.id, outcome.payload)
+            return _decoded(run, activity, id, outcome.payload)  # what nearly every replayed call comes to
+        return await _return_or_raise(run, activity, id, outcome.payload)
     undo = None if activity.compensation is None else undo_text(activity, activity.compensation, args, kwargs)
-    assert operation.task is not None
+    operation = Operation(id, "activity", _ACTIVITY, None, task)
     result: Result | None = None
-    if run.is_undisturbed(operation.task):
+    if run.is_undisturbed(task):
         # Only the actor can cancel here. Instead of a scope of its own, the activity uses the shield of the function.
         operation.scope = scope = run.function_scope
         scope.shield = True
-        run.in_flight.by_id[operation.id] = operation
+        run.in_flight.by_id[id] = operation
         attempts = Attempts(run, operation, activity, args, kwargs, undo)
         try:
             result = await attempts.until_outcome()
@@ -63,16 +62,16 @@ async def call_activity(
         finally:
             run.end(operation)
     if outcome is not None:
-        return await _return_or_raise(run, activity, operation.id, outcome.payload)
+        return await _return_or_raise(run, activity, id, outcome.payload)
     if result is None:
         await trio.lowlevel.checkpoint_if_cancelled()  # a cancel request came before the activity began
         raise RunGone
     if result.kind is not activity.completed_kind:
-        return await _return_or_raise(run, activity, operation.id, from_text(result.kind, result.payload))
+        return await _return_or_raise(run, activity, id, from_text(result.kind, result.payload))
     if activity.compensation is not None:
         completed = from_text(result.kind, result.payload)
         assert isinstance(completed, ActivityCompleted)
-        run.saga.activity_completed(operation.id, completed)
+        run.saga.activity_completed(id, completed)
     return result.value
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import trio
+
 from ..._data.codec import Codec
 from ..._data.journal_format import NOTHING, EventReceived, MessageReceived
 from ..._storage.outgoing import check_names
@@ -46,7 +48,11 @@ async def take_message(
       timeout: microseconds since the last entry that the workflow was told; None: without end.
     """
     when = operation.wake_at = None if timeout is None else run.cursor.now + timeout
-    outcome = await recorded(run, operation)
+    assert operation.task is not None
+    await trio.lowlevel.checkpoint_if_cancelled()
+    outcome: JournalEntry | None = None
+    if run.has_outcomes:
+        outcome = await recorded(run, operation.task, operation.id, operation.what, operation.kinds)
     if outcome is None:
         run.in_flight.add(operation)  # as `step` does, without its frames, which each waiting instance would keep
         opened: LocalWait | None = None

@@ -12,7 +12,7 @@ from ...model import Kind
 from ..run.exits import RunGone
 from ..run.mailbox import PendingOutcome
 from ..run.operation import Operation
-from ..run.phase import REPLAYING
+from ..run.phase import LIVE, REPLAYING
 from ..run.run import InstanceRun
 
 _BREATHER = 100
@@ -22,8 +22,8 @@ CarryOut = Callable[[Operation], Awaitable[JournalEntry | None]]
 """Carries out an operation in flight, up to its outcome. Returns None if it never began, or its run is gone."""
 
 
-def new_operation(run: InstanceRun, name: str, id: str | None, what: str, kinds: frozenset[Kind]) -> Operation:
-    """Begin an operation of the current task.
+def new_id(run: InstanceRun, task: trio.lowlevel.Task, name: str, id: str | None, what: str) -> str:
+    """Return the id of an operation that the current task begins.
 
     Args:
       name: what automatic ids are counted by.
@@ -34,9 +34,14 @@ def new_operation(run: InstanceRun, name: str, id: str | None, what: str, kinds:
       OperationIdError: if it can have no automatic id here, or the id has been used.
       RunGone: if the run is gone.
     """
-    task = trio.lowlevel.current_task()
     run.refuse_if_gone()
-    return Operation(run.ids.new_id(task, name, id, what), what, kinds, None, task)
+    return run.ids.new_id(task, name, id, what)
+
+
+def new_operation(run: InstanceRun, name: str, id: str | None, what: str, kinds: frozenset[Kind]) -> Operation:
+    """Begin an operation of the current task. Arguments and errors are those of :func:`new_id`."""
+    task = trio.lowlevel.current_task()
+    return Operation(new_id(run, task, name, id, what), what, kinds, None, task)
 
 
 async def step(run: InstanceRun, operation: Operation, carry_out: CarryOut) -> JournalEntry:
@@ -44,7 +49,11 @@ async def step(run: InstanceRun, operation: Operation, carry_out: CarryOut) -> J
 
     It is a cancellation point before the operation begins.
     """
-    outcome = await recorded(run, operation)
+    assert operation.task is not None
+    await trio.lowlevel.checkpoint_if_cancelled()
+    outcome = None
+    if run.has_outcomes:
+        outcome = await recorded(run, operation.task, operation.id, operation.what, operation.kinds)
     if outcome is None:
         run.in_flight.add(operation)
         try:
@@ -57,37 +66,29 @@ async def step(run: InstanceRun, operation: Operation, carry_out: CarryOut) -> J
     return outcome
 
 
-async def recorded(run: InstanceRun, operation: Operation) -> JournalEntry | None:
-    """Return the outcome of an operation that begins, if it has one already.
+async def recorded(
+    run: InstanceRun, task: trio.lowlevel.Task, id: str, what: str, kinds: frozenset[Kind]
+) -> JournalEntry | None:
+    """Return the outcome of an operation that begins in this task, if it has one already.
 
     The outcome is in the journal; or it is from before ``app.retry``, and is recorded again, in its turn. None means
     that the operation has to be carried out.
     """
-    await trio.lowlevel.checkpoint_if_cancelled()
-    if not run.is_live:
-        outcome = _replayed(run, operation)
+    cursor = run.cursor
+    if run.phase is not LIVE and run.has_turn(task):
+        outcome = cursor.take(id, kinds)
         if outcome is not None:
-            if run.cursor.taken % _BREATHER == 0:
+            if cursor.taken % _BREATHER == 0:
                 await trio.lowlevel.cancel_shielded_checkpoint()
             return outcome
-    if run.cursor.kept and (outcome := run.cursor.take_kept(operation.id, operation.kinds)) is not None:
-        return await _record_again(run, operation, outcome)
+        if run.phase is REPLAYING and cursor.next_entry() is None and run.cancellation is None:
+            if (unasked := cursor.unasked_change()) is not None:
+                run.reject_code(unasked)
+                raise RunGone
+            run.go_live()
+    if cursor.kept and (outcome := cursor.take_kept(id, kinds)) is not None:
+        return await _record_again(run, Operation(id, what, kinds, None, task), outcome)
     return None
-
-
-def _replayed(run: InstanceRun, operation: Operation) -> JournalEntry | None:
-    """Return the outcome if it is the next entry of the journal, and no other task wants a turn."""
-    assert operation.task is not None
-    cursor = run.cursor
-    if not run.has_turn(operation.task):
-        return None
-    outcome = cursor.take(operation.id, operation.kinds)
-    if outcome is None and run.phase is REPLAYING and cursor.next_entry() is None and run.cancellation is None:
-        if (unasked := cursor.unasked_change()) is not None:
-            run.reject_code(unasked)
-            raise RunGone
-        run.go_live()
-    return outcome
 
 
 async def _record_again(run: InstanceRun, operation: Operation, outcome: JournalEntry) -> JournalEntry:
@@ -97,9 +98,8 @@ async def _record_again(run: InstanceRun, operation: Operation, outcome: Journal
     async def record() -> JournalEntry:
         return run.writer.append(operation.id, outcome.kind, payload, is_news=False)
 
-    again = Operation(operation.id, operation.what, operation.kinds, None, operation.task)
-    pending = PendingOutcome(again, outcome.kind, payload, record=record)
-    entry = await step(run, again, lambda _: in_turn(run, pending))
+    pending = PendingOutcome(operation, outcome.kind, payload, record=record)
+    entry = await step(run, operation, lambda _: in_turn(run, pending))
     if isinstance(entry.payload, ActivityCompleted):
         run.saga.activity_completed(operation.id, entry.payload)
     return entry

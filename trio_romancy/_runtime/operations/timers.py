@@ -13,7 +13,7 @@ from ...model import Kind
 from ..run.mailbox import PendingOutcome
 from ..run.operation import Operation
 from ..run.run import InstanceRun
-from .step import new_operation, recorded
+from .step import new_id, recorded
 
 _TIMER = frozenset({Kind.TIMER_FIRED})
 _TIMEOUT = frozenset({Kind.TIMEOUT_FIRED})
@@ -21,9 +21,11 @@ _TIMEOUT = frozenset({Kind.TIMEOUT_FIRED})
 
 async def sleep_until(run: InstanceRun, when: Microseconds, id: str | None) -> None:
     """Sleep until that time, across restarts."""
-    operation = new_operation(run, "sleep", id, "sleep", _TIMER)
-    operation.waits, operation.wake_at = True, when
-    if await recorded(run, operation) is None:
+    task = trio.lowlevel.current_task()
+    id = new_id(run, task, "sleep", id, "sleep")
+    await trio.lowlevel.checkpoint_if_cancelled()
+    if not run.has_outcomes or await recorded(run, task, id, "sleep", _TIMER) is None:
+        operation = Operation(id, "sleep", _TIMER, None, task, waits=True, wake_at=when)
         run.in_flight.add(operation)  # as `step` does, without its frames, which each sleeping instance would keep
         try:
             run.post_at(when, PendingOutcome(operation, Kind.TIMER_FIRED, NOTHING))

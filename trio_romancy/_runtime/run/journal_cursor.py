@@ -70,8 +70,7 @@ class JournalCursor:
 
     def take(self, id: str, kinds: frozenset[Kind]) -> JournalEntry | None:
         """Take the next entry, if it is the outcome of this operation."""
-        entry = self.next_entry()
-        if entry is None or entry.operation_id != id or entry.kind not in kinds:
+        if not self._untold or (entry := self._untold[0]).operation_id != id or entry.kind not in kinds:
             return None
         self.advance(entry)
         return entry

@@ -177,6 +177,11 @@ class InstanceRun:
         """Whether the run has ended or was abandoned."""
         return self.phase is GONE
 
+    @property
+    def has_outcomes(self) -> bool:
+        """Whether an operation that begins may have an outcome already: in the journal, or from before a retry."""
+        return self.phase is not LIVE or bool(self.cursor.kept)
+
     def go_live(self) -> None:
         """Carry operations out from now on: the journal is used up."""
         self.enter(LIVE)
