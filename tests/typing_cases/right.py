@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import Any, assert_type
 
 from attrs import define
@@ -70,6 +71,15 @@ def count_with_options(order_id: str) -> int:
 
 
 @workflow
+async def short(ctx: WorkflowContext, order_id: str) -> int:
+    return 5
+
+
+async def own_function(number: int) -> str:
+    return str(number)
+
+
+@workflow
 async def order_processing(ctx: WorkflowContext, order: Order, fast: bool = False) -> Receipt:
     assert_type(await charge(order.order_id, order.amount), Receipt)
     assert_type(await charge(order.order_id, amount=order.amount, note="again"), Receipt)
@@ -78,6 +88,13 @@ async def order_processing(ctx: WorkflowContext, order: Order, fast: bool = Fals
     assert_type(await count(order.order_id), int)
     assert_type(await count_with_options(order.order_id), int)
     assert_type(await count.options(timeout=timedelta(seconds=1))(order.order_id), int)
+    assert_type(await ctx.map(count, [order.order_id], at_once=10), list[int])
+    assert_type(
+        await ctx.map(charge.options(timeout=3), {"1"}, (2.0,), on_error="continue", id="charges"), list[Receipt]
+    )
+    assert_type(await ctx.map(partial(charge, note="again"), ["1"], [2.0]), list[Receipt])
+    assert_type(await ctx.map(short, ["1"], at_once=10), list[int])
+    assert_type(await ctx.map(own_function, [1, 2], at_once=None), list[str])
     with ctx.branch("eu"):
         await ctx.sleep(timedelta(days=30))
     with ctx.move_on_after(1.5) as scope:

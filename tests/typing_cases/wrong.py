@@ -83,6 +83,9 @@ async def with_children(ctx: WorkflowContext, order: Order) -> str:
     await ctx.start(ordering)  # E: Missing positional argument "order"
     await ordering(ctx, "1")  # E: Argument 2 to "__call__" of "Workflow" has incompatible type "str"
     result = await ctx.run(ordering, order)
+    await ctx.map(charge, ["1"])  # E: Argument 1 to "map" of "WorkflowContext" has incompatible type
+    await ctx.map(charge, [1], [2.0])  # E: Argument 1 to "map" of "WorkflowContext" has incompatible type
+    await ctx.map(charge, ["1"], [2.0], on_error="ignore")  # E: No overload variant of "map" of "WorkflowContext"
     result + 1  # E: Unsupported operand types for + ("str" and "int")
     return result
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
 from random import Random
-from typing import Any, NoReturn, ParamSpec, Protocol, TypeVar
+from typing import Any, Literal, NoReturn, ParamSpec, Protocol, TypeVar, overload
 from uuid import UUID
 
 import trio
@@ -21,6 +21,12 @@ from .current import WorkflowExecution
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T1 = TypeVar("T1")
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+
+OnError = Literal["cancel", "continue"]
+"""What :meth:`WorkflowContext.map` does with the other items if one fails."""
 
 MAX_DETAILS = 16 * 1024
 """Largest details of an instance, in bytes of JSON."""
@@ -52,6 +58,14 @@ class WorkflowRun(WorkflowExecution, Protocol):
     def run_child(
         self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Coroutine[Any, Any, Any]: ...
+    def map(
+        self,
+        fn: Callable[..., Awaitable[Any]] | Workflow[..., Any],
+        iterables: tuple[Iterable[Any], ...],
+        at_once: int | None,
+        on_error: OnError,
+        id: str | None,
+    ) -> Coroutine[Any, Any, list[Any]]: ...
     def recur(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn: ...
     def set_details(self, value: object) -> None: ...
     def open_timeout(
@@ -326,6 +340,96 @@ class WorkflowContext:
         """
         handle: ChildHandle[R] = await self._run.start_child(workflow, args, kwargs)
         return handle
+
+    @overload
+    async def map(
+        self,
+        fn: Callable[[T1], Awaitable[R]] | Workflow[[T1], R],
+        items: Iterable[T1],
+        /,
+        *,
+        at_once: int | None = None,
+        on_error: OnError = "cancel",
+        id: str | None = None,
+    ) -> list[R]: ...
+    @overload
+    async def map(
+        self,
+        fn: Callable[[T1, T2], Awaitable[R]] | Workflow[[T1, T2], R],
+        items: Iterable[T1],
+        items_2: Iterable[T2],
+        /,
+        *,
+        at_once: int | None = None,
+        on_error: OnError = "cancel",
+        id: str | None = None,
+    ) -> list[R]: ...
+    @overload
+    async def map(
+        self,
+        fn: Callable[[T1, T2, T3], Awaitable[R]] | Workflow[[T1, T2, T3], R],
+        items: Iterable[T1],
+        items_2: Iterable[T2],
+        items_3: Iterable[T3],
+        /,
+        *,
+        at_once: int | None = None,
+        on_error: OnError = "cancel",
+        id: str | None = None,
+    ) -> list[R]: ...
+    @overload
+    async def map(
+        self,
+        fn: Callable[..., Awaitable[R]] | Workflow[..., R],
+        items: Iterable[Any],
+        items_2: Iterable[Any],
+        items_3: Iterable[Any],
+        items_4: Iterable[Any],
+        /,
+        *more: Iterable[Any],
+        at_once: int | None = None,
+        on_error: OnError = "cancel",
+        id: str | None = None,
+    ) -> list[R]: ...
+    async def map(
+        self,
+        fn: Callable[..., Awaitable[Any]] | Workflow[..., Any],
+        /,
+        *iterables: Iterable[Any],
+        at_once: int | None = None,
+        on_error: OnError = "cancel",
+        id: str | None = None,
+    ) -> list[Any]:
+        """Call a function for each item, some at a time, and return the results in the order of the items.
+
+        The items begin in their order, each when one before it has ended. Each item is a :meth:`branch` of its own,
+        named after the map and the index of the item: in ``map:1`` the first item calls ``map:1/0/fetch:1``. So the
+        function needs no ids, and may call any operations. The map itself records nothing::
+
+            pages = await ctx.map(fetch, urls, at_once=10)
+
+        If an item fails, the others are cancelled, as by a nursery: those that run an activity go on to its outcome,
+        and no other begins. Then the error is raised, with a note that names the item. With ``on_error="continue"`` all
+        items run to their ends first, and all errors are raised in one group. A cancellation of the call cancels the
+        items, and is raised when all have ended.
+
+        Args:
+          fn: an activity, an async function of the workflow, or a workflow, which :meth:`run` runs as a child. It is
+            called in tasks beside each other.
+          iterables: the items; or, for a function of several arguments, an iterable for each of them, as for the
+            built-in ``map``. They are read completely before the first call.
+          at_once: the most items that run at a time; None: all of them.
+          on_error: ``"cancel"`` to cancel the other items after the first error, ``"continue"`` to let them run.
+          id: name of the map in its branch, by default the next ``map:n``. In a child task outside of a branch it is
+            needed.
+
+        Raises:
+          Exception: of the first item that failed.
+          ExceptionGroup: of all items that failed, in their order, with ``on_error="continue"``.
+          ValueError: if ``at_once`` is less than 1, or the iterables are not equally long.
+          OperationIdError: if the id has been used, or is needed; or if ``fn`` has an id of its own.
+        """
+        return await self._run.map(fn, iterables, at_once, on_error, id)
 
     def recur(self, *args: Any, **kwargs: Any) -> NoReturn:
         """End this instance, and go on as a new one of the same workflow with this input and an empty journal.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import AbstractContextManager
 from datetime import datetime
 from random import Random
@@ -11,14 +11,14 @@ from typing import Any, NoReturn, final
 import trio
 
 from ..._context.child import ChildHandle
-from ..._context.workflow import MAX_DETAILS
+from ..._context.workflow import MAX_DETAILS, OnError
 from ..._data.codec import Codec
 from ..._definitions.values import Activity, Workflow
 from ..._storage.outgoing import to_json
 from ...clock import Microseconds, from_datetime, to_datetime
 from ...errors import LeaseLostError, PayloadTooLargeError
 from ...model import ChannelMode, Message, ReceivedEvent
-from ..operations import activity, channels, children, events, patch, timers
+from ..operations import activity, channels, children, events, map, patch, timers
 from ..run.exits import RunGone
 from ..run.run import InstanceRun
 from .recur import Recur
@@ -113,6 +113,19 @@ class RunFacade:
 
     def await_child(self, child: ChildHandle[Any], id: str) -> Coroutine[Any, Any, Any]:
         return children.result(self._run, child, id, owns=False)
+
+    def map(
+        self,
+        fn: Callable[..., Awaitable[Any]] | Workflow[..., Any],
+        iterables: tuple[Iterable[Any], ...],
+        at_once: int | None,
+        on_error: OnError,
+        id: str | None,
+    ) -> Coroutine[Any, Any, list[Any]]:
+        def run_child(workflow: Workflow[..., Any], *args: Any) -> Coroutine[Any, Any, Any]:
+            return self.run_child(workflow, args, {})
+
+        return map.map_items(self._run, fn, iterables, at_once, on_error, id, run_child)
 
     # -- the instance itself ---------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from random import Random
 
@@ -112,13 +112,37 @@ class OperationIds:
             raise self._in_child_task("ctx.random or ctx.uuid4 is used", "drawing in the parent task")
         return branch.random
 
-    @contextmanager
-    def branch(self, name: str) -> Iterator[None]:
+    def new_map(self, task: trio.lowlevel.Task, explicit: str | None) -> str:
+        """Return the id of the next map: the given one, or ``map:n``, in the current branch.
+
+        Raises:
+          OperationIdError: if it has neither, or the id has been used.
+        """
+        if explicit is not None:
+            try:
+                explicit = self.prefix + checked_id(explicit, "the id of a map")
+            except ValueError as error:
+                raise OperationIdError(f"instance {self._instance_id!r}: {error}") from None
+        return self.new_id(task, "map", explicit, "map")
+
+    def branch(self, name: str) -> AbstractContextManager[None]:
         """Prefix the ids of the current task's operations."""
-        prefix = f"{self.prefix}{name}/"
-        if not name or prefix in self._used:
-            problem = "has been opened before; each branch needs its own name" if name else "needs a name"
-            raise OperationIdError(f"instance {self._instance_id!r}: the branch {name!r} {problem}")
+        if not name:
+            raise OperationIdError(f"instance {self._instance_id!r}: the branch {name!r} needs a name")
+        return self._open(f"{self.prefix}{name}/", name)
+
+    def item(self, map_id: str, index: int) -> AbstractContextManager[None]:
+        """Prefix the ids of the current task's operations, which are for that item of a map."""
+        name = f"{map_id}/{index}"
+        return self._open(f"{name}/", name)
+
+    @contextmanager
+    def _open(self, prefix: str, name: str) -> Iterator[None]:
+        if prefix in self._used:
+            raise OperationIdError(
+                f"instance {self._instance_id!r}: the branch {name!r} has been opened before; each branch needs its "
+                f"own name"
+            )
         self._used.add(prefix)
         branch = Branch(prefix, trio.lowlevel.current_task(), f"{self._instance_id}/{prefix}")
         token = current_branch.set(branch)
