@@ -211,7 +211,7 @@ async def test_the_first_error_cancels_the_rest_and_what_runs_goes_on_to_its_out
         async def one(number: int) -> None:
             if number < 0:
                 await ctx.sleep(0.5)
-            await take(number)
+            await take(number, abs(number))
             await ctx.sleep(1000)
 
         with pytest.raises(ActivityError) as caught:
