@@ -85,7 +85,16 @@ def new_run(
     """Return a run that has come to a phase, and its journal."""
     journal, none = NotedJournal(), cast("Any", None)
     env = Environment(
-        none, cast("Any", StandingClock()), none, cast("Any", journal), none, none, none, cast("Any", Host()), None
+        none,
+        cast("Any", StandingClock()),
+        none,
+        cast("Any", journal),
+        none,
+        none,
+        none,
+        none,
+        cast("Any", Host()),
+        None,
     )
     run = InstanceRun(env, new_claim(status), entries, (), Receiver, is_new=False)
     for one in WAYS[phase]:

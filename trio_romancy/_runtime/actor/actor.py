@@ -153,6 +153,7 @@ class Actor:
         current_execution.set(self._facade)
         run.in_flight.main = main = trio.lowlevel.current_task()
         run.ids.begin(main)
+        run.env.scheduler.begin(main, run)
         try:
             with self._task as run.function_scope.scope:
                 if run.claim.cancel_requested is not None or run.cursor.was_cancelled:
@@ -175,6 +176,7 @@ class Actor:
             run.function_scope.scope = None
             current_execution.set(None)
             run.in_flight.main = None
+            run.env.scheduler.end(main)
         if run.is_gone:
             raise RunGone
         if run.rejection is None:

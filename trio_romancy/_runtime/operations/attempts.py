@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Protocol, final
 
@@ -114,8 +114,19 @@ class Attempts:
 
     async def carry_out(self) -> Result:
         """Attempt until there is an outcome, and record the outcome."""
-        result = await self.until_outcome()
+        result = await self._out_of_turn(self.until_outcome)
         return result if self.record_at_once(result) else await self.record_in_turn(result)
+
+    async def _out_of_turn(self, fn: Callable[[], Awaitable[Result]]) -> Result:
+        """Call ``fn`` without turns among the tasks of the workflow: what it waits for has an order of its own."""
+        run, task = self._run, trio.lowlevel.current_task()
+        if run.turns is not None:
+            run.turns.leave(task, self._operation.nurseries)
+        try:
+            return await fn()
+        finally:
+            if run.turns is not None:
+                run.turns.come_back(task)
 
     async def record_in_turn(self, result: Result) -> Result:
         """Have an outcome recorded in its turn. Attempts again if the database lost or refused its transaction."""
@@ -134,18 +145,21 @@ class Attempts:
             if outcome is not None:
                 return result
             # All that this attempt did through the transaction is undone.
-            if pending.refusal is None:
-                await trio.sleep(_REPEAT_AFTER)
-            elif (failed := self._record_failure(pending.refusal)) is not None:
+            if pending.refusal is not None and (failed := self._record_failure(pending.refusal)) is not None:
                 if run.has_ended_function:
                     run.writer.append(operation.id, failed.kind, failed.payload)
                 else:
                     run.post(PendingOutcome(operation, failed.kind, failed.payload))
                     await operation.wait()
                 return failed
-            result = await self.until_outcome()
+            result = await self._out_of_turn(self.until_outcome if pending.refusal is not None else self._repeat)
             if self.record_at_once(result):
                 return result
+
+    async def _repeat(self) -> Result:
+        """Attempt again, after a while: the database has lost the transaction of the last attempt."""
+        await trio.sleep(_REPEAT_AFTER)
+        return await self.until_outcome()
 
     def record_at_once(self, result: Result) -> bool:
         """Record an outcome at once, if it is the turn of its task. Returns whether it was."""

@@ -13,6 +13,7 @@ from ..._settings import Settings
 from ..._storage.database import Database
 from ..._storage.journal.journal import Journal
 from ..._tasks.alarms import Alarms
+from ..._tasks.scheduler import Scheduler
 from ...clock import Clock
 from .intake import MessageSource
 
@@ -56,6 +57,7 @@ class Environment:
     journal: Journal
     thread_limiter: trio.CapacityLimiter
     alarms: Alarms
+    scheduler: Scheduler
     message_source: MessageSource
     host: RunHost
     dispatcher: HookDispatcher | None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Protocol
 
 import trio
@@ -174,27 +174,6 @@ class InFlight:
         """Whether the task is the only one of the workflow."""
         return task is self.main and not task.child_nurseries
 
-    def is_settled(self) -> bool:
-        """Whether no task of the workflow can go on by itself: each waits for an operation or for another task."""
-        for task, operation in self._tasks():
-            if (operation is None or not operation.is_executing) and is_runnable(task):
-                return False
-        return True
-
-    def waits_outside(self) -> bool:
-        """Whether some task waits for something that is neither an operation nor a child task of its own."""
-        return any(operation is None and not task.child_nurseries for task, operation in self._tasks())
-
-    def _tasks(self) -> Iterator[tuple[trio.lowlevel.Task, Operation | None]]:
-        """Yield all tasks of the workflow function, each with the operation that it awaits."""
-        if self.main is None:
-            return
-        awaiting = {operation.task: operation for operation in self.by_id.values()}
-        tasks = [self.main]
-        while tasks:
-            task = tasks.pop()
-            operation = awaiting.get(task)
-            yield task, operation
-            nurseries = task.child_nurseries
-            for nursery in nurseries if operation is None else nurseries[: operation.nurseries]:
-                tasks.extend(nursery.child_tasks)
+    def can_go_on(self) -> bool:
+        """Whether the only task of the workflow is runnable, and not because of what an activity does."""
+        return self.main is not None and is_runnable(self.main) and not self.is_executing

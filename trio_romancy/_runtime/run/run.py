@@ -15,6 +15,7 @@ from ..._storage.sql.entries import JournalEntry
 from ..._storage.sql.statuses import claimed
 from ..._storage.sql.waits import MatchResult
 from ..._tasks.light_event import LightEvent
+from ..._tasks.scheduler import Turns
 from ..._tasks.scoped import ScopedTasks
 from ..._tasks.trio_internals import is_innermost
 from ...clock import Microseconds
@@ -71,6 +72,7 @@ class InstanceRun:
         "release_as",
         "rollback_scope",
         "saga",
+        "turns",
         "workflow_name",
         "writer",
     )
@@ -96,6 +98,7 @@ class InstanceRun:
         has_run = not is_new and claim.status is not Status.PENDING
         self.cursor = JournalCursor(claim.instance_id, claim.created_at, entries, has_run=has_run)
         self.in_flight = InFlight()
+        self.turns: Turns | None = None
         self.saga = Saga(entries)
         self.function_scope = FunctionScope()
         self.rollback_scope: trio.CancelScope | None = None
@@ -290,6 +293,38 @@ class InstanceRun:
             return False
         assert self.function_scope.scope is not None
         return is_innermost(self.function_scope.scope, task) and self.is_clear  # a nursery would be further in
+
+    # -- tasks -----------------------------------------------------------------------------------------------------
+
+    async def settled(self) -> None:
+        """Wait until no task of the workflow can go on by itself: each waits for an operation or for another task.
+
+        Raises:
+          OrderLostError: if the tasks may have run in an order that no replay repeats.
+        """
+        while True:
+            turns = self.turns
+            if turns is not None:
+                await turns.rest()
+                if self.turns is turns:
+                    return
+            elif self.in_flight.can_go_on():
+                await trio.lowlevel.checkpoint()
+            else:
+                return
+
+    def waits_outside(self) -> bool:
+        """Whether some task waits for something that is neither an operation nor a child task of its own."""
+        awaiting = {operation.task for operation in self.in_flight.by_id.values()}
+        tasks = self.turns or [task for task in [self.in_flight.main] if task is not None]
+        return any(task not in awaiting and not task.child_nurseries for task in tasks)
+
+    def own_nurseries(self, task: trio.lowlevel.Task) -> int | None:
+        """Return how many of the task's nurseries are the workflow's, if an activity runs in it; None: all of them."""
+        for operation in self.in_flight.by_id.values():
+            if operation.is_executing and operation.task is task:
+                return operation.nurseries
+        return None
 
     # -- messages --------------------------------------------------------------------------------------------------
 

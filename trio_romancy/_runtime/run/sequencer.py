@@ -73,14 +73,14 @@ class Sequencer:
 
     async def _tell_all(self) -> None:
         await self._tell_journal()
-        await self._settled()
+        await self._run.settled()
         self._run.close_unasked_waits()
         await self._tell_mailbox()
 
     async def _tell_mailbox(self) -> None:
         run = self._run
         while self._alarm is None and run.runs_function:
-            await self._settled()
+            await self._run.settled()
             if not run.runs_function:
                 break  # the function has ended meanwhile: the actor does the rest
             pending = self._next()
@@ -91,22 +91,17 @@ class Sequencer:
                 await self._record(pending)
                 self._mailbox.is_recording = False
 
-    async def _settled(self) -> None:
-        """Wait until no task of the workflow can go on by itself."""
-        while not self._run.in_flight.is_settled():
-            await trio.lowlevel.checkpoint()
-
     # -- the journal -----------------------------------------------------------------------------------------------
 
     async def _tell_journal(self) -> None:
         run, cursor, in_flight = self._run, self._run.cursor, self._run.in_flight
         while run.runs_function:
-            await self._settled()
+            await self._run.settled()
             entry = cursor.next_entry()
             if entry is None or not run.runs_function:
                 break
             operation = in_flight.asked_for(entry)
-            if operation is None and in_flight.waits_outside() and await self._comes_to_ask(entry):
+            if operation is None and run.waits_outside() and await self._comes_to_ask(entry):
                 operation = in_flight.asked_for(entry)
             if operation is None:
                 run.reject_code(cursor.mismatch([*in_flight.by_id.values()]))
@@ -114,12 +109,12 @@ class Sequencer:
             cursor.advance(entry)
             operation.tell(entry)
         if run.phase is REPLAYING:
-            if (unasked := cursor.unasked_change()) is not None and not in_flight.waits_outside():
+            if (unasked := cursor.unasked_change()) is not None and not run.waits_outside():
                 run.reject_code(unasked)
                 return
             if self._mailbox and (pending := self._mailbox.receive_nowait()) is not None:
                 await self._record(pending)  # a cancel request: operations that have not begun will not begin
-                await self._settled()
+                await self._run.settled()
             if run.phase is REPLAYING:
                 run.go_live()
 
@@ -129,7 +124,7 @@ class Sequencer:
         with trio.move_on_after(_PATIENCE):
             while in_flight.asked_for(expected) is None:
                 await in_flight.added()
-            await self._settled()
+            await self._run.settled()
             return cursor.next_entry() is expected and in_flight.asked_for(expected) is not None
         return False
 

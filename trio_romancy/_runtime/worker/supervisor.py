@@ -28,6 +28,7 @@ from ..._storage.sql.waits import MatchResult
 from ..._storage.sql.workers import Lease
 from ..._tasks.alarms import Alarms
 from ..._tasks.pool import PooledTask
+from ..._tasks.scheduler import current_scheduler
 from ...clock import Clock, Microseconds
 from ...errors import LeaseLostError, RomancyError
 from ...model import Status
@@ -105,7 +106,16 @@ class Supervisor:
         self._message_fetcher = MessageFetcher(database, clock)
         self._suspects = Suspects(self.something_is_due)
         self._env = Environment(
-            settings, clock, database, journal, thread_limiter, self._alarms, self._message_fetcher, self, dispatcher
+            settings,
+            clock,
+            database,
+            journal,
+            thread_limiter,
+            self._alarms,
+            current_scheduler(),
+            self._message_fetcher,
+            self,
+            dispatcher,
         )
         self._actors: dict[str, Actor | None] = {}
         """Actors by instance id; None while the journal is being loaded."""
@@ -120,6 +130,10 @@ class Supervisor:
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the actors until cancelled. Started once instances can be spawned."""
+        with self._env.scheduler.in_use():
+            await self._run(task_status)
+
+    async def _run(self, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._alarms.run)
             task_status.started()
