@@ -58,10 +58,10 @@ class OperationIdError(RomancyError):
 
 
 class NonDeterminismError(RomancyError):
-    """The workflow code asks for another operation than its journal holds.
+    """The workflow code asks for another operation than its journal holds, or does what no replay can repeat.
 
-    The instance is parked as ``stuck``, and nothing is lost. Deploy code that fits the journal and call
-    :meth:`App.resume() <trio_romancy.App.resume>`.
+    The instance is parked as ``stuck``, also if the code catches the error, and nothing is lost. Deploy code that fits
+    the journal and call :meth:`App.resume() <trio_romancy.App.resume>`.
     """
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 import trio.testing
 
-from trio_romancy._tasks.trio_internals import is_innermost, is_runnable
+from trio_romancy._tasks.trio_internals import has_deadline_within, is_innermost, is_runnable
 
 
 async def test_a_task_is_runnable_if_and_only_if_it_goes_on_by_itself() -> None:
@@ -64,3 +64,38 @@ async def test_a_scope_is_innermost_until_another_or_a_nursery_is_opened() -> No
         async with trio.open_nursery():
             assert not is_innermost(scope, task)
         assert is_innermost(scope, task)
+
+
+async def test_a_deadline_within_a_scope_counts_and_one_around_it_does_not() -> None:
+    task = trio.lowlevel.current_task()
+    with trio.move_on_after(60), trio.CancelScope() as scope:  # noqa: ASYNC100
+        assert not has_deadline_within(scope, task)
+        with trio.CancelScope() as plain:  # noqa: ASYNC100
+            assert not has_deadline_within(scope, task)
+            plain.deadline = trio.current_time() + 60
+            assert has_deadline_within(scope, task)
+        with trio.fail_after(60):  # noqa: ASYNC100
+            assert has_deadline_within(scope, task)
+            with trio.CancelScope(shield=True):  # which the deadline does not reach  # noqa: ASYNC100
+                assert not has_deadline_within(scope, task)
+                with trio.move_on_after(60):  # noqa: ASYNC100
+                    assert has_deadline_within(scope, task)
+        assert not has_deadline_within(scope, task)
+    with trio.move_on_after(60):  # noqa: ASYNC100
+        assert not has_deadline_within(scope, task)  # the scope has been left
+
+
+async def test_a_deadline_of_a_parent_task_counts_and_a_task_elsewhere_has_none() -> None:
+    seen: list[bool] = []
+
+    async def look(scope: trio.CancelScope) -> None:
+        seen.append(has_deadline_within(scope, trio.lowlevel.current_task()))
+
+    with trio.move_on_after(60):
+        async with trio.open_nursery() as elsewhere:
+            with trio.CancelScope() as scope, trio.move_on_after(60):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(look, scope)
+                elsewhere.start_soon(look, scope)
+                await trio.testing.wait_all_tasks_blocked()
+    assert seen == [True, False]

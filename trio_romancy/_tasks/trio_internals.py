@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 
 import trio
 
@@ -38,3 +39,20 @@ def check_run_queue(task: trio.lowlevel.Task) -> None:
 def is_installed(instrument: trio.abc.Instrument) -> bool:
     """Return whether trio calls an instrument: it was added, and trio has not dropped it."""
     return instrument in trio.lowlevel.current_task()._runner.instruments["_all"]
+
+
+def has_deadline_within(scope: trio.CancelScope, task: trio.lowlevel.Task) -> bool:
+    """Return whether a deadline can cancel a task that runs within ``scope``: that of a scope further in.
+
+    Unlike :func:`trio.current_effective_deadline` it does not count ``scope``, and the scopes around it.
+    """
+    outermost, status = scope._cancel_status, task._cancel_status
+    has_deadline = is_shielded = False
+    while status is not outermost:
+        if not is_shielded:
+            has_deadline = has_deadline or status._scope.deadline != inf
+            is_shielded = status._scope.shield
+        if status._parent is None:
+            return False  # the task does not run within the scope
+        status = status._parent
+    return has_deadline

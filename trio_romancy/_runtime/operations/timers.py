@@ -42,8 +42,7 @@ def open_timeout(run: InstanceRun, duration: Microseconds, id: str | None, *, fa
     Args:
       fail: whether to raise :exc:`trio.TooSlowError` if the deadline cancelled the block.
     """
-    run.refuse_if_gone()
-    id = run.ids.new_id(trio.lowlevel.current_task(), "timeout", id, "timeout")
+    id = new_id(run, trio.lowlevel.current_task(), "timeout", id, "timeout")
     when = run.cursor.now + duration
     with trio.CancelScope() as scope:
         operation = Operation(id, "timeout", _TIMEOUT, lambda _: scope.cancel(), wake_at=when)

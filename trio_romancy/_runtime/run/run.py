@@ -19,7 +19,7 @@ from ..._tasks.scheduler import Turns
 from ..._tasks.scoped import ScopedTasks
 from ..._tasks.trio_internals import is_innermost
 from ...clock import Microseconds
-from ...errors import PayloadTooLargeError
+from ...errors import NonDeterminismError, PayloadTooLargeError
 from ...model import Status
 from . import phase as phases
 from .entry_writer import EntryWriter
@@ -248,6 +248,18 @@ class InstanceRun:
         self.rejection = cause
         self.function_scope.cancel()
         self.in_flight.give_up_all()
+
+    def forbid(self, what: str) -> NonDeterminismError:
+        """Reject the code because it does what no replay can repeat. Returns the error that its caller raises.
+
+        Args:
+          what: what the code does, and what it must do instead.
+        """
+        self.refuse_if_gone()
+        error = NonDeterminismError(f"instance {self.instance_id!r}: {what}")
+        if self.runs_function:
+            self.reject_code(error)
+        return error
 
     async def stop_here(self) -> None:
         """Begin nothing more, because the worker stops. The instance is released as soon as no activity runs."""
