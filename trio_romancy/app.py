@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from ._client.client import Client
 from ._client.engine import Engine
+from ._client.forbidden_calls import refuse_in_workflow
 from ._data.ids import checked_id
 from ._observe.dispatcher import checked_hooks
 from ._outbox.broker import require_web
@@ -224,6 +225,7 @@ class App(Client):
         return not self._runs_workflows or self.statistics().worker is not None
 
     async def __aenter__(self) -> App:
+        refuse_in_workflow("async with App")
         if self._block is not None:
             raise RomancyError("this app has been used; make a new App for each block")
         self._block = self._open()
@@ -306,7 +308,7 @@ class App(Client):
         Raises:
           RomancyError: outside of the app's block.
         """
-        worker = self._require_engine().worker
+        worker = self._require_engine("app.statistics").worker
         if worker is None:
             return AppStatistics(None, None)
         return AppStatistics(worker.statistics(), None if worker.relay is None else worker.relay.statistics())

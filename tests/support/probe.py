@@ -42,7 +42,9 @@ class Probe:
 
     @property
     def engine(self) -> Engine:
-        return self._app._require_engine()
+        engine = self._app._engine
+        assert engine is not None, "the app is not open"
+        return engine
 
     @property
     def database(self) -> Database:

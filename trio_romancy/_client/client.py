@@ -23,6 +23,7 @@ from . import purge as purging
 from . import search as finding
 from . import steering
 from .engine import Engine, check_instance_id
+from .forbidden_calls import refuse_in_workflow
 from .handle import WorkflowHandle
 
 P = ParamSpec("P")
@@ -39,12 +40,17 @@ class Client:
     _engine: Engine | None
     """Set inside the app's block."""
 
-    def _require_engine(self) -> Engine:
+    def _require_engine(self, call: str) -> Engine:
         """Return the engine.
+
+        Args:
+          call: what needs the engine, for messages: ``"app.start"``.
 
         Raises:
           RomancyError: outside of the app's block.
+          NonDeterminismError: if workflow code makes the call.
         """
+        refuse_in_workflow(call)
         if self._engine is None:
             raise RomancyError("the app is not running: use it inside `async with App(...) as app:`")
         return self._engine
@@ -74,7 +80,7 @@ class Client:
           PayloadTooLargeError: if the input is larger than ``max_payload``. Nothing is stored.
           InstanceExistsError: if an instance of another workflow, or with another input, has the id.
         """
-        engine = self._require_engine()
+        engine = self._require_engine("app.start")
         if isinstance(workflow, str):
             if len(args) != 1 or kwargs.keys() - {"id"}:
                 raise TypeError(
@@ -142,7 +148,7 @@ class Client:
           PayloadTooLargeError: if the event is larger than ``max_payload``. Nothing is stored.
           InstanceNotFoundError: if there is no instance ``to``. Nothing is stored.
         """
-        engine = self._require_engine()
+        engine = self._require_engine("app.send_event")
         row = event_row(
             type,
             data,
@@ -176,7 +182,7 @@ class Client:
           PayloadTooLargeError: if the message is larger than ``max_payload``. Nothing is stored.
           InstanceNotFoundError: if there is no instance ``to``. Nothing is stored.
         """
-        engine = self._require_engine()
+        engine = self._require_engine("app.publish")
         row = message_row(
             channel,
             data,
@@ -193,7 +199,7 @@ class Client:
 
     async def get_instance(self, instance_id: str) -> Instance | None:
         """Return an instance as the database shows it now; None if no instance has the id."""
-        engine = self._require_engine()
+        engine = self._require_engine("app.get_instance")
         return await engine.read(instances.get_instance, instance_id) if is_id(instance_id) else None
 
     async def list_instances(
@@ -226,7 +232,7 @@ class Client:
           InvalidInputError: if the page token is not valid.
           ValueError: if a datetime has no time zone, a status does not exist, or the limit is not positive.
         """
-        engine = self._require_engine()
+        engine = self._require_engine("app.list_instances")
         check_numbers(limit=limit)
         sought = search.Sought(
             workflow=workflow,
@@ -266,7 +272,7 @@ class Client:
             or None.
           ValueError: if a status does not exist, or the limit is not positive.
         """
-        engine = self._require_engine()
+        engine = self._require_engine("app.find_instances")
         check_numbers(limit=limit)
         sought = search.Sought(workflow=workflow, statuses=as_statuses(status), conditions=checked_where(where))
         return await finding.newest(engine, sought, limit)
@@ -288,7 +294,7 @@ class Client:
           InvalidInputError: if the path is not valid.
           DatabaseError: if the database refuses, for example because the user lacks a privilege.
         """
-        engine = self._require_engine()
+        engine = self._require_engine("app.index_input")
         engine.refuse_in_open_session("make an index")
         return await finding.index_input(engine, path)
 
@@ -298,7 +304,7 @@ class Client:
         Raises:
           InstanceNotFoundError: if there is no such instance.
         """
-        engine = self._require_engine()
+        engine = self._require_engine("app.history")
         check_instance_id(instance_id)
         entries = await engine.read(load_history, instance_id)
         if not entries and await engine.read(instances.get_instance, instance_id) is None:
@@ -310,7 +316,7 @@ class Client:
 
         A dead worker is among them until another worker has ended its lease.
         """
-        engine = self._require_engine()
+        engine = self._require_engine("app.list_workers")
         return await engine.read(workers.list_workers, engine.clock.now())
 
     @property
@@ -337,7 +343,7 @@ class Client:
         Raises:
           InstanceNotFoundError: if there is no such instance.
         """
-        return await steering.cancel(self._require_engine(), instance_id, reason)
+        return await steering.cancel(self._require_engine("app.cancel"), instance_id, reason)
 
     async def resume(self, instance_id: str) -> bool:
         """Let a stuck instance go on, or try compensations that failed for good again. It is durable once this returns.
@@ -350,7 +356,7 @@ class Client:
         Raises:
           InstanceNotFoundError: if there is no such instance.
         """
-        return await steering.resume(self._require_engine(), instance_id)
+        return await steering.resume(self._require_engine("app.resume"), instance_id)
 
     async def retry(self, instance_id: str) -> bool:
         """Start a failed instance again from its first failed operation. It is durable once this returns.
@@ -368,7 +374,7 @@ class Client:
           RomancyError: if a kept outcome has been compensated; or if the instance is a child whose parent has not
             ended.
         """
-        return await steering.retry(self._require_engine(), instance_id)
+        return await steering.retry(self._require_engine("app.retry"), instance_id)
 
     async def purge(
         self,
@@ -394,7 +400,7 @@ class Client:
         Raises:
           ValueError: if a status is not final, or the duration is negative.
         """
-        engine = self._require_engine()
+        engine = self._require_engine("app.purge")
         engine.refuse_in_open_session("purge instances")
         return await purging.purge(engine, older_than, status, on_batch)
 

@@ -28,7 +28,7 @@ class WorkflowHandle(Generic[R]):
     """One instance, as its clients see it. The instance does not depend on its handles."""
 
     instance_id: str
-    _require_engine: Callable[[], Engine] = field(repr=False)
+    _require_engine: Callable[[str], Engine] = field(repr=False)
     _workflow: Workflow[..., R] | None = field(repr=False)
     _local_result: LocalResult | None = field(repr=False)
 
@@ -60,10 +60,10 @@ class WorkflowHandle(Generic[R]):
 
     async def cancel(self, reason: str | None = None) -> bool:
         """Request the cancellation of the instance: see :meth:`App.cancel`."""
-        return await steering.cancel(self._require_engine(), self.instance_id, reason)
+        return await steering.cancel(self._require_engine("handle.cancel"), self.instance_id, reason)
 
     def _wait(self) -> Coroutine[Any, Any, tuple[Status, str | None, ErrorInfo | None]]:
-        engine, local_result = self._require_engine(), self._local_result
+        engine, local_result = self._require_engine("handle.result"), self._local_result
         engine.refuse_in_open_session("await an instance")
         if local_result is None or local_result.status in _MAY_GO_ON:
             check_instance_id(self.instance_id)

@@ -6,12 +6,14 @@ import contextvars
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
+import trio
+
 from ..errors import RomancyError
 from .activity import ActivityContext
 
 
 class WorkflowExecution(Protocol):
-    """A workflow function that runs, as an activity that it calls and a log filter see it."""
+    """A workflow function that runs, as what it calls and a log filter see it."""
 
     @property
     def instance_id(self) -> str: ...
@@ -22,6 +24,13 @@ class WorkflowExecution(Protocol):
     def call_activity(
         self, activity: Any, args: tuple[Any, ...], kwargs: dict[str, Any], /
     ) -> Coroutine[Any, Any, Any]: ...
+    def is_run_by(self, task: trio.lowlevel.Task, /) -> bool:
+        """Return whether a task is the one of the workflow function, or was started by it."""
+        ...
+
+    def forbid(self, what: str, /) -> RomancyError:
+        """Park the instance, unharmed, because its code does what no replay can repeat. Returns the error to raise."""
+        ...
 
 
 current_execution: contextvars.ContextVar[WorkflowExecution | ActivityContext | None] = contextvars.ContextVar(

@@ -30,7 +30,7 @@ class Outbox:
       waits for it. It stays for thirty days, to be examined and retried.
     """
 
-    _require_engine: Callable[[], Engine] = field(repr=False)
+    _require_engine: Callable[[str], Engine] = field(repr=False)
 
     async def list(
         self,
@@ -56,7 +56,7 @@ class Outbox:
             status = OutboxStatus(status)
         if not isinstance(limit, int) or limit < 1:
             raise ValueError(f"limit is a whole number, at least 1, not {limit!r}")
-        engine = self._require_engine()
+        engine = self._require_engine("app.outbox.list")
         if instance_id is not None and not is_id(instance_id):
             return []
         found = None
@@ -77,7 +77,7 @@ class Outbox:
         Returns:
           Whether there was such an event. An event that was sent, or is being sent at this moment, is left alone.
         """
-        engine = self._require_engine()
+        engine = self._require_engine("app.outbox.retry")
         engine.refuse_in_open_session("retry an event")
         if not is_id(event_id):
             return False
@@ -99,7 +99,7 @@ class Outbox:
         """
         if status is not None and status not in outbox.DEAD:
             raise ValueError(f"an event is retried that is failed, invalid or expired, not {status!r}")
-        engine = self._require_engine()
+        engine = self._require_engine("app.outbox.retry_all")
         engine.refuse_in_open_session("retry events")
         statuses = outbox.DEAD if status is None else (OutboxStatus(status),)
         retried = await engine.write(outbox.retry_all, statuses, engine.clock.now())

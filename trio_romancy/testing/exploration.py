@@ -152,7 +152,7 @@ async def _run(scenario: Scenario, database_url: str, crashes: dict[int, How], a
     async with app:
         database = app.database
         assert database is not None
-        database.worker = app._require_engine().worker
+        database.worker = app._require_engine("run_with_crashes").worker
         result = await scenario(app)
         commits, database.worker = database.commits, None
         found, histories = await database.read(_read_all)

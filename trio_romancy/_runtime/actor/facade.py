@@ -11,12 +11,14 @@ from typing import Any, NoReturn, final
 import trio
 
 from ..._context.child import ChildHandle
+from ..._context.current import current_execution
+from ..._context.misuse import refuse
 from ..._context.workflow import MAX_DETAILS, OnError
 from ..._data.codec import Codec
 from ..._definitions.values import Activity, Workflow
 from ..._storage.outgoing import to_json
 from ...clock import Microseconds, from_datetime, to_datetime
-from ...errors import LeaseLostError, PayloadTooLargeError
+from ...errors import LeaseLostError, NonDeterminismError, PayloadTooLargeError
 from ...model import ChannelMode, Message, ReceivedEvent
 from ..operations import activity, channels, children, events, map, patch, timers
 from ..run.exits import RunGone
@@ -42,6 +44,16 @@ class RunFacade:
     def workflow_name(self) -> str:
         return self._run.workflow_name
 
+    def is_run_by(self, task: trio.lowlevel.Task) -> bool:
+        return self._run.in_flight.has_task(task)
+
+    def forbid(self, what: str) -> NonDeterminismError:
+        return self._run.forbid(what)
+
+    def _check_caller(self, call: str) -> None:
+        if current_execution.get() is not self:
+            refuse(call, self._run.instance_id)
+
     # -- what is the same on each replay ---------------------------------------------------------------------------
 
     @property
@@ -51,15 +63,19 @@ class RunFacade:
         return run.is_unwinding or run.cursor.is_replaying
 
     def now(self) -> datetime:
+        self._check_caller("ctx.now")
         return to_datetime(self._run.cursor.now)
 
     def random(self) -> Random:
+        self._check_caller("ctx.random")
         return self._run.ids.random()
 
     def open_branch(self, name: str) -> AbstractContextManager[None]:
+        self._check_caller("ctx.branch")
         return self._run.ids.branch(name)
 
     def patched(self, change_id: str) -> bool:
+        self._check_caller("ctx.patched")
         return patch.patched(self._run, change_id)
 
     # -- operations ------------------------------------------------------------------------------------------------
@@ -70,48 +86,59 @@ class RunFacade:
         return activity.call_activity(self._run, called, args, kwargs)
 
     def sleep(self, duration: Microseconds, id: str | None) -> Coroutine[Any, Any, None]:
+        self._check_caller("ctx.sleep")
         return timers.sleep_until(self._run, self._run.cursor.now + duration, id)
 
     def sleep_until(self, when: datetime, id: str | None) -> Coroutine[Any, Any, None]:
+        self._check_caller("ctx.sleep_until")
         return timers.sleep_until(self._run, from_datetime(when), id)
 
     def open_timeout(
         self, duration: Microseconds, id: str | None, *, fail: bool
     ) -> AbstractContextManager[trio.CancelScope]:
+        self._check_caller("ctx.fail_after" if fail else "ctx.move_on_after")
         return timers.open_timeout(self._run, duration, id, fail=fail)
 
     def wait_event(
         self, type: str, subject: str | None, codec: Codec[Any], timeout: Microseconds | None, id: str | None
     ) -> Coroutine[Any, Any, ReceivedEvent]:
+        self._check_caller("ctx.wait_event")
         return events.wait_event(self._run, type, subject, codec, timeout, id)
 
     def receive(
         self, channel: str, codec: Codec[Any], timeout: Microseconds | None, id: str | None
     ) -> Coroutine[Any, Any, Message]:
+        self._check_caller("ctx.receive")
         return channels.receive(self._run, channel, codec, timeout, id)
 
     def subscribe(self, channel: str, mode: ChannelMode, id: str | None) -> Coroutine[Any, Any, None]:
+        self._check_caller("ctx.subscribe")
         return channels.subscribe(self._run, channel, mode, id)
 
     def unsubscribe(self, channel: str, id: str | None) -> Coroutine[Any, Any, None]:
+        self._check_caller("ctx.unsubscribe")
         return channels.unsubscribe(self._run, channel, id)
 
     def publish(
         self, name: str, channel: str, data: object, metadata: Any, addressee: str | None, id: str | None
     ) -> Coroutine[Any, Any, None]:
+        self._check_caller(f"ctx.{name}")
         return channels.publish(self._run, name, channel, data, metadata, addressee, id)
 
     def start_child(
         self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Coroutine[Any, Any, ChildHandle[Any]]:
+        self._check_caller("ctx.start")
         return children.start(self._run, self, workflow, args, kwargs)
 
     def run_child(
         self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Coroutine[Any, Any, Any]:
+        self._check_caller("ctx.run")
         return children.start_and_await(self._run, self, workflow, args, kwargs)
 
     def await_child(self, child: ChildHandle[Any], id: str) -> Coroutine[Any, Any, Any]:
+        self._check_caller("the result of a child")
         return children.result(self._run, child, id, owns=False)
 
     def map(
@@ -125,11 +152,13 @@ class RunFacade:
         def run_child(workflow: Workflow[..., Any], *args: Any) -> Coroutine[Any, Any, Any]:
             return self.run_child(workflow, args, {})
 
+        self._check_caller("ctx.map")
         return map.map_items(self._run, fn, iterables, at_once, on_error, id, run_child)
 
     # -- the instance itself ---------------------------------------------------------------------------------------
 
     def recur(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:
+        self._check_caller("ctx.recur")
         self._run.refuse_if_gone()
         text, _ = self._workflow.input.encode(args, kwargs)
         if len(text) > self._run.env.settings.max_payload:
@@ -137,6 +166,7 @@ class RunFacade:
         raise Recur(text)
 
     def set_details(self, value: object) -> None:
+        self._check_caller("ctx.set_details")
         run = self._run
         run.refuse_if_gone()
         text = to_json(value)

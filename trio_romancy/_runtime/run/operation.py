@@ -174,6 +174,12 @@ class InFlight:
         """Whether the task is the only one of the workflow."""
         return task is self.main and not task.child_nurseries
 
+    def has_task(self, task: trio.lowlevel.Task | None) -> bool:
+        """Whether the task runs the workflow function, or was started by it."""
+        while task is not None and task is not self.main:
+            task = None if task.parent_nursery is None else task.parent_nursery.parent_task
+        return task is not None
+
     def can_go_on(self) -> bool:
         """Whether the only task of the workflow is runnable, and not because of what an activity does."""
         return self.main is not None and is_runnable(self.main) and not self.is_executing
