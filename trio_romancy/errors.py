@@ -6,8 +6,11 @@ Each message says what happened, to which instance and operation, and what to do
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from attrs import frozen
+
+from ._exceptions import qualified_name
 
 
 class RomancyError(Exception):
@@ -69,11 +72,46 @@ class TerminalError(RomancyError):
     """Tells the runtime that no further attempt can succeed. Raise it in an activity.
 
     The activity fails at once with :class:`ActivityTerminalError`, regardless of its retry policy. An exception group
-    that contains it has the same effect.
+    that contains it has the same effect. Subclasses say what went wrong: workflow code tells them apart by
+    :meth:`ActivityError.is_a`.
+
+    Args:
+      details: facts for the workflow as plain JSON data, such as ``{"code": "card_expired"}``. They are recorded, and
+        are the ``details`` of the :class:`ActivityError`. Details that cannot be stored are left out; the recorded
+        message says so.
     """
 
+    details: Any = None
 
-class ActivityError(RomancyError):
+    def __init__(self, *args: object, details: Any = None) -> None:
+        super().__init__(*args)
+        self.details = details
+
+
+class _OfRecordedException:
+    """What errors have in common that stand for a recorded exception."""
+
+    error_type: str
+    error_types: list[str]
+
+    def is_a(self, cls: type[Any]) -> bool:
+        """Return whether the recorded exception is of this class or a subclass of it.
+
+        The recorded names of its class and their bases are compared. So the answer is the same on every replay, and
+        the class need not be the very object that was raised. An entry of version 0.1 has only the name of the class
+        itself. If the exception is an :class:`ActivityError`, a :class:`ChildWorkflowError` or a
+        :class:`WorkflowFailedError`, the exception that it stands for counts as well.
+
+        Raises:
+          TypeError: if ``cls`` is not a class.
+        """
+        if not isinstance(cls, type):
+            raise TypeError(f"is_a takes a class, such as ValueError, not {cls!r}")
+        name = qualified_name(cls)
+        return cls is BaseException or cls is object or name == self.error_type or name in self.error_types
+
+
+class ActivityError(_OfRecordedException, RomancyError):
     """An activity failed for good. Workflow code gets the same error on the first run and on every replay.
 
     Attributes:
@@ -82,14 +120,27 @@ class ActivityError(RomancyError):
       message: text of that exception.
       attempts: number of attempts.
       traceback: recorded traceback of that exception, as text.
+      error_types: qualified names of the exception class and its bases: what :meth:`is_a` compares.
+      details: what was given as ``details`` to the :class:`TerminalError`, or None.
     """
 
-    def __init__(self, activity_id: str, error_type: str, message: str, attempts: int, traceback: str = "") -> None:
+    def __init__(
+        self,
+        activity_id: str,
+        error_type: str,
+        message: str,
+        attempts: int,
+        traceback: str = "",
+        error_types: Iterable[str] = (),
+        details: Any = None,
+    ) -> None:
         self.activity_id = activity_id
         self.error_type = error_type
         self.message = message
         self.attempts = attempts
         self.traceback = traceback
+        self.error_types: list[str] = list(error_types)
+        self.details = details
         super().__init__(self._sentence())
 
     def _sentence(self) -> str:
@@ -172,7 +223,7 @@ class ChannelModeConflictError(RomancyError):
         )
 
 
-class ChildWorkflowError(RomancyError):
+class ChildWorkflowError(_OfRecordedException, RomancyError):
     """A child workflow failed or was cancelled. Its parent gets the same error on the first run and on every replay.
 
     Attributes:
@@ -184,6 +235,8 @@ class ChildWorkflowError(RomancyError):
       message: text of the exception; for a cancellation, the reason.
       traceback: recorded traceback, as text.
       uncompensated: operation ids of the child's activities whose compensation failed for good.
+      error_types: qualified names that :meth:`is_a` compares, those of an activity's exception included.
+      details: details of the :class:`TerminalError` that the child failed by, itself or in an activity; or None.
     """
 
     def __init__(
@@ -196,6 +249,8 @@ class ChildWorkflowError(RomancyError):
         message: str,
         traceback: str = "",
         uncompensated: Iterable[str] = (),
+        error_types: Iterable[str] = (),
+        details: Any = None,
     ) -> None:
         self.operation_id = operation_id
         self.child_id = child_id
@@ -205,6 +260,8 @@ class ChildWorkflowError(RomancyError):
         self.message = message
         self.traceback = traceback
         self.uncompensated: list[str] = list(uncompensated)
+        self.error_types: list[str] = list(error_types)
+        self.details = details
         how = "was cancelled" if status == "cancelled" else f"failed: {error_type}"
         cause = f"{how}: {message}" if message else how
         super().__init__(f"child {child_id!r} of workflow {workflow!r} {cause}")
@@ -227,13 +284,15 @@ class WorkflowError(RomancyError):
         super().__init__(sentence)
 
 
-class WorkflowFailedError(WorkflowError):
+class WorkflowFailedError(_OfRecordedException, WorkflowError):
     """The workflow failed, and its completed activities were compensated.
 
     Attributes:
       error_type: qualified name of the exception class.
       message: text of the exception.
       traceback: recorded traceback, as text.
+      error_types: qualified names that :meth:`is_a` compares, those of an activity's exception included.
+      details: details of the :class:`TerminalError` that the workflow failed by, itself or in an activity; or None.
     """
 
     def __init__(
@@ -243,11 +302,16 @@ class WorkflowFailedError(WorkflowError):
         message: str,
         traceback: str = "",
         uncompensated: Iterable[str] = (),
+        error_types: Iterable[str] = (),
+        details: Any = None,
     ) -> None:
         self.error_type = error_type
         self.message = message
         self.traceback = traceback
-        super().__init__(instance_id, f"instance {instance_id!r} failed: {error_type}: {message}", uncompensated)
+        self.error_types: list[str] = list(error_types)
+        self.details = details
+        cause = f"{error_type}: {message}" if message else error_type
+        super().__init__(instance_id, f"instance {instance_id!r} failed: {cause}", uncompensated)
 
 
 class WorkflowCancelledError(WorkflowError):

@@ -143,6 +143,10 @@ class ErrorInfo:
     traceback: str = ""
     uncompensated: list[str] = field(factory=list)
     """Operation ids of activities whose compensation failed for good."""
+    error_types: list[str] = field(factory=list)
+    """Qualified names of the exception class and its bases, and of the exception that it stands for, if it does."""
+    details: Any = None
+    """Details of the :class:`~trio_romancy.TerminalError` that was the cause, as plain JSON data; None without any."""
 
 
 @frozen

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ._data.failure import describe
 from .errors import RomancyError
 from .hooks import ActivityInfo, BatchInfo, Hooks, LeaseInfo, MessageInfo, TimerInfo, WorkflowInfo
 from .model import Status
@@ -111,11 +112,24 @@ class OpenTelemetryHooks(Hooks):
             "romancy.compensation": activity.is_compensation,
         }
         parent = Context() if run is None else set_span_in_context(run, Context())
-        with self._tracer.start_as_current_span(activity.name, parent, attributes=attributes) as span:
+        with self._tracer.start_as_current_span(
+            activity.name, parent, attributes=attributes, record_exception=False, set_status_on_exception=False
+        ) as span:
             try:
                 yield
             except trio.Cancelled:
                 span.set_attribute("romancy.cancelled", True)
+                raise
+            except BaseException as error:
+                failure = describe(error)  # as it is recorded: a group says nothing of what is in it
+                said = {
+                    "exception.type": failure.error_type,
+                    "exception.message": failure.message,
+                    "exception.stacktrace": failure.traceback,
+                }
+                span.add_event("exception", said)
+                span.set_attribute("error.type", failure.error_type)
+                span.set_status(StatusCode.ERROR, f"{failure.error_type}: {failure.message}")
                 raise
 
     def _begin_run(self, workflow: WorkflowInfo) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from attrs import field, frozen
 
+from ._exceptions import is_a, parts
 from .clock import Duration, seconds
 from .errors import TerminalError
 
@@ -80,7 +81,14 @@ class RetryPolicy:
         return min(delay, self.max_interval)
 
     def is_terminal(self, error: BaseException) -> bool:
-        """Tell whether the error forbids another attempt. A group does if one of its members does."""
-        if isinstance(error, (TerminalError, *self.non_retryable)):
-            return True
-        return isinstance(error, BaseExceptionGroup) and any(self.is_terminal(part) for part in error.exceptions)
+        """Tell whether the error forbids another attempt. A group does if one of its members does.
+
+        A :class:`~trio_romancy.TerminalError` and a :exc:`SystemExit` do under every policy.
+        """
+        return terminal_part(self, error) is not None
+
+
+def terminal_part(policy: RetryPolicy, error: BaseException) -> BaseException | None:
+    """Return the error that forbids another attempt, or the first in its group that does; None: there may be one."""
+    terminal = (TerminalError, SystemExit, *policy.non_retryable)
+    return next((part for part in parts(error) if is_a(part, *terminal)), None)

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from trio_romancy import Entry, Kind
+from trio_romancy._data.log_fields import visible
 from trio_romancy.cli.terminal.screen import Screen
 from trio_romancy.cli.terminal.timeline import Timeline
-from trio_romancy.cli.terminal.wording import ago, lasting, visible
+from trio_romancy.cli.terminal.wording import ago, lasting
 
 pytestmark = pytest.mark.long
 

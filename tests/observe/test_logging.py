@@ -84,7 +84,8 @@ def test_every_call_that_logs_about_an_instance_says_so_in_attributes() -> None:
     found = 0
     for path in Path(trio_romancy.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if not isinstance(node, ast.Call) or not ast.unparse(node.func).startswith("_logger."):
+            logs = "_logger.", "log_with_traceback"
+            if not isinstance(node, ast.Call) or not ast.unparse(node.func).startswith(logs):
                 continue
             if "instance_id" in ast.unparse(node) or any(word.arg == "extra" for word in node.keywords):
                 found += 1
@@ -255,11 +256,14 @@ async def test_what_trio_romancy_logs_itself_keeps_its_attributes_and_is_never_d
     async with App(":memory:") as app:
         with pytest.raises(WorkflowError):
             await (await app.start(failing.options(id="i"))).result()
+    about = ("i", "logging_failing", "logging_fail:1")
     assert kept_once.said("trio_romancy.activity") == [
-        ("logging_fail:1 of i: attempt 1 failed: no", "i", "logging_failing", "logging_fail:1")
+        ("logging_fail:1 of i: attempt 1 failed: ValueError: no", *about),
+        ("logging_fail:1 of i: attempt 2 failed, and no other follows: ValueError: no", *about),
     ]
     assert (
-        "logging_step:1/compensation of i failed for good",
+        "logging_step:1/compensation of i failed for good: trio_romancy.TerminalError: it cannot be undone; fix the "
+        "cause, then resume the instance",
         "i",
         "logging_failing",
         "logging_step:1/compensation",

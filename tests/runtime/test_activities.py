@@ -323,14 +323,15 @@ async def test_a_cancellation_ends_a_backoff_and_giving_up_is_recorded(database:
 
 
 async def test_system_exit_in_an_activity_is_a_failure_and_not_the_end_of_the_app(database: str) -> None:
-    @activity(retry=RetryPolicy.no_retry())
+    @activity
     async def leaves() -> None:
         raise SystemExit(3)
 
     @workflow
     async def flow(ctx: WorkflowContext) -> str:
-        with pytest.raises(RetryExhaustedError) as caught:
+        with pytest.raises(ActivityTerminalError) as caught:
             await leaves()
+        assert caught.value.attempts == 1
         return caught.value.error_type
 
     assert (await run(database, flow))[0] == "SystemExit"

@@ -18,6 +18,7 @@ from trio_romancy._data.journal_format import (
     WorkflowCompleted,
     WorkflowFailed,
     WorkflowRecurred,
+    error_text,
 )
 from trio_romancy._storage.sql import tables
 from trio_romancy._storage.sql.claims import claim_due, next_wake
@@ -32,7 +33,6 @@ from trio_romancy._storage.sql.entries import (
 from trio_romancy._storage.sql.instances import (
     close_instances,
     closing_row,
-    error_text,
     get_ending,
     get_instance,
     insert_instances,

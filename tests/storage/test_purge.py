@@ -10,11 +10,11 @@ from sqlalchemy import Connection, func, insert, select
 
 from trio_romancy import App, ErrorInfo, Status, WorkflowContext, activity, current_activity, workflow
 from trio_romancy._client import purge as purging
-from trio_romancy._data.journal_format import ActivityCompleted, Patched
+from trio_romancy._data.journal_format import ActivityCompleted, Patched, error_text
 from trio_romancy._storage.sql import purge as purge_sql
 from trio_romancy._storage.sql import tables
 from trio_romancy._storage.sql.entries import JournalEntry, entry_row, insert_entries
-from trio_romancy._storage.sql.instances import error_text, insert_instances, new_row
+from trio_romancy._storage.sql.instances import insert_instances, new_row
 from trio_romancy._storage.sql.purge import purge
 from trio_romancy.model import Kind
 

@@ -9,11 +9,10 @@ import pytest
 from sqlalchemy import Connection, select, update
 
 from trio_romancy import Status
-from trio_romancy._data.journal_format import WorkflowCancelled, WorkflowCompleted
+from trio_romancy._data.journal_format import WorkflowCancelled, WorkflowCompleted, error_text
 from trio_romancy._storage.sql import children, incompatible, rewind, statuses, steering, tables
 from trio_romancy._storage.sql.claims import claim_due
 from trio_romancy._storage.sql.entries import JournalEntry, entry_row, insert_entries
-from trio_romancy._storage.sql.instances import error_text
 from trio_romancy._storage.sql.waits import wake
 from trio_romancy._storage.sql.workers import Process, join
 from trio_romancy.errors import RomancyError

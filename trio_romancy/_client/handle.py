@@ -77,5 +77,11 @@ class WorkflowHandle(Generic[R]):
         if status is Status.CANCELLED:
             return WorkflowCancelledError(self.instance_id, error.message or None, error.uncompensated)
         return WorkflowFailedError(
-            self.instance_id, error.error_type, error.message, error.traceback, error.uncompensated
+            self.instance_id,
+            error.error_type,
+            error.message,
+            error.traceback,
+            error.uncompensated,
+            error.error_types,
+            error.details,
         )

@@ -9,7 +9,9 @@ from inspect import isasyncgenfunction, iscoroutinefunction
 from typing import Any, TypeVar
 
 from .._data.codec import dumps
-from .._data.log_fields import about
+from .._data.failure import describe
+from .._data.log_fields import about, log_with_traceback
+from .._exceptions import is_a, traceback_of
 from ..hooks import ActivityInfo, Hooks
 
 T = TypeVar("T")
@@ -43,7 +45,9 @@ class HookDispatcher:
         for hooks in self._overriding.get(name, ()):
             try:
                 getattr(hooks, name)(what)
-            except Exception as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
                 self._log(hooks, name, error, _about(what))
 
     def trace_context(self, workflow: str, instance_id: str) -> str | None:
@@ -52,7 +56,9 @@ class HookDispatcher:
         for hooks in self._overriding.get("trace_context", ()):
             try:
                 found |= _checked(hooks.trace_context(workflow, instance_id) or {})
-            except Exception as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
                 self._log(hooks, "trace_context", error, about(instance_id, workflow))
         return dumps(found) if found else None
 
@@ -65,23 +71,29 @@ class HookDispatcher:
                 if manager is not None:
                     manager.__enter__()
                     around.entered.append((hooks, manager))
-            except Exception as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
                 self._log(hooks, "around_activity", error, around.about)
         return around
 
-    def _log(self, hooks: Hooks, name: str, error: Exception, extra: dict[str, str | None]) -> None:
+    def _log(self, hooks: Hooks, name: str, error: BaseException, extra: dict[str, str | None]) -> None:
         method = (id(hooks), name)
         is_known = method in self._logged
         self._logged.add(method)
-        _logger.log(
-            logging.DEBUG if is_known else logging.ERROR,
-            "%s.%s raised an exception, which has no other effect%s",
-            type(hooks).__name__,
-            name,
-            "" if is_known else "; the next ones are logged at level DEBUG",
-            exc_info=error,
-            extra=extra,
-        )
+        level = logging.DEBUG if is_known else logging.ERROR
+        if _logger.isEnabledFor(level):
+            log_with_traceback(
+                _logger,
+                level,
+                "%s.%s raised an exception, which has no other effect%s",
+                type(hooks).__name__,
+                name,
+                "" if is_known else "; the next ones are logged at level DEBUG",
+                traceback=describe(error).traceback,
+                extra=extra,
+                exc_info=(type(error), error, traceback_of(error)),
+            )
 
 
 class Around:
@@ -101,11 +113,11 @@ class Around:
                 if error is None:
                     manager.__exit__(None, None, None)
                 else:
-                    manager.__exit__(type(error), error, error.__traceback__)
+                    manager.__exit__(type(error), error, traceback_of(error))
             except BaseException as problem:
                 if problem is error:
                     continue  # it raised the same exception again
-                if not isinstance(problem, Exception):
+                if is_a(problem, KeyboardInterrupt):
                     raise
                 self._dispatcher._log(hooks, "around_activity", problem, self.about)
 

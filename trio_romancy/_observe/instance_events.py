@@ -182,7 +182,7 @@ class InstanceEvents:
             return self._activity_info(operation_id, attempted, attempted.number, entry["recorded_at"])
         failure = from_text(entry["kind"], entry["payload"])
         assert isinstance(failure, Failure)
-        error = ErrorInfo(failure.error_type, failure.message, failure.traceback)
+        error = failure.to_info()
         return self._activity_info(operation_id, attempted, failure.attempts, entry["recorded_at"], error)
 
     def _activity_info(

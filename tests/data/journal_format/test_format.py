@@ -22,12 +22,14 @@ data = st.recursive(
     max_leaves=8,
 )
 named = st.dictionaries(text, data, max_size=3)
+names = st.lists(text, max_size=3)
 verdict = st.sampled_from(["", "exhausted", "terminal", "gave_up"])
 failure = {"error_type": text, "message": text, "traceback": text, "attempts": number, "verdict": verdict}
+failure |= {"error_types": names.map(tuple), "details": data}
 event = st.builds(journal.EventAttributes, id=text, source=text, subject=optional, time=st.none() | number)
 received = {"seq": number, "sent_at": number, "sender": optional, "metadata": st.none() | named, "data": data}
 error = st.builds(
-    ErrorInfo, error_type=text, message=text, traceback=text, uncompensated=st.lists(text, max_size=2).map(list)
+    ErrorInfo, error_type=text, message=text, traceback=text, uncompensated=names, error_types=names, details=data
 )
 plan = st.builds(journal.PlannedCompensation, name=text, takes_result=st.booleans(), arguments=named)
 mode_and_seq = st.tuples(st.sampled_from(ChannelMode).map(str), number)

@@ -21,7 +21,15 @@ from .activities import (
     TimerFired,
 )
 from .children import ChildEnded, ChildStarted
-from .failures import ActivityFailed, AttemptFailed, CompensationFailed, Failure, WorkflowFailed
+from .failures import (
+    ActivityFailed,
+    AttemptFailed,
+    CompensationFailed,
+    Failure,
+    WorkflowFailed,
+    error_from_data,
+    error_text,
+)
 from .instance import (
     CancelRequested,
     CarryOver,
@@ -79,6 +87,8 @@ __all__ = [
     "WorkflowCompleted",
     "WorkflowFailed",
     "WorkflowRecurred",
+    "error_from_data",
+    "error_text",
     "from_data",
     "from_text",
     "read",

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Self, final
 
-from attrs import asdict
-
 from ..._tasks.fast_frozen import frozen
 from ...model import ErrorInfo, Kind, Status
 from ..codec import dumps
+from .failures import error_from_data, error_text
 
 _statuses = {status.value: status for status in Status}
 
@@ -67,7 +66,10 @@ class ChildEnded:
     output: Any
     """Result of the child, as plain JSON data; null unless it completed."""
     error: ErrorInfo | None
-    """Why it did not complete: an object of ``error_type``, ``message``, ``traceback`` and ``uncompensated``."""
+    """Why it did not complete: an object of ``error_type``, ``message``, ``traceback`` and ``uncompensated``.
+
+    Also of ``error_types`` and ``details``, if there are any.
+    """
     seq: int = 1
     """Always 1: it stands in the place of a message's number."""
 
@@ -76,7 +78,7 @@ class ChildEnded:
         """Return the entry that this plain JSON data stands for."""
         error = data["error"]
         if error is not None:
-            error = ErrorInfo(error["error_type"], error["message"], error["traceback"], error["uncompensated"])
+            error = error_from_data(error)
         return cls(data["child"], data["workflow"], _statuses[data["status"]], data["output"], error, data["seq"])
 
     @property
@@ -99,5 +101,5 @@ class ChildEnded:
 
     def to_text(self) -> str:
         """Return the payload as it is stored: JSON text."""
-        error = None if self.error is None else dumps(asdict(self.error))
+        error = None if self.error is None else error_text(self.error)
         return self.text(self.child, self.workflow, self.status, dumps(self.output), error)

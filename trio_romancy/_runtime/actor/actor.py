@@ -12,6 +12,7 @@ from ..._context.workflow import WorkflowContext
 from ..._data.failure import Failure, describe
 from ..._data.journal_format import CarryOver
 from ..._definitions.values import Workflow
+from ..._exceptions import contains
 from ..._storage.sql.claims import Claim
 from ..._storage.sql.entries import JournalEntry
 from ..._storage.sql.waits import MatchResult
@@ -161,13 +162,11 @@ class Actor:
                 elif run.is_new:
                     run.go_live()  # no journal has to be replayed first
                 value = await self._workflow.function(WorkflowContext(self._facade), *arguments)
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:
+            if contains(error, KeyboardInterrupt):
+                raise
             if not run.is_gone and run.rejection is None:
-                if isinstance(error, trio.Cancelled) or (
-                    isinstance(error, BaseExceptionGroup) and error.split(trio.Cancelled)[0]
-                ):
+                if run.is_torn_down_by(error):
                     raise
                 if (recur := recur_in(error)) is not None:
                     return recur, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from attrs import evolve
@@ -17,16 +18,19 @@ from ..._data.journal_format import (
     WorkflowRecurred,
     from_text,
 )
+from ..._data.log_fields import cause_text, log_with_traceback, visible
 from ..._definitions.values import Workflow
 from ..._storage.sql import incompatible
 from ..._storage.sql.entries import JournalEntry
-from ...errors import InvalidDataError, NonDeterminismError, PayloadTooLargeError
+from ...errors import InvalidDataError, NonDeterminismError
 from ...model import ErrorInfo, Kind, Status
 from ..run import cancellation
 from ..run.exits import Ended, Exit, LeftToOthers, Recurred
 from ..run.phase import CLOSING
 from ..run.run import InstanceRun
 from .recur import Recur, next_of_chain
+
+_logger = logging.getLogger("trio_romancy.workflow")
 
 
 async def end_function(
@@ -56,7 +60,7 @@ async def end_rollback(run: InstanceRun, function_end: JournalEntry) -> Exit:
     """Record the end of the rollback."""
     end = function_end.payload
     if isinstance(end, WorkflowFailed):
-        status, error = Status.FAILED, _info(end)
+        status, error = Status.FAILED, end.to_info()
     else:
         assert isinstance(end, WorkflowCancelled | RollbackRequested)
         status, error = Status.CANCELLED, ErrorInfo("trio_romancy.WorkflowCancelledError", end.reason or "")
@@ -83,11 +87,16 @@ async def _close(
             output, _ = workflow.codec.encode(value)
             if len(output) > run.env.settings.max_payload:
                 raise run.too_large(output, "the result of the workflow")
-        except (InvalidDataError, PayloadTooLargeError) as problem:
+        except KeyboardInterrupt:
+            raise
+        except InvalidDataError as problem:
+            sentence = f"instance {run.instance_id!r}: the result of workflow {workflow.name!r} cannot be stored"
+            failure = describe(InvalidDataError(sentence, problem.problems))
+        except BaseException as problem:
             failure = describe(problem)
     if failure is not None:
         output = None
-        kind, payload, error = Kind.WORKFLOW_FAILED, failure.to_text(), _info(failure)
+        kind, payload, error = Kind.WORKFLOW_FAILED, failure.to_text(), failure.to_info()
         status = Status.FAILED if run.saga.is_empty else Status.COMPENSATING
     entry = run.writer.next_row("", kind, payload)
     journal = run.journal
@@ -102,6 +111,8 @@ async def _close(
         run.writer.append("cancel", Kind.CANCEL_REQUESTED, CancelRequested.text(refused_for, []))
         return _cancel(run)
     run.writer.status = status
+    if failure is not None:
+        _log_failure(run, failure)
     if not status.is_final:
         return JournalEntry(entry["seq"], "", kind, from_text(kind, payload), entry["recorded_at"])
     ended = Ended(status, output, error)
@@ -115,12 +126,31 @@ def _cancel(run: InstanceRun) -> JournalEntry:
     entry = run.writer.append("", Kind.WORKFLOW_CANCELLED, WorkflowCancelled(run.cancel_reason).to_text())
     run.journal.append_end(run.instance_id)
     run.writer.set_status(Status.COMPENSATING)
+    message, reason = "instance %s: workflow %s was cancelled%s", run.cancel_reason
+    because = "" if reason is None else f": {visible(reason)}"
+    _logger.info(message, run.instance_id, run.workflow_name, because, extra=run.about())
     return entry
+
+
+def _log_failure(run: InstanceRun, failure: Failure) -> None:
+    """Log that the workflow function has failed, durably. A replay does not log it again."""
+    then = "" if run.saga.is_empty else "; what it completed is compensated now"
+    log_with_traceback(
+        _logger,
+        logging.WARNING,
+        "instance %s: workflow %s failed: %s%s",
+        run.instance_id,
+        run.workflow_name,
+        cause_text(failure.error_type, failure.message),
+        then,
+        traceback=failure.traceback,
+        extra=run.about(),
+    )
 
 
 async def _park(run: InstanceRun, cause: Exception) -> Exit:
     """Record that the instance is stuck, or leave it to other workers if the code here may be the cause."""
-    error = _info(describe(cause))
+    error = describe(cause).to_info()
     journal = run.journal
     if isinstance(cause, NonDeterminismError | InvalidDataError):
         me, now = journal.lease.worker_id, run.env.clock.now()
@@ -131,7 +161,3 @@ async def _park(run: InstanceRun, cause: Exception) -> Exit:
         row["owner_"] = None
         await journal.durable(journal.append_update(row))
     return Ended(Status.STUCK, None, error)
-
-
-def _info(failure: Failure) -> ErrorInfo:
-    return ErrorInfo(failure.error_type, failure.message, failure.traceback)

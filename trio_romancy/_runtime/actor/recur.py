@@ -8,6 +8,7 @@ from attrs import evolve
 
 from ..._data.ids import MAX_ID
 from ..._data.journal_format import CarryOver
+from ..._exceptions import leaves
 from ..._storage.sql.chains import Successor
 from ..._storage.sql.claims import Claim
 from ..._storage.sql.entries import JournalEntry
@@ -29,9 +30,8 @@ class Recur(BaseException):
 
 def recur_in(error: BaseException) -> Recur | None:
     """Return the :exc:`Recur` that alone ended the function, also from the groups of nurseries."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error if isinstance(error, Recur) else None
+    leaf, *others = leaves(error)
+    return leaf if type(leaf) is Recur and not others else None
 
 
 def next_of_chain(run: InstanceRun, recur: Recur) -> tuple[Successor, Claim, JournalEntry]:

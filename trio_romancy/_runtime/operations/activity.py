@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import trio
 
 from ..._data.journal_format import ActivityCompleted, ActivityFailed, Payload, from_text
+from ..._data.log_fields import cause_text, log_with_traceback
 from ..._definitions.values import Activity
 from ...errors import InvalidDataError
 from ...model import Kind
@@ -16,6 +18,8 @@ from ..run.run import InstanceRun
 from .attempts import Attempts, Result
 from .compensation import undo_text
 from .step import new_id, recorded, replayed_in_turn
+
+_logger = logging.getLogger("trio_romancy.activity")
 
 _ACTIVITY = frozenset({Kind.ACTIVITY_COMPLETED, Kind.ACTIVITY_FAILED, Kind.ACTIVITY_CANCELLED})
 
@@ -67,12 +71,30 @@ async def call_activity(
         await trio.lowlevel.checkpoint_if_cancelled()  # a cancel request came before the activity began
         raise RunGone
     if result.kind is not activity.completed_kind:
-        return await _return_or_raise(run, activity, id, from_text(result.kind, result.payload))
+        payload = from_text(result.kind, result.payload)
+        if isinstance(payload, ActivityFailed):
+            _log_failure(run, id, payload)
+        return await _return_or_raise(run, activity, id, payload)
     if activity.compensation is not None:
         completed = from_text(result.kind, result.payload)
         assert isinstance(completed, ActivityCompleted)
         run.saga.activity_completed(id, completed)
     return result.value
+
+
+def _log_failure(run: InstanceRun, id: str, failure: ActivityFailed) -> None:
+    """Log that an activity has failed for good. A replay does not log it again."""
+    log_with_traceback(
+        _logger,
+        logging.INFO if failure.verdict == "gave_up" else logging.WARNING,
+        "%s of %s: attempt %d failed, and no other follows: %s",
+        id,
+        run.instance_id,
+        failure.attempts,
+        cause_text(failure.error_type, failure.message),
+        traceback=failure.traceback,
+        extra=run.about(id),
+    )
 
 
 async def _return_or_raise(run: InstanceRun, activity: Activity[..., Any], id: str, payload: Payload) -> Any:

@@ -9,21 +9,24 @@ from typing import Any, ClassVar, Protocol, final
 
 import trio
 from attrs import define
+from outcome import Outcome
 
 from ..._context.activity import ActivityContext
 from ..._context.current import current_execution
 from ..._data.codec import Codec
 from ..._data.failure import Failure, describe
 from ..._data.journal_format import NOTHING, ActivityCompleted, CompensationCompleted
+from ..._data.log_fields import cause_text
+from ..._exceptions import contains, is_a, leaves
 from ..._observe.dispatcher import Around
 from ..._storage.dialects.errors import is_transient
 from ..._storage.journal.effects import Effects
 from ..._storage.session import Session
 from ..._storage.sql.entries import JournalEntry
 from ...clock import Microseconds
-from ...errors import InvalidDataError, PayloadTooLargeError
+from ...errors import InvalidDataError
 from ...model import Kind, Status
-from ...retry import RetryPolicy
+from ...retry import RetryPolicy, terminal_part
 from ..run.exits import RunGone
 from ..run.mailbox import PendingOutcome
 from ..run.operation import Operation
@@ -217,7 +220,7 @@ class Attempts:
                 operation.scope.shield = False
             try:
                 if not what.is_async:
-                    value = await self._call_in_thread()
+                    value = (await self._call_in_thread()).unwrap()
                 elif what.timeout is None:
                     value = await what.function(*self._args, **self._kwargs)
                 else:
@@ -227,17 +230,17 @@ class Attempts:
                 if context.used_session is not None:
                     await context.used_session.flush_all()
                 return result
-            except KeyboardInterrupt:
-                await _close_session(context)
-                raise
             except BaseException as error:
+                if contains(error, KeyboardInterrupt):
+                    await _close_session(context)
+                    raise  # the process is asked to end: not an outcome
                 if events is not None:
                     events.end_attempt(operation.id, around, error)
                 is_lost = _lost_its_session(context, error, self._policy)
                 await _close_session(context)
-                if not isinstance(error, trio.Cancelled):
+                if not is_a(error, trio.Cancelled):
                     run.refuse_if_gone()  # the code has turned the cancellation into this error: not an outcome
-                if _is_cancellation(error):
+                if run.is_torn_down_by(error):
                     if run.is_unwinding or not what.cancellable:
                         raise
                     return Result(Kind.ACTIVITY_CANCELLED, NOTHING)
@@ -255,12 +258,12 @@ class Attempts:
                 if what.cancellable:
                     operation.scope.shield = True
 
-    async def _call_in_thread(self) -> Any:
-        """Call a plain function in a worker thread, and return what it returns."""
+    async def _call_in_thread(self) -> Outcome[Any]:
+        """Call a plain function in a worker thread, and return what it did."""
         call = partial(self._what.function, *self._args, **self._kwargs)
         self._thread = thread = ActivityThread(call, self._what.timeout, self._run.env.thread_limiter)
         self._run.start_soon(thread.run)
-        return await thread.result()
+        return await thread.outcome()
 
     def _result(self, context: ActivityContext, value: object) -> Result:
         """Return the outcome for the value that the function returned.
@@ -278,8 +281,17 @@ class Attempts:
                 text, value = what.codec.encode(value)
                 payload = ActivityCompleted.text(text, self._undo)
                 if len(payload) > self._run.env.settings.max_payload:
-                    raise self._run.too_large(payload, f"the outcome of {self._operation.id!r}")
-            except (InvalidDataError, PayloadTooLargeError) as error:
+                    outcome = f"the outcome of {self._operation.id!r}, which has done its work and is not run again,"
+                    raise self._run.too_large(payload, outcome)
+            except KeyboardInterrupt:
+                raise
+            except InvalidDataError as error:
+                sentence = (
+                    f"instance {self._run.instance_id!r}: activity {self._operation.id!r} has done its work and is not "
+                    f"run again, but its result cannot be stored"
+                )
+                raise _UnstorableResult from InvalidDataError(sentence, error.problems)
+            except BaseException as error:
                 raise _UnstorableResult from error
         return Result(what.completed_kind, payload, value, session, context.effects)
 
@@ -296,24 +308,22 @@ class Attempts:
         failure = self._failure(error, number)
         if failure.verdict:
             return Result(self._what.failed_kind, failure.to_text())
-        message = "%s of %s: attempt %d failed: %s"
-        _logger.info(message, operation.id, run.instance_id, number, failure.message, extra=run.about(operation.id))
+        message, cause = "%s of %s: attempt %d failed: %s", cause_text(failure.error_type, failure.message)
+        _logger.info(message, operation.id, run.instance_id, number, cause, extra=run.about(operation.id))
         run.cursor.add_failure(run.writer.append(operation.id, Kind.ATTEMPT_FAILED, failure.to_text()))
         return None
 
     def _failure(self, error: BaseException, number: int) -> Failure:
         """Return the failure of an attempt, with the verdict whether another attempt follows."""
         timeout = self._what.timeout
-        if isinstance(error, _UnstorableResult) and error.__cause__ is not None:
+        if is_a(error, _UnstorableResult) and error.__cause__ is not None:
             return describe(error.__cause__, attempts=number, verdict="terminal")
-        if isinstance(error, trio.TooSlowError) and timeout is not None and not str(error):
+        if type(error) is trio.TooSlowError and timeout is not None and not error.args:
             text = f"the attempt took longer than {timeout:g} s"
             error = trio.TooSlowError(text).with_traceback(error.__traceback__)
-        verdict = ""
-        if self._policy.is_terminal(error):
-            verdict = "terminal"
-        elif self._policy.delay_after(number) is None:
-            verdict = "exhausted"
+        if (cause := terminal_part(self._policy, error)) is not None:
+            return describe(error, attempts=number, verdict="terminal", leaf=next(leaves(cause)))
+        verdict = "exhausted" if self._policy.delay_after(number) is None else ""
         return describe(error, attempts=number, verdict=verdict)
 
     async def _wait_for_retry(self, failures: Sequence[JournalEntry]) -> Result | None:
@@ -362,21 +372,20 @@ class Attempts:
         await run.env.clock.sleep_until(due)
 
 
-def _is_cancellation(error: BaseException) -> bool:
-    """Return whether the attempt was torn down. Other exceptions in a group do not count then."""
-    return isinstance(error, trio.Cancelled) or (
-        isinstance(error, BaseExceptionGroup) and error.split(trio.Cancelled)[0] is not None
-    )
-
-
 def _lost_its_session(context: ActivityContext, error: BaseException, policy: RetryPolicy) -> bool:
     """Return whether an attempt failed because the database is away: an outage is a pause, not a failed attempt."""
     session = context.used_session
     if session is None or policy.is_terminal(error):
         return False
-    if isinstance(error, BaseExceptionGroup):
-        return all(_lost_its_session(context, part, policy) for part in error.exceptions)
-    return session.lost is not None or is_transient(error)
+    return session.lost is not None or all(_is_transient(leaf) for leaf in leaves(error))
+
+
+def _is_transient(error: BaseException) -> bool:
+    """Return whether an error of an attempt is a database's, and passes."""
+    try:
+        return is_transient(error)
+    except Exception:  # one of the user's, which raises when it is looked at
+        return False
 
 
 async def _close_session(context: ActivityContext) -> None:

@@ -147,4 +147,6 @@ def _return_or_raise(run: InstanceRun, child: ChildHandle[Any], id: str, ended: 
         cause.message,
         cause.traceback,
         cause.uncompensated,
+        cause.error_types,
+        cause.details,
     )

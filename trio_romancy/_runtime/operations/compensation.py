@@ -11,8 +11,9 @@ from typing import Any
 
 import trio
 
-from ..._data.failure import describe
-from ..._data.journal_format import CompensationCompleted, PlannedCompensation
+from ..._data.failure import Failure, describe
+from ..._data.journal_format import CompensationCompleted, PlannedCompensation, from_text
+from ..._data.log_fields import cause_text, log_with_traceback
 from ..._definitions.registry import registry
 from ..._definitions.values import Activity, Compensation
 from ..._storage.sql.children import end_roll_back, roll_back, roll_back_again
@@ -52,14 +53,15 @@ async def _compensate(run: InstanceRun, undo: Undo) -> Kind:
             try:
                 compensation, arguments = _bound(run, undo)
             except RomancyError as error:
-                kind = Kind.COMPENSATION_FAILED
+                kind, payload = Kind.COMPENSATION_FAILED, describe(error, verdict="terminal").to_text()
                 if run.events is not None:
                     run.events.attempts(operation.id, undo.name, is_compensation=True)
-                run.writer.append(operation.id, kind, describe(error, verdict="terminal").to_text())
+                run.writer.append(operation.id, kind, payload)
             else:
-                kind = (await Attempts(run, operation, compensation, (), arguments, None).carry_out()).kind
+                result = await Attempts(run, operation, compensation, (), arguments, None).carry_out()
+                kind, payload = result.kind, result.payload
             if kind is Kind.COMPENSATION_FAILED:
-                _logger.error("%s of %s failed for good", operation.id, run.instance_id, extra=run.about(operation.id))
+                _log_failure(run, operation.id, payload)
             return kind
     finally:
         run.end(operation)
@@ -95,14 +97,32 @@ async def _roll_back_child(run: InstanceRun, undo: ChildUndo) -> Kind:
                     f"cause, then resume instance {me!r}"
                 )
                 kind, payload = Kind.COMPENSATION_FAILED, describe(error, verdict="terminal").to_text()
-                _logger.error("%s of %s failed for good", operation.id, me, extra=run.about(operation.id))
             else:
                 kind, payload = Kind.COMPENSATION_COMPLETED, CompensationCompleted().to_text()
             run.writer.append(operation.id, kind, payload)
+            if uncompensated:
+                _log_failure(run, operation.id, payload)
             return kind
     finally:
         run.end(operation)
     raise RunGone  # nothing else cancels the scope
+
+
+def _log_failure(run: InstanceRun, id: str, payload: str) -> None:
+    """Log that a compensation has failed for good, or a child could not be rolled back."""
+    failure = from_text(Kind.COMPENSATION_FAILED, payload)
+    assert isinstance(failure, Failure)
+    cause = cause_text(failure.error_type, failure.message)
+    log_with_traceback(
+        _logger,
+        logging.ERROR,
+        "%s of %s failed for good: %s; fix the cause, then resume the instance",
+        id,
+        run.instance_id,
+        cause,
+        traceback=failure.traceback,
+        extra=run.about(id),
+    )
 
 
 def _reason(run: InstanceRun) -> str:

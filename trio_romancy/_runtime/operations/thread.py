@@ -8,7 +8,7 @@ from typing import Any
 
 import trio
 from attrs import define, field
-from outcome import Outcome, acapture
+from outcome import Error, Outcome, Value, acapture
 
 
 @define(eq=False)
@@ -28,17 +28,24 @@ class ActivityThread:
         """Run the function to its end, also after its timeout."""
         to_thread = partial(trio.to_thread.run_sync, abandon_on_cancel=True, limiter=self._limiter)
         try:
-            self._outcome = await acapture(to_thread, self._run)
+            ran = await acapture(to_thread, self._run)
+            self._outcome = ran.value if isinstance(ran, Value) else ran
         finally:
             self.finished.set()
 
-    def _run(self) -> Any:
+    def _run(self) -> Outcome[Any]:
+        """Return what the function did. An exception of it that cannot be looked at would end trio's thread."""
         if self._timeout is not None:
             trio.from_thread.run_sync(self._started.set)
-        return self._call()
+        try:
+            return Value(self._call())
+        except BaseException as error:
+            return Error(error)
 
-    async def result(self) -> Any:
-        """Return or raise what the function did, if it ends in time. Waiting for a free thread does not count.
+    async def outcome(self) -> Outcome[Any]:
+        """Return what the function did, if it ends in time. Waiting for a free thread does not count.
+
+        The caller unwraps it: a StopIteration cannot leave a coroutine as itself.
 
         Raises:
           trio.TooSlowError: if it took longer than its timeout.
@@ -50,4 +57,4 @@ class ActivityThread:
             with trio.fail_after(self._timeout):
                 await self.finished.wait()
         assert self._outcome is not None
-        return self._outcome.unwrap()
+        return self._outcome

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import final
 
 import trio
 
 from ..._data.log_fields import about
+from ..._exceptions import contains
 from ..._observe.instance_events import InstanceEvents
 from ..._storage.journal.journal import Journal
 from ..._storage.sql.claims import Claim
@@ -202,6 +204,16 @@ class InstanceRun:
         """Raise :exc:`RunGone` where user code must not go on."""
         if self.is_unwinding:
             raise RunGone
+
+    def is_torn_down_by(self, error: BaseException) -> bool:
+        """Return whether an exception of user code is a cancellation, alone or in a group, that is in force now.
+
+        Call it in the task that has caught the exception. A :exc:`trio.Cancelled` that the code has kept from a scope
+        it has left, and raises again, is an exception like any other: no scope is there that would catch it.
+        """
+        if not contains(error, trio.Cancelled):
+            return False
+        return self.is_unwinding or trio.current_effective_deadline() == -math.inf
 
     # -- stopping --------------------------------------------------------------------------------------------------
 

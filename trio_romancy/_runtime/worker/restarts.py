@@ -14,7 +14,7 @@ from ..._storage.journal.journal import Journal
 from ..._storage.sql.claims import Claim
 from ..._storage.sql.instances import update_row
 from ...clock import Clock, Microseconds
-from ...model import ErrorInfo, Status
+from ...model import Status
 from ..run.exits import Ended
 
 _logger = logging.getLogger("trio_romancy.supervisor")
@@ -79,8 +79,7 @@ class Restarts:
         return None
 
     async def _park(self, claim: Claim, cause: Exception) -> Ended:
-        failure = describe(cause)
-        error = ErrorInfo(failure.error_type, failure.message, failure.traceback)
+        error = describe(cause).to_info()
         row = update_row(claim.instance_id, Status.STUCK, self._clock.now(), owner=None, error=error)
         await self._journal.durable(self._journal.append_update(row))
         return Ended(Status.STUCK, None, error)

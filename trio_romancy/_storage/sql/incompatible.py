@@ -11,12 +11,12 @@ from typing import NamedTuple
 from attrs import frozen
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, or_, select, update
 
-from ..._data.codec import loads
+from ..._data.journal_format import error_text
 from ...clock import Microseconds
 from ...model import ErrorInfo, Status
 from ..dialects import notify_workers
 from ..dialects.sql import insert_if_absent
-from .instances import error_text
+from .instances import to_error
 from .rows import IncompatibleRow, fetch_all
 from .statuses import may_become
 from .tables import incompatible, instances, workers
@@ -108,9 +108,7 @@ def _park(connection: Connection, now: Microseconds, *which: ColumnElement[bool]
         still = instances.c.instance_id == row.instance_id, instances.c.owner.is_(None)
         parking = update(instances).where(*still, instances.c.status == Status.PENDING).values(stuck)
         if connection.execute(parking).rowcount:
-            parked.append(
-                Parked(row.instance_id, row.workflow, row.created_at, row.trace, ErrorInfo(**loads(row.error)))
-            )
+            parked.append(Parked(row.instance_id, row.workflow, row.created_at, row.trace, to_error(row.error)))
     return parked
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from attrs import asdict
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -21,7 +20,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
-from ..._data.codec import dumps, loads
+from ..._data.codec import loads
+from ..._data.journal_format import error_from_data, error_text
 from ...clock import Microseconds, to_datetime
 from ...errors import InstanceExistsError
 from ...model import ErrorInfo, Instance, Status
@@ -293,11 +293,12 @@ _ending = select(instances.c.status, instances.c.output, instances.c.error).wher
 def get_ending(connection: Connection, instance_id: str) -> tuple[Status, str | None, ErrorInfo | None] | None:
     """Return status, output as JSON text, and error of an instance; None if there is no such instance."""
     row = fetch_first(connection, _Ending, _ending, {"id": instance_id})
-    return None if row is None else (Status(row.status), row.output, _to_error(row.error))
+    return None if row is None else (Status(row.status), row.output, None if row.error is None else to_error(row.error))
 
 
-def _to_error(text: str | None) -> ErrorInfo | None:
-    return None if text is None else ErrorInfo(**loads(text))
+def to_error(text: str) -> ErrorInfo:
+    """Return an error from its column. What a later version has added to it is passed over."""
+    return error_from_data(loads(text))
 
 
 def to_instance(row: StoredInstance) -> Instance:
@@ -308,7 +309,7 @@ def to_instance(row: StoredInstance) -> Instance:
         status=Status(row.status),
         input=loads(row.input),
         output=None if row.output is None else loads(row.output),
-        error=_to_error(row.error),
+        error=None if row.error is None else to_error(row.error),
         created_at=to_datetime(row.created_at),
         updated_at=to_datetime(row.updated_at),
         finished_at=None if row.finished_at is None else to_datetime(row.finished_at),
@@ -317,8 +318,3 @@ def to_instance(row: StoredInstance) -> Instance:
         continued_from=row.continued_from,
         details=None if row.details is None else loads(row.details),
     )
-
-
-def error_text(error: ErrorInfo) -> str:
-    """Return an error as it is stored."""
-    return dumps(asdict(error))

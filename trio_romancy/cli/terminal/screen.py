@@ -14,7 +14,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from .wording import Styled, visible
+from ..._data.log_fields import visible
+from .wording import Styled
 
 _GAP = 2
 _ENDLESS = 1_000_000

@@ -11,10 +11,11 @@ from datetime import datetime
 from rich.cells import cell_len, set_cell_size
 
 from ..._data.journal_format import ActivityCompleted, Failure, from_data
+from ..._data.log_fields import visible
 from ...errors import InvalidDataError
 from ...model import Entry
 from .screen import Screen
-from .wording import Styled, lasting, short_json, visible
+from .wording import Styled, lasting, short_json
 
 _TIME, _KIND = 9, 22
 """Widths of the first columns."""

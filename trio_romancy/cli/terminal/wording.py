@@ -6,6 +6,8 @@ import json
 from datetime import datetime
 from typing import Any
 
+from ..._data.log_fields import visible
+
 _LONGEST_LINE = 60
 """Most characters of JSON on one line."""
 
@@ -14,11 +16,6 @@ Styled = str | tuple[str, str]
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 """Seconds."""
-
-
-def visible(text: str) -> str:
-    """Return text without control characters: each one that does not print becomes an escape."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def short_json(data: Any) -> str:
