@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import pytest
 import trio
 import trio.testing
 
-from trio_romancy._tasks.trio_internals import has_deadline_within, is_innermost, is_runnable
+from trio_romancy._tasks.trio_internals import closes_generator, has_deadline_within, is_innermost, is_runnable
 
 
 async def test_a_task_is_runnable_if_and_only_if_it_goes_on_by_itself() -> None:
@@ -99,3 +104,28 @@ async def test_a_deadline_of_a_parent_task_counts_and_a_task_elsewhere_has_none(
                 elsewhere.start_soon(look, scope)
                 await trio.testing.wait_all_tasks_blocked()
     assert seen == [True, False]
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+async def test_a_task_that_closes_a_generator_is_known_and_so_are_its_children() -> None:
+    seen: dict[str, bool] = {}
+
+    async def look(name: str) -> None:
+        seen[name] = closes_generator(trio.lowlevel.current_task())
+
+    async def numbers(name: str) -> AsyncGenerator[int, None]:
+        try:
+            yield 1
+        finally:
+            await look(name)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(look, f"child of {name}")
+
+    async for _ in numbers("left"):
+        break
+    gc.collect()
+    await trio.testing.wait_all_tasks_blocked()
+    async with aclosing(numbers("closed")) as closed:
+        async for _ in closed:
+            break
+    assert seen == {"left": True, "child of left": True, "closed": False, "child of closed": False}

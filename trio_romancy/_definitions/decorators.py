@@ -9,6 +9,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 from .._context.workflow import WorkflowContext
 from ..clock import Duration
 from ..retry import RetryPolicy
+from .call_check import CallCheck
 from .inspection import InspectedFunction
 from .registry import registry
 from .values import Activity, Compensation, Workflow, checked_timeout
@@ -52,7 +53,7 @@ def compensation(
         return registry.add(
             Compensation(
                 name=named.name,
-                function=function,
+                function=named.function,
                 retry=retry,
                 timeout=checked_timeout(timeout, named.name),
                 is_async=named.is_async,
@@ -110,7 +111,7 @@ def activity(
         return registry.add(
             Activity(
                 name=named.name,
-                function=function,
+                function=named.function,
                 retry=retry,
                 timeout=checked_timeout(timeout, named.name),
                 compensation=compensation,
@@ -118,6 +119,7 @@ def activity(
                 is_async=named.is_async,
                 codec=named.codec("return"),
                 signature=named.signature,
+                check_call=CallCheck(named.name, named.signature),
             )
         )
 
@@ -163,7 +165,7 @@ def workflow(
         return registry.add(
             Workflow(
                 name=named.name,
-                function=function,
+                function=named.function,
                 codec=named.codec("return"),
                 input=input_codec,
                 event_handler=event_handler,

@@ -38,14 +38,21 @@ class InspectedFunction:
     _hints: dict[str, Any] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        set_once = object.__setattr__
+        if isinstance(self.function, staticmethod):
+            set_once(self, "function", self.function.__func__)
         if not inspect.isroutine(self.function):
             raise DefinitionError(f"@{self.what} is for functions, not for {self.function!r}")
-        set_once = object.__setattr__
         set_once(self, "name", self.function.__name__ if self._name is None else self._name)
         if not is_id(self.name):
             raise self.error(f"its name must be a string of 1 to {MAX_ID} characters, not {self._name!r}")
         if inspect.isasyncgenfunction(self.function) or inspect.isgeneratorfunction(self.function):
             raise self.error("a generator cannot be run durably; return a list instead")
+        if self._is_method():
+            raise self.error(
+                f"it is a method, and there is no object to bind it to; define it outside of the class, or bind it: "
+                f"{self.function.__name__} = {self.what}(an_object.{self.function.__name__})"
+            )
         set_once(self, "is_async", inspect.iscoroutinefunction(self.function))
         set_once(self, "signature", inspect.signature(self.function))
         try:
@@ -55,6 +62,16 @@ class InspectedFunction:
         except (TypeError, AttributeError, SyntaxError) as error:
             raise self.error(f"its annotations cannot be evaluated: {error}") from None
         set_once(self, "_hints", hints)
+
+    def _is_method(self) -> bool:
+        """Whether the function takes an object or a class as its first argument, and is not bound to one."""
+        if isinstance(self.function, classmethod):
+            return True
+        in_class, _, _ = self.function.__qualname__.rpartition(".")
+        if not in_class or in_class.endswith("<locals>"):
+            return False
+        parameters = inspect.signature(self.function).parameters  # without the one that a bound method has been given
+        return next(iter(parameters), "") in ("self", "cls")
 
     def error(self, problem: str) -> DefinitionError:
         """Return an error that names the function."""

@@ -7,16 +7,19 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, TypeVar
 
+import trio
 from attrs import evolve, field, frozen
 
 from .._context.activity import ActivityContext
 from .._context.current import current_execution
 from .._data.codec import Codec
 from .._data.ids import checked_id
+from .._tasks.trio_internals import closes_generator
 from ..clock import Duration, seconds
-from ..errors import DefinitionError
+from ..errors import DefinitionError, RomancyError
 from ..model import Kind
 from ..retry import RetryPolicy
+from .call_check import CallCheck
 from .input import InputCodec
 
 P = ParamSpec("P")
@@ -71,8 +74,9 @@ class Compensation(_Definition, Generic[P, R]):
 class Activity(_Definition, Generic[P, R]):
     """A function with side effects, whose outcome is journaled. Made by :func:`activity`.
 
-    Called by a running workflow, it runs durably: once its outcome is recorded, it never runs again. Called anywhere
-    else, such as by a unit test or by another activity, it is the plain function.
+    Called by a running workflow, it runs durably: once its outcome is recorded, it never runs again. A call with wrong
+    arguments raises :exc:`TypeError` in the workflow. Called anywhere else, such as by a unit test or by another
+    activity, it is the plain function.
     """
 
     name: str
@@ -87,6 +91,8 @@ class Activity(_Definition, Generic[P, R]):
     codec: Codec[Any]
     """Codec of the result."""
     signature: inspect.Signature
+    check_call: CallCheck = field(repr=False)
+    """Check of the arguments of a call."""
     id: str | None = None
     """Explicit operation id of the next call; None: the automatic one."""
 
@@ -95,9 +101,28 @@ class Activity(_Definition, Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         execution = current_execution.get()
-        if execution is None or isinstance(execution, ActivityContext):
+        if execution is None:
+            self._refuse_in_finalizer()
             return self.function(*args, **kwargs)  # type: ignore[no-any-return]
+        if isinstance(execution, ActivityContext):
+            return self.function(*args, **kwargs)  # type: ignore[no-any-return]
+        self.check_call(args, kwargs)
         return execution.call_activity(self, args, kwargs)
+
+    def _refuse_in_finalizer(self) -> None:
+        """Refuse a call by an async generator that was left before its end.
+
+        Python closes such a generator later, outside of the workflow that has left it, and trio in a cancelled scope.
+
+        Raises:
+          RomancyError: naming what leaves a generator in order. Trio logs it, with the name of the generator.
+        """
+        if trio.lowlevel.in_trio_task() and closes_generator(trio.lowlevel.current_task()):
+            raise RomancyError(
+                f"activity {self.name!r} is called by an async generator that was left before its end, and is closed "
+                f"outside of any workflow; use it in `async with contextlib.aclosing(...) as pages:`, or call the "
+                f"activity in the workflow"
+            )
 
     def options(
         self,

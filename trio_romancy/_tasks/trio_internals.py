@@ -41,6 +41,15 @@ def is_installed(instrument: trio.abc.Instrument) -> bool:
     return instrument in trio.lowlevel.current_task()._runner.instruments["_all"]
 
 
+def closes_generator(task: trio.lowlevel.Task) -> bool:
+    """Return whether a task closes an async generator that was left before its end, or is a child of such a task."""
+    while task.parent_nursery is not None:
+        if getattr(task.coro, "__qualname__", "") == "AsyncGenerators._finalize_one":
+            return True
+        task = task.parent_nursery.parent_task
+    return False
+
+
 def has_deadline_within(scope: trio.CancelScope, task: trio.lowlevel.Task) -> bool:
     """Return whether a deadline can cancel a task that runs within ``scope``: that of a scope further in.
 
