@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_romancy import ChannelMode, ErrorInfo, InvalidDataError, Kind, Status
+from trio_romancy import ChannelMode, ErrorInfo, InvalidDataError, Kind, Problem, Status
 from trio_romancy._data import journal_format as journal
 from trio_romancy._data.codec import dumps, loads
 from trio_romancy._data.journal_format import Payload
@@ -28,6 +28,7 @@ failure = {"error_type": text, "message": text, "traceback": text, "attempts": n
 failure |= {"error_types": names.map(tuple), "details": data}
 event = st.builds(journal.EventAttributes, id=text, source=text, subject=optional, time=st.none() | number)
 received = {"seq": number, "sent_at": number, "sender": optional, "metadata": st.none() | named, "data": data}
+problems = st.lists(st.builds(Problem, path=text, message=text), max_size=2)
 error = st.builds(
     ErrorInfo, error_type=text, message=text, traceback=text, uncompensated=names, error_types=names, details=data
 )
@@ -41,8 +42,10 @@ outcomes: dict[Kind, st.SearchStrategy[Any]] = {
     Kind.ATTEMPT_FAILED: st.builds(journal.AttemptFailed, **failure),
     Kind.TIMER_FIRED: st.builds(journal.TimerFired),
     Kind.TIMEOUT_FIRED: st.builds(journal.TimeoutFired),
-    Kind.EVENT_RECEIVED: st.builds(journal.EventReceived, event=event, **received),
-    Kind.MESSAGE_RECEIVED: st.builds(journal.MessageReceived, event=st.none() | event, **received),
+    Kind.EVENT_RECEIVED: st.builds(journal.EventReceived, event=event, **received)
+    | st.builds(journal.EventReceived, event=event, channel=text, problems=problems, **received),
+    Kind.MESSAGE_RECEIVED: st.builds(journal.MessageReceived, event=st.none() | event, **received)
+    | st.builds(journal.MessageReceived, event=st.none() | event, channel=text, problems=problems, **received),
     Kind.WAIT_TIMED_OUT: st.builds(journal.WaitTimedOut),
     Kind.PUBLISHED: st.builds(journal.Published, channel=text, to=optional),
     Kind.SUBSCRIBED: st.builds(journal.Subscribed, channel=text, mode=st.sampled_from(ChannelMode), after=number),
@@ -157,6 +160,15 @@ def test_the_texts_of_a_message_are_put_in_as_they_are(
     assert spliced == journal.MessageReceived(1, 2, "me", event, metadata, data).to_text()
     if event is not None:
         assert spliced == journal.EventReceived(1, 2, "me", event, metadata, data).to_text()
+
+
+@given(event, data, text, problems)
+def test_what_a_wait_makes_of_a_message_is_put_in_as_it_is(
+    event: journal.EventAttributes, data: Any, channel: str, problems: list[Problem]
+) -> None:
+    spliced = journal.receipt_text(journal.received_text(1, 2, "me", event, None, dumps(data)), channel, problems)
+    assert spliced == journal.EventReceived(1, 2, "me", event, None, data, channel, problems).to_text()
+    assert spliced == journal.MessageReceived(1, 2, "me", event, None, data, channel, problems).to_text()
 
 
 @given(text, st.sampled_from(Status), data, st.none() | error)

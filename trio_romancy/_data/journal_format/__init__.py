@@ -5,7 +5,8 @@ writes it (``to_text``); :func:`read` reads an entry of any kind. The page ``doc
 the same for readers.
 
 A value that is JSON text already, such as the result that its codec has encoded, is put into the text of a payload as
-it is: see ``text`` of the classes, and :func:`received_text`. These are the only places where JSON text is spliced.
+it is: see ``text`` of the classes, :func:`received_text` and :func:`receipt_text`. These are the only places where JSON
+text is spliced.
 
 What other versions have written is read. A key that is not known is passed over.
 """
@@ -49,6 +50,7 @@ from .messages import (
     Subscribed,
     Unsubscribed,
     WaitTimedOut,
+    receipt_text,
     received_text,
 )
 from .payloads import CLASSES, NOTHING, Kept, Payload, from_data, from_text, read
@@ -92,5 +94,6 @@ __all__ = [
     "from_data",
     "from_text",
     "read",
+    "receipt_text",
     "received_text",
 ]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self, final
 
 from ..._tasks.fast_frozen import frozen
 from ...clock import Microseconds
+from ...errors import Problem
 from ...model import ChannelMode, Kind
 from ..codec import dumps
 from .plain import Plain
@@ -52,6 +54,25 @@ def received_text(
     )
 
 
+def receipt_text(payload: str, channel: str, problems: Sequence[Problem]) -> str:
+    """Return the payload of a received event or message, and what the wait that has got it makes of it.
+
+    Args:
+      payload: JSON text made by :func:`received_text`.
+      channel: channel, or type of events, that the wait is for.
+      problems: why the data do not fit the type that the wait asks for.
+    """
+    texts = [f'{{"path":{dumps(one.path)},"message":{dumps(one.message)}}}' for one in problems]
+    return f'{payload[:-1]},"channel":{dumps(channel)},"problems":[{",".join(texts)}]}}'
+
+
+def _receipt_of(data: Any) -> tuple[str | None, Sequence[Problem] | None]:
+    """Return channel and problems; None for both in an entry from before they were recorded."""
+    if "problems" not in data:
+        return None, None
+    return data["channel"], [Problem(one["path"], one["message"]) for one in data["problems"]]
+
+
 @final
 @frozen
 class EventReceived:
@@ -71,17 +92,25 @@ class EventReceived:
     """Metadata that were sent with the data, as plain JSON data."""
     data: Any
     """The data, as plain JSON data."""
+    channel: str | None = None
+    """Channel, or type of events, that the wait was for; None if that was not recorded."""
+    problems: Sequence[Problem] | None = None
+    """Reasons why the data did not fit the ``data_type`` of the wait; None if that was not recorded."""
 
     @classmethod
     def from_data(cls, data: Any) -> Self:
         """Return the entry that this plain JSON data stands for."""
         event = EventAttributes.from_data(data["event"])
-        return cls(data["seq"], data["sent_at"], data["sender"], event, data["metadata"], data["data"])
+        receipt = _receipt_of(data)
+        return cls(data["seq"], data["sent_at"], data["sender"], event, data["metadata"], data["data"], *receipt)
 
     def to_text(self) -> str:
         """Return the payload as it is stored: JSON text."""
         metadata = dumps(self.metadata)
-        return received_text(self.seq, self.sent_at, self.sender, self.event, metadata, dumps(self.data))
+        text = received_text(self.seq, self.sent_at, self.sender, self.event, metadata, dumps(self.data))
+        if self.channel is None or self.problems is None:
+            return text
+        return receipt_text(text, self.channel, self.problems)
 
 
 @final
@@ -103,6 +132,10 @@ class MessageReceived:
     """Metadata that were sent with the data, as plain JSON data."""
     data: Any
     """The data, as plain JSON data."""
+    channel: str | None = None
+    """Channel, or type of events, that the wait was for; None if that was not recorded."""
+    problems: Sequence[Problem] | None = None
+    """Reasons why the data did not fit the ``data_type`` of the wait; None if that was not recorded."""
 
     @classmethod
     def from_data(cls, data: Any) -> Self:
@@ -110,12 +143,16 @@ class MessageReceived:
         event = data.get("event")
         if event is not None:
             event = EventAttributes.from_data(event)
-        return cls(data["seq"], data["sent_at"], data["sender"], event, data["metadata"], data["data"])
+        receipt = _receipt_of(data)
+        return cls(data["seq"], data["sent_at"], data["sender"], event, data["metadata"], data["data"], *receipt)
 
     def to_text(self) -> str:
         """Return the payload as it is stored: JSON text."""
         metadata = dumps(self.metadata)
-        return received_text(self.seq, self.sent_at, self.sender, self.event, metadata, dumps(self.data))
+        text = received_text(self.seq, self.sent_at, self.sender, self.event, metadata, dumps(self.data))
+        if self.channel is None or self.problems is None:
+            return text
+        return receipt_text(text, self.channel, self.problems)
 
 
 @final

@@ -20,7 +20,7 @@ from ...model import ChannelMode, Kind, Message
 from ..run.mailbox import PendingOutcome
 from ..run.message_table import MessageFilter
 from ..run.run import InstanceRun
-from .events import decoded, take_message
+from .events import take_message
 from .step import in_turn, new_operation, step
 
 _MESSAGE = frozenset({Kind.MESSAGE_RECEIVED, Kind.WAIT_TIMED_OUT})
@@ -83,17 +83,15 @@ async def receive(
             f"call `await ctx.subscribe({channel!r})` before ctx.receive"
         )
     operation = new_operation(run, "receive", id, "receive", _MESSAGE)
-    outcome = await take_message(run, operation, MessageFilter(channel, None, subscription), timeout)
-    if outcome.kind is Kind.WAIT_TIMED_OUT:
+    got, data = await take_message(run, operation, MessageFilter(channel, None, subscription), codec, timeout)
+    if got is None:
         raise MessageTimeoutError(run.instance_id, operation.id, channel)
-    got = outcome.payload
     assert isinstance(got, MessageReceived)
     event, sender = got.event, got.sender
     metadata = {} if got.metadata is None else got.metadata
     if event is not None:
         sender = event.source
         metadata = metadata | {"id": event.id, "source": sender, "type": channel, "subject": event.subject}
-    data = decoded(run, operation.id, codec, got.data, f"a message on channel {channel!r}")
     return Message(channel, data, metadata, sender, to_datetime(got.sent_at))
 
 

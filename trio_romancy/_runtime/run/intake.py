@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
+from ..._data.codec import Codec
 from ..._storage.journal.journal import Journal
 from ..._storage.sql.waits import Match, MatchResult, Wait
 from ...clock import Clock, Microseconds
@@ -75,15 +76,18 @@ class Intake:
 
     # -- waits -----------------------------------------------------------------------------------------------------
 
-    def open(self, operation: Operation, filter: MessageFilter) -> LocalWait:
+    def open(self, operation: Operation, filter: MessageFilter, codec: Codec[Any] | None = None) -> LocalWait:
         """Begin to wait.
+
+        Args:
+          codec: codec of the data; None for the end of a child, which its parent decodes.
 
         Raises:
           RunGone: if the run is gone.
         """
         if self.is_closed:
             raise RunGone
-        wait = self.table.open[operation.id] = LocalWait(operation, filter)
+        wait = self.table.open[operation.id] = LocalWait(operation, filter, codec)
         begun = self._clock.now()
         request, most = self.table.request(wait)
         stored = self._stored.pop(operation.id, None)

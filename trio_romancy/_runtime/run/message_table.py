@@ -8,14 +8,21 @@ is what the journal records; so a wait that ends early loses no message.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from attrs import define, frozen
 
+from ..._data.codec import Codec
 from ..._data.journal_format import CarryOver
 from ..._storage.sql.waits import ChildMode, Match, Wait
 from ...clock import Microseconds
+from ...errors import InvalidDataError, Problem
 from ...model import ChannelMode, Kind
 from .operation import Operation
+
+_MOST_PROBLEMS = 20
+_LONGEST = 500
+"""The most problems, and characters of each part of one, that are recorded of data which do not fit."""
 
 
 @frozen
@@ -57,6 +64,10 @@ class LocalWait:
 
     operation: Operation
     filter: MessageFilter
+    codec: Codec[Any] | None = None
+    """Codec of the data that it waits for; None: they are for the caller to decode."""
+    data: Any = None
+    """Data that it has got last, decoded, if they fit."""
     matches: Sequence[Match] = ()
     """Messages found for it that no other wait got, in order."""
     searched_at: Microseconds | None = None
@@ -68,6 +79,15 @@ class LocalWait:
     def is_starved(self) -> bool:
         """Whether everything the last search returned has gone to other waits, and there may be more."""
         return self.is_cut and not self.matches
+
+    def decode(self, data: object) -> list[Problem]:
+        """Decode the data that it gets. Returns why they do not fit, in the form that is recorded."""
+        assert self.codec is not None
+        try:
+            self.data = self.codec.decode(data)
+        except InvalidDataError as error:
+            return [Problem(one.path[:_LONGEST], one.message[:_LONGEST]) for one in error.problems[:_MOST_PROBLEMS]]
+        return []
 
 
 class MessageTable:

@@ -6,8 +6,16 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 import trio
+from attrs import evolve
 
-from ..._data.journal_format import CancelRequested, from_text
+from ..._data.journal_format import (
+    CancelRequested,
+    EventReceived,
+    MessageReceived,
+    Payload,
+    from_text,
+    receipt_text,
+)
 from ..._storage.sql.entries import JournalEntry
 from ..._storage.sql.messages import take as take_message
 from ..._storage.sql.waits import Match
@@ -150,18 +158,20 @@ class Sequencer:
         kind = wait.filter.kind
 
         async def receive() -> JournalEntry | None:
-            entry = run.writer.append(operation.id, kind, match.payload)
+            text, payload = _receipt(wait, match)
+            row = run.writer.append_row(operation.id, kind, text)
             intake.receive(wait, match)
-            return entry
+            return JournalEntry(row["seq"], operation.id, kind, payload, row["recorded_at"])
 
         async def take() -> JournalEntry | None:
-            row = run.writer.next_row(operation.id, kind, match.payload)
+            text, payload = _receipt(wait, match)
+            row = run.writer.next_row(operation.id, kind, text)
             if not await run.journal.call(take_message, match.seq, row):
                 intake.withdraw(wait.filter, match.seq)
                 return None
             run.writer.committed(row)
             intake.receive(wait, match)
-            return JournalEntry(row["seq"], operation.id, kind, from_text(kind, match.payload), row["recorded_at"])
+            return JournalEntry(row["seq"], operation.id, kind, payload, row["recorded_at"])
 
         return PendingOutcome(operation, kind, match.payload, record=take if wait.filter.is_competing else receive)
 
@@ -236,3 +246,15 @@ class Sequencer:
 
     def _is_idle(self) -> bool:
         return not self._run.is_fetching and self._run.in_flight.only_waits()
+
+
+def _receipt(wait: LocalWait, match: Match) -> tuple[str, Payload]:
+    """Return the payload of the entry that records a match, as text and as value.
+
+    It says whether the data fit the wait. If a replay cannot decode data that did fit, the code has changed.
+    """
+    payload = from_text(wait.filter.kind, match.payload)
+    if not isinstance(payload, EventReceived | MessageReceived):
+        return match.payload, payload
+    channel, problems = wait.filter.channel, wait.decode(payload.data)
+    return receipt_text(match.payload, channel, problems), evolve(payload, channel=channel, problems=problems)

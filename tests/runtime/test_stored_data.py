@@ -1,0 +1,247 @@
+"""Stored data that the code cannot read park their instance, unharmed, until the code can read them again.
+
+Most tests deploy twice: an enum loses a member, and gets it back.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from typing import Any
+
+import pytest
+import trio
+from sqlalchemy import Connection, select, update
+
+from trio_romancy import (
+    App,
+    InvalidDataError,
+    Kind,
+    RetryPolicy,
+    Status,
+    Workflow,
+    WorkflowContext,
+    WorkflowFailedError,
+    WorkflowStuckError,
+    activity,
+    compensation,
+    workflow,
+)
+from trio_romancy._storage.sql.tables import history
+
+from ..support.probe import probe
+
+BOTH = {"CARD": "card", "CASH": "cash"}
+CARD = {"CARD": "card"}
+
+did: list[str] = []
+carrier = {"is up": False}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_was_done() -> None:
+    did.clear()
+    carrier["is up"] = False
+
+
+@compensation
+async def refund() -> None:
+    did.append("refund")
+
+
+@activity(compensation=refund)
+async def charge() -> None:
+    did.append("charge")
+
+
+@activity(retry=RetryPolicy.fixed(1000, 60))
+async def ship() -> str:
+    if not carrier["is up"]:
+        raise ConnectionError("the carrier does not answer")
+    did.append("ship")
+    return "shipped"
+
+
+def deploy(methods: dict[str, str], way: str) -> Workflow[..., str]:
+    """Define a workflow that gets a method of payment in some way, and then tries to ship."""
+    Method: Any = enum.Enum("Method", methods)  # type: ignore[misc]
+
+    @activity
+    async def ask() -> Method:
+        return Method("cash")
+
+    @workflow
+    async def asking(ctx: WorkflowContext) -> Method:
+        return Method("cash")
+
+    @workflow
+    async def order(ctx: WorkflowContext, given: Method | None = None) -> str:
+        await charge()
+        if way == "event":
+            assert (await ctx.wait_event("paid", data_type=Method)).data is Method("cash")
+        elif way == "message":
+            await ctx.subscribe("paid")
+            assert (await ctx.receive("paid", data_type=Method)).data is Method("cash")
+        elif way == "competing message":
+            await ctx.subscribe("paid", "competing")
+            assert (await ctx.receive("paid", data_type=Method)).data is Method("cash")
+        elif way == "task":
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait_in_branch, ctx, Method)
+        elif way == "result":
+            assert await ask() is Method("cash")
+        elif way == "result of a child":
+            assert await ctx.run(asking) is Method("cash")
+        elif way == "input":
+            assert given is Method("cash")
+        elif way == "input of a recurrence" and given is None:
+            ctx.recur(Method("cash"))
+        return await ship()
+
+    return order
+
+
+async def wait_in_branch(ctx: WorkflowContext, data_type: Any) -> None:
+    with ctx.branch("payment"):
+        assert (await ctx.wait_event("paid", data_type=data_type)).data is data_type("cash")
+
+
+WAYS = [
+    "event",
+    "message",
+    "competing message",
+    "task",
+    "result",
+    "result of a child",
+    "input",
+    "input of a recurrence",
+]
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_data_that_the_code_can_no_longer_read_park_the_instance_until_it_can(way: str) -> None:
+    async with App(":memory:") as app:
+        deploy(BOTH, way)
+        handle = await app.start("order", {"given": "cash" if way == "input" else None}, id="order-1")
+        await trio.sleep(1)
+        await app.send_event("paid", "cash")
+        await trio.sleep(100)
+        deploy(CARD, way)
+        await trio.sleep(200)
+        parked = await app.get_instance("order-1#2" if way == "input of a recurrence" else "order-1")
+        assert parked is not None
+        assert parked.status is Status.STUCK
+        assert parked.error is not None
+        assert parked.error.error_type in ("trio_romancy.InvalidDataError", "trio_romancy.InvalidInputError")
+        assert "cash" in parked.error.message
+        with pytest.raises(WorkflowStuckError, match="cash"):
+            await handle.result()
+        deploy(BOTH, way)
+        carrier["is up"] = True
+        assert await app.resume("order-1")
+        assert await handle.result(timeout=3600) == "shipped"
+    assert did == (["charge"] * 2 if way == "input of a recurrence" else ["charge"]) + ["ship"]
+
+
+# -- events and messages that never fitted -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["event", "competing message"])
+async def test_a_message_that_never_fitted_fails_the_workflow_and_parks_nothing(way: str) -> None:
+    async with App(":memory:") as app:
+        handle = await app.start(deploy(CARD, way).options(id="order-1"))
+        await app.send_event("paid", "cash")
+        with pytest.raises(WorkflowFailedError, match=r"are not of the data_type: .*cash"):
+            await handle.result()
+    assert did == ["charge", "refund"]
+
+
+@pytest.mark.parametrize("later", [CARD, BOTH])
+async def test_data_that_did_not_fit_raise_the_same_error_again_whatever_the_code_is_now(later: dict[str, str]) -> None:
+    errors: list[tuple[str, list[Any]]] = []
+
+    def deploy(methods: dict[str, str]) -> Workflow[..., str]:
+        Method: Any = enum.Enum("Method", methods)  # type: ignore[misc]
+
+        @workflow
+        async def patient(ctx: WorkflowContext) -> str:
+            while True:
+                try:
+                    return str((await ctx.wait_event("paid", data_type=Method)).data)
+                except InvalidDataError as error:
+                    errors.append((str(error), error.problems))
+
+        return patient
+
+    async with App(":memory:") as app:
+        handle = await app.start(deploy(CARD))
+        await app.send_event("paid", "cash")
+        await trio.sleep(1000)  # it leaves memory
+        deploy(later)
+        await app.send_event("paid", "card")
+        assert await handle.result() == "Method.CARD"
+    first, second = errors
+    assert first == second
+
+
+async def test_a_stranger_cannot_make_the_journal_grow_with_problems() -> None:
+    @workflow
+    async def of_ints(ctx: WorkflowContext) -> int:
+        try:
+            await ctx.wait_event("numbers", data_type=list[dict[str, int]])
+        except InvalidDataError as error:
+            return len(error.problems)
+        return 0
+
+    async with App(":memory:") as app:
+        handle = await app.start(of_ints)
+        await app.send_event("numbers", [{"x" * 5000: "a"}] * 100)
+        assert await handle.result() == 20
+        received = (await app.history(handle.instance_id))[0].payload
+        assert len(json.dumps(received["problems"])) < 20_000
+
+
+# -- entries of earlier versions, which do not say whether their data did fit ------------------------------------------
+
+
+def _forget_receipts(connection: Connection) -> None:
+    """Make entries of received messages what earlier versions have written."""
+    for row in connection.execute(select(history).where(history.c.kind == Kind.EVENT_RECEIVED)).all():
+        payload = json.loads(row.payload)
+        del payload["channel"], payload["problems"]
+        entry = history.c.instance_id == row.instance_id, history.c.seq == row.seq
+        connection.execute(update(history).where(*entry).values(payload=json.dumps(payload)))
+
+
+async def test_an_event_of_an_earlier_version_parks_an_instance_that_cannot_read_it() -> None:
+    async with App(":memory:") as app:
+        handle = await app.start(deploy(BOTH, "event").options(id="order-1"))
+        await app.send_event("paid", "cash")
+        await trio.sleep(100)
+        await probe(app).write(_forget_receipts)
+        deploy(CARD, "event")
+        with pytest.raises(WorkflowStuckError, match=r"the recorded data of event .* do not fit the code: .*cash"):
+            await handle.result()
+        deploy(BOTH, "event")
+        carrier["is up"] = True
+        assert await app.resume("order-1")
+        assert await handle.result() == "shipped"
+    assert did == ["charge", "ship"]
+
+
+async def test_an_event_of_an_earlier_version_that_never_fitted_does_not_park_an_instance_that_went_on() -> None:
+    @workflow
+    async def forgiving(ctx: WorkflowContext) -> str:
+        try:
+            await ctx.wait_event("paid", data_type=int)
+        except InvalidDataError:
+            await charge()
+        await ctx.sleep(3600)
+        return "went on"
+
+    async with App(":memory:") as app:
+        handle = await app.start(forgiving)
+        await app.send_event("paid", "cash")
+        await trio.sleep(100)
+        await probe(app).write(_forget_receipts)
+        assert await handle.result() == "went on"
