@@ -79,8 +79,9 @@ class App(Client):
       max_recoveries: most deaths of its worker that an instance may outlive without progress in between. After one more
         it is parked as stuck, because it probably takes the process down.
       code_version: version of the code of this process, such as a commit or a release. An instance whose journal does
-        not fit the code of one version is left to workers that run another. By default it is made of the code of all
-        workflow functions that are defined in this process, without the functions that they call.
+        not fit the code of one version is left to workers that run another. By default it is made of what this process
+        defines: the code of workflow functions, without the functions that they call; the names of all definitions; and
+        the types of the data that are stored.
       start_timeout: seconds (or a timedelta) that the database may be away when the block is entered. After that there
         is no limit.
       shutdown_timeout: seconds (or a timedelta) that running activities have to finish when the block ends.

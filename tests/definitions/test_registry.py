@@ -26,7 +26,7 @@ def define(number: int) -> None:
 def test_a_scope_begins_empty_and_what_it_defines_is_gone_when_it_ends() -> None:
     for number in range(2):
         with registry.scoped():
-            assert registry.all_workflows() == []
+            assert registry.all_definitions() == []
             define(number)
             assert registry.workflow_names() == ["registry.own"]
         assert registry.workflow_names() == ["registry.kept"]
@@ -42,7 +42,7 @@ def test_without_a_scope_a_name_is_taken() -> None:
 def test_a_scope_can_begin_with_some_definitions_of_the_one_around_it() -> None:
     define(1)
     with registry.scoped(keep=lambda definition: definition is kept):
-        assert registry.all_workflows() == [kept]
+        assert registry.all_definitions() == [kept]
     assert registry.workflow_names() == ["registry.kept", "registry.own"]
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from ..errors import DefinitionError
-from .values import Compensation, Definition, Workflow
+from .values import Activity, Compensation, Definition, Workflow
 
 D = TypeVar("D", bound=Definition)
 
@@ -48,9 +48,13 @@ class Registry:
         """Return the compensation of that name, or None."""
         return self._definitions.get((Compensation, name))
 
-    def all_workflows(self) -> list[Workflow[..., Any]]:
-        """Return all workflows, in the order of their definition."""
-        return [definition for (cls, _), definition in self._definitions.items() if cls is Workflow]
+    def find_activity(self, name: str) -> Activity[..., Any] | None:
+        """Return the activity of that name, or None."""
+        return self._definitions.get((Activity, name))
+
+    def all_definitions(self) -> list[Definition]:
+        """Return all definitions, in their order."""
+        return list(self._definitions.values())
 
     def workflow_names(self) -> list[str]:
         """Return the names of all workflows, in the order of their definition."""
