@@ -39,6 +39,7 @@ from trio_romancy.testing import Crash, How, run_with_crashes
 
 from ..support.databases import SHARED_KINDS
 from ..support.probe import before_each_apply, before_each_insert, probe
+from ..support.strange import STRANGE
 
 TOLD = [name for name in vars(Hooks) if not name.startswith("_") and name not in ("trace_context", "around_activity")]
 """The methods that tell something."""
@@ -726,6 +727,62 @@ async def test_a_hook_that_raises_is_logged_once_and_does_no_harm(
     assert set(messages.values()) == {2}
     assert "Raising.trace_context" in messages and "Raising.around_activity" in messages
     assert all(record.exc_info and record.levelno == logging.ERROR for record in records)
+
+
+@pytest.mark.parametrize(
+    "name", ["isinstance", "str", "traceback", "attributes", "metaclass", "lone surrogates", "exit"]
+)
+async def test_a_hook_that_raises_a_strange_exception_or_exits_does_no_harm(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def error() -> BaseException:
+        return SystemExit(3) if name == "exit" else STRANGE[name]()
+
+    class Strange(Hooks):
+        def trace_context(self, workflow: str, instance_id: str) -> dict[str, str]:
+            raise error()
+
+        def workflow_started(self, workflow: WorkflowInfo) -> None:
+            raise error()
+
+        def activity_completed(self, activity: ActivityInfo) -> None:
+            raise error()
+
+        def around_activity(self, activity: ActivityInfo) -> AbstractContextManager[object]:
+            return self.run()
+
+        @contextmanager
+        def run(self) -> Iterator[None]:
+            yield
+            raise error()
+
+    async with App(":memory:", hooks=[Strange()]) as app:
+        assert await (await app.start(trip, True)).result() == "booked"
+    logged = [record for record in caplog.records if record.name == "trio_romancy.hooks"]
+    methods = {record.getMessage().split(" ")[0].partition(".")[2] for record in logged}
+    assert methods == {"trace_context", "workflow_started", "activity_completed", "around_activity"}
+    assert all(record.exc_text and "in test_hooks" not in record.exc_text for record in logged)
+
+
+async def test_hooks_are_told_the_first_error_of_a_group() -> None:
+    @activity(retry=RetryPolicy.no_retry())
+    async def fails() -> None:
+        raise ExceptionGroup("Exceptions from Trio nursery", [ConnectionError("no route"), ValueError("x")])
+
+    @workflow
+    async def flow(ctx: WorkflowContext) -> None:
+        await fails()
+
+    hooks = Recorder()
+    async with App(":memory:", hooks=[hooks]) as app:
+        with pytest.raises(WorkflowError):
+            await (await app.start(flow)).result()
+    (failed,) = hooks.all("activity_failed")
+    assert failed.error.error_type == "ConnectionError"
+    assert failed.error.message == "no route (and 1 more error in the group: ValueError)"
+    assert failed.error.error_types == ["ConnectionError", "OSError", "Exception"]
+    (ended,) = hooks.all("workflow_failed")
+    assert "no route" in ended.error.message
 
 
 @pytest.mark.parametrize("raises_on", ["enter", "exit", "suppress"])

@@ -20,6 +20,7 @@ from trio_romancy.otel import OpenTelemetryHooks
 from trio_romancy.testing import Crash, How, run_with_crashes
 
 from ..support.probe import probe
+from ..support.strange import STRANGE
 
 
 class Telemetry:
@@ -346,3 +347,32 @@ async def test_without_a_sdk_nothing_is_stored_and_nothing_fails() -> None:
         )
         assert row == (None,)
         await handle.result()
+
+
+@pytest.mark.parametrize("name", ["group", "isinstance", "traceback", "attributes"])
+async def test_a_span_tells_the_recorded_error(telemetry: Telemetry, name: str) -> None:
+    @activity(retry=RetryPolicy.no_retry())
+    async def fails() -> None:
+        if name == "group":
+            raise ExceptionGroup("Exceptions from Trio nursery", [ConnectionError("no route"), ValueError("beside")])
+        raise STRANGE[name]()
+
+    @workflow
+    async def failing_in_telemetry(ctx: WorkflowContext) -> None:
+        await fails()
+
+    async with App(":memory:", hooks=[telemetry.hooks]) as app:
+        with pytest.raises(WorkflowError) as caught:
+            await (await app.start(failing_in_telemetry)).result()
+    spans = {span.name: span for span in telemetry.spans}
+    attempt, run = spans["fails"], spans["run failing_in_telemetry"]
+    error_type = "ConnectionError" if name == "group" else "shop.Strange"
+    (event,) = attempt.events
+    assert event.name == "exception" and event.attributes is not None and attempt.attributes is not None
+    assert event.attributes["exception.type"] == attempt.attributes["error.type"] == error_type
+    assert "Traceback" in str(event.attributes["exception.stacktrace"])
+    assert attempt.status.status_code is run.status.status_code is StatusCode.ERROR
+    assert attempt.status.description is not None and run.status.description is not None
+    assert attempt.status.description.startswith(f"{error_type}: ")
+    assert error_type in run.status.description
+    assert caught.value.message == run.status.description
