@@ -181,7 +181,10 @@ class EventTimeoutError(RomancyError):
         self.type = type
         self.subject = subject
         about = f" about {subject!r}" if subject is not None else ""
-        super().__init__(f"instance {instance_id!r}: no event {type!r}{about} came in time for {operation_id!r}")
+        super().__init__(
+            f"instance {instance_id!r}: no event {type!r}{about} came in time for {operation_id!r}; catch this error "
+            f"to go on without it"
+        )
 
 
 class MessageTimeoutError(RomancyError):
@@ -198,7 +201,8 @@ class MessageTimeoutError(RomancyError):
         self.operation_id = operation_id
         self.channel = channel
         super().__init__(
-            f"instance {instance_id!r}: no message came in time on channel {channel!r} for {operation_id!r}"
+            f"instance {instance_id!r}: no message came in time on channel {channel!r} for {operation_id!r}; catch "
+            f"this error to go on without it"
         )
 
 
@@ -350,7 +354,10 @@ class InstanceNotFoundError(RomancyError):
 
     def __init__(self, instance_id: str) -> None:
         self.instance_id = instance_id
-        super().__init__(f"there is no instance {instance_id!r} in this database")
+        super().__init__(
+            f"there is no instance {instance_id!r} in this database: check the id and the URL of the database; an "
+            f"instance that was purged is gone"
+        )
 
 
 class InstanceExistsError(RomancyError):

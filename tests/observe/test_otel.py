@@ -15,7 +15,16 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from trio_romancy import App, RetryPolicy, WorkflowContext, WorkflowError, activity, compensation, workflow
+from trio_romancy import (
+    App,
+    RetryPolicy,
+    WorkflowContext,
+    WorkflowError,
+    WorkflowFailedError,
+    activity,
+    compensation,
+    workflow,
+)
 from trio_romancy.otel import OpenTelemetryHooks
 from trio_romancy.testing import Crash, How, run_with_crashes
 
@@ -362,7 +371,7 @@ async def test_a_span_tells_the_recorded_error(telemetry: Telemetry, name: str) 
         await fails()
 
     async with App(":memory:", hooks=[telemetry.hooks]) as app:
-        with pytest.raises(WorkflowError) as caught:
+        with pytest.raises(WorkflowFailedError) as caught:
             await (await app.start(failing_in_telemetry)).result()
     spans = {span.name: span for span in telemetry.spans}
     attempt, run = spans["fails"], spans["run failing_in_telemetry"]

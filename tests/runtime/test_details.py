@@ -115,7 +115,7 @@ async def test_what_is_too_large_is_refused_and_the_workflow_goes_on(database: s
     async with App(database) as app:
         handle = await app.start(telling_before_anything.options(id="x"), "x" * (MAX_DETAILS - 1))
         assert (await handle.result()).startswith(
-            f"PayloadTooLargeError: instance 'x': its details are {MAX_DETAILS + 1} bytes of JSON, and can be "
+            f"PayloadTooLargeError: instance 'x': its details are {MAX_DETAILS + 1} bytes of JSON, and "
         )
         assert await details(app) is None
 

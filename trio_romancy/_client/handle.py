@@ -12,7 +12,7 @@ from .._data.codec import loads
 from .._definitions.values import Workflow
 from .._runtime.run.local_result import LocalResult
 from ..clock import Duration, seconds
-from ..errors import RomancyError, WorkflowCancelledError, WorkflowFailedError, WorkflowStuckError
+from ..errors import InvalidDataError, RomancyError, WorkflowCancelledError, WorkflowFailedError, WorkflowStuckError
 from ..model import ErrorInfo, Status
 from . import steering
 from .engine import Engine, check_instance_id
@@ -45,18 +45,33 @@ class WorkflowHandle(Generic[R]):
           WorkflowCancelledError: if it was cancelled.
           WorkflowStuckError: if it is parked. Once it is resumed, ``result`` can be called again.
           InstanceNotFoundError: if there is no such instance.
+          InvalidDataError: if its result does not fit what the workflow returns in this process.
           trio.TooSlowError: if it has not ended in time.
         """
         if timeout is None:
             status, output, error = await self._wait()
         else:
-            with trio.fail_after(seconds(timeout)):
+            limit = seconds(timeout)
+            with trio.move_on_after(limit) as scope:
                 status, output, error = await self._wait()
+            if scope.cancelled_caught:
+                raise trio.TooSlowError(
+                    f"instance {self.instance_id!r} has not ended within {limit:g} s; it goes on, and result() can be "
+                    f"called again"
+                )
         if status is not Status.COMPLETED:
             raise self._failure(status, error)
         value = loads(output or "null")
-        result: R = value if self._workflow is None else self._workflow.codec.decode(value)
-        return result
+        try:
+            result: R = value if self._workflow is None else self._workflow.codec.decode(value)
+            return result
+        except InvalidDataError as problem:
+            assert self._workflow is not None
+            raise InvalidDataError(
+                f"instance {self.instance_id!r} has completed, but its result does not fit the code here, which says "
+                f"what workflow {self._workflow.name!r} returns; app.get_instance has it as plain JSON data",
+                problem.problems,
+            ) from None
 
     async def cancel(self, reason: str | None = None) -> bool:
         """Request the cancellation of the instance: see :meth:`App.cancel`."""

@@ -160,7 +160,7 @@ def workflow(
     def decorate(function: Callable[..., Any]) -> Workflow[..., Any]:
         named = InspectedFunction(function, name, "workflow", scope)
         if not named.is_async:
-            raise named.error("it must be an async def")
+            raise named.error("it must be an async def, because it awaits its operations")
         input_codec = named.input()
         return registry.add(
             Workflow(

@@ -172,8 +172,8 @@ class RunFacade:
         text = to_json(value)
         if len(text) > MAX_DETAILS:
             raise PayloadTooLargeError(
-                f"instance {run.instance_id!r}: its details are {len(text)} bytes of JSON, and can be {MAX_DETAILS}; "
-                f"they are for a look at it, keep data elsewhere"
+                f"instance {run.instance_id!r}: its details are {len(text)} bytes of JSON, and ctx.set_details stores "
+                f"at most {MAX_DETAILS}; they tell people about its progress, so store data elsewhere"
             )
         if run.cursor.next_entry() is None:
             try:

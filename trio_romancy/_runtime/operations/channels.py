@@ -65,7 +65,10 @@ async def unsubscribe(run: InstanceRun, channel: str, id: str | None) -> None:
     """End a subscription."""
     known = run.intake.table.unsubscribe(channel)
     if known is None:
-        raise RomancyError(f"instance {run.instance_id!r} has not subscribed to channel {channel!r}")
+        raise RomancyError(
+            f"instance {run.instance_id!r} has not subscribed to channel {channel!r}, or has unsubscribed already; "
+            f"call ctx.unsubscribe once, after `await ctx.subscribe({channel!r})`"
+        )
     operation = new_operation(run, "unsubscribe", id, "unsubscribe", _UNSUBSCRIBED)
     pending = PendingOutcome(operation, Kind.UNSUBSCRIBED, Unsubscribed(channel).to_text())
     pending.effects = Effects(closed=[(run.instance_id, known.operation_id)])

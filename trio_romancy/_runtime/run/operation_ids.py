@@ -86,7 +86,7 @@ class OperationIds:
         if id in self._used:
             raise OperationIdError(
                 f"instance {self._instance_id!r}: the operation id {id!r} is used a second time; every operation of "
-                f"an instance needs its own"
+                f"an instance needs its own: put what differs into the id, such as the item of a loop"
             )
         self._used.add(id)
         return id
@@ -128,7 +128,7 @@ class OperationIds:
     def branch(self, name: str) -> AbstractContextManager[None]:
         """Prefix the ids of the current task's operations."""
         if not name:
-            raise OperationIdError(f"instance {self._instance_id!r}: the branch {name!r} needs a name")
+            raise OperationIdError(f"instance {self._instance_id!r}: a branch needs a name, as in ctx.branch('eu')")
         return self._open(f"{self.prefix}{name}/", name)
 
     def item(self, map_id: str, index: int) -> AbstractContextManager[None]:
@@ -141,7 +141,7 @@ class OperationIds:
         if prefix in self._used:
             raise OperationIdError(
                 f"instance {self._instance_id!r}: the branch {name!r} has been opened before; each branch needs its "
-                f"own name"
+                f"own name: put what differs into it, such as the item of a loop"
             )
         self._used.add(prefix)
         branch = Branch(prefix, trio.lowlevel.current_task(), f"{self._instance_id}/{prefix}")

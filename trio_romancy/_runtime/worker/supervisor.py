@@ -437,5 +437,8 @@ def _about(claim: Claim) -> dict[str, str | None]:
 def _workflow(claim: Claim) -> Workflow[..., Any]:
     workflow = registry.find_workflow(claim.workflow)
     if workflow is None:
-        raise RomancyError(f"workflow {claim.workflow!r} is not defined in this process")
+        raise RomancyError(
+            f"instance {claim.instance_id!r}: its workflow {claim.workflow!r} is not defined in this process any more; "
+            f"import its module before the app is opened, and keep it registered"
+        )
     return workflow
