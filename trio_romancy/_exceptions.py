@@ -80,6 +80,16 @@ def class_names(cls: type) -> list[str]:
     return [qualified_name(each) for each in named[:_MOST_CLASSES]]
 
 
+def text_of(error: BaseException, longest: int) -> str:
+    """Return the text of the exception, or a remark that it has none. Only Ctrl-C is raised."""
+    try:
+        return storable(str(error), longest)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as problem:
+        return f"<its text cannot be had: str() of it raises {qualified_name(type(problem))}>"
+
+
 def storable(text: str, longest: int) -> str:
     """Return the beginning of a text, with an escape for each code point that UTF-8 cannot encode."""
     beginning = str.__getitem__(text, slice(longest + 1))

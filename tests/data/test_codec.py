@@ -37,6 +37,8 @@ from hypothesis import strategies as st
 from trio_romancy._data.codec import codec, dumps, is_structured, loads
 from trio_romancy.errors import InvalidDataError
 
+from ..support.strange import STRANGE
+
 T = TypeVar("T")
 
 
@@ -927,3 +929,30 @@ def test_any_json_is_read_as_the_declared_type_or_refused(data: st.DataObject) -
         assert all(problem.path.startswith("$") for problem in error.problems)
     else:
         assert_same(codec(annotation).encode(value)[1], value)
+
+
+# -- classes whose exceptions raise when they are looked at ------------------------------------------------------------
+
+
+@attrs.frozen
+class Strange:
+    name: str
+    number: int = 1
+
+    def __attrs_post_init__(self) -> None:
+        if self.number < 0:
+            raise STRANGE[self.name]()
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_an_exception_of_a_class_is_told_as_a_problem_whatever_it_is(name: str) -> None:
+    value = Strange(name)
+    object.__setattr__(value, "number", -1)
+    for call in (
+        lambda: codec(Strange).encode(value),
+        lambda: codec(Strange).decode({"name": name, "number": -1}),
+        lambda: codec(list[Strange]).decode([{"name": name, "number": -1}]),
+    ):
+        with pytest.raises(InvalidDataError) as caught:
+            call()
+        assert len(str(caught.value)) < 10_000

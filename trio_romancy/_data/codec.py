@@ -20,10 +20,11 @@ from typing import Any, Generic, TypeVar
 
 from cattrs.errors import StructureHandlerNotFoundError
 
+from .._exceptions import text_of
 from ..errors import InvalidDataError, Problem
 from .annotations import field_names, is_class
 from .converter import make_converter
-from .diagnosis import expected, fault_of_scalar, name_of, problems_of_error, problems_of_value
+from .diagnosis import LONGEST_CAUSE, expected, fault_of_scalar, name_of, problems_of_error, problems_of_value
 from .scalars import AlteredError, altered
 
 T = TypeVar("T")
@@ -128,6 +129,8 @@ class Codec(Generic[T]):
             return problems_of_value(value, self.annotation, _fault)
         except RecursionError:
             return [_CONTAINS_ITSELF]
+        except Exception:  # the user's class raises when it is looked at
+            return []
 
 
 @lru_cache(maxsize=4096)
@@ -188,14 +191,19 @@ _detailed = make_converter(detailed=True)
 
 def _problems_of_data(raw: object, annotation: Any) -> list[Problem]:
     try:
-        _detailed.structure(raw, annotation)
-    except Exception as error:
-        return problems_of_error(error, raw)
+        try:
+            _detailed.structure(raw, annotation)
+        except Exception as error:
+            return problems_of_error(error, raw)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # of an exception of the user's class, which raises when cattrs or the diagnosis looks at it
+        pass
     return []
 
 
 def _whole(error: Exception) -> Problem:
-    return Problem("$", str(error) or type(error).__name__)
+    return Problem("$", text_of(error, LONGEST_CAUSE) or type(error).__name__)
 
 
 def _same(one: object, other: object) -> bool:

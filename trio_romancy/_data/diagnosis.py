@@ -16,6 +16,7 @@ from typing import Any
 from cattrs import BaseValidationError, ClassValidationError, IterableValidationError
 from cattrs.errors import ForbiddenExtraKeysError
 
+from .._exceptions import text_of
 from ..errors import Problem
 from .annotations import (
     SCALARS,
@@ -38,6 +39,8 @@ Fault = Callable[[Any, Any], str | None]
 Part = tuple[str, Any, Any]
 """A path, the value there, and its annotation."""
 
+LONGEST_CAUSE = 1_000
+"""The most characters of an exception of the user's class that are shown."""
 _LONG = 2**13
 """Bits of an int below which it has fewer digits than the limit of Python, which is at least 640 digits."""
 
@@ -229,7 +232,7 @@ def problems_of_error(error: BaseException, raw: object, path: str = "$") -> lis
         return [p for inner in error.exceptions for p in problems_of_error(inner, raw, path)]
     if isinstance(error, ForbiddenExtraKeysError):
         return [Problem(key_in(path, name), "unknown field") for name in sorted(error.extra_fields)]
-    return [Problem(path, str(error) or type(error).__name__)]
+    return [Problem(path, text_of(error, LONGEST_CAUSE) or type(error).__name__)]
 
 
 def _item(raw: object, key: Any) -> object:

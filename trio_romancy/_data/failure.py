@@ -20,6 +20,7 @@ from .._exceptions import (
     leaves,
     qualified_name,
     storable,
+    text_of,
     traceback_of,
 )
 from ..errors import ActivityError, ChildWorkflowError, InvalidDataError, TerminalError, WorkflowFailedError
@@ -69,7 +70,7 @@ def describe(
         details, fault = _details_of(leaf)
     return Failure(
         error_type=names[0] if names else qualified_name(type(leaf)),
-        message=_text_of(leaf) + fault + _others(error, leaf),
+        message=text_of(leaf, _LONGEST_TEXT) + fault + _others(error, leaf),
         traceback=_traceback_of(error),
         attempts=attempts,
         verdict=verdict,
@@ -91,15 +92,6 @@ def _of(get: Callable[[], Any], default: Any) -> Any:
         raise
     except BaseException:
         return default
-
-
-def _text_of(error: BaseException) -> str:
-    try:
-        return storable(str(error), _LONGEST_TEXT)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as problem:
-        return f"<its text cannot be had: str() of it raises {qualified_name(type(problem))}>"
 
 
 def _others(error: BaseException, leaf: BaseException) -> str:
@@ -147,7 +139,8 @@ def _plain_traceback(error: BaseException) -> list[str]:
     part: BaseException | None = error
     while part is not None and id(part) not in seen and len(lines) < _MOST_CAUSES:
         seen.add(id(part))
-        said = [f"{qualified_name(type(each))}: {_text_of(each)}\n" for each in islice(leaves(part), _MOST_CAUSES)]
+        members = islice(leaves(part), _MOST_CAUSES)
+        said = [f"{qualified_name(type(each))}: {text_of(each, _LONGEST_PART)}\n" for each in members]
         lines.append(["Traceback (most recent call last):\n", *traceback.format_tb(traceback_of(part)), *said])
         part = cause_of(part)
     return "\nThis led to the next exception:\n\n".join("".join(each) for each in reversed(lines)).splitlines(True)
