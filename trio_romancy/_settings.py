@@ -152,6 +152,8 @@ class Settings:
     """Time for which a lease holds after its last renewal."""
     code_version: str | None = None
     """Version of the workflow code; None: as :func:`.code_version` makes it."""
+    check_arguments: bool = False
+    """Whether a replay compares the arguments of recorded activities."""
 
 
 @frozen

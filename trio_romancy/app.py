@@ -82,6 +82,9 @@ class App(Client):
         not fit the code of one version is left to workers that run another. By default it is made of what this process
         defines: the code of workflow functions, without the functions that they call; the names of all definitions; and
         the types of the data that are stored.
+      check_arguments: whether to record digests of the arguments of each activity, and to park an instance whose replay
+        passes others. Each activity takes some 10 microseconds longer. Arguments of an activity that has failed are
+        always compared before the next attempt.
       start_timeout: seconds (or a timedelta) that the database may be away when the block is entered. After that there
         is no limit.
       shutdown_timeout: seconds (or a timedelta) that running activities have to finish when the block ends.
@@ -125,6 +128,7 @@ class App(Client):
         max_payload: int = 4 * 1024 * 1024,
         max_recoveries: int = 3,
         code_version: str | None = None,
+        check_arguments: bool = False,
         start_timeout: Duration = 30.0,
         shutdown_timeout: Duration = 30.0,
         message_retention: Duration = 24 * 3600.0,
@@ -158,6 +162,7 @@ class App(Client):
             idle_timeout=checked_duration("idle_timeout", idle_timeout, least=0),
             lease_time=checked_duration("lease", lease, least=1),
             code_version=None if code_version is None else checked_id(code_version, "a code version"),
+            check_arguments=check_arguments,
         )
         self._start_patience = checked_duration("start_timeout", start_timeout, least=0) / 1_000_000
         self._keep_messages = checked_duration("message_retention", message_retention, least=1)

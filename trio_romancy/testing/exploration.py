@@ -100,7 +100,7 @@ def run_with_crashes(
       scenario: starts workflows, waits for them, and returns a value.
       crashes: the crashes. One at a commit that is never reached has no effect.
       new_database: returns the URL of a database without instances; by default one in memory.
-      app_options: options of the :class:`~trio_romancy.App`.
+      app_options: options of the :class:`~trio_romancy.App`. ``check_arguments`` is True by default.
     """
     return run(_run, scenario, new_database(), {crash.commit: crash.how for crash in crashes}, app_options)
 
@@ -115,13 +115,14 @@ def explore_crashes(
     """Run a scenario without crashes, and then once for each of its commits and each kind of crash.
 
     Every run must return the same value, end every instance with the same status and the same outcomes, and keep every
-    guarantee. The scenario is the client: it survives the crashes, as a client on another machine does.
+    guarantee. The scenario is the client: it survives the crashes, as a client on another machine does. Each replay
+    must pass the same arguments to activities, so a scenario whose workflow draws ``uuid.uuid4()`` does not pass.
 
     Args:
       scenario: starts workflows, waits for them, and returns a value.
       hows: the kinds of crashes.
       new_database: returns the URL of a database without instances for each run; by default one in memory.
-      app_options: options of the :class:`~trio_romancy.App`.
+      app_options: options of the :class:`~trio_romancy.App`. ``check_arguments`` is True by default.
 
     Raises:
       AssertionError: with a line for each run that ended differently or broke a guarantee.
@@ -161,7 +162,7 @@ async def _run(scenario: Scenario, database_url: str, crashes: dict[int, How], a
 
 class _CrashingApp(App):
     def __init__(self, database_url: str, crashes: dict[int, How], options: dict[str, Any]) -> None:
-        super().__init__(database_url, **options)
+        super().__init__(database_url, **{"check_arguments": True} | options)
         self._crashes = crashes
         self.database: CrashingDatabase | None = None
 

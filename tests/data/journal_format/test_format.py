@@ -25,7 +25,8 @@ named = st.dictionaries(text, data, max_size=3)
 names = st.lists(text, max_size=3)
 verdict = st.sampled_from(["", "exhausted", "terminal", "gave_up"])
 failure = {"error_type": text, "message": text, "traceback": text, "attempts": number, "verdict": verdict}
-failure |= {"error_types": names.map(tuple), "details": data}
+digests = st.none() | st.dictionaries(text, text, max_size=3)
+failure |= {"error_types": names.map(tuple), "details": data, "arguments": digests}
 event = st.builds(journal.EventAttributes, id=text, source=text, subject=optional, time=st.none() | number)
 received = {"seq": number, "sent_at": number, "sender": optional, "metadata": st.none() | named, "data": data}
 problems = st.lists(st.builds(Problem, path=text, message=text), max_size=2)
@@ -36,7 +37,9 @@ plan = st.builds(journal.PlannedCompensation, name=text, takes_result=st.boolean
 mode_and_seq = st.tuples(st.sampled_from(ChannelMode).map(str), number)
 
 outcomes: dict[Kind, st.SearchStrategy[Any]] = {
-    Kind.ACTIVITY_COMPLETED: st.builds(journal.ActivityCompleted, result=data, compensation=st.none() | plan),
+    Kind.ACTIVITY_COMPLETED: st.builds(
+        journal.ActivityCompleted, result=data, compensation=st.none() | plan, arguments=digests
+    ),
     Kind.ACTIVITY_FAILED: st.builds(journal.ActivityFailed, **failure),
     Kind.ACTIVITY_CANCELLED: st.builds(journal.ActivityCancelled),
     Kind.ATTEMPT_FAILED: st.builds(journal.AttemptFailed, **failure),

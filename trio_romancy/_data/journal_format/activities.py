@@ -67,25 +67,34 @@ class ActivityCompleted:
     """Result of the activity, as plain JSON data."""
     compensation: PlannedCompensation | None = None
     """Planned compensation: an object of ``name``, ``takes_result`` and ``arguments``. Missing without one."""
+    arguments: Mapping[str, str] | None = None
+    """Digests of the activity's arguments by name, to compare those of a replay with; missing if they are not compared.
+
+    A digest is empty if the argument cannot be compared. It begins with ``~`` if it was taken after an attempt which
+    may have changed the argument.
+    """
 
     @classmethod
     def from_data(cls, data: Any) -> Self:
         """Return the entry that this plain JSON data stands for."""
-        compensation = data.get("compensation")
-        if compensation is None:
+        compensation, arguments = data.get("compensation"), data.get("arguments")
+        if compensation is None and arguments is None:
             return cls(data["result"])
-        return cls(data["result"], PlannedCompensation.from_data(compensation))
+        plan = None if compensation is None else PlannedCompensation.from_data(compensation)
+        return cls(data["result"], plan, arguments)
 
     @staticmethod
-    def text(result: str, compensation: str | None = None) -> str:
+    def text(result: str, compensation: str | None = None, arguments: Mapping[str, str] | None = None) -> str:
         """Return the payload that holds these JSON texts: no result is parsed to be written."""
+        digests = "" if arguments is None else f',"arguments":{dumps(arguments)}'
         if compensation is None:
-            return f'{{"result":{result}}}'
-        return f'{{"result":{result},"compensation":{compensation}}}'
+            return f'{{"result":{result}{digests}}}'
+        return f'{{"result":{result},"compensation":{compensation}{digests}}}'
 
     def to_text(self) -> str:
         """Return the payload as it is stored: JSON text."""
-        return self.text(dumps(self.result), None if self.compensation is None else self.compensation.to_text())
+        compensation = None if self.compensation is None else self.compensation.to_text()
+        return self.text(dumps(self.result), compensation, self.arguments)
 
 
 @final

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self, final
 
 from attrs import asdict, evolve, field
@@ -42,6 +43,8 @@ class Failure:
     """
     details: Any = field(default=None, hash=False)
     """Details of a :class:`~trio_romancy.TerminalError`, as plain JSON data; missing if there are none."""
+    arguments: Mapping[str, str] | None = field(default=None, hash=False)
+    """Digests of the activity's arguments by name, as of :attr:`.ActivityCompleted.arguments`; missing if not taken."""
 
     @classmethod
     def from_data(cls, data: Any) -> Self:
@@ -54,6 +57,7 @@ class Failure:
             data.get("verdict", ""),
             tuple(data.get("error_types", ())),
             data.get("details"),
+            data.get("arguments"),
         )
 
     def to_text(self) -> str:
@@ -67,6 +71,8 @@ class Failure:
         }
         if self.error_types:
             payload["error_types"] = self.error_types
+        if self.arguments is not None:
+            payload["arguments"] = self.arguments
         if self.details is not None:
             payload["details"] = self.details
         return dumps(payload)

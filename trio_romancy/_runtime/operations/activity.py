@@ -15,6 +15,7 @@ from ...model import Kind
 from ..run.exits import RunGone
 from ..run.operation import Operation
 from ..run.run import InstanceRun
+from .arguments import check_arguments, digests_of
 from .attempts import Attempts, Result
 from .compensation import undo_text
 from .step import new_id, recorded, replayed_in_turn
@@ -36,10 +37,16 @@ async def call_activity(
     await trio.lowlevel.checkpoint_if_cancelled()
     outcome = await recorded(run, task, id, "activity", _ACTIVITY) if run.has_outcomes else None
     if outcome is not None:
+        if run.env.settings.check_arguments:
+            now = digests_of(run, id, activity, args, kwargs, has_run=False)
+            check_arguments(run, id, getattr(outcome.payload, "arguments", None), now)
         if isinstance(outcome.payload, ActivityCompleted):
             return _decoded(run, activity, id, outcome.payload)  # what nearly every replayed call comes to
         return await _return_or_raise(run, activity, id, outcome.payload)
     undo = None if activity.compensation is None else undo_text(activity, activity.compensation, args, kwargs)
+    digests = None
+    if run.env.settings.check_arguments:
+        digests = digests_of(run, id, activity, args, kwargs, has_run=False)
     operation = Operation(id, "activity", _ACTIVITY, None, task)
     result: Result | None = None
     if run.is_undisturbed(task):
@@ -47,7 +54,7 @@ async def call_activity(
         operation.scope = scope = run.function_scope
         scope.shield = True
         run.in_flight.by_id[id] = operation
-        attempts = Attempts(run, operation, activity, args, kwargs, undo)
+        attempts = Attempts(run, operation, activity, args, kwargs, undo, digests)
         try:
             result = await attempts.until_outcome()
             if not attempts.record_at_once(result):
@@ -62,10 +69,12 @@ async def call_activity(
                 if not run.is_live:
                     outcome = await replayed_in_turn(run, operation)
                 if outcome is None:
-                    result = await Attempts(run, operation, activity, args, kwargs, undo).carry_out()
+                    result = await Attempts(run, operation, activity, args, kwargs, undo, digests).carry_out()
         finally:
             run.end(operation)
     if outcome is not None:
+        if digests is not None:
+            check_arguments(run, id, getattr(outcome.payload, "arguments", None), digests)
         return await _return_or_raise(run, activity, id, outcome.payload)
     if result is None:
         await trio.lowlevel.checkpoint_if_cancelled()  # a cancel request came before the activity began

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, ClassVar, Protocol, final
 
 import trio
-from attrs import define
+from attrs import define, evolve
 from outcome import Outcome
 
 from ..._context.activity import ActivityContext
@@ -17,6 +17,7 @@ from ..._data.codec import Codec
 from ..._data.failure import Failure, describe
 from ..._data.journal_format import NOTHING, ActivityCompleted, CompensationCompleted
 from ..._data.log_fields import cause_text
+from ..._definitions.values import Activity
 from ..._exceptions import contains, is_a, leaves
 from ..._observe.dispatcher import Around
 from ..._storage.dialects.errors import is_transient
@@ -32,6 +33,7 @@ from ..run.mailbox import PendingOutcome
 from ..run.operation import Operation
 from ..run.run import InstanceRun
 from ..run.session_commit import commit_with_entry
+from .arguments import check_arguments, digests_of
 from .thread import ActivityThread
 
 _logger = logging.getLogger("trio_romancy.activity")
@@ -93,9 +95,20 @@ class Attempts:
 
     Args:
       undo: JSON text of the planned compensation; None without one.
+      digests: digests of the arguments, which the outcome records; None: only a failed attempt records any.
     """
 
-    __slots__ = ("_args", "_kwargs", "_operation", "_run", "_thread", "_undo", "_what")
+    __slots__ = (
+        "_args",
+        "_digests",
+        "_has_run",
+        "_kwargs",
+        "_operation",
+        "_run",
+        "_thread",
+        "_undo",
+        "_what",
+    )
 
     def __init__(
         self,
@@ -105,6 +118,7 @@ class Attempts:
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         undo: str | None,
+        digests: Mapping[str, str] | None = None,
     ) -> None:
         self._run = run
         self._operation = operation
@@ -112,6 +126,9 @@ class Attempts:
         self._args = args
         self._kwargs = kwargs
         self._undo = undo
+        self._digests = digests
+        self._has_run = False
+        """Whether an attempt has failed in this run, which may have changed the arguments."""
         self._thread: ActivityThread | None = None
         """Thread of the last attempt, which may have overrun its timeout."""
 
@@ -279,8 +296,9 @@ class Attempts:
         else:
             try:
                 text, value = what.codec.encode(value)
-                payload = ActivityCompleted.text(text, self._undo)
-                if len(payload) > self._run.env.settings.max_payload:
+                settings = self._run.env.settings
+                payload = ActivityCompleted.text(text, self._undo, self._digests if settings.check_arguments else None)
+                if len(payload) > settings.max_payload:
                     outcome = f"the outcome of {self._operation.id!r}, which has done its work and is not run again,"
                     raise self._run.too_large(payload, outcome)
             except KeyboardInterrupt:
@@ -306,12 +324,24 @@ class Attempts:
         run, operation = self._run, self._operation
         number = len(run.cursor.failures_of(operation.id)) + 1
         failure = self._failure(error, number)
+        if failure.verdict and not run.env.settings.check_arguments:
+            return Result(self._what.failed_kind, failure.to_text())
+        self._has_run = True
+        failure = evolve(failure, arguments=self._arguments())
         if failure.verdict:
             return Result(self._what.failed_kind, failure.to_text())
         message, cause = "%s of %s: attempt %d failed: %s", cause_text(failure.error_type, failure.message)
         _logger.info(message, operation.id, run.instance_id, number, cause, extra=run.about(operation.id))
         run.cursor.add_failure(run.writer.append(operation.id, Kind.ATTEMPT_FAILED, failure.to_text()))
         return None
+
+    def _arguments(self) -> Mapping[str, str] | None:
+        """Return the digests of the arguments; None for a compensation, whose arguments are recorded."""
+        if self._digests is None and isinstance(self._what, Activity):
+            self._digests = digests_of(
+                self._run, self._operation.id, self._what, self._args, self._kwargs, has_run=self._has_run
+            )
+        return self._digests
 
     def _failure(self, error: BaseException, number: int) -> Failure:
         """Return the failure of an attempt, with the verdict whether another attempt follows."""
@@ -335,6 +365,8 @@ class Attempts:
         assert operation.scope is not None
         last = failures[-1].payload
         assert isinstance(last, Failure)
+        if not self._has_run and (digests := self._arguments()) is not None:
+            check_arguments(run, operation.id, last.arguments, digests)
         delay = self._policy.delay_after(len(failures))
         if delay is None:
             return Result(what.failed_kind, last.with_verdict("exhausted").to_text())
