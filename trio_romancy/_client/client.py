@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any, ParamSpec, TypeVar, overload
 
+from .._data.codec import dumps
 from .._data.conditions import GivenPath, Where, checked_where
 from .._data.ids import is_id, new_id
 from .._definitions.registry import registry
@@ -17,7 +18,14 @@ from .._storage.sql import instances, search, workers
 from .._storage.sql.entries import load_history
 from .._storage.sql.messages import Outgoing
 from ..clock import Duration, from_datetime
-from ..errors import InstanceNotFoundError, InvalidInputError, PayloadTooLargeError, Problem, RomancyError
+from ..errors import (
+    InstanceExistsError,
+    InstanceNotFoundError,
+    InvalidInputError,
+    PayloadTooLargeError,
+    Problem,
+    RomancyError,
+)
 from ..model import Entry, Instance, Page, Sent, Status, WorkerInfo
 from . import purge as purging
 from . import search as finding
@@ -100,11 +108,18 @@ class Client:
         instance_id = workflow.id or new_id()
         local_result = engine.local_result(instance_id)
         trace = None if engine.dispatcher is None else engine.dispatcher.trace_context(workflow.name, instance_id)
-        if engine.worker is not None:
-            id_is_new = workflow.id is None
-            await engine.worker.start(instance_id, workflow.name, text, arguments, id_is_new=id_is_new, trace=trace)
-        else:
-            await engine.start_elsewhere(instance_id, workflow.name, text, trace)
+        try:
+            if engine.worker is not None:
+                id_is_new = workflow.id is None
+                await engine.worker.start(instance_id, workflow.name, text, arguments, id_is_new=id_is_new, trace=trace)
+            else:
+                await engine.start_elsewhere(instance_id, workflow.name, text, trace)
+        except InstanceExistsError as error:
+            # The same arguments have another text after a parameter was added, and sets have one in each process.
+            held = await engine.read(instances.get_instance, instance_id)
+            is_other = error.difference != instances.ANOTHER_INPUT or held is None
+            if is_other or not workflow.input.is_same(text, dumps(held.input)):
+                raise
         return WorkflowHandle(instance_id, self._require_engine, workflow, local_result)
 
     def handle(self, instance_id: str) -> WorkflowHandle[Any]:

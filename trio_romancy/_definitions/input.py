@@ -8,7 +8,9 @@ from typing import Any, TypeVar
 
 from attrs import frozen
 
-from .._data.codec import Codec, dumps, loads
+from .._data.annotations import field_names, is_class, kind_of
+from .._data.codec import Codec, dumps, is_structured, loads
+from .._data.keys import is_mapping
 from ..errors import InvalidDataError, InvalidInputError, Problem
 
 T = TypeVar("T")
@@ -50,19 +52,84 @@ class InputCodec:
     def check(self, raw: Any) -> tuple[str, list[Any]]:
         """Return the same as :meth:`encode` for an input that is given as plain JSON data.
 
+        What was an input before optional parameters were added still is one.
+
         Raises:
           InvalidInputError: naming every bad field.
         """
-        return self._as_text(self._each(self._by_name(raw), lambda codec, value: codec.encode(codec.decode(value))))
+        try:
+            return self._as_text(self._each(self._by_name(raw), _checked))
+        except InvalidInputError:
+            # A dict would take any object, also one with a misspelt parameter.
+            first = self._first
+            values = None if first is None or is_mapping(first.annotation) else self._from_fewer_parameters(raw)
+            if values is None:
+                raise
+            return self._as_text(
+                [codec.encode(value) for codec, value in zip(self.codecs.values(), values, strict=True)]
+            )
 
     def decode(self, text: str) -> list[Any]:
-        """Return the arguments that a stored input stands for.
+        """Return the arguments that a stored input stands for. It may be from before optional parameters were added.
 
         Raises:
           InvalidInputError: if the code that stored the input took other parameters.
         """
-        values = self._by_name(loads(text))
-        return self._each(values, Codec.decode)
+        raw = loads(text)
+        values = None
+        if isinstance(raw, dict) and raw.keys() <= {next(iter(self.codecs), "")}:
+            values = self._from_fewer_parameters(raw)
+        if values is None:
+            try:
+                values = self._each(self._by_name(raw), Codec.decode)
+            except InvalidInputError as error:
+                values = self._from_fewer_parameters(raw)
+                if values is None:
+                    what = f"workflow {self.workflow!r} cannot read the stored input"
+                    cure = "give a default to each new parameter and field"
+                    raise InvalidInputError(f"{what}; {cure}", error.problems) from None
+        return values
+
+    def is_same(self, text: str, other: str) -> bool:
+        """Return whether two stored inputs stand for the same arguments."""
+        try:
+            return self.decode(text) == self.decode(other)
+        except InvalidDataError:
+            return False
+
+    @property
+    def _first(self) -> Codec[Any] | None:
+        """Codec of the first parameter, if that is structured and there may be no other argument."""
+        parameters = [*self.signature.parameters.values()]
+        if not parameters or any(each.default is each.empty for each in parameters[1:]):
+            return None
+        first = self.codecs[parameters[0].name]
+        return first if is_structured(first.annotation) else None
+
+    def _from_fewer_parameters(self, raw: Any) -> list[Any] | None:
+        """Return the arguments of an input from before the last parameters were added; None if it cannot be one.
+
+        The input of the one structured parameter was the object itself, and that of no parameter an empty object.
+        """
+        first = self._first
+        if first is None or not isinstance(raw, dict):
+            return None
+        # All fields of a class are stored, so an empty object is no instance of a class with fields.
+        if raw or not (is_class(first.annotation) and field_names(kind_of(first.annotation), stored=True)):
+            try:
+                return [first.decode(raw), *self._defaults()[1:]]
+            except InvalidDataError:
+                pass
+        parameter = next(iter(self.signature.parameters.values()))
+        return None if raw or parameter.default is parameter.empty else self._defaults()
+
+    def _defaults(self) -> list[Any]:
+        """Return the default of each parameter, as it would be read back; None for a parameter without one."""
+        parameters = self.signature.parameters.values()
+        return [
+            None if each.default is each.empty else codec.encode(each.default)[1]
+            for codec, each in zip(self.codecs.values(), parameters, strict=True)
+        ]
 
     def _by_name(self, raw: Any) -> dict[str, Any]:
         """Return an input that is given as plain JSON data by parameter. Defaults fill what is missing."""
@@ -113,3 +180,7 @@ class InputCodec:
 
     def _invalid(self, problems: list[Problem]) -> InvalidInputError:
         return InvalidInputError(f"workflow {self.workflow!r} does not take this input", problems)
+
+
+def _checked(codec: Codec[Any], raw: Any) -> tuple[str, Any]:
+    return codec.encode(codec.decode(raw))

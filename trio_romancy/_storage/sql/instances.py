@@ -101,6 +101,10 @@ _close_all = UpdateMany(closing, **CLOSING)
 _change_all = UpdateMany(_change, **CHANGING)
 
 
+ANOTHER_INPUT = "another input"
+"""How an instance of the same workflow can differ from another one with its id."""
+
+
 class Holder(NamedTuple):
     """The instance that holds an id."""
 
@@ -174,7 +178,7 @@ def conflict_with(row: InstanceRow, found: Holder) -> InstanceExistsError | None
     if found.workflow != row["workflow"]:
         return InstanceExistsError(row["instance_id"], f"workflow {found.workflow!r}, not {row['workflow']!r}")
     if found.input != row["input"] and loads(found.input) != loads(row["input"]):
-        return InstanceExistsError(row["instance_id"], "another input")
+        return InstanceExistsError(row["instance_id"], ANOTHER_INPUT)
     return None
 
 
