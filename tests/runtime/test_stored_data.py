@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from trio_romancy import (
     RetryPolicy,
     Status,
     Workflow,
+    WorkflowCancelledError,
     WorkflowContext,
     WorkflowFailedError,
     WorkflowStuckError,
@@ -141,6 +143,111 @@ async def test_data_that_the_code_can_no_longer_read_park_the_instance_until_it_
         assert await app.resume("order-1")
         assert await handle.result(timeout=3600) == "shipped"
     assert did == (["charge"] * 2 if way == "input of a recurrence" else ["charge"]) + ["ship"]
+
+
+# -- rollbacks ---------------------------------------------------------------------------------------------------------
+
+
+def deploy_rollback(methods: dict[str, str], *, takes_reason: bool = False) -> Workflow[..., None]:
+    """Define a workflow that pays in two ways, waits, and fails or is cancelled."""
+    Method: Any = enum.Enum("Method", methods)  # type: ignore[misc]
+
+    if takes_reason:
+
+        @compensation(name="give_back")
+        async def give_back(method: Method, reason: str = "no reason") -> None:
+            did.append(f"give back {method.value}, {reason}")
+    else:
+
+        @compensation(name="give_back")
+        async def give_back(method: Method) -> None:
+            did.append(f"give back {method.value}")
+
+    @activity(compensation=give_back)
+    async def pay(method: Method, reason: str = "no reason") -> None:
+        did.append(f"pay by {method.value}")
+
+    @workflow
+    async def order(ctx: WorkflowContext) -> None:
+        await pay(Method("cash" if "CASH" in methods else "card"))
+        await pay(Method("card"))
+        await ctx.sleep(1000)
+        raise ValueError("out of stock")
+
+    return order
+
+
+@pytest.mark.parametrize("how", ["failed", "cancelled"])
+async def test_arguments_of_a_compensation_that_cannot_be_read_park_the_rollback_before_it_begins(how: str) -> None:
+    async with App(":memory:") as app:
+        handle = await app.start(deploy_rollback(BOTH).options(id="order-1"))
+        await trio.sleep(100)
+        deploy_rollback(CARD)
+        if how == "cancelled":
+            await handle.cancel("not wanted")
+        with pytest.raises(WorkflowStuckError, match=r"'give_back' of 'pay:1' do not fit the code: \$.method: .*cash"):
+            await handle.result()
+        assert did == ["pay by cash", "pay by card"]
+        deploy_rollback(BOTH)
+        assert await app.resume("order-1")
+        with pytest.raises(WorkflowFailedError if how == "failed" else WorkflowCancelledError):
+            await handle.result()
+        instance = await app.get_instance("order-1")
+        assert instance is not None
+        assert (str(instance.status), instance.error is not None and instance.error.uncompensated) == (how, [])
+    assert did[2:] == ["give back card", "give back cash"]
+
+
+@pytest.mark.parametrize("how", ["failed", "cancelled"])
+async def test_a_rollback_that_the_code_cannot_read_is_left_to_a_worker_that_can(how: str, tmp_path: Path) -> None:
+    database = str(tmp_path / "romancy.db")
+    async with App(database, code_version="1") as app:
+        handle = await app.start(deploy_rollback(BOTH).options(id="order-1"))
+        await trio.sleep(100)
+        deploy_rollback(CARD)
+        if how == "cancelled":
+            await handle.cancel("not wanted")
+        with pytest.raises(WorkflowStuckError):
+            await handle.result()
+    deploy_rollback(BOTH)
+    async with App(database, code_version="2") as app:
+        with pytest.raises(WorkflowFailedError if how == "failed" else WorkflowCancelledError):
+            await app.handle("order-1").result()
+    assert did[2:] == ["give back card", "give back cash"]
+
+
+async def test_a_new_parameter_of_a_compensation_gets_its_default() -> None:
+    async with App(":memory:") as app:
+        handle = await app.start(deploy_rollback(BOTH).options(id="order-1"))
+        await trio.sleep(100)
+        deploy_rollback(BOTH, takes_reason=True)
+        with pytest.raises(WorkflowFailedError):
+            await handle.result()
+    assert did[2:] == ["give back card, no reason", "give back cash, no reason"]
+
+
+# -- clients -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_result_that_a_client_cannot_read_is_an_error_of_the_client_alone() -> None:
+    @workflow(name="paying")
+    async def by_cash(ctx: WorkflowContext) -> str:
+        return "cash"
+
+    async with App(":memory:") as app:
+        await (await app.start(by_cash.options(id="order-1"))).result()
+
+        @workflow(name="paying")
+        async def by_number(ctx: WorkflowContext) -> int:
+            return 1
+
+        handle = await app.start(by_number.options(id="order-1"))
+        with pytest.raises(InvalidDataError, match=r"'order-1' has completed, but .* 'paying' .*: \$: expected int"):
+            await handle.result()
+        assert await app.handle("order-1").result() == "cash"
+        instance = await app.get_instance("order-1")
+        assert instance is not None
+        assert instance.status is Status.COMPLETED
 
 
 # -- events and messages that never fitted -----------------------------------------------------------------------------

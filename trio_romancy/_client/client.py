@@ -117,8 +117,9 @@ class Client:
         except InstanceExistsError as error:
             # The same arguments have another text after a parameter was added, and sets have one in each process.
             held = await engine.read(instances.get_instance, instance_id)
-            is_other = error.difference != instances.ANOTHER_INPUT or held is None
-            if is_other or not workflow.input.is_same(text, dumps(held.input)):
+            if error.difference != instances.ANOTHER_INPUT or held is None:
+                raise
+            if not workflow.input.is_same(text, dumps(held.input)):
                 raise
         return WorkflowHandle(instance_id, self._require_engine, workflow, local_result)
 

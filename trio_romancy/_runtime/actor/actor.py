@@ -17,7 +17,7 @@ from ..._storage.sql.claims import Claim
 from ..._storage.sql.entries import JournalEntry
 from ..._storage.sql.waits import MatchResult
 from ..._tasks.pool import PooledTask
-from ...errors import LeaseLostError, RomancyError
+from ...errors import InvalidDataError, LeaseLostError, RomancyError
 from ...model import Kind, Status
 from ..operations.compensation import compensate
 from ..run.cancellation import request_cancel
@@ -27,7 +27,7 @@ from ..run.phase import COMPENSATING, GONE
 from ..run.run import InstanceRun
 from ..run.sequencer import Sequencer
 from .facade import RunFacade
-from .finish import end_function, end_rollback, refuse_rollback
+from .finish import end_function, end_rollback, leave_rollback, refuse_rollback
 from .recur import recur_in
 
 _FINAL_ENDS = frozenset({Kind.WORKFLOW_COMPLETED, Kind.WORKFLOW_RECURRED})
@@ -129,7 +129,10 @@ class Actor:
         if run.writer.status is not Status.COMPENSATING:  # a restart, or a cancel request for a stuck instance
             run.writer.set_status(Status.COMPENSATING)
         with trio.CancelScope() as run.rollback_scope:
-            await compensate(run)
+            try:
+                await compensate(run)
+            except InvalidDataError as error:
+                return await leave_rollback(run, error)
             return await end_rollback(run, function_end)
         return None
 

@@ -56,6 +56,11 @@ async def refuse_rollback(run: InstanceRun) -> Exit:
     return await _park(run, run.rejection)
 
 
+async def leave_rollback(run: InstanceRun, cause: Exception) -> Exit:
+    """Leave a rollback to other workers, or park the instance: the code here cannot read what it needs."""
+    return await _park(run, cause, in_rollback=True)
+
+
 async def end_rollback(run: InstanceRun, function_end: JournalEntry) -> Exit:
     """Record the end of the rollback."""
     end = function_end.payload
@@ -148,13 +153,16 @@ def _log_failure(run: InstanceRun, failure: Failure) -> None:
     )
 
 
-async def _park(run: InstanceRun, cause: Exception) -> Exit:
+async def _park(run: InstanceRun, cause: Exception, *, in_rollback: bool = False) -> Exit:
     """Record that the instance is stuck, or leave it to other workers if the code here may be the cause."""
     error = describe(cause).to_info()
     journal = run.journal
     if isinstance(cause, NonDeterminismError | InvalidDataError):
         me, now = journal.lease.worker_id, run.env.clock.now()
-        if await journal.call(incompatible.leave_to_others, me, run.instance_id, error, now) is not Status.STUCK:
+        status = await journal.call(
+            incompatible.leave_to_others, me, run.instance_id, error, now, in_rollback=in_rollback
+        )
+        if status is not Status.STUCK:
             return LeftToOthers(error)
     else:
         row = run.writer.status_row(Status.STUCK, error=error)

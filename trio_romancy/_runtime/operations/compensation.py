@@ -6,6 +6,7 @@ outcome. After a crash a rollback continues without running the workflow functio
 
 from __future__ import annotations
 
+import inspect
 import logging
 from typing import Any
 
@@ -17,7 +18,7 @@ from ..._data.log_fields import cause_text, log_with_traceback
 from ..._definitions.registry import registry
 from ..._definitions.values import Activity, Compensation
 from ..._storage.sql.children import end_roll_back, roll_back, roll_back_again
-from ...errors import InvalidDataError, RomancyError
+from ...errors import InvalidDataError, Problem, RomancyError
 from ...model import Kind
 from ..run.exits import RunGone
 from ..run.operation import Operation
@@ -31,7 +32,13 @@ _COMPENSATION = frozenset({Kind.COMPENSATION_COMPLETED, Kind.COMPENSATION_FAILED
 
 
 async def compensate(run: InstanceRun) -> None:
-    """Undo all that has completed, the last first. If a compensation fails for good, the others still run."""
+    """Undo all that has completed, the last first. If a compensation fails for good, the others still run.
+
+    Raises:
+      InvalidDataError: if the code cannot read the recorded arguments of a compensation. That is found before the first
+        one runs.
+    """
+    _check_arguments(run)
     saga = run.saga
     undos = saga.undos
     if children := [undo.child for undo in undos if isinstance(undo, ChildUndo) and not saga.is_settled(undo)]:
@@ -44,6 +51,14 @@ async def compensate(run: InstanceRun) -> None:
             saga.settle(undo, kind)
 
 
+def _check_arguments(run: InstanceRun) -> None:
+    for undo in run.saga.undos:
+        if isinstance(undo, Undo) and not run.saga.is_settled(undo):
+            compensation = registry.find_compensation(undo.name)
+            if compensation is not None:
+                _arguments(undo, compensation)
+
+
 async def _compensate(run: InstanceRun, undo: Undo) -> Kind:
     """Run one compensation, and record its outcome."""
     operation = Operation(undo.operation_id, "compensation", _COMPENSATION, task=trio.lowlevel.current_task())
@@ -52,6 +67,8 @@ async def _compensate(run: InstanceRun, undo: Undo) -> Kind:
         with trio.CancelScope(shield=True) as operation.scope:
             try:
                 compensation, arguments = _bound(run, undo)
+            except InvalidDataError:
+                raise  # nothing is recorded: the instance waits for code that can read what is stored
             except RomancyError as error:
                 kind, payload = Kind.COMPENSATION_FAILED, describe(error, verdict="terminal").to_text()
                 if run.events is not None:
@@ -141,13 +158,38 @@ def _bound(run: InstanceRun, undo: Undo) -> tuple[Compensation[..., Any], dict[s
             f"instance {run.instance_id!r}: there is no compensation named {undo.name!r} in this process, which "
             f"{undo.activity_id!r} needs; deploy code that defines it, then resume the instance"
         )
-    missing = [name for name in compensation.codecs if name not in undo.arguments]
+    arguments = _arguments(undo, compensation)
+    parameters = inspect.signature(compensation.function).parameters
+    missing = [
+        name for name in parameters if name not in arguments and parameters[name].default is inspect.Parameter.empty
+    ]
     if missing:
         raise RomancyError(
             f"instance {run.instance_id!r}: compensation {undo.name!r} takes {missing[0]!r} now, which was not "
-            f"recorded with {undo.activity_id!r}; deploy code that takes what was, then resume the instance"
+            f"recorded with {undo.activity_id!r}; give it a default, or deploy code that takes what was, then resume "
+            f"the instance"
         )
-    return compensation, {name: codec.decode(undo.arguments[name]) for name, codec in compensation.codecs.items()}
+    return compensation, arguments
+
+
+def _arguments(undo: Undo, compensation: Compensation[..., Any]) -> dict[str, Any]:
+    """Return the recorded arguments that the compensation takes now.
+
+    Raises:
+      InvalidDataError: if one does not fit the type that the code has for it.
+    """
+    arguments = {}
+    for name, codec in compensation.codecs.items():
+        if name in undo.arguments:
+            try:
+                arguments[name] = codec.decode(undo.arguments[name])
+            except InvalidDataError as error:
+                problems = [Problem(f"$.{name}{one.path[1:]}", one.message) for one in error.problems]
+                what = (
+                    f"the recorded arguments of compensation {undo.name!r} of {undo.activity_id!r} do not fit the code"
+                )
+                raise InvalidDataError(what, problems) from None
+    return arguments
 
 
 def undo_text(

@@ -6,10 +6,10 @@ left to the other. It is stuck only if no live worker has a version that was not
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from attrs import frozen
-from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, exists, or_, select, update
 
 from ..._data.journal_format import error_text
 from ...clock import Microseconds
@@ -41,11 +41,18 @@ MAY_RUN = or_(instances.c.cancel_requested.is_not(None), ~_known.exists())
 """Whether the worker ``me`` may run an instance: its code is not known to be incompatible, or only has to roll back."""
 
 
-def leave_to_others(connection: Connection, me: str, instance_id: str, error: ErrorInfo, now: Microseconds) -> Status:
+def leave_to_others(
+    connection: Connection, me: str, instance_id: str, error: ErrorInfo, now: Microseconds, *, in_rollback: bool = False
+) -> Status:
     """Release an instance that does not fit the code of the worker ``me``.
 
-    Returns the new status: pending, so that other workers can run the instance, or stuck.
+    Args:
+      in_rollback: whether the instance is being rolled back. A cancel request has been recorded then, and must not
+        bring the instance back to this worker.
+
+    Returns the new status: pending or compensating, so that other workers can run the instance, or stuck.
     """
+    released = Status.COMPENSATING if in_rollback else Status.PENDING
     version = connection.execute(select(workers.c.version).where(workers.c.worker_id == me)).scalar() or ""
     row: IncompatibleRow = {
         "instance_id": instance_id,
@@ -54,13 +61,15 @@ def leave_to_others(connection: Connection, me: str, instance_id: str, error: Er
         "found_at": now,
     }
     connection.execute(insert_if_absent(incompatible), row)
-    free = {"status": Status.PENDING, "owner": None, "wake_at": now, "recoveries": 0, "updated_at": now}
-    freeing = update(instances).where(instances.c.instance_id == instance_id, may_become(Status.PENDING))
+    free: dict[str, Any] = {"status": released, "owner": None, "wake_at": now, "recoveries": 0, "updated_at": now}
+    if in_rollback:
+        free["cancel_requested"] = None
+    freeing = update(instances).where(instances.c.instance_id == instance_id, may_become(released))
     connection.execute(freeing.values(free))
     if _park(connection, now, instances.c.instance_id == instance_id):
         return Status.STUCK
     notify_workers(connection)
-    return Status.PENDING
+    return released
 
 
 def has_any(connection: Connection) -> bool:
@@ -73,6 +82,16 @@ def sweep(connection: Connection, now: Microseconds) -> list[Parked]:
     final = select(instances.c.instance_id).where(instances.c.status.in_([s for s in Status if s.is_final]))
     connection.execute(delete(incompatible).where(incompatible.c.instance_id.in_(final)))
     return _park(connection, now)
+
+
+_may_be_parked = and_(
+    instances.c.owner.is_(None),
+    or_(
+        instances.c.status == Status.PENDING,
+        # Any worker may roll back an instance that was cancelled, unless that is what does not fit.
+        and_(instances.c.status == Status.COMPENSATING, instances.c.cancel_requested.is_(None)),
+    ),
+)
 
 
 class _Hopeless(NamedTuple):
@@ -98,15 +117,14 @@ def _park(connection: Connection, now: Microseconds, *which: ColumnElement[bool]
             incompatible.c.error,
         )
         .join(incompatible, incompatible.c.instance_id == instances.c.instance_id)
-        .where(instances.c.owner.is_(None), instances.c.status == Status.PENDING, ~untried.exists(), *which)
+        .where(_may_be_parked, ~untried.exists(), *which)
         .order_by(incompatible.c.found_at)
     )
     parked = []
     last_errors = {row.instance_id: row for row in fetch_all(connection, _Hopeless, hopeless)}
     for row in last_errors.values():
         stuck = {"status": Status.STUCK, "wake_at": None, "error": row.error, "updated_at": now}
-        still = instances.c.instance_id == row.instance_id, instances.c.owner.is_(None)
-        parking = update(instances).where(*still, instances.c.status == Status.PENDING).values(stuck)
+        parking = update(instances).where(instances.c.instance_id == row.instance_id, _may_be_parked).values(stuck)
         if connection.execute(parking).rowcount:
             parked.append(Parked(row.instance_id, row.workflow, row.created_at, row.trace, to_error(row.error)))
     return parked
