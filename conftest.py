@@ -5,6 +5,8 @@ Python block before it has printed. Of a page whose blocks are spread over sever
 that come before its own.
 """
 
+import os
+import sys
 from contextlib import redirect_stdout
 from io import StringIO
 from typing import Any
@@ -17,6 +19,11 @@ from sybil.parsers.markdown import CodeBlockParser
 from trio_romancy._definitions.registry import registry
 
 pytest_plugins = ["tests.support.time_limit"]
+
+# A run starts hundreds of processes that import the same modules. Without this, each of them would compile all of them
+# again where the environment says so, as that of many containers does.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
