@@ -6,7 +6,7 @@ import trio
 from sqlalchemy import Connection
 
 from ..._data.journal_format import from_text
-from ..._storage.dialects.errors import is_transient
+from ..._storage.dialects.errors import is_cut_off, is_transient
 from ..._storage.outages import retry_while_away
 from ..._storage.session import Session
 from ..._storage.sql.entries import JournalEntry, has_entry, insert_entries
@@ -51,9 +51,11 @@ async def commit_with_entry(run: InstanceRun, session: Session, pending: Pending
             raise
         except Exception as error:
             failure = error
-    if failure is not None and not (is_transient(failure) and await _is_stored(run, entry)):
-        pending.refusal = None if is_transient(failure) else failure
-        return None
+    if failure is not None:
+        is_lost = is_transient(failure) or is_cut_off(failure)
+        if not (is_lost and await _is_stored(run, entry)):
+            pending.refusal = None if is_lost else failure
+            return None
     run.writer.committed(row, effects)
     if run.writer.on_probation and not run.is_gone:
         run.writer.clear_probation()

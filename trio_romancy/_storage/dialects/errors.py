@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+from typing import Any
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from ...errors import DatabaseAwayError
 
@@ -73,6 +74,36 @@ _POSTGRESQL_TRANSIENT = (
     "58030",  # I/O error
 )
 
+# A statement that was killed, or took longer than the server allows.
+_CUT_OFF = frozenset(
+    {
+        1317,  # ER_QUERY_INTERRUPTED
+        1969,  # ER_STATEMENT_TIMEOUT: max_statement_time of MariaDB
+        3024,  # ER_QUERY_TIMEOUT: max_execution_time of MySQL
+        "25P04",  # transaction timeout
+        "57014",  # query canceled: statement_timeout, or pg_cancel_backend
+    }
+)
+
+# Errors of a row that is written, besides those that drivers call integrity and data errors.
+_OF_THE_ROW = frozenset(
+    {
+        1118,  # ER_TOO_BIG_ROWSIZE
+        1153,  # ER_NET_PACKET_TOO_LARGE
+        1301,  # ER_WARN_ALLOWED_PACKET_OVERFLOWED
+        1644,  # ER_SIGNAL_EXCEPTION: a trigger refuses the row
+        3819,  # ER_CHECK_CONSTRAINT_VIOLATED
+        4025,  # ER_CONSTRAINT_FAILED
+    }
+)
+_POSTGRESQL_OF_THE_ROW = (
+    "22",  # data exception
+    "23",  # integrity constraint violation
+    "44",  # with check option violation
+    "54",  # program limit exceeded: the row is too large for an index
+    "P0001",  # raise exception: a trigger refuses the row
+)
+
 _OF_THIS_SERVER = frozenset(
     {
         1047,  # ER_UNKNOWN_COM_ERROR: a node of a cluster that is not ready
@@ -113,6 +144,41 @@ def is_transient(error: BaseException) -> bool:
         return bool(_MYSQL_TRANSIENT.intersection(error.args[:1])) or str(error).startswith("Packet sequence")
     state = getattr(error, "sqlstate", None)
     return isinstance(state, str) and state.startswith(_POSTGRESQL_TRANSIENT)
+
+
+def is_cut_off(error: BaseException) -> bool:
+    """Return whether a statement was killed, or took longer than the server allows.
+
+    For a statement of the engine that is a short outage. A statement of the user may be too slow each time.
+    """
+    return not _CUT_OFF.isdisjoint(_codes(error))
+
+
+def is_outage(error: BaseException) -> bool:
+    """Return whether an error of the engine's own SQL is an outage: a pause, in which no instance has a part.
+
+    So is every error of a database that does not concern the rows that are written, also one that nothing is known of.
+    """
+    if is_transient(error):
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    return not (
+        isinstance(error, IntegrityError | DataError)
+        or any(
+            code.startswith(_POSTGRESQL_OF_THE_ROW) if isinstance(code, str) else code in _OF_THE_ROW
+            for code in _codes(error)
+        )
+    )
+
+
+def _codes(error: BaseException) -> list[int | str]:
+    """Return the codes by which a driver says what kind of error it raises, for MariaDB, MySQL and PostgreSQL."""
+    raw: Any = error.orig or error if isinstance(error, DBAPIError) else error
+    codes = [getattr(raw, "sqlstate", None)]
+    if type(raw).__module__.startswith("pymysql"):
+        codes += raw.args[:1]
+    return [code for code in codes if isinstance(code, int | str)]
 
 
 def is_of_this_server(error: BaseException) -> bool:

@@ -22,7 +22,7 @@ from ..._data.log_fields import about
 from ...clock import Clock, Microseconds
 from ...errors import LeaseLostError
 from ..database import Database, Writer
-from ..outages import retry_while_away
+from ..outages import retry_unless_refused
 from ..sql.chains import Successor
 from ..sql.messages import Outgoing
 from ..sql.rows import ClosingRow, EntryRow, InstanceRow, StatusUpdate
@@ -267,6 +267,7 @@ class Journal:
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Write batches until cancelled.
 
@@ -357,7 +358,7 @@ class Journal:
             run, write = autocommit.run, write_plain_batch
         else:
             run, write = writer.run, write_batch
-        await retry_while_away(
+        await retry_unless_refused(
             self._database, run, write, batch, self._number, self.lease, self._clock, self._lease_time
         )
 
