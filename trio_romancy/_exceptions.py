@@ -61,6 +61,11 @@ def cause_of(error: BaseException) -> BaseException | None:
     return _context_of(error) if cause is None and not _suppresses_context(error) else cause
 
 
+def origins_of(error: BaseException) -> list[BaseException]:
+    """Return the exceptions that this one was raised from, or while they were handled, also those not shown."""
+    return [origin for origin in (_context_of(error), _cause_of(error)) if origin is not None]
+
+
 def qualified_name(cls: type) -> str:
     """Return the name of a class with its module, without one for builtins; for the package's own, the public name."""
     try:

@@ -9,8 +9,9 @@ import platform
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import trio
 import trio_asyncio
@@ -254,8 +255,11 @@ class App(Client):
             return await self._block.__aexit__(exc_type, exc, traceback)
         except BaseExceptionGroup as group:
             # The caller's own exception must leave the block as it is, without the groups of the nurseries inside.
-            if exc is not None and all(leaf is exc for leaf in _leaves(group)):
+            leaves = _leaves(group)
+            if exc is not None and all(leaf is exc for leaf in leaves):
                 return False
+            if all(isinstance(leaf, KeyboardInterrupt) for leaf in leaves):
+                raise leaves[0] from None  # has struck in the code of an instance
             raise
 
     @asynccontextmanager
@@ -271,7 +275,7 @@ class App(Client):
                 timekeeping, working = trio.CancelScope(), trio.CancelScope()
                 await nursery.start(_run_in, timekeeping, keep_time, database, clock)
                 if worker is not None:
-                    await nursery.start(_run_in, working, worker.run, self._start_patience)
+                    await nursery.start(_run_in, working, worker.run, self._start_patience, partial(_raise_in, nursery))
                 # The worker outlives a cancellation of the block for as long as it needs to stop in order.
                 working.shield = True
                 try:
@@ -350,6 +354,15 @@ async def _run_in(
 ) -> None:
     with scope:
         await fn(*args, task_status=task_status)
+
+
+def _raise_in(nursery: trio.Nursery, error: BaseException) -> None:
+    """Have a nursery raise an exception, as if it came from one of its tasks."""
+
+    async def fail() -> NoReturn:
+        raise error
+
+    nursery.start_soon(fail)
 
 
 async def _prepare(database: Database, patience: float, *, migrate: bool) -> None:

@@ -129,16 +129,18 @@ async def test_side_tasks_have_ended_when_they_are_closed() -> None:
                 await trio.sleep(1)
             ended.append(trio.current_time())
 
+    failed: list[BaseException] = []
     async with trio.open_nursery() as nursery:
 
         def start_soon(fn: Callable[[], Awaitable[object]]) -> None:
             nursery.start_soon(fn)
 
-        side = ScopedTasks(start_soon)
+        side = ScopedTasks(start_soon, failed.append)
         await side.aclose()  # nothing runs
         side.start_soon(task)
         await wait_all_tasks_blocked()
         side.start_soon(task)  # has not begun yet
         await side.aclose()
         assert ended == [1, 1]
+        assert not failed
         assert not nursery.child_tasks

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 import trio
 
-from .trio_internals import is_innermost
+from .trio_internals import innermost, is_innermost, leave_open_scopes
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ class PooledTask(Generic[T]):
       free: list of the tasks that wait for an instance. The last one in it is used first.
     """
 
-    __slots__ = ("_context", "_free", "_next", "_scope", "_task", "is_tainted")
+    __slots__ = ("_base", "_context", "_free", "_next", "_scope", "_task", "is_tainted")
 
     def __init__(self, free: list[PooledTask[T]]) -> None:
         self.is_tainted = False
@@ -35,6 +35,7 @@ class PooledTask(Generic[T]):
         self._next: T | None = None
         self._scope: trio.CancelScope | None = None
         self._task = trio.lowlevel.current_task()
+        self._base = innermost(self._task)
         self._context = contextvars.copy_context()
         """Context variables before the first instance."""
 
@@ -54,10 +55,10 @@ class PooledTask(Generic[T]):
             return False
         return self._leave_scope(exc)
 
-    def close(self, exc: BaseException | None) -> None:
-        """Leave the scope, at the end of the task. ``exc`` is the exception that ends it, if there is one."""
-        if self._scope is not None:
-            self._leave_scope(exc)
+    async def aclose(self) -> None:
+        """Leave all scopes, at the end of the task, so that the task can end without an exception."""
+        self._scope = None
+        await leave_open_scopes(self._task, self._base, 0)
 
     def _leave_scope(self, exc: BaseException | None) -> bool:
         scope, self._scope = self._scope, None

@@ -18,12 +18,14 @@ class ScopedTasks:
 
     Args:
       start_soon: starts a task in the nursery.
+      failed: called with what a task raises, so that it does not reach the nursery.
     """
 
-    __slots__ = ("_all_ended", "_scopes", "_start_soon")
+    __slots__ = ("_all_ended", "_failed", "_scopes", "_start_soon")
 
-    def __init__(self, start_soon: Callable[[Function], None]) -> None:
+    def __init__(self, start_soon: Callable[[Function], None], failed: Callable[[BaseException], None]) -> None:
         self._start_soon = start_soon
+        self._failed = failed
         self._scopes: set[trio.CancelScope] = set()
         """Cancel scopes, one around each running task."""
         self._all_ended: trio.Event | None = None
@@ -38,6 +40,8 @@ class ScopedTasks:
         try:
             with scope:
                 await fn()
+        except BaseException as error:
+            self._failed(error)
         finally:
             self._scopes.remove(scope)
             if not self._scopes and self._all_ended is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from math import inf
+from typing import Any
 
 import trio
 
@@ -65,3 +66,32 @@ def has_deadline_within(scope: trio.CancelScope, task: trio.lowlevel.Task) -> bo
             return False  # the task does not run within the scope
         status = status._parent
     return has_deadline
+
+
+def innermost(task: trio.lowlevel.Task) -> object:
+    """Return a mark of the innermost scope or nursery that a task has entered."""
+    return task._cancel_status
+
+
+async def leave_open_scopes(task: trio.lowlevel.Task, mark: object, nurseries: int) -> None:
+    """Leave the scopes and nurseries that the current task has entered and not left, innermost first.
+
+    Trio makes a task that ends with an open nursery raise, and no ``except`` in the task can prevent that. The tasks of
+    the nurseries are cancelled and awaited; what they raise is lost with them.
+
+    Args:
+      mark: the return value of :func:`innermost` before.
+      nurseries: number of nurseries that the task had open before.
+    """
+    outer: Any = mark
+    while True:
+        status: Any = task._cancel_status
+        is_inside = status is not outer and outer.encloses(status)
+        nursery = task._child_nurseries[-1] if len(task._child_nurseries) > nurseries else None
+        if nursery is not None and (not is_inside or nursery.cancel_scope is status._scope):
+            nursery.cancel_scope.cancel()
+            await nursery._nested_child_finished(None)
+        elif is_inside:
+            status._scope._close(None)
+        else:
+            return

@@ -12,10 +12,10 @@ from ..._context.workflow import WorkflowContext
 from ..._data.failure import Failure, describe
 from ..._data.journal_format import CarryOver
 from ..._definitions.values import Workflow
-from ..._exceptions import contains
 from ..._storage.sql.claims import Claim
 from ..._storage.sql.entries import JournalEntry
 from ..._storage.sql.waits import MatchResult
+from ..._tasks.interrupts import interrupt_in
 from ..._tasks.pool import PooledTask
 from ...errors import InvalidDataError, LeaseLostError, RomancyError
 from ...model import Kind, Status
@@ -102,9 +102,11 @@ class Actor:
         except Exception as error:
             run.crash(error)
         except BaseException:
-            run.abandon()  # the whole app is being cancelled, or worse
+            run.abandon()  # the worker ends, or Ctrl-C has struck here
             raise
         finally:
+            if run.is_tainted:
+                self._task.is_tainted = True
             await run.aclose()
         if exit is not None:  # the end is durable, so a crash of something else does not matter
             if not run.is_gone:
@@ -141,7 +143,6 @@ class Actor:
 
         Raises:
           RunGone: if the run is gone.
-          trio.Cancelled: if the whole app is being cancelled.
         """
         run = self.instance_run
         if run.rejection is not None:
@@ -166,8 +167,8 @@ class Actor:
                     run.go_live()  # no journal has to be replayed first
                 value = await self._workflow.function(WorkflowContext(self._facade), *arguments)
         except BaseException as error:
-            if contains(error, KeyboardInterrupt):
-                raise
+            if (interrupt := interrupt_in(error)) is not None:
+                run.interrupt(interrupt)
             if not run.is_gone and run.rejection is None:
                 if run.is_torn_down_by(error):
                     raise

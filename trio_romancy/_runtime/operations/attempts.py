@@ -18,12 +18,14 @@ from ..._data.failure import Failure, describe
 from ..._data.journal_format import NOTHING, ActivityCompleted, CompensationCompleted
 from ..._data.log_fields import cause_text
 from ..._definitions.values import Activity
-from ..._exceptions import contains, is_a, leaves
+from ..._exceptions import is_a, leaves
 from ..._observe.dispatcher import Around
 from ..._storage.dialects.errors import is_transient
 from ..._storage.journal.effects import Effects
 from ..._storage.session import Session
 from ..._storage.sql.entries import JournalEntry
+from ..._tasks.interrupts import interrupt_in
+from ..._tasks.trio_internals import innermost, leave_open_scopes
 from ...clock import Microseconds
 from ...errors import InvalidDataError
 from ...model import Kind, Status
@@ -199,6 +201,8 @@ class Attempts:
         """Attempt until there is an outcome."""
         run, operation, what = self._run, self._operation, self._what
         assert operation.scope is not None
+        task = trio.lowlevel.current_task()
+        mark = innermost(task)
         events = run.events
         around: Around | None = None
         if events is not None:
@@ -243,14 +247,20 @@ class Attempts:
                 else:
                     with trio.fail_after(what.timeout):
                         value = await what.function(*self._args, **self._kwargs)
+                if innermost(task) is not mark:
+                    raise _left_open(what.name)
                 result = self._result(context, value)  # first: what cannot be journaled needs no further attempt
                 if context.used_session is not None:
                     await context.used_session.flush_all()
                 return result
             except BaseException as error:
-                if contains(error, KeyboardInterrupt):
+                if len(task.child_nurseries) > operation.nurseries or innermost(task) is not mark:
+                    run.is_tainted = True
+                    await leave_open_scopes(task, mark, operation.nurseries)
+                if (interrupt := interrupt_in(error)) is not None:
+                    run.interrupt(interrupt)
                     await _close_session(context)
-                    raise  # the process is asked to end: not an outcome
+                    raise RunGone from None
                 if events is not None:
                     events.end_attempt(operation.id, around, error)
                 is_lost = _lost_its_session(context, error, self._policy)
@@ -402,6 +412,13 @@ class Attempts:
             run.idle_since = None
             run.notify()
         await run.env.clock.sleep_until(due)
+
+
+def _left_open(name: str) -> RuntimeError:
+    return RuntimeError(
+        f"{name!r} has ended inside a nursery or cancel scope that it had entered and not left; leave each in the "
+        f"function that enters it, and close generators that hold one, with contextlib.aclosing"
+    )
 
 
 def _lost_its_session(context: ActivityContext, error: BaseException, policy: RetryPolicy) -> bool:

@@ -30,6 +30,10 @@ class RunHost(Protocol):
         """Run a task in the supervisor's nursery."""
         ...
 
+    def interrupted(self, error: BaseException, /) -> None:
+        """End the program's block of the app: Ctrl-C has struck in a task of the run."""
+        ...
+
     def idle_changed(self, by: int, /) -> None:
         """Count one run more (1), or one fewer (-1), that only waits."""
         ...

@@ -16,6 +16,7 @@ from ..._storage.sql.claims import Claim
 from ..._storage.sql.entries import JournalEntry
 from ..._storage.sql.statuses import claimed
 from ..._storage.sql.waits import MatchResult
+from ..._tasks.interrupts import ends_program
 from ..._tasks.light_event import LightEvent
 from ..._tasks.scheduler import Turns
 from ..._tasks.scoped import ScopedTasks
@@ -69,6 +70,7 @@ class InstanceRun:
         "instance_id",
         "is_new",
         "is_passivated",
+        "is_tainted",
         "phase",
         "rejection",
         "release_as",
@@ -139,6 +141,8 @@ class InstanceRun:
         """Exception with which the runtime failed, if that is why the run is gone."""
         self.is_passivated = False
         """Whether to release the instance as soon as it only waits."""
+        self.is_tainted = False
+        """Whether an activity has left a scope or a nursery open. No other instance may then run in the task."""
         self._receive = receive
         self._mailbox: Mailbox | None = None
         self._intake: Intake | None = None
@@ -438,8 +442,20 @@ class InstanceRun:
     def start_soon(self, fn: Callable[[], Awaitable[object]]) -> None:
         """Run a task beside the workflow function, for as long as the actor lives."""
         if self._side is None:
-            self._side = ScopedTasks(self.env.host.start_soon)
+            self._side = ScopedTasks(self.env.host.start_soon, self._side_failed)
         self._side.start_soon(fn)
+
+    def _side_failed(self, error: BaseException) -> None:
+        """Stop the run, because a task beside the workflow function has failed."""
+        if ends_program(error):
+            self.interrupt(error)
+        else:
+            self.crash(error)
+
+    def interrupt(self, error: BaseException) -> None:
+        """Stop, recording nothing more, and end the block of the app: Ctrl-C has struck in a task of the run."""
+        self.abandon()
+        self.env.host.interrupted(error)
 
     def end(self, operation: Operation) -> None:
         """Note that an operation has ended."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import trio
 from sqlalchemy import Connection
@@ -11,6 +12,7 @@ from ..._storage.database import Database
 from ..._storage.dialects import server_time
 from ..._storage.dialects.errors import is_transient
 from ...clock import Clock, Microseconds
+from .services import keep_running
 
 _logger = logging.getLogger("trio_romancy.clock")
 
@@ -26,19 +28,30 @@ async def keep_time(
     """Compare the clock with that of the database, if it has one, every few seconds.
 
     Started after the first comparison. An outage of the database only delays the next one.
+
+    Raises:
+      Exception: if the database refuses the first comparison.
     """
-    has_other = not clock.is_virtual
-    while has_other:
-        try:
-            has_other = await _compare(database, clock)
-        except Exception as error:
-            if not is_transient(error):
-                raise  # while the database is away, the clock need not agree with it
-        task_status.started()
-        task_status = trio.TASK_STATUS_IGNORED
-        if has_other:
-            await trio.sleep(_EVERY)
+    has_other = not clock.is_virtual and await _has_compared(database, clock)
     task_status.started()
+    if has_other:
+        await keep_running("the comparison of clocks", partial(_compare_on, database, clock))
+
+
+async def _compare_on(database: Database, clock: Clock) -> None:
+    while True:
+        await trio.sleep(_EVERY)
+        await _has_compared(database, clock)
+
+
+async def _has_compared(database: Database, clock: Clock) -> bool:
+    """Compare the clock, unless the database is away. Returns whether the database has a clock of its own."""
+    try:
+        return await _compare(database, clock)
+    except Exception as error:
+        if not is_transient(error):
+            raise
+        return True  # while the database is away, the clock need not agree with it
 
 
 async def _compare(database: Database, clock: Clock) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import trio
 
 from ..._storage.database import Database
@@ -34,13 +36,21 @@ class MessageFetcher:
             await self._arrived.wait()
             self._arrived = trio.Event()
             asked, self._asked = self._asked, {}
-            begun = self._clock.now()
-            requests = [(intake, *request) for intake in asked for request in intake.begin_fetch()]
-            for start in range(0, len(requests), _AT_ONCE):
-                some = requests[start : start + _AT_ONCE]
-                wanted = [(wait, most) for _, _, wait, most in some]
-                found = await retry_while_away(self._database, self._database.read, find_all_matches, wanted)
-                for (intake, wait, _, most), matches in zip(some, found, strict=True):
-                    intake.offer_fetched(wait, matches, most, begun)
-            for intake in asked:
-                intake.end_fetch()
+            try:
+                await self._fetch(asked)
+            except BaseException:
+                self._asked = asked | self._asked  # for the next run of this service
+                self._arrived.set()
+                raise
+
+    async def _fetch(self, asked: Iterable[Intake]) -> None:
+        begun = self._clock.now()
+        requests = [(intake, *request) for intake in asked for request in intake.begin_fetch()]
+        for start in range(0, len(requests), _AT_ONCE):
+            some = requests[start : start + _AT_ONCE]
+            wanted = [(wait, most) for _, _, wait, most in some]
+            found = await retry_while_away(self._database, self._database.read, find_all_matches, wanted)
+            for (intake, wait, _, most), matches in zip(some, found, strict=True):
+                intake.offer_fetched(wait, matches, most, begun)
+        for intake in asked:
+            intake.end_fetch()

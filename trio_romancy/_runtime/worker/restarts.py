@@ -30,10 +30,13 @@ class Crashes:
     """The last crashes of the actors of one instance, while it is in memory."""
 
     def __init__(self) -> None:
+        self.last: Exception | None = None
+        """Error of the last one."""
         self._times: deque[Microseconds] = deque(maxlen=_CRASHES)
 
-    def add(self, now: Microseconds) -> None:
+    def add(self, error: Exception, now: Microseconds) -> None:
         """Count a crash."""
+        self.last = error
         self._times.append(now)
 
     @property
@@ -55,10 +58,11 @@ class Restarts:
         self.count = 0
         """Number of crashed actors that were restarted."""
 
-    async def after(self, crashes: Crashes, claim: Claim, error: Exception) -> Ended | None:
+    async def after(self, crashes: Crashes, claim: Claim) -> Ended | None:
         """Wait until a crashed actor may be restarted, or park its instance after too many crashes.
 
-        Call it in the ``except`` block of the crash, so that the log shows the traceback.
+        Args:
+          crashes: the crashes of its actors, the last one included.
 
         Returns:
           None if the actor is to be restarted through replay, otherwise the end of the parked instance.
@@ -66,13 +70,14 @@ class Restarts:
         Raises:
           LeaseLostError: if the worker loses its lease meanwhile.
         """
-        crashes.add(self._clock.now())
+        error = crashes.last
+        assert error is not None
         if crashes.are_too_many:
             message = "instance %s: its actor crashed too often, parking it"
-            _logger.exception(message, claim.instance_id, extra=about(claim.instance_id, claim.workflow))
+            _logger.error(message, claim.instance_id, exc_info=error, extra=about(claim.instance_id, claim.workflow))
             return await self._park(claim, error)
         message = "instance %s: its actor crashed, restarting it through replay"
-        _logger.exception(message, claim.instance_id, extra=about(claim.instance_id, claim.workflow))
+        _logger.error(message, claim.instance_id, exc_info=error, extra=about(claim.instance_id, claim.workflow))
         self.count += 1
         await trio.sleep(crashes.pause())
         await self._journal.flush()  # what the crashed actor recorded is part of its journal

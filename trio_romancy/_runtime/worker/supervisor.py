@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from operator import itemgetter
 from typing import Any
 from weakref import WeakValueDictionary
@@ -21,12 +21,13 @@ from ..._settings import Settings
 from ..._storage.database import Database
 from ..._storage.journal.committed import Committed, Started
 from ..._storage.journal.journal import Journal
-from ..._storage.outages import retry_while_away
+from ..._storage.outages import retry_unless_refused
 from ..._storage.sql.claims import Claim, ClaimedInstance
 from ..._storage.sql.entries import JournalEntry, load_entries
 from ..._storage.sql.waits import MatchResult
 from ..._storage.sql.workers import Lease
 from ..._tasks.alarms import Alarms
+from ..._tasks.interrupts import ends_program
 from ..._tasks.pool import PooledTask
 from ..._tasks.scheduler import current_scheduler
 from ...clock import Clock, Microseconds
@@ -46,8 +47,8 @@ _logger = logging.getLogger("trio_romancy.supervisor")
 _MOST_FREE_TASKS = 256
 """The most tasks, of some 3 KB each, that are kept for the next instance."""
 
-_Assignment = tuple[ClaimedInstance, list[Any] | None]
-"""An instance to run, and its arguments if it is new."""
+_Assignment = tuple[ClaimedInstance, list[Any] | None, Crashes | None]
+"""An instance to run, its arguments if it is new, and the crashes of its last actors if there were any."""
 
 
 @frozen
@@ -72,6 +73,7 @@ class Supervisor:
       on_room: called when an instance has left memory, or only waits.
       on_effects: called when messages, or events for the broker, were stored without the journal.
       on_committed: called with each committed batch.
+      on_interrupt: called with Ctrl-C if it has struck in a task of an instance.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Supervisor:
         on_room: Callable[[], None],
         on_effects: Callable[[], None],
         on_committed: Callable[[Committed], None],
+        on_interrupt: Callable[[BaseException], None],
         dispatcher: HookDispatcher | None,
     ) -> None:
         self.clock = clock
@@ -102,6 +105,7 @@ class Supervisor:
         self._on_room = on_room
         self._on_effects = on_effects
         self._on_committed = on_committed
+        self._on_interrupt = on_interrupt
         self._alarms = Alarms(clock)
         self._message_fetcher = MessageFetcher(database, clock)
         self._suspects = Suspects(self.something_is_due)
@@ -124,20 +128,37 @@ class Supervisor:
         self._cancels: dict[str, str] = {}
         """Reasons of cancel requests that came after the claim, by instance id."""
         self._nursery: trio.Nursery | None = None
+        self._scope = trio.CancelScope(shield=True)
+        """Scope of all actors. A cancellation from outside never reaches an actor before its run is gone."""
+        self.ready = trio.Event()
+        """Event set once instances can be spawned."""
+        self.ended = trio.Event()
+        """Event set once all tasks of all actors have ended, after :meth:`end`."""
         self._free_tasks: list[PooledTask[_Assignment]] = []
         self._emptied = trio.Event()
         self._restarts = Restarts(journal, clock)
 
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Run the actors until cancelled. Started once instances can be spawned."""
-        with self._env.scheduler.in_use():
-            await self._run(task_status)
+    @trio.lowlevel.enable_ki_protection
+    async def run(self) -> None:
+        """Run the actors, until :meth:`end` was called and the tasks of all have ended. Cancellation has no effect."""
+        with self._env.scheduler.in_use(), self._scope:
+            async with trio.open_nursery() as self._nursery:
+                self.ready.set()
+                await trio.sleep_forever()
+        self.ended.set()
 
-    async def _run(self, task_status: trio.TaskStatus[None]) -> None:
-        async with trio.open_nursery() as self._nursery:
-            self._nursery.start_soon(self._alarms.run)
-            task_status.started()
-            await self._message_fetcher.run()
+    def end(self) -> None:
+        """Abandon all actors, and make :meth:`run` return. User code that is shielded may delay that."""
+        self.abandon_all()
+        self._scope.cancel()
+
+    async def run_alarms(self) -> None:
+        """Wake actors that wait, each at its time."""
+        await self._alarms.run()
+
+    async def fetch_messages(self) -> None:
+        """Find the messages that actors wait for."""
+        await self._message_fetcher.run()
 
     def has_room(self, most_running: int, most_resident: int) -> bool:
         """Whether one more instance may be taken into memory."""
@@ -147,6 +168,10 @@ class Supervisor:
     def resident(self) -> int:
         """Number of instances in memory."""
         return len(self._actors)
+
+    def instance_ids(self) -> list[str]:
+        """Return the ids of the instances in memory."""
+        return sorted(self._actors)
 
     def is_resident(self, instance_id: str) -> bool:
         """Whether the instance is in memory."""
@@ -187,9 +212,9 @@ class Supervisor:
             self._suspects.add(claim.instance_id)
             self._nursery.start_soon(self._suspects.watch, claim.instance_id)
         if self._free_tasks:
-            self._free_tasks.pop().assign((claimed, new), claim.instance_id)
+            self._free_tasks.pop().assign((claimed, new, None), claim.instance_id)
         else:
-            self._nursery.start_soon(self._run_assignments, (claimed, new), name=claim.instance_id)
+            self._nursery.start_soon(self._run_assignments, (claimed, new, None), name=claim.instance_id)
 
     def spawn_new(self, started: Started) -> None:
         """Run a new instance of this worker."""
@@ -214,13 +239,15 @@ class Supervisor:
         """
         for instance_id in instance_ids:
             if (actor := self._receptive(instance_id)) is not None:
-                actor.refresh()
+                with _crashing(actor):
+                    actor.refresh()
 
     def offer(self, results: Sequence[MatchResult]) -> None:
         """Offer messages that were found for waits of this worker's instances."""
         for result in results:
             if (actor := self._receptive(result.wait.instance_id)) is not None:
-                actor.offer(result)
+                with _crashing(actor):
+                    actor.offer(result)
 
     def _receptive(self, instance_id: str) -> Actor | None:
         """Return the actor of an instance. Without one that can be told, make the next one look."""
@@ -292,28 +319,43 @@ class Supervisor:
     # -- one actor -------------------------------------------------------------------------------------------------
 
     async def _run_assignments(self, assignment: _Assignment) -> None:
-        """Run an instance, and then others as they are assigned."""
+        """Run an instance, and then others as they are assigned. What they raise never reaches the nursery."""
         task = PooledTask(self._free_tasks)
         try:
             await self._supervise(task, *assignment)
             del assignment  # it may be large, and the wait for the next one long
             while not task.is_tainted and len(self._free_tasks) < _MOST_FREE_TASKS:
                 await self._supervise(task, *await task.next())
+        except trio.Cancelled:
+            pass  # the scope of all actors was cancelled
         except BaseException as error:
-            task.close(error)
-            raise
-        task.close(None)
+            if ends_program(error):
+                self._on_interrupt(error)
+        await task.aclose()
 
-    async def _supervise(self, task: PooledTask[_Assignment], claimed: ClaimedInstance, new: list[Any] | None) -> None:
-        """Run an instance until it leaves memory. Restarts its actor through replay after a crash."""
+    async def _supervise(
+        self,
+        task: PooledTask[_Assignment],
+        claimed: ClaimedInstance,
+        new: list[Any] | None,
+        crashes: Crashes | None,
+    ) -> None:
+        """Run an instance until it leaves memory. Restarts its actor through replay after a crash.
+
+        Raises:
+          BaseException: if it ends the program. What else an actor raises is a crash of this actor only.
+        """
         claim, entries, stored = claimed.claim, claimed.entries, claimed.waits
         del claimed
-        crashes: Crashes | None = None
+        goes_on = False
         try:
             while True:
                 try:
+                    if crashes is not None and (parked := await self._restarts.after(crashes, claim)) is not None:
+                        self._end(claim, parked)
+                        return
                     if entries is None:
-                        entries = await retry_while_away(
+                        entries = await retry_unless_refused(
                             self.database, self.database.read, load_entries, claim.instance_id
                         )
                     if (reason := self._cancels.get(claim.instance_id)) is not None:
@@ -328,17 +370,25 @@ class Supervisor:
                     return
                 except LeaseLostError:
                     return
-                except Exception as error:
-                    entries, new, stored = None, None, ()
-                    crashes = crashes or Crashes()
-                    self._actors[claim.instance_id] = None
-                    if (parked := await self._restarts.after(crashes, claim, error)) is not None:
-                        self._end(claim, parked)
-                        return
+                except BaseException as error:
+                    if self._scope.cancel_called or ends_program(error):
+                        raise
+                    crash = error if isinstance(error, Exception) else _as_exception(error)
+                entries, new, stored = None, None, ()
+                crashes = crashes or Crashes()
+                crashes.add(crash, self.clock.now())
+                self._actors[claim.instance_id] = None
                 # Activities may have begun since the claim, and the restarted actor did not have to wait for a worker.
                 claim = evolve(claim, status=Status.RUNNING, due_at=None)
+                if task.is_tainted:
+                    goes_on = True
+                    assert self._nursery is not None
+                    again = ClaimedInstance(claim), None, crashes
+                    self._nursery.start_soon(self._run_assignments, again, name=claim.instance_id)
+                    return
         finally:
-            self._forget(claim.instance_id)
+            if not goes_on:
+                self._forget(claim.instance_id)
 
     def _new_actor(
         self,
@@ -365,6 +415,10 @@ class Supervisor:
         """Run a task in the nursery."""
         assert self._nursery is not None
         self._nursery.start_soon(fn)
+
+    def interrupted(self, error: BaseException, /) -> None:
+        """End the block of the app: Ctrl-C has struck in a task of a run."""
+        self._on_interrupt(error)
 
     def idle_changed(self, by: int, /) -> None:
         """Count one actor more (1), or one fewer (-1), that only waits."""
@@ -428,6 +482,22 @@ class Supervisor:
         self._on_room()
         if not self._actors:
             self._emptied.set()
+
+
+@contextmanager
+def _crashing(actor: Actor) -> Iterator[None]:
+    """Make an error in the block a crash of one actor, and not of the journal that tells it something."""
+    try:
+        yield
+    except Exception as error:
+        actor.instance_run.crash(error)
+
+
+def _as_exception(error: BaseException) -> Exception:
+    """Return an exception for a crash, made of one that only the interpreter or trio should raise."""
+    crash = RuntimeError(f"its actor raised {type(error).__name__} although nothing had stopped it")
+    crash.__cause__ = error
+    return crash
 
 
 def _about(claim: Claim) -> dict[str, str | None]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -27,6 +29,7 @@ from .claimer import Claimer
 from .lease import take_lease
 from .reaper import Reaper
 from .retention import Retention
+from .services import keep_running
 from .supervisor import Supervisor, SupervisorStatistics
 
 _logger = logging.getLogger("trio_romancy.worker")
@@ -35,6 +38,8 @@ _STOP_CLAIMING_WITHIN = 1.0
 """Seconds that a claim may go on when the worker stops. A database that is away would delay it without a limit."""
 _LEAVE_WITHIN = 5.0
 """Seconds that the database may take to end the lease of a worker that stops in order."""
+_UNWIND_WITHIN = 0.1
+"""Seconds that the actors of a lost lease have to unwind before the worker joins again beside them."""
 _REJOIN_AFTER = 1.0
 """Seconds after which a worker that failed joins again. One that only lost its lease joins at once."""
 
@@ -81,6 +86,11 @@ class Worker:
         self._threads = trio.CapacityLimiter(trio.to_thread.current_default_thread_limiter().total_tokens)
         self._local_results: WeakValueDictionary[str, LocalResult] = WeakValueDictionary()
         self._supervisor: Supervisor | None = None
+        self._last: Supervisor | None = None
+        """The supervisor of the present lease, or of the last one."""
+        self._nursery: trio.Nursery | None = None
+        """Nursery of the supervisors. Shielded code of an actor may outlive the lease of its supervisor."""
+        self._on_interrupt: Callable[[BaseException], None]
         self._joined = trio.Event()
         self._is_stopping = False
         self._is_hurried = False
@@ -187,12 +197,25 @@ class Worker:
 
     # -- life ------------------------------------------------------------------------------------------------------
 
-    async def run(self, patience: float, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    @trio.lowlevel.enable_ki_protection
+    async def run(
+        self,
+        patience: float,
+        on_interrupt: Callable[[BaseException], None],
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
         """Work until :meth:`stop`. Started once the worker holds a lease.
 
         Args:
           patience: seconds that the database may be away before the worker has its first lease.
+          on_interrupt: called with Ctrl-C if it has struck in the code of an instance.
         """
+        self._on_interrupt = on_interrupt
+        async with trio.open_nursery() as self._nursery:
+            await self._work(patience, task_status)
+
+    async def _work(self, patience: float, task_status: trio.TaskStatus[None]) -> None:
+        """Hold one lease after another."""
         lease = await self._take_lease(wait=2 * self._settings.lease_time, patience=patience)
         is_first = True
         while True:
@@ -210,12 +233,32 @@ class Worker:
                     _logger.exception("worker %s failed: joining again", self.worker_id)
                     await trio.sleep(_REJOIN_AFTER)
             is_first = False
+            await self._leave_behind()
             with trio.CancelScope() as self._claim_scope:
                 if self._is_stopping:
                     self._claim_scope.deadline = trio.current_time() + _STOP_CLAIMING_WITHIN
-                lease = await self._take_lease(wait=None, patience=math.inf)
+                lease = await self._take_next_lease()
             if self._claim_scope.cancelled_caught:
                 return  # the worker is stopping, and the database is away
+
+    async def _leave_behind(self) -> None:
+        """Wait for the actors of a lost lease, but not long: user code can shield itself from cancellation."""
+        assert self._last is not None
+        with trio.move_on_after(_UNWIND_WITHIN):
+            await self._last.ended.wait()
+        if not self._last.ended.is_set():
+            message = "worker %s: code of these instances, begun under its last lease, resists cancellation: %s"
+            _logger.warning(message, self.worker_id, ", ".join(self._last.instance_ids()))
+
+    async def _take_next_lease(self) -> Lease:
+        """Take a lease after the last one, however long the database refuses that."""
+        while True:
+            try:
+                return await self._take_lease(wait=None, patience=math.inf)
+            except Exception:
+                message = "worker %s cannot take a lease, trying again in %.0f s"
+                _logger.exception(message, self.worker_id, _REJOIN_AFTER)
+            await trio.sleep(_REJOIN_AFTER)
 
     async def _take_lease(self, *, wait: Microseconds | None, patience: float) -> Lease:
         return await take_lease(
@@ -224,25 +267,37 @@ class Worker:
 
     async def _serve(self, lease: Lease, task_status: trio.TaskStatus[None]) -> None:
         """Run the services of the worker under one lease, until it stops or the lease is lost."""
+        supervisor = self._last = self._open_supervisor(lease)
+        assert self._nursery is not None
+        self._nursery.start_soon(supervisor.run)
+        try:
+            await supervisor.ready.wait()
+            await self._serve_actors(supervisor, task_status)
+        finally:
+            supervisor.end()
+
+    async def _serve_actors(self, supervisor: Supervisor, task_status: trio.TaskStatus[None]) -> None:
+        """Run the services around the actors. Only the journal takes the lease with it if it fails."""
         async with trio.open_nursery() as nursery:
-            supervisor = self._open_supervisor(lease)
             nursery.start_soon(supervisor.journal.run)
-            nursery.start_soon(supervisor.journal.beat)
-            nursery.start_soon(self._retention.run)
+            nursery.start_soon(keep_running, "the heartbeat", supervisor.journal.beat)
+            nursery.start_soon(keep_running, "the deletion of old messages", self._retention.run)
             if self._claimer.listens:
-                nursery.start_soon(self._database.listen, self._claimer.notify_owner)
-            await nursery.start(supervisor.run)
+                listen = partial(self._database.listen, self._claimer.notify_owner)
+                nursery.start_soon(keep_running, "the listener for notifications", listen)
+            nursery.start_soon(keep_running, "the alarm clock of the instances", supervisor.run_alarms)
+            nursery.start_soon(keep_running, "the fetcher of messages", supervisor.fetch_messages)
             self._supervisor = supervisor
             self._joined.set()
             for result in list(self._local_results.values()):
                 result.notify()  # whatever was committed under the last lease is visible now
             if self.relay is not None:
-                nursery.start_soon(self.relay.run)
-            nursery.start_soon(self._reaper.run)
+                nursery.start_soon(keep_running, "the relayer", self.relay.run)
+            nursery.start_soon(keep_running, "the search for dead workers", self._reaper.run)
             task_status.started()
             try:
                 with trio.CancelScope() as self._claim_scope:
-                    await self._claimer.run(supervisor)
+                    await keep_running("the claiming of instances", partial(self._claimer.run, supervisor))
                 await self._drain(supervisor)
             finally:
                 self._supervisor = None
@@ -262,6 +317,7 @@ class Worker:
             on_room=self._claimer.notify_room,
             on_effects=self._effects_stored,
             on_committed=self._committed,
+            on_interrupt=self._on_interrupt,
             dispatcher=self._dispatcher,
         )
 
