@@ -25,6 +25,7 @@ from ..errors import InvalidDataError, Problem
 from .annotations import field_names, is_class
 from .converter import make_converter
 from .diagnosis import LONGEST_CAUSE, expected, fault_of_scalar, name_of, problems_of_error, problems_of_value
+from .readable import MOST_DIGITS, why_unreadable
 from .scalars import AlteredError, altered
 
 T = TypeVar("T")
@@ -82,14 +83,18 @@ class Codec(Generic[T]):
         try:
             if type(value) is self._scalar:
                 text = self._scalar_text(value)
-                if "\\ud" not in text:  # JSON joins two surrogates into one character
+                if "\\ud" not in text and len(text) <= MOST_DIGITS:  # JSON joins two surrogates into one character
                     return text, value
             text = _json.encode(self._unstructure(value))
+            if (why := why_unreadable(text)) is not None:
+                raise InvalidDataError("this value cannot be stored", [Problem("$", why)])
             restored = self._structure(loads(text), self.annotation)
             if restored == value or _same(restored, value):
                 return text, restored
         except RecursionError:
             raise InvalidDataError("this value cannot be stored", [_CONTAINS_ITSELF]) from None
+        except InvalidDataError:
+            raise
         except Exception as error:
             problems = self._problems(value) or [_whole(error)]
             raise InvalidDataError("this value cannot be stored", problems) from None

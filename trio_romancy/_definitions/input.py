@@ -75,7 +75,10 @@ class InputCodec:
         Raises:
           InvalidInputError: if the code that stored the input took other parameters.
         """
-        raw = loads(text)
+        try:
+            raw = loads(text)
+        except (RecursionError, ValueError) as error:
+            raise InvalidDataError("its input cannot be read", [Problem("$", str(error))]) from None
         values = None
         if isinstance(raw, dict) and raw.keys() <= {next(iter(self.codecs), "")}:
             values = self._from_fewer_parameters(raw)

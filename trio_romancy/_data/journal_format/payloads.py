@@ -137,7 +137,7 @@ def read(name: str, text: str | None) -> tuple[Kind, Payload]:
     try:
         kind, make = _readers[name]
         return kind, make(None if text is None else loads(text))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise _unreadable(name, error) from error
 
 

@@ -20,7 +20,7 @@ from ..._storage.sql.entries import JournalEntry
 from ..._storage.sql.messages import take as take_message
 from ..._storage.sql.waits import Match
 from ...clock import Microseconds
-from ...errors import LeaseLostError
+from ...errors import InvalidDataError, LeaseLostError
 from ...model import Kind, Status
 from .exits import RunGone
 from .mailbox import PendingOutcome
@@ -73,6 +73,8 @@ class Sequencer:
             await fn()
         except (RunGone, LeaseLostError):
             run.abandon()
+        except InvalidDataError as error:
+            run.reject_code(error)  # a message that cannot be read
         except Exception as error:
             run.crash(error)
         finally:
@@ -158,13 +160,13 @@ class Sequencer:
         kind = wait.filter.kind
 
         async def receive() -> JournalEntry | None:
-            text, payload = _receipt(wait, match)
+            text, payload = _receipt(run.instance_id, wait, match)
             row = run.writer.append_row(operation.id, kind, text)
             intake.receive(wait, match)
             return JournalEntry(row["seq"], operation.id, kind, payload, row["recorded_at"])
 
         async def take() -> JournalEntry | None:
-            text, payload = _receipt(wait, match)
+            text, payload = _receipt(run.instance_id, wait, match)
             row = run.writer.next_row(operation.id, kind, text)
             if not await run.journal.call(take_message, match.seq, row):
                 intake.withdraw(wait.filter, match.seq)
@@ -248,12 +250,19 @@ class Sequencer:
         return not self._run.is_fetching and self._run.in_flight.only_waits()
 
 
-def _receipt(wait: LocalWait, match: Match) -> tuple[str, Payload]:
+def _receipt(instance_id: str, wait: LocalWait, match: Match) -> tuple[str, Payload]:
     """Return the payload of the entry that records a match, as text and as value.
 
     It says whether the data fit the wait. If a replay cannot decode data that did fit, the code has changed.
+
+    Raises:
+      InvalidDataError: naming the message, if it cannot be read.
     """
-    payload = from_text(wait.filter.kind, match.payload)
+    try:
+        payload = from_text(wait.filter.kind, match.payload)
+    except InvalidDataError as error:
+        what = f"instance {instance_id!r}, {wait.operation.id!r}: message {match.seq} of {wait.filter.channel!r}"
+        raise InvalidDataError(f"{what} cannot be read", error.problems) from None
     if not isinstance(payload, EventReceived | MessageReceived):
         return match.payload, payload
     channel, problems = wait.filter.channel, wait.decode(payload.data)

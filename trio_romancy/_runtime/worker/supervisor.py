@@ -23,7 +23,7 @@ from ..._storage.journal.committed import Committed, Started
 from ..._storage.journal.journal import Journal
 from ..._storage.outages import retry_unless_refused
 from ..._storage.sql.claims import Claim, ClaimedInstance
-from ..._storage.sql.entries import JournalEntry, load_entries
+from ..._storage.sql.entries import JournalEntry, load_rows, read_entries
 from ..._storage.sql.waits import MatchResult
 from ..._storage.sql.workers import Lease
 from ..._tasks.alarms import Alarms
@@ -31,7 +31,7 @@ from ..._tasks.interrupts import ends_program
 from ..._tasks.pool import PooledTask
 from ..._tasks.scheduler import current_scheduler
 from ...clock import Clock, Microseconds
-from ...errors import LeaseLostError, RomancyError
+from ...errors import InvalidDataError, LeaseLostError, RomancyError
 from ...model import Status
 from ..actor.actor import Actor
 from ..run.environment import Environment
@@ -345,7 +345,8 @@ class Supervisor:
         Raises:
           BaseException: if it ends the program. What else an actor raises is a crash of this actor only.
         """
-        claim, entries, stored = claimed.claim, claimed.entries, claimed.waits
+        claim, rows, stored = claimed.claim, claimed.rows, claimed.waits
+        entries = () if new is not None else None if claimed.first is None else [claimed.first]
         del claimed
         goes_on = False
         try:
@@ -354,13 +355,20 @@ class Supervisor:
                     if crashes is not None and (parked := await self._restarts.after(crashes, claim)) is not None:
                         self._end(claim, parked)
                         return
+                    problem = claim.problem
                     if entries is None:
-                        entries = await retry_unless_refused(
-                            self.database, self.database.read, load_entries, claim.instance_id
-                        )
+                        if rows is None:
+                            rows = await retry_unless_refused(
+                                self.database, self.database.read, load_rows, claim.instance_id
+                            )
+                        try:
+                            entries = read_entries(rows)
+                        except InvalidDataError as error:
+                            entries, problem = (), error
+                        rows = None
                     if (reason := self._cancels.get(claim.instance_id)) is not None:
                         claim = evolve(claim, cancel_requested=reason)
-                    actor = self._new_actor(task, claim, entries, new, stored)
+                    actor = self._new_actor(task, claim, entries, new, stored, problem)
                     events = actor.instance_run.events
                     if events is None:
                         self._act_on(await actor.run(), claim)
@@ -374,7 +382,7 @@ class Supervisor:
                     if self._scope.cancel_called or ends_program(error):
                         raise
                     crash = error if isinstance(error, Exception) else _as_exception(error)
-                entries, new, stored = None, None, ()
+                entries, rows, new, stored = None, None, None, ()
                 crashes = crashes or Crashes()
                 crashes.add(crash, self.clock.now())
                 self._actors[claim.instance_id] = None
@@ -397,9 +405,16 @@ class Supervisor:
         entries: Sequence[JournalEntry],
         new: list[Any] | None,
         stored: Sequence[MatchResult],
+        problem: InvalidDataError | None,
     ) -> Actor:
-        """Make the actor of an instance, and tell it what has happened meanwhile."""
-        rejection = too_many_deaths(claim, self._max_recoveries)
+        """Make the actor of an instance, and tell it what has happened meanwhile.
+
+        Args:
+          problem: why the instance cannot be read. It is parked then.
+        """
+        if problem is not None:
+            claim = evolve(claim, cancel_requested=None)  # also if it should be rolled back: nothing tells what to undo
+        rejection = problem or too_many_deaths(claim, self._max_recoveries)
         actor = Actor(self._env, task, claim, _workflow(claim), entries, new, stored, rejection=rejection)
         if claim.instance_id in self._stale:
             self._stale.discard(claim.instance_id)
@@ -447,7 +462,7 @@ class Supervisor:
                 self._end(claim, exit)
             case Recurred():
                 if exit.is_mine:
-                    self.spawn(ClaimedInstance(exit.next, [exit.first]))
+                    self.spawn(ClaimedInstance(exit.next, first=exit.first))
                 else:
                     self.something_is_due()
                 self._end(claim, exit.ended)

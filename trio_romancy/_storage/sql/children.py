@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from sqlalchemy import Connection, delete, select, update
 
-from ..._data.codec import dumps, loads
+from ..._data.codec import dumps
 from ..._data.journal_format import ChildStarted, RollbackRequested
 from ...clock import Microseconds
 from ...errors import InstanceExistsError
@@ -21,10 +21,10 @@ from ..dialects.sql import insert_if_absent
 from . import messages
 from .chains import end_of, is_of
 from .entries import append_entry, insert_entries
-from .instances import conflict_with, insert_instances_if_absent, new_row
+from .instances import conflict_with, insert_instances_if_absent, new_row, to_error
 from .lock_order import serialize_writers
 from .rows import ChildRow, EntryRow, StoredWait, fetch_all
-from .statuses import may_become
+from .statuses import may_become, read_status
 from .steering import CANCELLABLE, resume
 from .tables import instances, waits
 from .waits import ChildMode, MatchResult, Wait, match_results, open_waits_of_all, to_wait, wake
@@ -136,8 +136,9 @@ def roll_back(
     child = end_of(connection, origin)
     if child is None:
         return Status.CANCELLED, []  # the child was purged
-    status = Status(child.status)
-    uncompensated: list[str] = [] if child.error is None else loads(child.error).get("uncompensated") or []
+    status = read_status(child.status)
+    error = None if child.error is None else to_error(child.error)
+    uncompensated = [] if error is None else error.uncompensated
     if status is Status.COMPLETED:
         _undo(connection, child.instance_id, reason, now)
     elif status in (Status.FAILED, Status.CANCELLED):

@@ -7,13 +7,16 @@ from typing import NamedTuple
 
 from sqlalchemy import BigInteger, Connection, and_, bindparam, func, or_, select, update
 
+from ..._data.codec import dumps
+from ..._data.readable import readable
 from ..._tasks.fast_frozen import frozen
 from ...clock import Microseconds
+from ...errors import InvalidDataError, Problem
 from ...model import Status
 from .entries import JournalEntry, load_journals
 from .incompatible import MAY_RUN
-from .rows import fetch_all
-from .statuses import claimed
+from .rows import StoredEntry, fetch_all
+from .statuses import claimed, read_status
 from .tables import history, instances
 from .waits import MatchResult, match_results, stored_waits
 
@@ -48,6 +51,8 @@ class Claim:
     """Time since which the instance has been due; None if it did not have to wait."""
     trace: str | None = None
     """JSON text of the trace context that the instance was started in."""
+    problem: InvalidDataError | None = None
+    """Why the row of the instance cannot be read, if it cannot."""
 
     @property
     def child_of_chain(self) -> str | None:
@@ -60,10 +65,12 @@ class ClaimedInstance:
     """A claimed instance, and what was loaded with it."""
 
     claim: Claim
-    entries: Sequence[JournalEntry] | None = None
-    """The journal; None if it is large, or in memory."""
+    rows: Sequence[StoredEntry] | None = None
+    """The journal, to be read by :func:`.read_entries`; None if it is large, or in memory."""
     waits: Sequence[MatchResult] = ()
     """The stored waits, and the messages for each."""
+    first: JournalEntry | None = None
+    """The only entry of an instance that continues another one, if that has recurred here."""
 
 
 class _Due(NamedTuple):
@@ -171,20 +178,27 @@ def claim_due(
 
 
 def _to_claim(row: _Due, me: str) -> Claim:
+    status, reason, problem = read_status(row.status), row.cancel_requested, None
+    if status != row.status:
+        what = f"instance {row.instance_id!r}: its row cannot be read"
+        problem = InvalidDataError(what, [Problem("$.status", f"{row.status!r} is no status")])
+    if reason is not None and readable(reason)[1] is not None:
+        reason = dumps(reason)
     return Claim(
         row.instance_id,
         row.workflow,
-        Status(row.status),
+        status,
         row.input,
         row.created_at,
         row.recoveries,
-        row.cancel_requested,
+        reason,
         row.started_after,
         row.origin,
         row.parent_id,
         row.owner == me,
         row.due_at,
-        row.trace,
+        None if readable(row.trace)[1] else row.trace,
+        problem,
     )
 
 

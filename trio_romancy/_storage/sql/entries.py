@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Connection, bindparam, func, insert, select
 
-from ..._data.codec import loads
 from ..._data.journal_format import Payload, read
+from ..._data.readable import readable
 from ..._tasks.fast_frozen import frozen
 from ...clock import Microseconds, to_datetime
+from ...errors import InvalidDataError
 from ...model import Entry, Kind
 from .rows import EntryRow, StoredEntry, fetch_all, fetch_by_ids
 from .tables import history, history_archive
@@ -69,16 +70,34 @@ _journals = (
 
 
 def load_entries(connection: Connection, instance_id: str) -> list[JournalEntry]:
-    """Load the journal of an instance, in order."""
-    return [_to_entry(row) for row in fetch_all(connection, StoredEntry, _journal, {"id": instance_id})]
+    """Load the journal of an instance, in order.
+
+    Raises:
+      InvalidDataError: if an entry cannot be read.
+    """
+    return read_entries(load_rows(connection, instance_id))
 
 
-def load_journals(connection: Connection, instance_ids: Sequence[str]) -> dict[str, list[JournalEntry]]:
-    """Load the journals of several instances, each in order. An instance without entries is missing."""
-    journals: dict[str, list[JournalEntry]] = {}
+def load_rows(connection: Connection, instance_id: str) -> list[StoredEntry]:
+    """Load the journal of an instance, in order, as :func:`read_entries` reads it."""
+    return list(fetch_all(connection, StoredEntry, _journal, {"id": instance_id}))
+
+
+def load_journals(connection: Connection, instance_ids: Sequence[str]) -> dict[str, list[StoredEntry]]:
+    """Load the journals of several instances, each like :func:`load_rows`. An instance without entries is missing."""
+    journals: dict[str, list[StoredEntry]] = {}
     for row in fetch_by_ids(connection, StoredEntry, _journals, instance_ids):
-        journals.setdefault(row.instance_id, []).append(_to_entry(row))
+        journals.setdefault(row.instance_id, []).append(row)
     return journals
+
+
+def read_entries(rows: Iterable[StoredEntry]) -> list[JournalEntry]:
+    """Return the entries that rows of one journal hold.
+
+    Raises:
+      InvalidDataError: naming the first row that cannot be read.
+    """
+    return [_to_entry(row) for row in rows]
 
 
 def load_history(connection: Connection, instance_id: str) -> list[Entry]:
@@ -96,13 +115,27 @@ def has_entry(connection: Connection, instance_id: str, seq: int) -> bool:
 
 
 def _to_entry(row: StoredEntry) -> JournalEntry:
-    _, seq, operation_id, name, text, recorded_at = row
-    kind, payload = read(name, text)
+    instance_id, seq, operation_id, name, text, recorded_at = row
+    try:
+        kind, payload = read(name, text)
+    except InvalidDataError as error:
+        what = f"instance {instance_id!r}: entry {seq} of its journal, {operation_id or name!r}, cannot be read"
+        raise InvalidDataError(what, error.problems) from None
     return JournalEntry(seq, operation_id, kind, payload, recorded_at)
 
 
 def _to_public(row: StoredEntry) -> Entry:
     instance_id, seq, operation_id, name, text, recorded_at = row
-    return Entry(
-        instance_id, seq, operation_id, Kind(name), None if text is None else loads(text), to_datetime(recorded_at)
-    )
+    payload, _ = readable(text)
+    return Entry(instance_id, seq, operation_id, _public_kind(name), payload, to_datetime(recorded_at))
+
+
+def _public_kind(name: str) -> Kind:
+    """Return the kind with a name, also if only another version knows that kind: then no member, but like one."""
+    try:
+        return Kind(name)
+    except ValueError:
+        kind = str.__new__(Kind, name)
+        kind._name_, kind._value_ = "UNKNOWN", name
+        kind.is_delivered = kind.ends_function = False
+        return kind

@@ -22,8 +22,9 @@ from sqlalchemy.types import TypeEngine
 
 from ..._data.codec import loads
 from ..._data.journal_format import error_from_data, error_text
+from ..._data.readable import readable
 from ...clock import Microseconds, to_datetime
-from ...errors import InstanceExistsError
+from ...errors import InstanceExistsError, InvalidDataError, Problem
 from ...model import ErrorInfo, Instance, Status
 from ..dialects import update_many
 from ..dialects.sql import UpdateMany, insert_if_absent
@@ -36,6 +37,7 @@ from .rows import (
     fetch_by_ids,
     fetch_first,
 )
+from .statuses import read_status
 from .tables import instances
 
 # -- writing -----------------------------------------------------------------------------------------------------------
@@ -297,28 +299,63 @@ _ending = select(instances.c.status, instances.c.output, instances.c.error).wher
 def get_ending(connection: Connection, instance_id: str) -> tuple[Status, str | None, ErrorInfo | None] | None:
     """Return status, output as JSON text, and error of an instance; None if there is no such instance."""
     row = fetch_first(connection, _Ending, _ending, {"id": instance_id})
-    return None if row is None else (Status(row.status), row.output, None if row.error is None else to_error(row.error))
+    if row is None:
+        return None
+    status, error = read_status(row.status), None if row.error is None else to_error(row.error)
+    if status != row.status:
+        error = unreadable_row(instance_id, [_no_status(row.status)])
+    return status, row.output, error
+
+
+def _no_status(stored: str) -> Problem:
+    return Problem("$.status", f"{stored!r} is no status")
 
 
 def to_error(text: str) -> ErrorInfo:
-    """Return an error from its column. What a later version has added to it is passed over."""
-    return error_from_data(loads(text))
+    """Return an error from its column, or one that says that it cannot be read.
+
+    What a later version has added to it is passed over.
+    """
+    data, why = readable(text)
+    if why is None:
+        try:
+            return error_from_data(data)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            why = str(error)
+    return ErrorInfo("trio_romancy.InvalidDataError", f"its error cannot be read: {why}")
+
+
+def unreadable_row(instance_id: str, problems: Sequence[Problem]) -> ErrorInfo:
+    """Return what to show as the error of an instance whose row cannot be read."""
+    error = InvalidDataError(f"instance {instance_id!r}: its row cannot be read", problems)
+    return ErrorInfo("trio_romancy.InvalidDataError", str(error))
 
 
 def to_instance(row: StoredInstance) -> Instance:
     """Return a row of the table as users see it."""
+    (input, *bad_input), (output, *bad_output), (details, *bad_details) = map(
+        readable, (row.input, row.output, row.details)
+    )
+    status = read_status(row.status)
+    columns = {"input": bad_input[0], "output": bad_output[0], "details": bad_details[0]}
+    problems = [Problem(f"$.{name}", why) for name, why in columns.items() if why is not None]
+    if status != row.status:
+        problems.append(_no_status(row.status))
+    error = None if row.error is None else to_error(row.error)
+    if problems:
+        error = unreadable_row(row.instance_id, problems)
     return Instance(
         instance_id=row.instance_id,
         workflow=row.workflow,
-        status=Status(row.status),
-        input=loads(row.input),
-        output=None if row.output is None else loads(row.output),
-        error=None if row.error is None else to_error(row.error),
+        status=status,
+        input=input,
+        output=output,
+        error=error,
         created_at=to_datetime(row.created_at),
         updated_at=to_datetime(row.updated_at),
         finished_at=None if row.finished_at is None else to_datetime(row.finished_at),
         worker_id=row.owner,
         parent_id=row.parent_id,
         continued_from=row.continued_from,
-        details=None if row.details is None else loads(row.details),
+        details=details,
     )

@@ -55,3 +55,11 @@ def may_become(after: Status) -> ColumnElement[bool]:
 def claimed(status: Status) -> Status:
     """Return the status of an instance that a worker has claimed."""
     return Status.COMPENSATING if status is Status.COMPENSATING else Status.RUNNING
+
+
+def read_status(stored: str) -> Status:
+    """Return a stored status. One that is damaged reads as ``stuck``, which does not equal what is stored."""
+    try:
+        return Status(stored)
+    except ValueError:
+        return Status.STUCK

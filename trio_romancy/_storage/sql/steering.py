@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, bindparam, delete, select, update
 
-from ..._data.codec import dumps, loads
+from ..._data.codec import dumps
 from ..._data.journal_format import Resumed
 from ..._tasks.fast_frozen import frozen
 from ...clock import Microseconds
@@ -14,8 +14,9 @@ from ...model import Kind, Status
 from ..dialects import notify_workers
 from .chains import last_of
 from .entries import append_entry
+from .instances import to_error
 from .rows import fetch_first
-from .statuses import may_become
+from .statuses import may_become, read_status
 from .tables import history, incompatible, instances
 
 CANCELLABLE = (Status.PENDING, Status.RUNNING, Status.WAITING, Status.STUCK)
@@ -65,7 +66,7 @@ def request_cancel(connection: Connection, instance_id: str, reason: str | None,
             continue
         if accepted:
             notify_workers(connection, [row.owner])
-        return Cancelled(bool(accepted) or row.cancel_requested is not None, Status(row.status))
+        return Cancelled(bool(accepted) or row.cancel_requested is not None, read_status(row.status))
 
 
 class _Resumable(NamedTuple):
@@ -87,8 +88,9 @@ def resume(connection: Connection, instance_id: str, now: Microseconds) -> bool 
     row = fetch_first(connection, _Resumable, _resumable, {"id": instance_id})
     if row is None:
         return None
-    status = Status(row.status)
-    uncompensated = row.error is not None and loads(row.error).get("uncompensated")
+    status = read_status(row.status)
+    error = None if row.error is None else to_error(row.error)
+    uncompensated = error is not None and error.uncompensated
     if status is not Status.STUCK and not (status in (Status.FAILED, Status.CANCELLED) and uncompensated):
         return False
     ended = connection.execute(_function_end(instance_id)).first() is not None

@@ -32,6 +32,7 @@ from ..dialects import notify_workers
 from .chains import end_of
 from .lock_order import LATER, NOW, WITH_ID, chunks
 from .rows import StoredMessage, StoredWait, WaitRow, fetch_all
+from .statuses import read_status
 from .tables import instances, messages, waits
 
 _A_FEW = 10
@@ -116,7 +117,7 @@ open_waits_of_some = open_waits_of_all.where(_of_some)
 
 def to_wait(row: StoredWait) -> Wait:
     """Return a row of :data:`open_waits_of_all` as a wait."""
-    mode = None if row.mode is None else _modes[row.mode]
+    mode = None if row.mode is None else _modes.get(row.mode)  # a damaged one fits no wait of the instance
     return Wait(row.instance_id, row.operation_id, row.channel, row.subject, mode, row.after, row.origin)
 
 
@@ -238,7 +239,7 @@ def find_matches(connection: Connection, wait: Wait, most: int) -> list[Match]:
 def _find_end(connection: Connection, child: str) -> list[Match]:
     """Return the end of a child in the form of a message."""
     row = end_of(connection, child)
-    if row is None or row.finished_at is None or not Status(row.status).is_final:
+    if row is None or row.finished_at is None or not read_status(row.status).is_final:
         return []
     payload = ChildEnded.text(child, row.workflow, row.status, row.output, row.error)
     return [Match(1, row.finished_at, payload)]
