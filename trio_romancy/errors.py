@@ -144,7 +144,13 @@ class ActivityError(_OfRecordedException, RomancyError):
         super().__init__(self._sentence())
 
     def _sentence(self) -> str:
-        return f"activity {self.activity_id!r} failed: {self._cause()}"
+        return (
+            f"activity {self.activity_id!r} failed {self._times()}, and a cancellation came before the next attempt: "
+            f"{self._cause()}"
+        )
+
+    def _times(self) -> str:
+        return "once" if self.attempts == 1 else f"{self.attempts} times"
 
     def _cause(self) -> str:
         return f"{self.error_type}: {self.message}" if self.message else self.error_type
@@ -154,8 +160,7 @@ class RetryExhaustedError(ActivityError):
     """An activity failed at every attempt that its retry policy allows."""
 
     def _sentence(self) -> str:
-        times = "once" if self.attempts == 1 else f"{self.attempts} times"
-        return f"activity {self.activity_id!r} failed {times}, its retry policy allows no more: {self._cause()}"
+        return f"activity {self.activity_id!r} failed {self._times()}, its retry policy allows no more: {self._cause()}"
 
 
 class ActivityTerminalError(ActivityError):

@@ -218,6 +218,15 @@ def test_is_a_knows_only_the_class_itself_of_an_entry_of_version_0_1() -> None:
     assert Failure.from_data(old).to_text() == json.dumps(old, separators=(",", ":"))
 
 
+def test_the_error_says_why_no_attempt_followed() -> None:
+    for verdict, sentence in (
+        ("exhausted", "activity 'pay:1' failed 2 times, its retry policy allows no more: KeyError: 'x'"),
+        ("terminal", "activity 'pay:1' failed and must not be retried: KeyError: 'x'"),
+        ("gave_up", "activity 'pay:1' failed 2 times, and a cancellation came before the next attempt: KeyError: 'x'"),
+    ):
+        assert str(describe(KeyError("x"), attempts=2, verdict=verdict).to_error("pay:1")) == sentence
+
+
 def test_an_exit_is_no_exception() -> None:
     error = describe(SystemExit(3)).to_error("pay:1")
     assert error.is_a(SystemExit)

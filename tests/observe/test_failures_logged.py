@@ -58,9 +58,9 @@ async def ship(address: str) -> None:
 
 
 @workflow(name="logged_order")
-async def order(ctx: WorkflowContext, card: str) -> None:
+async def order(ctx: WorkflowContext, card: str, pause: float = 3600) -> None:
     await charge(card)
-    await ctx.sleep(3600)  # it leaves memory, and is replayed
+    await ctx.sleep(pause)  # it leaves memory, and is replayed
     await ship("Secret Street 1")
 
 
@@ -123,7 +123,7 @@ async def test_a_rollback_on_the_next_worker_does_not_log_the_failure_again(log:
             await trio.sleep(0.1)
 
     async with App(database) as app:
-        await app.start(order.options(id="x"), "4111")
+        await app.start(order.options(id="x"), "4111", 0)
         await until_rolled_back(app)
     async with App(database) as app:
         with pytest.raises(WorkflowFailedError):
@@ -151,7 +151,7 @@ async def test_the_text_of_an_exception_cannot_look_like_another_record(log: io.
     evil = f"x\n{FORGED}\x1b[31m\r\n{FORGED}\x00\x85{FORGED}\u2028{FORGED}" + "y" * 5000
     async with App(":memory:") as app:
         with pytest.raises(WorkflowFailedError):
-            await (await app.start(simple.options(id="x"), evil)).result()
+            await (await app.start(simple.options(id=f"x\n{FORGED}\x1b"), evil)).result()
     text = log.getvalue()
     assert FORGED in text
     for line in text.splitlines():

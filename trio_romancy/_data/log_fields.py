@@ -33,21 +33,22 @@ def log_with_traceback(
     logger: logging.Logger,
     level: int,
     message: str,
-    *args: object,
+    *args: str | int,
     traceback: str,
     extra: dict[str, str | None],
     exc_info: ExcInfo | None = None,
 ) -> None:
     """Log a record with the recorded traceback of an exception, which need not live any more.
 
-    Formatters show the traceback as they show that of ``exc_info``. Each of its lines is indented: no text of an
-    exception can look like another record.
+    Formatters show the traceback as they show that of ``exc_info``. Control characters are escaped, and the lines of
+    the traceback are indented: no id and no text of an exception can look like another record.
 
     Args:
       exc_info: the exception, if it lives.
     """
     if logger.isEnabledFor(level):
         file, line, function, _ = logger.findCaller(stacklevel=2)
-        record = logger.makeRecord(logger.name, level, file, line, message, args, exc_info, function, extra)
+        shown = tuple(visible(arg) if isinstance(arg, str) else arg for arg in args)
+        record = logger.makeRecord(logger.name, level, file, line, message, shown, exc_info, function, extra)
         record.exc_text = "\n".join(f"  {visible(each)}" for each in traceback.splitlines())
         logger.handle(record)

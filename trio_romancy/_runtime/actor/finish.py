@@ -133,7 +133,7 @@ def _cancel(run: InstanceRun) -> JournalEntry:
     run.writer.set_status(Status.COMPENSATING)
     message, reason = "instance %s: workflow %s was cancelled%s", run.cancel_reason
     because = "" if reason is None else f": {visible(reason)}"
-    _logger.info(message, run.instance_id, run.workflow_name, because, extra=run.about())
+    _logger.info(message, visible(run.instance_id), visible(run.workflow_name), because, extra=run.about())
     return entry
 
 

@@ -16,7 +16,7 @@ from ..._context.current import current_execution
 from ..._data.codec import Codec
 from ..._data.failure import Failure, describe
 from ..._data.journal_format import NOTHING, ActivityCompleted, CompensationCompleted
-from ..._data.log_fields import cause_text
+from ..._data.log_fields import cause_text, visible
 from ..._definitions.values import Activity
 from ..._exceptions import is_a, leaves
 from ..._observe.dispatcher import Around
@@ -341,7 +341,8 @@ class Attempts:
         if failure.verdict:
             return Result(self._what.failed_kind, failure.to_text())
         message, cause = "%s of %s: attempt %d failed: %s", cause_text(failure.error_type, failure.message)
-        _logger.info(message, operation.id, run.instance_id, number, cause, extra=run.about(operation.id))
+        ids = visible(operation.id), visible(run.instance_id)
+        _logger.info(message, *ids, number, cause, extra=run.about(operation.id))
         run.cursor.add_failure(run.writer.append(operation.id, Kind.ATTEMPT_FAILED, failure.to_text()))
         return None
 

@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 import trio
 from attrs import evolve, frozen
 
-from ..._data.log_fields import about
+from ..._data.log_fields import about, cause_text, visible
 from ..._definitions.registry import registry
 from ..._definitions.values import Workflow
 from ..._observe.dispatcher import HookDispatcher
@@ -470,7 +470,8 @@ class Supervisor:
                 self.something_is_due()  # the instance may have been woken before it was released
             case LeftToOthers():
                 message = "instance %s does not fit the code here, and is left to other workers: %s"
-                _logger.warning(message, claim.instance_id, exit.error.message, extra=_about(claim))
+                cause = visible(exit.error.message)
+                _logger.warning(message, visible(claim.instance_id), cause, extra=_about(claim))
             case Abandoned():
                 pass
 
@@ -478,8 +479,8 @@ class Supervisor:
         """Tell hooks, and the callers that wait for its result, that the instance has ended or is stuck."""
         status, error = ended.status, ended.error
         if error is not None and status is Status.STUCK:
-            message = "instance %s is stuck: %s: %s"
-            _logger.error(message, claim.instance_id, error.error_type, error.message, extra=_about(claim))
+            cause = cause_text(error.error_type, error.message)
+            _logger.error("instance %s is stuck: %s", visible(claim.instance_id), cause, extra=_about(claim))
         if self.dispatcher is not None:
             tell_end(self.dispatcher, claim, self.journal.lease.worker_id, self.clock.now(), status, error)
         result = self._local_results.pop(claim.instance_id, None)
