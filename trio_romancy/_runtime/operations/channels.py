@@ -17,8 +17,10 @@ from ..._storage.sql.rows import EntryRow
 from ...clock import Microseconds, to_datetime
 from ...errors import ChannelModeConflictError, MessageTimeoutError, RomancyError
 from ...model import ChannelMode, Kind, Message
+from ..run.exits import RunGone
 from ..run.mailbox import PendingOutcome
 from ..run.message_table import MessageFilter
+from ..run.operation import Operation
 from ..run.run import InstanceRun
 from .events import take_message
 from .step import in_turn, new_operation, step
@@ -47,6 +49,7 @@ async def subscribe(run: InstanceRun, channel: str, mode: ChannelMode, id: str |
     pending = PendingOutcome(operation, Kind.SUBSCRIBED, NOTHING, record=record)
     subscribed = (await step(run, operation, lambda _: in_turn(run, pending))).payload
     assert isinstance(subscribed, Subscribed)
+    _check_channel(run, operation, subscribed.channel, channel)
     if subscribed.mode is not mode:
         raise ChannelModeConflictError(run.instance_id, channel, mode, subscribed.mode)
     run.intake.table.subscribe(channel, operation.id, mode, subscribed.after)
@@ -72,7 +75,9 @@ async def unsubscribe(run: InstanceRun, channel: str, id: str | None) -> None:
     operation = new_operation(run, "unsubscribe", id, "unsubscribe", _UNSUBSCRIBED)
     pending = PendingOutcome(operation, Kind.UNSUBSCRIBED, Unsubscribed(channel).to_text())
     pending.effects = Effects(closed=[(run.instance_id, known.operation_id)])
-    await step(run, operation, lambda _: in_turn(run, pending))
+    unsubscribed = (await step(run, operation, lambda _: in_turn(run, pending))).payload
+    assert isinstance(unsubscribed, Unsubscribed)
+    _check_channel(run, operation, unsubscribed.channel, channel)
 
 
 async def receive(
@@ -118,4 +123,19 @@ async def publish(
     operation = new_operation(run, name, id, name, _PUBLISHED)
     pending = PendingOutcome(operation, Kind.PUBLISHED, Published(channel, addressee).to_text())
     pending.effects = Effects(outgoing=[Outgoing(row)])
-    await step(run, operation, lambda _: in_turn(run, pending))
+    published = (await step(run, operation, lambda _: in_turn(run, pending))).payload
+    assert isinstance(published, Published)
+    _check_channel(run, operation, published.channel, channel)
+    if addressee != published.to:
+        _check_channel(run, operation, f"{channel} to {published.to}", f"{channel} to {addressee}")
+
+
+def _check_channel(run: InstanceRun, operation: Operation, recorded: str, asked: str) -> None:
+    """Stop the run if the journal has the operation for another channel.
+
+    Raises:
+      RunGone: if it has.
+    """
+    if recorded != asked:
+        run.reject_code(run.cursor.other_channel(operation.id, recorded, asked))
+        raise RunGone

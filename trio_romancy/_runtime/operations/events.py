@@ -78,8 +78,7 @@ async def take_message(
     if not isinstance(got, EventReceived | MessageReceived):
         return None, None
     if got.channel is not None and got.channel != filter.channel:
-        journal_says, code = f"received from {got.channel!r}", f"waits for {filter.channel!r}"
-        run.reject_code(run.cursor.contradiction(operation.id, journal_says, code))
+        run.reject_code(run.cursor.other_channel(operation.id, got.channel, filter.channel))
         raise RunGone
     run.intake.consume(filter, got.seq)
     if opened is not None and not got.problems:

@@ -84,13 +84,14 @@ async def recorded(
     that the operation has to be carried out.
     """
     cursor = run.cursor
-    if run.phase is not LIVE and run.has_turn(task):
-        outcome = cursor.take(id, kinds)
-        if outcome is not None:
+    if run.phase is not LIVE:
+        has_turn = run.has_turn(task)
+        if has_turn and (outcome := cursor.take(id, kinds)) is not None:
             if cursor.taken % _BREATHER == 0:
                 await trio.lowlevel.cancel_shielded_checkpoint()
             return outcome
-        if run.phase is REPLAYING and cursor.next_entry() is None and run.cancellation is None:
+        cursor.asks_for(id)
+        if has_turn and run.phase is REPLAYING and cursor.next_entry() is None and run.cancellation is None:
             if (unasked := cursor.unasked_change()) is not None:
                 run.reject_code(unasked)
                 raise RunGone

@@ -12,13 +12,25 @@ from ..._storage.sql.entries import JournalEntry
 from ...clock import Microseconds
 from ...errors import NonDeterminismError
 from ...model import Kind
+from .code_change import PATCHED, cure
 from .operation import Operation
 
 
 class JournalCursor:
     """The entries that the workflow has not been told yet, and what earlier entries mean for the rest."""
 
-    __slots__ = ("_failures", "_instance_id", "_patches", "_unasked", "_untold", "is_repeating", "kept", "now", "taken")
+    __slots__ = (
+        "_attempted",
+        "_failures",
+        "_instance_id",
+        "_patches",
+        "_unasked",
+        "_untold",
+        "is_repeating",
+        "kept",
+        "now",
+        "taken",
+    )
 
     def __init__(
         self, instance_id: str, created_at: Microseconds, entries: Sequence[JournalEntry], *, has_run: bool = False
@@ -37,6 +49,8 @@ class JournalCursor:
         """Changes of the code, and whether the instance goes their way."""
         self._unasked: set[str] | None = None
         """Changes that the code has not asked for since the replay began; None if the journal had none."""
+        self._attempted: set[str] | None = None
+        """Operations with failed attempts and no outcome that the code has not asked for since the replay began."""
         self.is_repeating = has_run
         """Whether the code after the last entry has run before, since an earlier run came at least as far.
 
@@ -56,6 +70,9 @@ class JournalCursor:
                 self.kept.pop(entry.operation_id, None)  # the code has asked for it
         if self._patches is not None:
             self._unasked = set(self._patches)
+        if self._failures is not None:
+            ended = {entry.operation_id for entry in entries if entry.kind is not Kind.ATTEMPT_FAILED}
+            self._attempted = set(self._failures) - ended
 
     # -- what comes next -------------------------------------------------------------------------------------------
 
@@ -74,6 +91,11 @@ class JournalCursor:
             return None
         self.advance(entry)
         return entry
+
+    def asks_for(self, id: str) -> None:
+        """Note that the code asks for an operation whose outcome is not the next entry."""
+        if self._attempted:
+            self._attempted.discard(id)
 
     def advance(self, entry: JournalEntry) -> None:
         """Move past the next entry, which was told to the workflow."""
@@ -136,32 +158,48 @@ class JournalCursor:
     def _has_passed(self, prefix: str) -> bool:
         """Return whether the journal has later entries of the branch, as far as ids can tell."""
         if not prefix:
-            return self.next_entry() is not None
-        ids = (entry.operation_id for entry in self._untold or ())
+            return self.next_entry() is not None or bool(self._attempted)
+        ids = (*(entry.operation_id for entry in self._untold or ()), *(self._attempted or ()))
         return any(id.startswith(prefix) or "/" not in id for id in ids)  # ids given by the user have no prefix
 
     # -- journals that do not fit the code -------------------------------------------------------------------------
 
     def unasked_change(self) -> NonDeterminismError | None:
-        """Return the error if the instance goes the way of a change that the code has not asked for."""
-        if not self._unasked:
-            return None
-        return self.contradiction(min(self._unasked), "is a change whose way it goes", "does not ask for that change")
+        """Return the error if the code has not asked for what a complete replay has to ask for.
+
+        That are the changes whose way the instance goes, and the operations that it had begun.
+        """
+        if self._unasked:
+            way = min(self._unasked)
+            return self.contradiction(way, "is a change whose way it goes", "does not ask for that change")
+        if self._attempted:
+            begun = min(self._attempted)
+            hint = f"it looks as if an operation was added before {begun!r}, or {begun!r} was removed: {PATCHED}"
+            return self.contradiction(begun, "was attempted and has no outcome", "does not ask for it", hint)
+        return None
 
     def mismatch(self, in_flight: Sequence[Operation]) -> NonDeterminismError:
         """Return the error of a journal whose next entry is not what the code asks for. The message shows both."""
         entry = self.next_entry()
         assert entry is not None
-        asks = [f"{operation.what} {operation.id!r}" for operation in in_flight if operation.task]
+        asked = [operation for operation in in_flight if operation.task]
+        asks = [f"{operation.what} {operation.id!r}" for operation in asked]
         code = f"asks for {', '.join(asks)}" if asks else "has ended or asks for nothing"
+        hint = cure(entry, {later.operation_id for later in self._untold or () if later is not entry}, asked)
         return NonDeterminismError(
             f"instance {self._instance_id!r}: the journal goes on with {entry.kind} of {entry.operation_id!r} "
-            f"(entry {entry.seq}), but the workflow code {code}; deploy code that fits the journal, then resume it"
+            f"(entry {entry.seq}), but the workflow code {code}; {hint}; deploy code that fits the journal, "
+            f"then resume it"
         )
 
-    def contradiction(self, operation_id: str, journal_says: str, code: str) -> NonDeterminismError:
+    def contradiction(self, operation_id: str, journal_says: str, code: str, hint: str = "") -> NonDeterminismError:
         """Return the error of a journal that says something of an operation which the code cannot do."""
         return NonDeterminismError(
             f"instance {self._instance_id!r}: the journal says that {operation_id!r} {journal_says}, but the workflow "
-            f"code {code}; deploy code that fits the journal, then resume it"
+            f"code {code}; {f'{hint}; ' if hint else ''}deploy code that fits the journal, then resume it"
         )
+
+    def other_channel(self, operation_id: str, recorded: str, asked: str) -> NonDeterminismError:
+        """Return the error of an operation that is about another channel, or type of events, in the journal."""
+        hint = f"it looks as if an operation of the same kind was added or removed before it: {PATCHED}"
+        return self.contradiction(operation_id, f"is about {recorded!r}", f"asks for {asked!r}", hint)

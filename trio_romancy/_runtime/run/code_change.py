@@ -1,0 +1,53 @@
+"""Guesses which change of the code a journal does not fit, and names the cure, for the errors of stuck instances."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from ..._data.journal_format import ChildStarted
+from ..._definitions.registry import registry
+from ..._storage.sql.entries import JournalEntry
+from ...model import Kind
+from .operation import Operation
+
+_ACTIVITY = frozenset({Kind.ACTIVITY_COMPLETED, Kind.ACTIVITY_FAILED, Kind.ACTIVITY_CANCELLED})
+
+PATCHED = 'make such a change with `if ctx.patched("..."):`'
+
+
+def cure(entry: JournalEntry, later: Collection[str], asked: Sequence[Operation]) -> str:
+    """Return what the change looks like, and what to do.
+
+    Args:
+      entry: the next entry of the journal, which the code does not ask for.
+      later: operation ids of the entries after it.
+      asked: operations that the code asks for.
+    """
+    id = entry.operation_id
+    if not asked:
+        return f"it looks as if {id!r} was removed: {PATCHED}"
+    new = next((operation for operation in asked if operation.id not in later), None)
+    if new is None:
+        return f"it looks as if the order was changed, or {id!r} was removed: {PATCHED}"
+    if (renamed := _renamed(entry, new)) is not None:
+        return renamed
+    return f"it looks as if {new.what} {new.id!r} was added, or {id!r} was removed: {PATCHED}"
+
+
+def _renamed(entry: JournalEntry, new: Operation) -> str | None:
+    """Return the cure if the operation is called by a name that nothing in this process has any more."""
+    if entry.kind in _ACTIVITY and new.what == "activity":
+        old, decorator, is_known = _name(entry.operation_id), "activity", registry.find_activity
+    elif isinstance(entry.payload, ChildStarted) and new.what == "child":
+        old, decorator, is_known = entry.payload.workflow, "workflow", registry.find_workflow
+    else:
+        return None
+    if old is None or is_known(old) is not None:
+        return None
+    return f"if {(_name(new.id) or new.id)!r} is the new name of {old!r}, keep the old one: @{decorator}(name={old!r})"
+
+
+def _name(operation_id: str) -> str | None:
+    """Return the name in an automatic id, such as ``eu/fetch:1``; None for an id of the user's own."""
+    name, separator, count = operation_id.rpartition("/")[2].rpartition(":")
+    return name if separator and count.isdigit() else None
