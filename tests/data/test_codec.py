@@ -9,6 +9,7 @@ import dataclasses
 import enum
 import math
 import operator
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -653,6 +654,15 @@ def test_a_value_that_does_not_fit_is_refused_with_its_path(name: str) -> None:
 )
 def test_a_value_that_would_come_back_as_another_is_refused(annotation: Any, value: object) -> None:
     assert all(problem.startswith("$") for problem in problems_of(annotation, value))
+
+
+def test_a_key_that_another_process_could_not_read_is_refused() -> None:
+    limit = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)
+    try:
+        problems_of(dict[int, str], {10**5000: "a"})
+    finally:
+        sys.set_int_max_str_digits(limit)
 
 
 def test_a_field_that_would_not_be_read_back_is_refused() -> None:

@@ -86,18 +86,17 @@ class Codec(Generic[T]):
                 if "\\ud" not in text and len(text) <= MOST_DIGITS:  # JSON joins two surrogates into one character
                     return text, value
             text = _json.encode(self._unstructure(value))
-            if (why := why_unreadable(text)) is not None:
-                raise InvalidDataError("this value cannot be stored", [Problem("$", why)])
-            restored = self._structure(loads(text), self.annotation)
-            if restored == value or _same(restored, value):
-                return text, restored
+            if (why := why_unreadable(text)) is None:
+                restored = self._structure(loads(text), self.annotation)
+                if restored == value or _same(restored, value):
+                    return text, restored
         except RecursionError:
             raise InvalidDataError("this value cannot be stored", [_CONTAINS_ITSELF]) from None
-        except InvalidDataError:
-            raise
         except Exception as error:
             problems = self._problems(value) or [_whole(error)]
             raise InvalidDataError("this value cannot be stored", problems) from None
+        if why is not None:
+            raise InvalidDataError("this value cannot be stored", [Problem("$", why)])
         problems = self._problems(value) or [Problem("$", altered(value, restored))]
         raise InvalidDataError("this value would not survive being stored", problems)
 

@@ -24,7 +24,8 @@ from cattrs.gen import mapping_structure_factory, mapping_unstructure_factory
 
 from .annotations import bare, is_union, kind_of, members
 from .diagnosis import expected, name_of
-from .scalars import Hook
+from .readable import why_unreadable
+from .scalars import AlteredError, Hook
 
 _TEXT = (str, bytes, datetime, date, time, Decimal, UUID, Path)
 """Types whose values are stored as text."""
@@ -123,7 +124,14 @@ def _to_text(annotation: Any, converter: Converter) -> Callable[..., str]:
     unstructure = converter.get_unstructure_hook(annotation)
     if _values(annotation):
         return lambda key: _text_of_raw(unstructure(key))
-    return lambda key: _dumps(unstructure(key))
+
+    def to_text(key: object) -> str:
+        text = _dumps(unstructure(key))
+        if (why := why_unreadable(text)) is not None:
+            raise AlteredError(why)
+        return text
+
+    return to_text
 
 
 def _text_of_raw(raw: object) -> str:
