@@ -36,13 +36,16 @@ def cure(entry: JournalEntry, later: Collection[str], asked: Sequence[Operation]
 
 def _renamed(entry: JournalEntry, new: Operation) -> str | None:
     """Return the cure if the operation is called by a name that nothing in this process has any more."""
+    old: str | None
     if entry.kind in _ACTIVITY and new.what == "activity":
-        old, decorator, is_known = _name(entry.operation_id), "activity", registry.find_activity
+        old, decorator = _name(entry.operation_id), "activity"
+        is_known = old is not None and registry.find_activity(old) is not None
     elif isinstance(entry.payload, ChildStarted) and new.what == "child":
-        old, decorator, is_known = entry.payload.workflow, "workflow", registry.find_workflow
+        old, decorator = entry.payload.workflow, "workflow"
+        is_known = registry.find_workflow(old) is not None
     else:
         return None
-    if old is None or is_known(old) is not None:
+    if old is None or is_known:
         return None
     return f"if {(_name(new.id) or new.id)!r} is the new name of {old!r}, keep the old one: @{decorator}(name={old!r})"
 
