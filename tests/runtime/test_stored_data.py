@@ -226,6 +226,68 @@ async def test_a_new_parameter_of_a_compensation_gets_its_default() -> None:
     assert did[2:] == ["give back card, no reason", "give back cash, no reason"]
 
 
+# -- values that do not fit their annotation ---------------------------------------------------------------------------
+
+
+@compensation
+async def unlabel(labels: dict[str, Any]) -> None:
+    did.append("unlabel")
+
+
+@activity(compensation=unlabel)
+async def label(labels: dict[str, Any]) -> None:
+    did.append("label")
+
+
+@activity(compensation=refund, retry=RetryPolicy.fixed(5, 1))
+async def charge_all() -> dict[int, Any]:
+    did.append("charge all")
+    return {1: {2: "TXN-2"}}
+
+
+async def test_an_argument_that_cannot_be_stored_is_refused_before_the_activity_runs() -> None:
+    @workflow
+    async def labelling(ctx: WorkflowContext) -> None:
+        await label({"sizes": {36: "S"}})
+
+    async with App(":memory:") as app:
+        with pytest.raises(
+            WorkflowFailedError, match=r"'labels' of activity 'label', .*\$.sizes: .* dict\[int, \.\.\.\]"
+        ):
+            await (await app.start(labelling)).result()
+    assert did == []
+
+
+async def test_a_result_that_does_not_fit_its_annotation_ends_the_attempts_and_says_what_to_do() -> None:
+    @workflow
+    async def charging(ctx: WorkflowContext) -> None:
+        await charge_all()
+
+    async with App(":memory:") as app:
+        with pytest.raises(
+            WorkflowFailedError, match=r"neither run again nor compensated, .* correct its .*dict\[int,"
+        ):
+            await (await app.start(charging)).result()
+    assert did == ["charge all"]
+
+
+async def test_a_result_with_keys_that_are_numbers_is_the_same_on_replay() -> None:
+    @activity
+    async def charge_each() -> dict[int, str]:
+        return {1: "TXN-1"}
+
+    seen: list[dict[int, str]] = []
+
+    @workflow
+    async def charging(ctx: WorkflowContext) -> None:
+        seen.append(await charge_each())
+        await ctx.sleep(1000)
+
+    async with App(":memory:") as app:
+        await (await app.start(charging)).result()
+    assert seen == [{1: "TXN-1"}, {1: "TXN-1"}]
+
+
 # -- clients -----------------------------------------------------------------------------------------------------------
 
 

@@ -315,8 +315,9 @@ class Attempts:
                 raise
             except InvalidDataError as error:
                 sentence = (
-                    f"instance {self._run.instance_id!r}: activity {self._operation.id!r} has done its work and is not "
-                    f"run again, but its result cannot be stored"
+                    f"instance {self._run.instance_id!r}: activity {self._operation.id!r} has done its work, and is "
+                    f"neither run again nor compensated, but its result cannot be stored; correct its annotation or "
+                    f"the value"
                 )
                 raise _UnstorableResult from InvalidDataError(sentence, error.problems)
             except BaseException as error:
