@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import trio
 from sqlalchemy import Connection, select, update
@@ -351,6 +352,25 @@ async def test_data_that_did_not_fit_raise_the_same_error_again_whatever_the_cod
         assert await handle.result() == "Method.CARD"
     first, second = errors
     assert first == second
+
+
+async def test_a_class_that_exits_when_it_is_read_is_a_problem_of_the_data() -> None:
+    def exits(instance: object, attribute: object, value: object) -> None:
+        raise SystemExit(1)
+
+    @attrs.define
+    class Payment:
+        amount: float = attrs.field(validator=exits)
+
+    @workflow
+    async def of_payment(ctx: WorkflowContext) -> None:
+        await ctx.wait_event("paid", data_type=Payment)
+
+    async with App(":memory:") as app:
+        handle = await app.start(of_payment)
+        await app.send_event("paid", {"amount": 1.5})
+        with pytest.raises(WorkflowFailedError, match=r"\$: SystemExit was raised by the class of the data"):
+            await handle.result()
 
 
 async def test_a_stranger_cannot_make_the_journal_grow_with_problems() -> None:

@@ -87,6 +87,10 @@ class LocalWait:
             self.data = self.codec.decode(data)
         except InvalidDataError as error:
             return [Problem(one.path[:_LONGEST], one.message[:_LONGEST]) for one in error.problems[:_MOST_PROBLEMS]]
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # the class of the data exits the process, and only its instance must notice
+            return [Problem("$", f"{type(error).__name__} was raised by the class of the data")]
         return []
 
 
