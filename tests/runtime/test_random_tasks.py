@@ -310,7 +310,7 @@ async def outcome(app: App, instance_id: str) -> Played:
 
 async def play_again(app: App, instance_id: str, keep: int) -> Played:
     """Have an instance that has ended run again from the first entries of its journal, as after a crash."""
-    engine = app._require_engine()
+    engine = app._require_engine("play_again")
     diary.effects.pop(instance_id, None)
     await engine.database.run(_rewind, instance_id, keep)
     assert engine.worker is not None

@@ -18,13 +18,15 @@ class CallCheck:
     the signature once, which takes as long as a tenth of an activity.
     """
 
-    __slots__ = ("_name", "_shapes", "_signature")
+    __slots__ = ("_name", "_shapes", "_signature", "counts")
 
     def __init__(self, name: str, signature: inspect.Signature) -> None:
         self._name = name
         self._signature = signature
         self._shapes: set[tuple[object, ...]] = set()
         """Shapes of calls that fit."""
+        self.counts: set[int] = set()
+        """Numbers of arguments with which calls without names fit: the caller need not check those again."""
 
     def __call__(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Check a call.
@@ -41,6 +43,8 @@ class CallCheck:
             raise TypeError(f"{self._name}{self._shown()} is called with wrong arguments: {error}") from None
         if len(self._shapes) < _MOST_SHAPES:
             self._shapes.add(shape)
+            if not kwargs:
+                self.counts.add(len(args))
 
     def _shown(self) -> inspect.Signature:
         """Return the signature without its annotations, which are long, and no part of the mistake."""

@@ -106,7 +106,8 @@ class Activity(_Definition, Generic[P, R]):
             return self.function(*args, **kwargs)  # type: ignore[no-any-return]
         if isinstance(execution, ActivityContext):
             return self.function(*args, **kwargs)  # type: ignore[no-any-return]
-        self.check_call(args, kwargs)
+        if kwargs or len(args) not in self.check_call.counts:
+            self.check_call(args, kwargs)
         return execution.call_activity(self, args, kwargs)
 
     def _refuse_in_finalizer(self) -> None:
