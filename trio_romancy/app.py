@@ -33,6 +33,7 @@ from ._storage.database import Database
 from ._storage.drivers.urls import shown_url
 from ._storage.open import POOL_SIZE, open_database
 from ._storage.outages import retry_while_away_for
+from ._tasks.asyncio_loop import keep_alive
 from .clock import Clock, Duration, current_clock
 from .errors import DatabaseError, RomancyError
 from .hooks import Hooks
@@ -333,11 +334,14 @@ def _leaves(group: BaseException) -> list[BaseException]:
 @asynccontextmanager
 async def _asyncio_loop() -> AsyncIterator[None]:
     """Open a trio-asyncio loop, so that activities can call asyncio libraries. A loop that runs already is used."""
-    if trio_asyncio.current_loop.get() is not None:
+    running = trio_asyncio.current_loop.get()
+    if running is not None:
+        keep_alive(running)
         yield
     else:
         async with trio_asyncio.open_loop() as loop:
             loop.set_exception_handler(_log_unhandled)
+            keep_alive(loop)
             yield
 
 

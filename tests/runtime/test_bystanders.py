@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any, NoReturn
 import pytest
 import trio
 import trio.testing
+import trio_asyncio
 
 from trio_romancy import (
     App,
@@ -23,6 +25,7 @@ from trio_romancy import (
     compensation,
     workflow,
 )
+from trio_romancy._exceptions import leaves
 from trio_romancy._runtime.run.intake import Intake
 from trio_romancy._runtime.worker import retention
 from trio_romancy._runtime.worker.claimer import Claimer
@@ -377,3 +380,43 @@ def test_an_interrupt_ends_the_block_and_is_the_outcome_of_nothing(
     mistake = None
     trio.run(again, clock=trio.testing.MockClock(autojump_threshold=0))
     assert seen[0] == seen[1]
+
+
+def raise_interrupt() -> NoReturn:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("loop_of", ["app", "program"])
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_interrupt_in_a_callback_of_asyncio_ends_the_block(times: int, loop_of: str) -> None:
+    ended = []
+
+    async def cross() -> None:
+        with trio.CancelScope(shield=True):  # like a transaction
+            await trio_asyncio.aio_as_trio(asyncio.sleep)(10)
+        ended.append(trio.current_time())
+
+    async def main() -> None:
+        if loop_of == "program":
+            async with trio_asyncio.open_loop():
+                await use()
+        else:
+            await use()
+
+    async def use() -> None:
+        async with (
+            App(":memory:", shutdown_timeout=1),
+            App(":memory:", shutdown_timeout=1),
+            trio.open_nursery() as nursery,
+        ):
+            loop = trio_asyncio.current_loop.get()
+            for _ in range(3):
+                nursery.start_soon(cross)
+            for after in range(times):
+                loop.call_later(5 + after, raise_interrupt)
+            await trio.sleep_forever()
+
+    with pytest.raises(BaseException) as caught:
+        trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert {type(leaf) for leaf in leaves(caught.value)} == {KeyboardInterrupt}
+    assert ended == [10.0] * 3

@@ -83,7 +83,8 @@ class Codec(Generic[T]):
         try:
             if type(value) is self._scalar:
                 text = self._scalar_text(value)
-                if "\\ud" not in text and len(text) <= MOST_DIGITS:  # JSON joins two surrogates into one character
+                is_long = self._scalar is int and len(text) > MOST_DIGITS
+                if "\\ud" not in text and not is_long:  # JSON joins two surrogates into one character
                     return text, value
             text = _json.encode(self._unstructure(value))
             if (why := why_unreadable(text)) is None:
