@@ -38,9 +38,11 @@ from .errors import (
     WorkflowError,
     WorkflowFailedError,
     WorkflowStuckError,
+    WorkflowTerminatedError,
 )
 from .hooks import ActivityInfo, BatchInfo, Hooks, LeaseInfo, MessageInfo, TimerInfo, WorkflowInfo
 from .model import (
+    CancelRequest,
     ChannelMode,
     Entry,
     ErrorInfo,
@@ -69,6 +71,7 @@ __all__ = [
     "App",
     "AppStatistics",
     "BatchInfo",
+    "CancelRequest",
     "ChannelMode",
     "ChannelModeConflictError",
     "ChildHandle",
@@ -117,6 +120,7 @@ __all__ = [
     "WorkflowHandle",
     "WorkflowInfo",
     "WorkflowStuckError",
+    "WorkflowTerminatedError",
     "activity",
     "compensation",
     "current_activity",

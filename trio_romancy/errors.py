@@ -330,10 +330,23 @@ class WorkflowCancelledError(WorkflowError):
       reason: reason that was given to ``cancel``, or None.
     """
 
-    def __init__(self, instance_id: str, reason: str | None, uncompensated: Iterable[str] = ()) -> None:
+    def __init__(
+        self, instance_id: str, reason: str | None, uncompensated: Iterable[str] = (), *, was: str = "cancelled"
+    ) -> None:
         self.reason = reason
         because = f": {reason}" if reason else ""
-        super().__init__(instance_id, f"instance {instance_id!r} was cancelled{because}", uncompensated)
+        super().__init__(instance_id, f"instance {instance_id!r} was {was}{because}", uncompensated)
+
+
+class WorkflowTerminatedError(WorkflowCancelledError):
+    """The instance was terminated. Running code was abandoned, so the outcome of what had begun is not known.
+
+    Attributes:
+      reason: reason that was given to ``terminate``, or None.
+    """
+
+    def __init__(self, instance_id: str, reason: str | None, uncompensated: Iterable[str] = ()) -> None:
+        super().__init__(instance_id, reason, uncompensated, was="terminated")
 
 
 class WorkflowStuckError(WorkflowError):

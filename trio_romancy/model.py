@@ -67,6 +67,8 @@ class Kind(StrEnum):
     """The workflow function failed; compensation begins here."""
     WORKFLOW_CANCELLED = "workflow_cancelled"
     """The workflow function has unwound after a cancel request; compensation begins here."""
+    WORKFLOW_TERMINATED = "workflow_terminated"
+    """``app.terminate`` ended the instance, or began its compensation."""
     WORKFLOW_RECURRED = "workflow_recurred"
     """The workflow function called ``ctx.recur``."""
     CONTINUED = "continued"
@@ -110,7 +112,13 @@ _DELIVERED = frozenset(
     }
 )
 _ENDS_FUNCTION = frozenset(
-    {Kind.WORKFLOW_COMPLETED, Kind.WORKFLOW_FAILED, Kind.WORKFLOW_CANCELLED, Kind.WORKFLOW_RECURRED}
+    {
+        Kind.WORKFLOW_COMPLETED,
+        Kind.WORKFLOW_FAILED,
+        Kind.WORKFLOW_CANCELLED,
+        Kind.WORKFLOW_TERMINATED,
+        Kind.WORKFLOW_RECURRED,
+    }
 )
 
 for _kind in Kind:
@@ -150,6 +158,20 @@ class ErrorInfo:
 
 
 @frozen
+class CancelRequest:
+    """An accepted request to cancel or terminate an instance that has not ended yet."""
+
+    reason: str | None
+    requested_at: datetime | None
+    """Time of the request, in UTC; None: it was stored by a release that kept no time."""
+    terminates: bool
+    """Whether the instance is to be terminated."""
+    waits_for: list[str]
+    """Operation ids of what has to come to its outcome first, such as a running activity. Empty as long as no worker
+    has told the workflow of the request."""
+
+
+@frozen
 class Instance:
     """One execution of a workflow, as the database shows it."""
 
@@ -172,6 +194,8 @@ class Instance:
     """Instance that recurred as this one; None: it is the first of its chain."""
     details: Any = None
     """Last value of ``ctx.set_details``, as plain JSON data."""
+    cancel_requested: CancelRequest | None = None
+    """Accepted request to end the instance; None: there is none, or the instance has ended."""
 
 
 @frozen

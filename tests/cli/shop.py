@@ -99,9 +99,9 @@ async def fill(database: str) -> None:
         for use in USES:
             with suppress(WorkflowFailedError):
                 await (await app.start(send.options(id=f"failed-{use}"), use)).result()
-            for name in ("wait", "cancel", "stuck"):
+            for name in ("wait", "cancel", "hang", "stuck"):
                 await app.start(wait.options(id=f"{name}-{use}"), f"{name}-{use}")
-        while app.statistics().worker.supervisor.idle < 3 * len(USES):  # type: ignore[union-attr]  # noqa: ASYNC110
+        while app.statistics().worker.supervisor.idle < 4 * len(USES):  # type: ignore[union-attr]  # noqa: ASYNC110
             await trio.sleep(0.01)  # nothing tells when an instance begins to wait
     async with trio_asyncio.open_loop(), open_database(database) as opened:
         await opened.run(_spoil)

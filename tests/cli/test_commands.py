@@ -156,6 +156,13 @@ def test_cancel(shop: str) -> None:
     assert with_json(shop, "cancel", "order-good", code=1) == {"instance_id": "order-good", "cancelled": False}
 
 
+def test_terminate(shop: str) -> None:
+    for answer in on_both(shop, "terminate", "hang-{}", "--reason", "it hangs", "--compensate"):
+        assert answer.text == "it is terminated, or will be by its worker\n"
+    assert with_json(shop, "terminate", "hang-{}") == {"instance_id": "hang-json", "terminated": True}
+    assert with_json(shop, "terminate", "order-good", code=1) == {"instance_id": "order-good", "terminated": False}
+
+
 def test_resume(shop: str) -> None:
     for answer in on_both(shop, "resume", "stuck-{}"):
         assert answer.text == "it goes on\n"

@@ -14,7 +14,6 @@ from trio_romancy import (
     App,
     RetryPolicy,
     TerminalError,
-    WorkflowCancelledError,
     WorkflowContext,
     WorkflowFailedError,
     activity,
@@ -146,24 +145,6 @@ async def retry_with_backoff(app: App) -> object:
 
 
 @workflow
-async def long_payment(ctx: WorkflowContext) -> str:
-    await reserve("C")
-    await slowly_reserve("slow", 20)
-    await ship("C", True)
-    return "never"
-
-
-async def cancel_during_an_activity(app: App) -> object:
-    handle = await app.start(long_payment.options(id="cancelled"))
-    await trio.sleep(5)  # into the long activity, however the start went
-    assert await handle.cancel("changed my mind")
-    with pytest.raises(WorkflowCancelledError) as caught:
-        await handle.result()
-    assert "ship:1" not in {entry.operation_id for entry in await app.history(handle.instance_id)}
-    return caught.value.reason
-
-
-@workflow
 async def patient(ctx: WorkflowContext) -> str:
     seen = []
     with ctx.move_on_after(10) as scope:
@@ -260,7 +241,6 @@ SCENARIOS = [
     nursery_of_three,
     failing_nursery_of_three,
     retry_with_backoff,
-    cancel_during_an_activity,
     durable_timeout,
     timeout_during_an_activity,
     session_transaction,

@@ -99,7 +99,7 @@ def request_ends(connection: Connection) -> None:
 
 
 def roll_back(connection: Connection) -> Any:
-    return children.roll_back(connection, "p", "c/compensation", "c", "enough", NOW)
+    return children.roll_back(connection, "p", "c/compensation", "c", "enough", NOW, lambda _: [("do:1", None)])
 
 
 def cancelled(connection: Connection) -> set[str]:

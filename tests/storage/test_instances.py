@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import IntegrityError
 
+from trio_romancy._data.end_request import EndRequest
 from trio_romancy._data.journal_format import (
     ActivityCompleted,
     Payload,
@@ -414,7 +415,8 @@ def test_a_cancel_request_is_accepted_until_the_workflow_function_has_ended(
     store(connection, "a", status=status, wake_at=None)
     before = stored(connection, "a")
     assert request_cancel(connection, "a", "enough", 200) == Cancelled(accepted, status)
-    changed = {"cancel_requested": '"enough"', "wake_at": 200, "updated_at": 200} if accepted else {}
+    request = EndRequest("enough", 200).to_text()
+    changed = {"cancel_requested": request, "wake_at": 200, "updated_at": 200} if accepted else {}
     assert stored(connection, "a") == before | changed
 
 
@@ -434,9 +436,9 @@ def test_once_accepted_a_cancel_request_stays_accepted_with_its_first_reason(
 def test_a_cancel_request_without_a_reason_is_one(connection: Connection) -> None:
     store(connection, "a")
     assert request_cancel(connection, "a", None, 200) == Cancelled(True, Status.PENDING)
-    assert stored(connection, "a")["cancel_requested"] == "null"
+    assert stored(connection, "a")["cancel_requested"] == EndRequest(None, 200).to_text()
     assert request_cancel(connection, "a", "second", 300) == Cancelled(True, Status.PENDING)
-    assert stored(connection, "a")["cancel_requested"] == "null"
+    assert stored(connection, "a")["cancel_requested"] == EndRequest(None, 200).to_text()
 
 
 def test_an_instance_that_is_not_there_cannot_be_cancelled(connection: Connection) -> None:

@@ -24,15 +24,15 @@ PAIRS = [(before, after) for before in Status for after in Status]
 ERROR = ErrorInfo("Broken", "it broke", uncompensated=["do:1"])
 
 FOLLOWS = {
-    Status.PENDING: {Status.RUNNING, Status.STUCK},
-    Status.RUNNING: set(Status) - {Status.CANCELLED},
-    Status.WAITING: set(Status) - {Status.CANCELLED},
+    Status.PENDING: {Status.RUNNING, Status.COMPENSATING, Status.CANCELLED, Status.STUCK},
+    Status.RUNNING: set(Status),
+    Status.WAITING: set(Status),
     Status.COMPENSATING: {Status.FAILED, Status.CANCELLED, Status.STUCK},
     Status.COMPLETED: {Status.COMPENSATING},
     Status.FAILED: {Status.RUNNING, Status.COMPENSATING},
-    Status.CANCELLED: {Status.COMPENSATING},
+    Status.CANCELLED: {Status.RUNNING, Status.COMPENSATING},
     Status.RECURRED: set(),
-    Status.STUCK: {Status.PENDING, Status.RUNNING, Status.COMPENSATING},
+    Status.STUCK: {Status.PENDING, Status.RUNNING, Status.COMPENSATING, Status.CANCELLED},
 }
 """Once more, from what the documentation says of the statuses."""
 
@@ -102,7 +102,9 @@ FUNCTIONS: dict[str, Callable[[Connection], object]] = {
     "cancel": lambda connection: steering.request_cancel(connection, "i", None, NOW),
     "resume": lambda connection: steering.resume(connection, "i", NOW),
     "retry": retry,
-    "roll back": lambda connection: children.roll_back(connection, "p", "c", "i", "a reason", NOW),
+    "roll back": lambda connection: children.roll_back(
+        connection, "p", "c", "i", "a reason", NOW, lambda _: [("a:1", None)]
+    ),
     "roll back again": lambda connection: children.roll_back_again(connection, "i", NOW),
     "cancel children": lambda connection: children.request_cancels(connection, ["i"], "a reason", NOW),
     "leave to others": leave_to_others,

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from trio_romancy import App, WorkflowCancelledError, WorkflowContext, workflow
+from trio_romancy import App, WorkflowCancelledError, WorkflowContext, WorkflowTerminatedError, workflow
 
 from .serving import call, client, stored
 
@@ -93,3 +93,42 @@ async def test_it_is_off_without_a_token() -> None:
         answer = await call(app, "POST", "/cancel/a")
         assert answer is not None and answer.status == 404
         assert await stored(app) == before
+
+
+# -- terminating ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (None, "instance 'a' was terminated"),
+        ({"reason": "it hangs"}, "instance 'a' was terminated: it hangs"),
+        ({"reason": None, "compensate": True}, "instance 'a' was terminated"),
+    ],
+)
+async def test_an_instance_is_terminated(body: Any, message: str) -> None:
+    async with App(":memory:", web_token=TOKEN) as app, client(app, TOKEN) as http:
+        handle = await app.start(web_cancelled.options(id="a"))
+        answer = await (http.post("/terminate/a") if body is None else http.post("/terminate/a", json=body))
+        assert (answer.status_code, answer.json()) == (202, {"instance_id": "a", "terminated": True})
+        with pytest.raises(WorkflowTerminatedError) as caught:
+            await handle.result()
+        assert str(caught.value) == message
+        assert (await http.post("/terminate/a")).status_code == 202  # it has been terminated
+
+
+async def test_what_cannot_be_terminated_is_refused() -> None:
+    async with App(":memory:", web_token=TOKEN) as app, client(app, TOKEN) as http:
+        await (await app.start(web_ended.options(id="ended"))).result()
+        await app.start(web_cancelled.options(id="a"))
+        before = await stored(app)
+        assert (await http.post("/terminate/nobody")).status_code == 404
+        assert (await http.post("/terminate/a%0A")).status_code == 404
+        assert (await http.post("/terminate/ended")).json()["error_type"] == "InstanceEndedError"
+        for body in (b"x", b"[]", b'{"why": "x"}', b'{"reason": 1}', b'{"compensate": 1}', b'{"compensate": null}'):
+            answer = await http.post("/terminate/a", content=body)
+            assert (answer.status_code, answer.json()["error_type"]) == (400, "InvalidRequest")
+        assert (await http.post("/cancel/a", json={"compensate": True})).status_code == 400
+        assert await stored(app) == before
+    async with App(":memory:") as app, client(app) as http:
+        assert (await http.post("/terminate/a")).status_code == 404  # without a token there is no such path

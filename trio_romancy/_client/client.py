@@ -216,7 +216,8 @@ class Client:
     async def get_instance(self, instance_id: str) -> Instance | None:
         """Return an instance as the database shows it now; None if no instance has the id."""
         engine = self._require_engine("app.get_instance")
-        return await engine.read(instances.get_instance, instance_id) if is_id(instance_id) else None
+        instance = await engine.read(instances.get_instance, instance_id) if is_id(instance_id) else None
+        return None if instance is None else await finding.with_waits(engine, instance)
 
     async def list_instances(
         self,
@@ -361,6 +362,34 @@ class Client:
         """
         return await steering.cancel(self._require_engine("app.cancel"), instance_id, reason)
 
+    async def terminate(self, instance_id: str, reason: str | None = None, *, compensate: bool = False) -> bool:
+        """End an instance that does not end by itself. The request is durable once this returns.
+
+        Use it if :meth:`cancel` does not end the instance, because its code hangs, swallows cancellations, or is stuck.
+        Running code is abandoned: it is cancelled, and nothing that it does from then on is recorded. So the outcome
+        of an activity or compensation that was running is not known. If the instance has recurred, this applies to the
+        last one of its chain. Children that have not ended are terminated as well.
+
+        An instance that no worker owns ends at once. Otherwise its worker ends it, or the next worker that claims it.
+        It ends as cancelled; waiting for its result raises :class:`WorkflowTerminatedError`.
+
+        Args:
+          instance_id: id of the instance.
+          reason: a text that :class:`WorkflowTerminatedError` shows.
+          compensate: whether the activities and children that had completed are compensated, and running children
+            cancelled instead of terminated. If not, ``error.uncompensated`` names what was not undone, and
+            :meth:`resume` undoes it.
+
+        Returns:
+          Whether the instance ends because of this call, or was terminated before. False if it had ended otherwise.
+
+        Raises:
+          InstanceNotFoundError: if there is no such instance.
+        """
+        return await steering.terminate(
+            self._require_engine("app.terminate"), instance_id, reason, compensate=compensate
+        )
+
     async def resume(self, instance_id: str) -> bool:
         """Let a stuck instance go on, or try compensations that failed for good again. It is durable once this returns.
 
@@ -379,16 +408,17 @@ class Client:
 
         If the instance has recurred, this applies to the last one of its chain.
 
-        Successful outcomes are kept, including those from beside or after that operation. A child that failed is
-        retried with its parent. If no operation has failed, but the code of the workflow, that code runs again.
+        Successful outcomes are kept, including those from beside or after that operation, and children that have
+        completed. A child that failed is retried with its parent, and so is one that was cancelled because the parent
+        failed. If no operation has failed, but the code of the workflow, that code runs again.
 
         Returns:
           Whether the instance had failed.
 
         Raises:
           InstanceNotFoundError: if there is no such instance.
-          RomancyError: if a kept outcome has been compensated; or if the instance is a child whose parent has not
-            ended.
+          RomancyError: if something was compensated; if a child was cancelled by others; or if the instance is a child
+            whose parent has not ended.
         """
         return await steering.retry(self._require_engine("app.retry"), instance_id)
 

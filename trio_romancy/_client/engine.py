@@ -12,7 +12,7 @@ from .._context.activity import ActivityContext
 from .._context.current import current_execution
 from .._data.ids import is_id
 from .._observe.dispatcher import HookDispatcher
-from .._observe.instance_events import sent_info
+from .._observe.instance_events import sent_info, tell_end
 from .._runtime.run.local_result import LocalResult
 from .._runtime.worker.worker import Worker
 from .._storage.database import Database, SQLFunction
@@ -21,6 +21,7 @@ from .._storage.outages import retry_while_away
 from .._storage.sql import chains, instances, messages
 from .._storage.sql.messages import Outgoing
 from .._storage.sql.rows import InstanceRow
+from .._storage.sql.termination import Termination
 from ..clock import Clock
 from ..errors import InstanceNotFoundError, RomancyError
 from ..hooks import Hooks
@@ -59,6 +60,16 @@ class Engine:
         if self.worker is not None:
             self.worker.notify_due()
         return answer
+
+    def tell_end(self, ended: Termination) -> None:
+        """Tell hooks, and the callers that wait for its result, of an instance that has ended without a worker."""
+        if not ended.status.is_final:
+            return
+        if self.dispatcher is not None:
+            me = "" if self.worker is None else self.worker.worker_id
+            tell_end(self.dispatcher, ended, me, self.clock.now(), ended.status, ended.error)
+        if self.worker is not None:
+            self.worker.notify_result(ended.instance_id)
 
     def notify_relay(self) -> None:
         """Notify the relayer of events to send."""

@@ -11,8 +11,16 @@ from attrs import define, field
 from .._data.codec import loads
 from .._definitions.values import Workflow
 from .._runtime.run.local_result import LocalResult
+from .._storage.sql.termination import TERMINATED
 from ..clock import Duration, seconds
-from ..errors import InvalidDataError, RomancyError, WorkflowCancelledError, WorkflowFailedError, WorkflowStuckError
+from ..errors import (
+    InvalidDataError,
+    RomancyError,
+    WorkflowCancelledError,
+    WorkflowFailedError,
+    WorkflowStuckError,
+    WorkflowTerminatedError,
+)
 from ..model import ErrorInfo, Status
 from . import steering
 from .engine import Engine, check_instance_id
@@ -42,7 +50,7 @@ class WorkflowHandle(Generic[R]):
 
         Raises:
           WorkflowFailedError: if the workflow failed.
-          WorkflowCancelledError: if it was cancelled.
+          WorkflowCancelledError: if it was cancelled; if it was terminated, its subclass WorkflowTerminatedError.
           WorkflowStuckError: if it is parked. Once it is resumed, ``result`` can be called again.
           InstanceNotFoundError: if there is no such instance.
           InvalidDataError: if its result does not fit what the workflow returns in this process.
@@ -77,6 +85,12 @@ class WorkflowHandle(Generic[R]):
         """Request the cancellation of the instance: see :meth:`App.cancel`."""
         return await steering.cancel(self._require_engine("handle.cancel"), self.instance_id, reason)
 
+    async def terminate(self, reason: str | None = None, *, compensate: bool = False) -> bool:
+        """End the instance at once, whatever its code does: see :meth:`App.terminate`."""
+        return await steering.terminate(
+            self._require_engine("handle.terminate"), self.instance_id, reason, compensate=compensate
+        )
+
     def _wait(self) -> Coroutine[Any, Any, tuple[Status, str | None, ErrorInfo | None]]:
         engine, local_result = self._require_engine("handle.result"), self._local_result
         engine.refuse_in_open_session("await an instance")
@@ -89,6 +103,8 @@ class WorkflowHandle(Generic[R]):
         assert error is not None
         if status is Status.STUCK:
             return WorkflowStuckError(self.instance_id, error.error_type, error.message)
+        if error.error_type == TERMINATED:
+            return WorkflowTerminatedError(self.instance_id, error.message or None, error.uncompensated)
         if status is Status.CANCELLED:
             return WorkflowCancelledError(self.instance_id, error.message or None, error.uncompensated)
         return WorkflowFailedError(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import trio
+from attrs import evolve
 from sqlalchemy.exc import DBAPIError
 
 from .._data.conditions import GivenPath, checked_path
 from .._data.ids import is_id
+from .._runtime.run.saga import awaited_by_cancellation
 from .._storage.dialects import input_index
 from .._storage.outages import retry_while_away
+from .._storage.sql.entries import load_entries
 from .._storage.sql.search import Place, Sought, page_token, read_page_token, search_step
 from ..clock import from_datetime
-from ..errors import DatabaseError
+from ..errors import DatabaseError, InvalidDataError
 from ..model import Instance, Page
 from .engine import Engine
 
@@ -44,12 +47,24 @@ async def newest(engine: Engine, sought: Sought, most: int, after: Place | None 
         taken = trio.current_time() - begun
         found += seen.instances
         if seen.end is None or len(found) == most:
-            return found
+            return [await with_waits(engine, instance) for instance in found]
         after = seen.end
         if taken < _QUICK:
             among *= 2
         elif taken > _SLOW:
             among = max(among // 4, _SMALLEST_PART)
+
+
+async def with_waits(engine: Engine, instance: Instance) -> Instance:
+    """Return an instance together with what it waits for, if its cancellation was requested."""
+    request = instance.cancel_requested
+    if request is None:
+        return instance
+    try:
+        entries = await engine.read(load_entries, instance.instance_id)
+    except InvalidDataError:  # an instance with a broken journal must still be seen
+        return instance
+    return evolve(instance, cancel_requested=evolve(request, waits_for=awaited_by_cancellation(entries)))
 
 
 async def page(engine: Engine, sought: Sought, limit: int, token: str | None) -> Page:

@@ -1,8 +1,12 @@
-"""Steers instances: cancels them, resumes them, retries them."""
+"""Steers instances: cancels them, terminates them, resumes them, retries them."""
 
 from __future__ import annotations
 
+from .._data.end_request import EndRequest
+from .._observe.instance_events import log_termination
+from .._runtime.run.saga import to_undo
 from .._storage.sql import rewind, steering
+from .._storage.sql.termination import request_termination
 from ..errors import InstanceNotFoundError
 from .engine import Engine, check_instance_id
 
@@ -21,6 +25,26 @@ async def cancel(engine: Engine, instance_id: str, reason: str | None) -> bool:
     answer = await engine.write(steering.request_cancel, instance_id, reason, engine.clock.now())
     if answer is None:
         raise InstanceNotFoundError(instance_id)
+    return answer.accepted
+
+
+async def terminate(engine: Engine, instance_id: str, reason: str | None, *, compensate: bool) -> bool:
+    """Have an instance ended at once, whatever its code does. Return whether it ends because of this.
+
+    Raises: as of :func:`cancel`.
+    """
+    engine.refuse_in_open_session("terminate an instance")
+    check_instance_id(instance_id)
+    if reason is not None and not isinstance(reason, str):
+        raise TypeError(f"the reason of a termination is text, not {reason!r}")
+    now = engine.clock.now()
+    request = EndRequest(reason, now, terminates=True, compensates=compensate)
+    answer = await engine.write(request_termination, instance_id, request, now, to_undo)
+    if answer is None:
+        raise InstanceNotFoundError(instance_id)
+    if (done := answer.done) is not None:
+        log_termination(done)
+        engine.tell_end(done)
     return answer.accepted
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -12,9 +13,11 @@ from attrs import define, evolve
 
 from .._data.codec import loads
 from .._data.journal_format import EventReceived, Failure, MessageReceived, from_text
+from .._data.log_fields import about
 from .._storage.sql.claims import Claim
 from .._storage.sql.incompatible import Parked
 from .._storage.sql.rows import EntryRow, MessageRow, OutboxRow
+from .._storage.sql.termination import Termination
 from ..clock import Clock, Microseconds, to_datetime
 from ..hooks import ActivityInfo, Hooks, MessageInfo, TimerInfo, WorkflowInfo
 from ..model import ErrorInfo, Kind, Status
@@ -23,6 +26,8 @@ from .dispatcher import Around, HookDispatcher
 if TYPE_CHECKING:
     from .._storage.journal.batch import Batch
     from .._storage.journal.effects import Effects
+
+_logger = logging.getLogger("trio_romancy.supervisor")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -258,7 +263,7 @@ class InstanceEvents:
 
 def tell_end(
     dispatcher: HookDispatcher,
-    claim: Claim | Parked,
+    claim: Claim | Parked | Termination,
     worker_id: str,
     now: Microseconds,
     status: Status,
@@ -266,6 +271,13 @@ def tell_end(
 ) -> None:
     """Tell hooks that an instance durably has a status: it has ended, or is stuck."""
     dispatcher.call(_ENDS[status], _workflow_info(claim, worker_id, now, error=error))
+
+
+def log_termination(termination: Termination) -> None:
+    """Log that an instance was terminated."""
+    reason = termination.error.message or "no reason was given"
+    extra = about(termination.instance_id, termination.workflow)
+    _logger.warning("instance %s was terminated: %s", termination.instance_id, reason, extra=extra)
 
 
 def sent_info(row: MessageRow) -> MessageInfo:
@@ -283,7 +295,7 @@ def sent_info(row: MessageRow) -> MessageInfo:
 
 
 def _workflow_info(
-    claim: Claim | Parked,
+    claim: Claim | Parked | Termination,
     worker_id: str,
     now: Microseconds,
     *,

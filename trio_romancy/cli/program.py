@@ -24,6 +24,7 @@ from .commands.resume import resume
 from .commands.retry import retry
 from .commands.show import show
 from .commands.start import start
+from .commands.terminate import terminate
 from .commands.worker import worker
 from .commands.workers import list_workers
 
@@ -35,6 +36,7 @@ _COMMANDS: dict[str, Command] = {
     "event": event,
     "publish": publish,
     "cancel": cancel,
+    "terminate": terminate,
     "resume": resume,
     "retry": retry,
     "purge": purge,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from .._data.ids import short_id
-from .._data.journal_format import ActivityCompleted, ChildEnded, ChildStarted, from_data
+from .._data.journal_format import ActivityCancelled, ActivityCompleted, ChildEnded, ChildStarted, from_data
 from ..model import Entry, Instance, Kind, Status
 
 _OUTCOMES = {kind for kind in Kind if kind.is_delivered} | {Kind.COMPENSATION_COMPLETED}
@@ -35,6 +35,8 @@ def _has_ended(instance: Instance, history: Sequence[Entry]) -> list[str]:
     expected = [_END_OF[instance.status]]
     if any(entry.kind is Kind.ROLLBACK_REQUESTED for entry in history):
         expected = [Kind.WORKFLOW_COMPLETED]  # it is cancelled because its parent was rolled back
+    if Kind.WORKFLOW_TERMINATED in ends:
+        expected = [*ends[:-1], Kind.WORKFLOW_TERMINATED] if instance.status is Status.CANCELLED else []
     problems = [] if ends == expected else [f"is {instance.status}, and its journal ends with {ends}"]
     if instance.worker_id is not None:
         problems.append(f"has ended and is still owned by {instance.worker_id!r}")
@@ -67,6 +69,8 @@ def _is_compensated(instance: Instance, history: Sequence[Entry]) -> list[str]:
         payload = from_data(entry.kind, entry.payload)
         if isinstance(payload, ActivityCompleted) and payload.compensation is not None:
             to_undo.append(short_id(f"{entry.operation_id}/compensation"))
+        elif isinstance(payload, ActivityCancelled) and payload.compensation is not None:
+            to_undo.append(short_id(f"{entry.operation_id}/compensation"))  # an operator decides
         elif isinstance(payload, ChildStarted) and payload.refused is None:
             starts[payload.child] = short_id(f"{entry.operation_id}/compensation")
             to_undo.append(starts[payload.child])
@@ -81,6 +85,8 @@ def _is_compensated(instance: Instance, history: Sequence[Entry]) -> list[str]:
     kinds = (Kind.COMPENSATION_COMPLETED, Kind.COMPENSATION_FAILED)
     undone = [entry.operation_id for entry in history if entry.kind in kinds]
     resumed = any(entry.kind is Kind.RESUMED for entry in history)
+    if any(entry.kind is Kind.WORKFLOW_TERMINATED and not entry.payload["compensates"] for entry in history):
+        expected = expected[: len(undone)]  # the rest was left
     if undone == expected or (resumed and set(undone) == set(expected)):
         return []
     return [f"is {instance.status}: the compensations should be {expected}, and were {undone}"]

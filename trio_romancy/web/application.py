@@ -24,6 +24,7 @@ from .delivery import deliver
 from .events import Mode, content_mode, read_events
 from .health import Ready, live
 from .in_time import Attempt
+from .terminating import Terminate
 
 
 def make_application(
@@ -39,7 +40,7 @@ def make_application(
 
     Args:
       token: the bearer token for every path but health. If it is None, events need no token, and there is no path to
-        cancel an instance.
+        cancel or terminate an instance.
       body_limit: the most bytes in the body of a request.
       max_payload: the most bytes of JSON in the data of one event.
       seconds: longest outage of the database before a client is told to try again.
@@ -49,6 +50,7 @@ def make_application(
     others = [Route("/", Events(client, body_limit, max_payload, seconds), methods=["POST"])]
     if token is not None:
         others.append(Route("/cancel/{instance_id:path}", Cancel(client, seconds), methods=["POST"]))
+        others.append(Route("/terminate/{instance_id:path}", Terminate(client, seconds), methods=["POST"]))
     rest: ASGIApp = Router(others, redirect_slashes=False)
     if token is not None:
         rest = Authorization(rest, token)

@@ -16,7 +16,7 @@ from .body import read_body
 from .delivery import refusals
 from .in_time import Attempt
 
-_BODY_LIMIT = 64 * 1024
+BODY_LIMIT = 64 * 1024
 """Most bytes in the body. A reason is a sentence for people."""
 
 
@@ -29,10 +29,8 @@ class Cancel:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        instance_id = request.path_params["instance_id"]
-        if not scope["path"].endswith(f"/{instance_id}"):  # Starlette removes a newline at the end
-            raise RefusedError(404, "InstanceNotFoundError", "there is no instance of this id")
-        reason = _reason(await read_body(request, _BODY_LIMIT))
+        instance_id = given_id(request)
+        reason = read_fields(await read_body(request, BODY_LIMIT), "reason").get("reason")
 
         async def cancel() -> Response:
             with refusals(not_found=404):
@@ -45,20 +43,39 @@ class Cancel:
         await Attempt(self._seconds).answer(cancel, too_late, scope, receive, send)
 
 
-def _reason(body: bytes) -> str | None:
+def given_id(request: Request) -> str:
+    """Return the instance id in the path of a request."""
+    instance_id: str = request.path_params["instance_id"]
+    if not request.scope["path"].endswith(f"/{instance_id}"):  # Starlette removes a newline at the end
+        raise RefusedError(404, "InstanceNotFoundError", "there is no instance of this id")
+    return instance_id
+
+
+def read_fields(body: bytes, *names: str) -> dict[str, Any]:
+    """Return the fields of a body, which may be empty. The ``reason`` is text or null.
+
+    Args:
+      names: the fields that the body may have.
+    """
     if not body:
-        return None
+        return {}
     try:
         content: Any = strict_json.loads(body)
     except ValueError as error:
-        raise _invalid(str(error)) from None
-    if not isinstance(content, dict) or content.keys() - {"reason"}:
-        raise _invalid("it has other keys, or is not an object")
+        raise invalid(str(error), *names) from None
+    if not isinstance(content, dict) or content.keys() - set(names):
+        raise invalid("it has other keys, or is not an object", *names)
     reason = content.get("reason")
     if reason is not None and not isinstance(reason, str):
-        raise _invalid("the reason is not text")
-    return reason
+        raise invalid("the reason is not text", *names)
+    return content
 
 
-def _invalid(problem: str) -> RefusedError:
-    return RefusedError(400, "InvalidRequest", f'the body is empty or {{"reason": "..."}}: {problem}')
+def invalid(problem: str, *names: str) -> RefusedError:
+    """Return the refusal of a body.
+
+    Args:
+      names: the fields that the body may have.
+    """
+    fields = ", ".join(f'"{name}": ...' for name in names)
+    return RefusedError(400, "InvalidRequest", f"the body is empty or {{{fields}}}: {problem}")

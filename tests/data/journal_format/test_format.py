@@ -41,7 +41,8 @@ outcomes: dict[Kind, st.SearchStrategy[Any]] = {
         journal.ActivityCompleted, result=data, compensation=st.none() | plan, arguments=digests
     ),
     Kind.ACTIVITY_FAILED: st.builds(journal.ActivityFailed, **failure),
-    Kind.ACTIVITY_CANCELLED: st.builds(journal.ActivityCancelled),
+    Kind.ACTIVITY_CANCELLED: st.builds(journal.ActivityCancelled)
+    | st.builds(journal.ActivityCancelled, was_interrupted=st.just(True), compensation=st.none() | plan),
     Kind.ATTEMPT_FAILED: st.builds(journal.AttemptFailed, **failure),
     Kind.TIMER_FIRED: st.builds(journal.TimerFired),
     Kind.TIMEOUT_FIRED: st.builds(journal.TimeoutFired),
@@ -67,6 +68,9 @@ outcomes: dict[Kind, st.SearchStrategy[Any]] = {
     Kind.WORKFLOW_COMPLETED: st.builds(journal.WorkflowCompleted),
     Kind.WORKFLOW_FAILED: st.builds(journal.WorkflowFailed, **failure),
     Kind.WORKFLOW_CANCELLED: st.builds(journal.WorkflowCancelled, reason=optional),
+    Kind.WORKFLOW_TERMINATED: st.builds(
+        journal.WorkflowTerminated, reason=optional, compensates=st.booleans(), running=st.lists(text, max_size=3)
+    ),
     Kind.WORKFLOW_RECURRED: st.builds(journal.WorkflowRecurred, next=text),
     Kind.CONTINUED: st.builds(
         journal.CarryOver,
@@ -76,7 +80,7 @@ outcomes: dict[Kind, st.SearchStrategy[Any]] = {
         left=st.dictionaries(text, number, max_size=3),
     ),
     Kind.ROLLBACK_REQUESTED: st.builds(journal.RollbackRequested, reason=optional),
-    Kind.COMPENSATION_COMPLETED: st.builds(journal.CompensationCompleted),
+    Kind.COMPENSATION_COMPLETED: st.builds(journal.CompensationCompleted, had_nothing=st.booleans()),
     Kind.COMPENSATION_FAILED: st.builds(journal.CompensationFailed, **failure),
     Kind.PATCHED: st.builds(journal.Patched),
     Kind.RETRIED: st.builds(journal.Retried),

@@ -44,8 +44,12 @@ def entries() -> Iterator[tuple[Kind, str]]:
             yield Kind(row["kind"]), row["payload"]
 
 
+LATER = {Kind.WORKFLOW_TERMINATED}
+"""Kinds that the release that made the recording did not know."""
+
+
 def test_every_kind_was_recorded() -> None:
-    assert {kind for kind, _ in entries()} == set(Kind)
+    assert {kind for kind, _ in entries()} == set(Kind) - LATER
 
 
 def test_every_stage_was_recorded() -> None:

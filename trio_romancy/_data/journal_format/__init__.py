@@ -41,6 +41,7 @@ from .instance import (
     WorkflowCancelled,
     WorkflowCompleted,
     WorkflowRecurred,
+    WorkflowTerminated,
 )
 from .messages import (
     EventAttributes,
@@ -89,6 +90,7 @@ __all__ = [
     "WorkflowCompleted",
     "WorkflowFailed",
     "WorkflowRecurred",
+    "WorkflowTerminated",
     "error_from_data",
     "error_text",
     "from_data",

@@ -99,10 +99,42 @@ class ActivityCompleted:
 
 @final
 @frozen
-class ActivityCancelled(Plain):
-    """A cancellable activity was torn down."""
+class ActivityCancelled:
+    """A cancellable activity was torn down; or its worker ended before the activity did, after a cancel request."""
 
     KIND: ClassVar[Kind] = Kind.ACTIVITY_CANCELLED
+
+    was_interrupted: bool = False
+    """Whether its worker ended before the activity did, so that its outcome is not known. Missing otherwise."""
+    compensation: PlannedCompensation | None = None
+    """Planned compensation of an interrupted activity, without a result. Missing without one."""
+
+    @classmethod
+    def from_data(cls, data: Any) -> Self:
+        """Return the entry that this plain JSON data stands for."""
+        if data is None:
+            return cls()
+        compensation = data.get("compensation")
+        if compensation is not None:
+            compensation = PlannedCompensation.from_data(compensation)
+        return cls(data["was_interrupted"], compensation)
+
+    @staticmethod
+    def interrupted_text(compensation: str | None) -> str:
+        """Return the payload of an interrupted activity.
+
+        Args:
+          compensation: JSON text of the planned compensation; None without one.
+        """
+        if compensation is None:
+            return '{"was_interrupted":true}'
+        return f'{{"was_interrupted":true,"compensation":{compensation}}}'
+
+    def to_text(self) -> str:
+        """Return the payload as it is stored: JSON text."""
+        if not self.was_interrupted:
+            return "null"
+        return self.interrupted_text(None if self.compensation is None else self.compensation.to_text())
 
 
 @final
@@ -112,14 +144,17 @@ class CompensationCompleted:
 
     KIND: ClassVar[Kind] = Kind.COMPENSATION_COMPLETED
 
+    had_nothing: bool = False
+    """Whether it is the entry of a child that had nothing to undo, and stays completed. Missing otherwise."""
+
     @classmethod
     def from_data(cls, data: Any) -> Self:
-        """Return the entry. There is nothing to read."""
-        return cls()
+        """Return the entry that this plain JSON data stands for."""
+        return cls(data.get("had_nothing", False))
 
     def to_text(self) -> str:
         """Return the payload as it is stored: JSON text."""
-        return "{}"
+        return '{"had_nothing":true}' if self.had_nothing else "{}"
 
 
 @final

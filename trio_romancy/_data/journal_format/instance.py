@@ -35,7 +35,7 @@ class CancelRequested:
         """Return the payload.
 
         Args:
-          reason: JSON text, as the row of the instance has it.
+          reason: JSON text.
         """
         return f'{{"reason":{reason},"running":{dumps(running)}}}'
 
@@ -70,6 +70,30 @@ class WorkflowCancelled:
     def to_text(self) -> str:
         """Return the payload as it is stored: JSON text."""
         return dumps({"reason": self.reason})
+
+
+@final
+@frozen
+class WorkflowTerminated:
+    """The instance was terminated. What had begun was abandoned, and its outcome is not known."""
+
+    KIND: ClassVar[Kind] = Kind.WORKFLOW_TERMINATED
+
+    reason: str | None
+    """Reason that the request gave."""
+    compensates: bool
+    """Whether compensation begins here. If not, the instance has ended."""
+    running: Sequence[str]
+    """Operation ids of the activities and compensations that were abandoned, as far as the worker knew them."""
+
+    @classmethod
+    def from_data(cls, data: Any) -> Self:
+        """Return the entry that this plain JSON data stands for."""
+        return cls(data["reason"], data["compensates"], data["running"])
+
+    def to_text(self) -> str:
+        """Return the payload as it is stored: JSON text."""
+        return dumps({"reason": self.reason, "compensates": self.compensates, "running": self.running})
 
 
 @final

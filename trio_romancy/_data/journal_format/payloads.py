@@ -28,6 +28,7 @@ from .instance import (
     WorkflowCancelled,
     WorkflowCompleted,
     WorkflowRecurred,
+    WorkflowTerminated,
 )
 from .messages import (
     EventReceived,
@@ -106,6 +107,7 @@ _all: tuple[type[Payload], ...] = (
     WorkflowFailed,
     WorkflowCancelled,
     WorkflowRecurred,
+    WorkflowTerminated,
     CarryOver,
     RollbackRequested,
     CompensationCompleted,

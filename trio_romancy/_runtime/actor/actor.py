@@ -224,13 +224,13 @@ class Actor:
             run.is_passivated = True
             run.notify()
 
-    def request_cancel(self, reason: str) -> None:
+    def request_cancel(self, request: str) -> None:
         """Tell the workflow that its cancellation was requested.
 
         Args:
-          reason: JSON text.
+          request: the request as it is stored: JSON text.
         """
-        request_cancel(self.instance_run, reason)
+        request_cancel(self.instance_run, request)
 
     def refresh(self) -> None:
         """Fetch messages again. The run must not be gone."""

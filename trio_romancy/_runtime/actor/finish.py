@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import evolve
 
-from ..._data.codec import loads
+from ..._data.end_request import EndRequest
 from ..._data.failure import Failure, describe
 from ..._data.journal_format import (
     NOTHING,
@@ -16,16 +16,18 @@ from ..._data.journal_format import (
     WorkflowCancelled,
     WorkflowFailed,
     WorkflowRecurred,
+    WorkflowTerminated,
     from_text,
 )
 from ..._data.log_fields import cause_text, log_with_traceback, visible
 from ..._definitions.values import Workflow
 from ..._storage.sql import incompatible
 from ..._storage.sql.entries import JournalEntry
+from ..._storage.sql.termination import TERMINATED
 from ...errors import InvalidDataError, NonDeterminismError
 from ...model import ErrorInfo, Kind, Status
 from ..run import cancellation
-from ..run.exits import Ended, Exit, LeftToOthers, Recurred
+from ..run.exits import Ended, Exit, LeftToOthers, Recurred, RunGone
 from ..run.phase import CLOSING
 from ..run.run import InstanceRun
 from .recur import Recur, next_of_chain
@@ -43,7 +45,7 @@ async def end_function(
         if run.cancellation is None and run.claim.cancel_requested is None:
             return await _park(run, run.rejection)
         if run.cancel_reason is None:
-            run.cancel_reason = loads(run.claim.cancel_requested or "null")
+            run.cancel_reason = EndRequest.from_text(run.claim.cancel_requested or "null").reason
     if run.cancel_reason is None and not cancellation.is_recorded(run):
         return await _close(run, workflow, value, failure)
     return _cancel(run)
@@ -66,6 +68,8 @@ async def end_rollback(run: InstanceRun, function_end: JournalEntry) -> Exit:
     end = function_end.payload
     if isinstance(end, WorkflowFailed):
         status, error = Status.FAILED, end.to_info()
+    elif isinstance(end, WorkflowTerminated):
+        status, error = Status.CANCELLED, ErrorInfo(TERMINATED, end.reason or "")
     else:
         assert isinstance(end, WorkflowCancelled | RollbackRequested)
         status, error = Status.CANCELLED, ErrorInfo("trio_romancy.WorkflowCancelledError", end.reason or "")
@@ -112,8 +116,11 @@ async def _close(
     refused_for = await journal.close(row, entry, origin=origin, successor=successor)
     if refused_for is not None:
         run.writer.take_back()
-        run.cancel_reason = loads(refused_for)
-        run.writer.append("cancel", Kind.CANCEL_REQUESTED, CancelRequested.text(refused_for, []))
+        request = EndRequest.from_text(refused_for)
+        if request.terminates:
+            raise RunGone  # the supervisor learns of the request, too, and terminates the instance
+        run.cancel_reason = request.reason
+        run.writer.append("cancel", Kind.CANCEL_REQUESTED, CancelRequested(run.cancel_reason, []).to_text())
         return _cancel(run)
     run.writer.status = status
     if failure is not None:

@@ -7,11 +7,13 @@ from typing import Any
 
 import trio
 
-from ..._data.journal_format import ActivityCompleted, ActivityFailed, Payload, from_text
+from ..._data.journal_format import ActivityCancelled, ActivityCompleted, ActivityFailed, Payload, from_text
 from ..._data.log_fields import cause_text, log_with_traceback
 from ..._definitions.values import Activity
 from ...errors import InvalidDataError
 from ...model import Kind
+from ..run import cancellation
+from ..run.cancellation import Progress
 from ..run.exits import RunGone
 from ..run.operation import Operation
 from ..run.run import InstanceRun
@@ -69,7 +71,14 @@ async def call_activity(
                 if not run.is_live:
                     outcome = await replayed_in_turn(run, operation)
                 if outcome is None:
-                    result = await Attempts(run, operation, activity, args, kwargs, undo, digests).carry_out()
+                    attempts = Attempts(run, operation, activity, args, kwargs, undo, digests)
+                    match cancellation.progress_of(run, operation, attempts.next_due):
+                        case Progress.MAY_BEGIN:
+                            result = await attempts.carry_out()
+                        case Progress.INTERRUPTED:
+                            result = await attempts.record_interruption()
+                        case Progress.NOT_BEGUN:
+                            pass  # and it will not, because its cancellation was accepted
         finally:
             run.end(operation)
     if outcome is not None:
@@ -83,6 +92,8 @@ async def call_activity(
         payload = from_text(result.kind, result.payload)
         if isinstance(payload, ActivityFailed):
             _log_failure(run, id, payload)
+        elif isinstance(payload, ActivityCancelled):
+            run.saga.activity_cancelled(id, payload)
         return await _return_or_raise(run, activity, id, payload)
     if activity.compensation is not None:
         completed = from_text(result.kind, result.payload)

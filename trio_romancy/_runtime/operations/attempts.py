@@ -15,7 +15,7 @@ from ..._context.activity import ActivityContext
 from ..._context.current import current_execution
 from ..._data.codec import Codec
 from ..._data.failure import Failure, describe
-from ..._data.journal_format import NOTHING, ActivityCompleted, CompensationCompleted
+from ..._data.journal_format import NOTHING, ActivityCancelled, ActivityCompleted, CompensationCompleted
 from ..._data.log_fields import cause_text, visible
 from ..._definitions.values import Activity
 from ..._exceptions import is_a, leaves
@@ -149,6 +149,24 @@ class Attempts:
         finally:
             if run.turns is not None:
                 run.turns.come_back(task)
+
+    @property
+    def next_due(self) -> Microseconds | None:
+        """Time at which the next attempt is due; None if none has failed, or no other follows."""
+        failures = self._run.cursor.failures_of(self._operation.id)
+        delay = self._policy.delay_after(len(failures)) if failures else None
+        return None if delay is None else failures[-1].recorded_at + round(delay * 1_000_000)
+
+    async def record_interruption(self) -> Result:
+        """Record that an attempt was interrupted, so that the outcome of the activity is not known."""
+        run, operation, what = self._run, self._operation, self._what
+        message = "%s of %s was interrupted after the cancellation was requested: its outcome is not known"
+        _logger.warning(message, operation.id, run.instance_id, extra=run.about(operation.id))
+        if run.events is not None:
+            failed = len(run.cursor.failures_of(operation.id))
+            run.events.attempts(operation.id, what.name, failed, is_compensation=False)
+        undo = None if what.cancellable else self._undo
+        return await self.record_in_turn(Result(Kind.ACTIVITY_CANCELLED, ActivityCancelled.interrupted_text(undo)))
 
     async def record_in_turn(self, result: Result) -> Result:
         """Have an outcome recorded in its turn. Attempts again if the database lost or refused its transaction."""

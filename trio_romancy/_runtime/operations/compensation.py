@@ -19,11 +19,11 @@ from ..._definitions.registry import registry
 from ..._definitions.values import Activity, Compensation
 from ..._storage.sql.children import end_roll_back, roll_back, roll_back_again
 from ...errors import InvalidDataError, Problem, RomancyError
-from ...model import Kind
+from ...model import Kind, Status
 from ..run.exits import RunGone
 from ..run.operation import Operation
 from ..run.run import InstanceRun
-from ..run.saga import ChildUndo, Undo
+from ..run.saga import ChildUndo, Undo, to_undo
 from .attempts import Attempts
 
 _logger = logging.getLogger("trio_romancy.saga")
@@ -66,6 +66,12 @@ async def _compensate(run: InstanceRun, undo: Undo) -> Kind:
     try:
         with trio.CancelScope(shield=True) as operation.scope:
             try:
+                if run.saga.needs_decision(undo):
+                    raise RomancyError(
+                        f"instance {run.instance_id!r}: activity {undo.activity_id!r} was interrupted after the "
+                        f"cancellation was requested, so it is not known whether there is anything to undo; find out, "
+                        f"and resume the instance to run compensation {undo.name!r}"
+                    )
                 compensation, arguments = _bound(run, undo)
             except InvalidDataError:
                 raise  # nothing is recorded: the instance waits for code that can read what is stored
@@ -101,7 +107,9 @@ async def _roll_back_child(run: InstanceRun, undo: ChildUndo) -> Kind:
                 await run.journal.call(roll_back_again, undo.child, clock.now())
             while True:
                 changed = run.changed()  # taken before the query, so that no change falls in between
-                ended = await run.journal.call(roll_back, me, operation.id, undo.child, _reason(run), clock.now())
+                ended = await run.journal.call(
+                    roll_back, me, operation.id, undo.child, _reason(run), clock.now(), to_undo
+                )
                 if ended is not None:
                     break
                 run.env.host.something_is_due()  # the child may be due
@@ -115,7 +123,8 @@ async def _roll_back_child(run: InstanceRun, undo: ChildUndo) -> Kind:
                 )
                 kind, payload = Kind.COMPENSATION_FAILED, describe(error, verdict="terminal").to_text()
             else:
-                kind, payload = Kind.COMPENSATION_COMPLETED, CompensationCompleted().to_text()
+                kind = Kind.COMPENSATION_COMPLETED
+                payload = CompensationCompleted(had_nothing=status is Status.COMPLETED).to_text()
             run.writer.append(operation.id, kind, payload)
             if uncompensated:
                 _log_failure(run, operation.id, payload)
@@ -157,6 +166,11 @@ def _bound(run: InstanceRun, undo: Undo) -> tuple[Compensation[..., Any], dict[s
         raise RomancyError(
             f"instance {run.instance_id!r}: there is no compensation named {undo.name!r} in this process, which "
             f"{undo.activity_id!r} needs; deploy code that defines it, then resume the instance"
+        )
+    if undo.is_in_doubt and "result" in compensation.codecs and "result" not in undo.arguments:
+        raise RomancyError(
+            f"instance {run.instance_id!r}: compensation {undo.name!r} takes the result of {undo.activity_id!r}, which "
+            f"was interrupted and has none; undo by hand what it may have done"
         )
     arguments = _arguments(undo, compensation)
     parameters = inspect.signature(compensation.function).parameters

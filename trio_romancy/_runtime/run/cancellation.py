@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from enum import Enum
+
+from ..._data.codec import dumps
+from ..._data.end_request import EndRequest
 from ..._data.journal_format import CancelRequested
 from ..._storage.sql.entries import JournalEntry
-from ...model import Kind
+from ...clock import Microseconds
+from ...model import Kind, Status
 from .mailbox import PendingOutcome
 from .operation import Operation
 from .run import InstanceRun
@@ -12,11 +17,11 @@ from .run import InstanceRun
 _CANCEL = frozenset({Kind.CANCEL_REQUESTED})
 
 
-def request_cancel(run: InstanceRun, reason: str) -> None:
+def request_cancel(run: InstanceRun, request: str) -> None:
     """Tell the workflow that its cancellation was requested. Only the first request counts.
 
     Args:
-      reason: JSON text.
+      request: the request as it is stored: JSON text.
     """
     if run.cancellation is not None or not run.runs_function:
         return
@@ -34,9 +39,40 @@ def request_cancel(run: InstanceRun, reason: str) -> None:
     run.in_flight.add(run.cancellation)
     run.open_mailbox()
     if not run.cursor.was_cancelled:
+        reason = dumps(EndRequest.from_text(request).reason)
         run.post(PendingOutcome(run.cancellation, Kind.CANCEL_REQUESTED, reason))
 
 
 def is_recorded(run: InstanceRun) -> bool:
     """Whether a cancel request is in the journal, as far as the workflow was told."""
     return run.cancellation is not None and run.cancellation.outcome is not None
+
+
+class Progress(Enum):
+    """How far an activity had come that has no outcome in the journal, when a cancel request was accepted."""
+
+    MAY_BEGIN = "may begin"
+    """The request does not concern it: there is none, or the activity began after it, within a shield."""
+    NOT_BEGUN = "not begun"
+    """No attempt had begun."""
+    INTERRUPTED = "interrupted"
+    """An attempt may have begun in an earlier run. It is not made again."""
+
+
+def progress_of(run: InstanceRun, operation: Operation, next_due: Microseconds | None) -> Progress:
+    """Return how far an activity has come that the journal has no outcome of.
+
+    Args:
+      next_due: time at which the next attempt was due, if one has failed.
+    """
+    request = None if run.cancellation is None else run.cancellation.outcome
+    if request is None:
+        return Progress.MAY_BEGIN
+    assert isinstance(request.payload, CancelRequested)
+    if operation.id not in request.payload.running:
+        return Progress.MAY_BEGIN
+    was_released = run.claim.status in (Status.PENDING, Status.WAITING)  # no attempt runs in these
+    if run.cursor.failures_of(operation.id):
+        waited = was_released or (next_due is not None and next_due > request.recorded_at)
+        return Progress.MAY_BEGIN if waited else Progress.INTERRUPTED  # the first ends with its last failure
+    return Progress.NOT_BEGUN if was_released else Progress.INTERRUPTED

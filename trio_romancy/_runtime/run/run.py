@@ -60,6 +60,7 @@ class InstanceRun:
         "cancel_reason",
         "cancellation",
         "claim",
+        "commit",
         "crash_cause",
         "cursor",
         "env",
@@ -135,6 +136,8 @@ class InstanceRun:
         """The cancel request as an operation, once one has come."""
         self.cancel_reason: str | None = None
         """Reason of the recorded cancel request."""
+        self.commit: trio.Event | None = None
+        """Event set when the last commit of an activity's transaction has ended. That goes on when the run is gone."""
         self.release_as: tuple[Status, Released] | None = None
         """Status and wake-up time of the release, if that is why the run is gone."""
         self.crash_cause: BaseException | None = None

@@ -8,7 +8,7 @@ from typing import Any
 from attrs import frozen
 
 from ..._data.ids import short_id
-from ..._data.journal_format import ActivityCompleted, ChildEnded, ChildStarted
+from ..._data.journal_format import ActivityCancelled, ActivityCompleted, CancelRequested, ChildEnded, ChildStarted
 from ..._storage.sql.entries import JournalEntry
 from ...model import Kind
 
@@ -30,13 +30,15 @@ class ChildUndo:
 
 @frozen
 class Undo:
-    """The planned compensation of one completed activity."""
+    """The planned compensation of one activity that has completed, or was interrupted."""
 
     activity_id: str
     name: str
     """Name of the compensation."""
     arguments: Mapping[str, Any]
     """Arguments of the compensation, as plain JSON data."""
+    is_in_doubt: bool = False
+    """Whether the activity was interrupted, so that it is not known whether there is anything to undo."""
 
     @property
     def operation_id(self) -> str:
@@ -47,7 +49,7 @@ class Undo:
 class Saga:
     """The completed activities and children of one instance that have to be undone if it fails or is cancelled."""
 
-    __slots__ = ("_children", "_done", "_failed", "_undos", "counts_from", "function_end", "rollback")
+    __slots__ = ("_children", "_done", "_failed", "_resumed", "_undos", "counts_from", "function_end", "rollback")
 
     def __init__(self, entries: Sequence[JournalEntry]) -> None:
         self.function_end: JournalEntry | None = None
@@ -60,12 +62,16 @@ class Saga:
         """Whether each child is known to have ended, by its id."""
         self._done: tuple[str, ...] = ()
         self._failed: tuple[str, ...] = ()
+        self._resumed: tuple[str, ...] = ()
+        """Compensations that had failed when an operator resumed the instance."""
         self.counts_from = 0
         """Number of the entry with which an operator resumed the instance. Failed attempts before it do not count."""
         for entry in entries:
             payload = entry.payload
             if isinstance(payload, ActivityCompleted):
                 self.activity_completed(entry.operation_id, payload)
+            elif isinstance(payload, ActivityCancelled):
+                self.activity_cancelled(entry.operation_id, payload)
             elif isinstance(payload, ChildStarted):
                 self.child_started(entry.operation_id, payload)
             elif isinstance(payload, ChildEnded):
@@ -79,6 +85,7 @@ class Saga:
             elif entry.kind is Kind.COMPENSATION_FAILED:
                 self._failed += (entry.operation_id,)
             elif entry.kind is Kind.RESUMED:
+                self._resumed += self._failed
                 self._failed = ()
                 self.counts_from = entry.seq
 
@@ -91,6 +98,12 @@ class Saga:
             arguments = compensation.arguments_with(completed.result)
             self._undos = self._undos or []
             self._undos.append(Undo(activity_id, compensation.name, arguments))
+
+    def activity_cancelled(self, activity_id: str, cancelled: ActivityCancelled) -> None:
+        """Note that an activity was torn down, or interrupted, as its entry says."""
+        if (compensation := cancelled.compensation) is not None:
+            self._undos = self._undos or []
+            self._undos.append(Undo(activity_id, compensation.name, compensation.arguments, is_in_doubt=True))
 
     def child_started(self, operation_id: str, started: ChildStarted) -> None:
         """Note that a child was started. Until it ends, its place is that of its start."""
@@ -123,9 +136,17 @@ class Saga:
         """Everything that has to be undone, or was, the last first."""
         return [*reversed(self._undos or ())]
 
+    def is_undone(self, undo: Undo | ChildUndo) -> bool:
+        """Whether an activity or child was undone."""
+        return undo.operation_id in self._done
+
     def is_settled(self, undo: Undo | ChildUndo) -> bool:
         """Whether an activity or child was undone, or failed for good to be."""
         return undo.operation_id in self._done or undo.operation_id in self._failed
+
+    def needs_decision(self, undo: Undo) -> bool:
+        """Whether an operator has to decide on the compensation of an interrupted activity, and has not yet."""
+        return undo.is_in_doubt and undo.operation_id not in self._resumed
 
     def settle(self, undo: Undo | ChildUndo, kind: Kind) -> None:
         """Note how the compensation of an activity or child has ended."""
@@ -138,3 +159,29 @@ class Saga:
     def uncompensated(self) -> list[str]:
         """Activities whose compensation failed for good."""
         return [undo.activity_id for undo in self._undos or () if undo.operation_id in self._failed]
+
+
+def to_undo(entries: Sequence[JournalEntry]) -> list[tuple[str, str | None]]:
+    """Return what a journal still has to undo, the last first.
+
+    Each is the id of the operation, with the origin of the child if the operation started one.
+    """
+    saga = Saga(entries)
+    return [
+        (undo.activity_id, undo.child if isinstance(undo, ChildUndo) else None)
+        for undo in saga.undos
+        if not saga.is_undone(undo)
+    ]
+
+
+def awaited_by_cancellation(entries: Sequence[JournalEntry]) -> list[str]:
+    """Return what has to come to its outcome before an instance ends whose cancellation was requested.
+
+    These are the operations that had begun when the workflow was told; in a rollback, the next compensation.
+    """
+    saga = Saga(entries)
+    if saga.function_end is not None or saga.rollback is not None:
+        return [undo.operation_id for undo in saga.undos if not saga.is_settled(undo)][:1]
+    ended = {entry.operation_id for entry in entries if entry.kind.is_delivered}
+    requests = [entry.payload for entry in entries if isinstance(entry.payload, CancelRequested)]
+    return [id for request in requests for id in request.running if id not in ended]

@@ -40,6 +40,7 @@ async def commit_with_entry(run: InstanceRun, session: Session, pending: Pending
             effects.apply(connection, env.clock.now(), None)  # instances in memory are woken through the database
 
     failure: Exception | None = None
+    run.commit = ended = trio.Event()
     # Once the commit has begun, only the answer of the database ends it: the fate of a torn commit is unknown.
     with trio.CancelScope(shield=True):
         try:
@@ -48,14 +49,18 @@ async def commit_with_entry(run: InstanceRun, session: Session, pending: Pending
             finally:
                 await session.aclose()
         except LeaseLostError:
+            ended.set()
             raise
         except Exception as error:
             failure = error
-    if failure is not None:
-        is_lost = is_transient(failure) or is_cut_off(failure)
-        if not (is_lost and await _is_stored(run, entry)):
-            pending.refusal = None if is_lost else failure
-            return None
+    is_lost = failure is not None and (is_transient(failure) or is_cut_off(failure))
+    try:
+        is_stored = failure is None or (is_lost and await _is_stored(run, entry))
+    finally:
+        ended.set()
+    if not is_stored:
+        pending.refusal = None if is_lost else failure
+        return None
     run.writer.committed(row, effects)
     if run.writer.on_probation and not run.is_gone:
         run.writer.clear_probation()

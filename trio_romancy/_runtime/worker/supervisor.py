@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 import trio
 from attrs import evolve, frozen
 
+from ..._data.end_request import EndRequest
 from ..._data.log_fields import about, cause_text, visible
 from ..._definitions.registry import registry
 from ..._definitions.values import Workflow
@@ -22,8 +23,11 @@ from ..._storage.database import Database
 from ..._storage.journal.committed import Committed, Started
 from ..._storage.journal.journal import Journal
 from ..._storage.outages import retry_unless_refused
-from ..._storage.sql.claims import Claim, ClaimedInstance
-from ..._storage.sql.entries import JournalEntry, load_rows, read_entries
+from ..._storage.sql.claims import Claim, ClaimedInstance, load_again
+from ..._storage.sql.entries import JournalEntry, read_entries
+from ..._storage.sql.instances import get_ending
+from ..._storage.sql.rows import StoredEntry
+from ..._storage.sql.termination import Termination
 from ..._storage.sql.waits import MatchResult
 from ..._storage.sql.workers import Lease
 from ..._tasks.alarms import Alarms
@@ -41,6 +45,7 @@ from ..run.run import InstanceRun
 from .message_fetcher import MessageFetcher
 from .restarts import Crashes, Restarts
 from .suspects import Suspects, too_many_deaths
+from .terminations import Terminations
 
 _logger = logging.getLogger("trio_romancy.supervisor")
 
@@ -137,6 +142,7 @@ class Supervisor:
         self._free_tasks: list[PooledTask[_Assignment]] = []
         self._emptied = trio.Event()
         self._restarts = Restarts(journal, clock)
+        self._terminations = Terminations(journal, clock, self)
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
@@ -195,10 +201,13 @@ class Supervisor:
         claim = claimed.claim
         if claim.instance_id in self._actors:
             actor = self._actors[claim.instance_id]
-            if claim.cancel_requested is not None:
-                self._cancels[claim.instance_id] = claim.cancel_requested  # also for the actor that follows a crash
+            if (request := claim.cancel_requested) is not None:
+                self._cancels[claim.instance_id] = request  # also for the actor that follows a crash
+                if actor is not None and EndRequest.from_text(request).terminates:
+                    self._terminations.terminate(claim, actor.instance_run)
+                    return
                 if actor is not None:
-                    actor.request_cancel(claim.cancel_requested)
+                    actor.request_cancel(request)
             if claim.was_mine and claimed.waits:
                 self.offer(claimed.waits)
             else:
@@ -349,6 +358,7 @@ class Supervisor:
         entries = () if new is not None else None if claimed.first is None else [claimed.first]
         del claimed
         goes_on = False
+        actor: Actor | None = None
         try:
             while True:
                 try:
@@ -358,16 +368,20 @@ class Supervisor:
                     problem = claim.problem
                     if entries is None:
                         if rows is None:
-                            rows = await retry_unless_refused(
-                                self.database, self.database.read, load_rows, claim.instance_id
-                            )
+                            loaded = await self._load(claim)
+                            if loaded is None:
+                                return
+                            claim, rows = loaded
                         try:
                             entries = read_entries(rows)
                         except InvalidDataError as error:
                             entries, problem = (), error
                         rows = None
-                    if (reason := self._cancels.get(claim.instance_id)) is not None:
-                        claim = evolve(claim, cancel_requested=reason)
+                    if (request := self._cancels.get(claim.instance_id)) is not None:
+                        claim = evolve(claim, cancel_requested=request)
+                    if claim.cancel_requested is not None and EndRequest.from_text(claim.cancel_requested).terminates:
+                        await self._terminations.carry_out(claim)
+                        return
                     actor = self._new_actor(task, claim, entries, new, stored, problem)
                     events = actor.instance_run.events
                     if events is None:
@@ -395,8 +409,20 @@ class Supervisor:
                     self._nursery.start_soon(self._run_assignments, again, name=claim.instance_id)
                     return
         finally:
-            if not goes_on:
+            was_left = actor is not None and self._terminations.was_left(actor.instance_run)
+            if not goes_on and not was_left:
                 self._forget(claim.instance_id)
+
+    async def _load(self, claim: Claim) -> tuple[Claim, list[StoredEntry]] | None:
+        """Load the journal of an instance. Returns None if its last actor crashed after it had ended the instance."""
+        self._cancels.pop(claim.instance_id, None)  # the row has the request, unless that is out of date
+        read, me = self.database.read, self.journal.lease.worker_id
+        loaded = await retry_unless_refused(self.database, read, load_again, me, claim)
+        if loaded is None:
+            ending = await retry_unless_refused(self.database, read, get_ending, claim.instance_id)
+            if ending is not None and ending[0].is_final:
+                self._end(claim, Ended(*ending))
+        return loaded
 
     def _new_actor(
         self,
@@ -452,6 +478,24 @@ class Supervisor:
     def probation_cleared(self, instance_id: str, /) -> None:
         """Let the next suspect run: the instance has made progress."""
         self._suspects.clear(instance_id)
+
+    def terminated(self, claim: Claim, termination: Termination | None, run: InstanceRun | None) -> None:
+        """Act on a termination: tell callers of the end, or have the rollback claimed.
+
+        Args:
+          termination: None if the instance had ended before.
+          run: the run that was abandoned, which may take long to end; None if there was none.
+        """
+        if run is not None:
+            actor = self._actors.get(claim.instance_id)
+            if actor is not None and actor.instance_run is run:
+                self._terminations.leave(run)
+                self._forget(claim.instance_id)
+        if termination is None:
+            return
+        if termination.status.is_final:
+            self._end(claim, Ended(termination.status, None, termination.error))
+        self.something_is_due()  # the rollback, or children and the parent
 
     # -- exits -----------------------------------------------------------------------------------------------------
 

@@ -157,6 +157,11 @@ class Worker:
         """
         return self._local_results.setdefault(instance_id, LocalResult())
 
+    def notify_result(self, instance_id: str) -> None:
+        """Have callers that wait for an instance look whether it has ended."""
+        if (result := self._local_results.get(instance_id)) is not None:
+            result.notify()
+
     def is_resident(self, instance_id: str) -> bool:
         """Whether the instance is in this worker's memory."""
         return self._supervisor is not None and self._supervisor.is_resident(instance_id)

@@ -44,7 +44,7 @@ class Closing:
     successor: Successor | None = None
     """The instance that continues the chain."""
     refused_for: str | None = None
-    """JSON text of the reason of the cancel request that was accepted before. Set by the transaction."""
+    """JSON text of the request to end it that was accepted before. Set by the transaction."""
     failure: Exception | None = None
 
 

@@ -194,8 +194,8 @@ class Journal:
           origin: the origin of the instance's chain, if the chain ends here and has a parent.
           successor: the instance that continues the chain.
 
-        Returns None once the end is durable. If a cancel request was first, nothing is written, and the JSON text of
-        its reason is returned.
+        Returns None once the end is durable. If a cancel request was first, nothing is written, and the request is
+        returned as JSON text.
         """
         batch = self._next()
         closing = Closing(row, entry, origin, successor)

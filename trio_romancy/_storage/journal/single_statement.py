@@ -104,8 +104,8 @@ def write_at_once(
       ends: ends of workflow functions, each with its entry. An end is not written if a cancel request was accepted
         before.
 
-    Returns the number of the last message before the new instances were started; and the accepted cancel requests: the
-    reason, as JSON text, by instance id.
+    Returns the number of the last message before the new instances were started; and the accepted cancel requests, as
+    JSON text, by instance id.
 
     Raises:
       LeaseLostError: if the lease was ended.

@@ -7,11 +7,11 @@ transactions come one after the other, and each sees what the one before has don
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from sqlalchemy import Connection, delete, select, update
 
-from ..._data.codec import dumps
+from ..._data.end_request import EndRequest
 from ..._data.journal_format import ChildStarted, RollbackRequested
 from ...clock import Microseconds
 from ...errors import InstanceExistsError
@@ -20,14 +20,17 @@ from ..dialects import notify_workers
 from ..dialects.sql import insert_if_absent
 from . import messages
 from .chains import end_of, is_of
-from .entries import append_entry, insert_entries
+from .entries import JournalEntry, append_entry, insert_entries, load_entries
 from .instances import conflict_with, insert_instances_if_absent, new_row, to_error
 from .lock_order import serialize_writers
-from .rows import ChildRow, EntryRow, StoredWait, fetch_all
+from .rows import ChildRow, EntryRow, StoredInstance, StoredWait, fetch_all
 from .statuses import may_become, read_status
-from .steering import CANCELLABLE, resume
+from .steering import may_be_cancelled, resume
 from .tables import instances, waits
 from .waits import ChildMode, MatchResult, Wait, match_results, open_waits_of_all, to_wait, wake
+
+ToUndo = Callable[[Sequence[JournalEntry]], Sequence[tuple[str, str | None]]]
+"""Returns what a journal has to undo: ids of operations, each with the origin of the child if it started one."""
 
 
 def child_row(
@@ -107,23 +110,31 @@ def wake_parents(
 def request_cancels(connection: Connection, origins: Iterable[str], reason: str, now: Microseconds) -> None:
     """Ask for the cancellation of children that have not ended: of the last instance of each chain."""
     ids = sorted(origins)
+    request = EndRequest(reason, now, by_parent=True).to_text()
     serialize_writers(connection, ids, now)
     for origin in ids:
         connection.execute(
             update(instances)
-            .where(is_of(origin), instances.c.cancel_requested.is_(None), instances.c.status.in_(CANCELLABLE))
-            .values(cancel_requested=dumps(reason), wake_at=now, updated_at=now)
+            .where(is_of(origin), may_be_cancelled)
+            .values(cancel_requested=request, wake_at=now, updated_at=now)
         )
     owners = connection.execute(select(instances.c.owner).where(instances.c.instance_id.in_(ids))).scalars()
     notify_workers(connection, [None, *owners])
 
 
 def roll_back(
-    connection: Connection, parent_id: str, operation_id: str, origin: str, reason: str, now: Microseconds
+    connection: Connection,
+    parent_id: str,
+    operation_id: str,
+    origin: str,
+    reason: str,
+    now: Microseconds,
+    to_undo: ToUndo,
 ) -> tuple[Status, list[str]] | None:
     """Have a child undo what it did, as a part of its parent's rollback. Harmless to repeat.
 
-    A child that runs is cancelled. A child that has completed compensates what it completed.
+    A child that runs is cancelled. A child that has completed compensates what it completed. If there is nothing to
+    undo, neither of its own nor of its children, it stays completed.
 
     Args:
       operation_id: the parent's operation that waits until the child has ended.
@@ -137,9 +148,10 @@ def roll_back(
     if child is None:
         return Status.CANCELLED, []  # the child was purged
     status = read_status(child.status)
-    error = None if child.error is None else to_error(child.error)
-    uncompensated = [] if error is None else error.uncompensated
+    uncompensated = _uncompensated(child)
     if status is Status.COMPLETED:
+        if not has_something_to_undo(connection, child.instance_id, to_undo):
+            return status, []
         _undo(connection, child.instance_id, reason, now)
     elif status in (Status.FAILED, Status.CANCELLED):
         return status, uncompensated
@@ -148,6 +160,28 @@ def roll_back(
     wait = Wait(parent_id, operation_id, origin, None, ChildMode.CHILD, 0)
     connection.execute(insert_if_absent(waits), wait.row)
     return None
+
+
+def has_something_to_undo(connection: Connection, instance_id: str, to_undo: ToUndo) -> bool:
+    """Return whether a rollback of an instance that has completed would change anything, or has to wait."""
+    return any(
+        child is None or must_be_undone(connection, child, to_undo)
+        for _, child in to_undo(load_entries(connection, instance_id))
+    )
+
+
+def must_be_undone(connection: Connection, origin: str, to_undo: ToUndo) -> bool:
+    """Return whether the rollback of a parent would change anything about a child, or has to wait for it."""
+    child = end_of(connection, origin)
+    if child is None:
+        return False
+    if child.status == Status.COMPLETED:
+        return has_something_to_undo(connection, child.instance_id, to_undo)
+    return not read_status(child.status).is_final or bool(_uncompensated(child))
+
+
+def _uncompensated(child: StoredInstance) -> list[str]:
+    return [] if child.error is None else to_error(child.error).uncompensated
 
 
 def roll_back_again(connection: Connection, origin: str, now: Microseconds) -> None:
@@ -169,7 +203,7 @@ def _undo(connection: Connection, child_id: str, reason: str, now: Microseconds)
         .where(instances.c.instance_id == child_id, may_become(Status.COMPENSATING))
         .values(
             status=Status.COMPENSATING,
-            cancel_requested=dumps(reason),
+            cancel_requested=EndRequest(reason, now, by_parent=True).to_text(),
             wake_at=now,
             recoveries=0,
             updated_at=now,

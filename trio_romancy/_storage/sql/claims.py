@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from attrs import evolve
 from sqlalchemy import BigInteger, Connection, and_, bindparam, func, or_, select, update
 
 from ..._data.codec import dumps
@@ -13,9 +14,9 @@ from ..._tasks.fast_frozen import frozen
 from ...clock import Microseconds
 from ...errors import InvalidDataError, Problem
 from ...model import Status
-from .entries import JournalEntry, load_journals
+from .entries import JournalEntry, load_journals, load_rows
 from .incompatible import MAY_RUN
-from .rows import StoredEntry, fetch_all
+from .rows import StoredEntry, fetch_all, fetch_first
 from .statuses import claimed, read_status
 from .tables import history, instances
 from .waits import MatchResult, match_results, stored_waits
@@ -38,7 +39,7 @@ class Claim:
     created_at: Microseconds
     recoveries: int
     cancel_requested: str | None
-    """JSON text of the reason of a cancel request; None without one."""
+    """JSON text of an accepted request to end it: see :class:`.EndRequest`. None without one."""
     started_after: int
     """The number of the last message that was sent before the instance was started."""
     origin: str | None = None
@@ -238,6 +239,22 @@ def claim_and_load(
         return ClaimedInstance(claim, None if claim.was_mine else journals.get(id, ()), waits[id])
 
     return [loaded(claim) for claim in claims], next_wake(connection, me, workflows, suspects=suspects)
+
+
+class _Owned(NamedTuple):
+    owner: str | None
+    cancel_requested: str | None
+
+
+_owned = select(instances.c.owner, instances.c.cancel_requested).where(instances.c.instance_id == bindparam("id"))
+
+
+def load_again(connection: Connection, me: str, claim: Claim) -> tuple[Claim, list[StoredEntry]] | None:
+    """Load an instance that the worker ``me`` has claimed before. Returns None if the worker no longer owns it."""
+    row = fetch_first(connection, _Owned, _owned, {"id": claim.instance_id})
+    if row is None or row.owner != me:
+        return None
+    return evolve(claim, cancel_requested=row.cancel_requested), load_rows(connection, claim.instance_id)
 
 
 def _small_ones(connection: Connection, ids: Sequence[str]) -> Iterator[str]:

@@ -21,11 +21,12 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeEngine
 
 from ..._data.codec import loads
+from ..._data.end_request import EndRequest
 from ..._data.journal_format import error_from_data, error_text
 from ..._data.readable import readable
 from ...clock import Microseconds, to_datetime
 from ...errors import InstanceExistsError, InvalidDataError, Problem
-from ...model import ErrorInfo, Instance, Status
+from ...model import CancelRequest, ErrorInfo, Instance, Status
 from ..dialects import update_many
 from ..dialects.sql import UpdateMany, insert_if_absent
 from .lock_order import WITH_ID
@@ -151,7 +152,7 @@ def insert_instances_if_absent(connection: Connection, rows: Sequence[InstanceRo
 def close_instances(connection: Connection, rows: Sequence[ClosingRow]) -> dict[str, str]:
     """Record the ends of workflow functions, except where a cancel request was accepted before.
 
-    Returns those requests: the reason, as JSON text, by instance id.
+    Returns those requests: as JSON text, by instance id.
     """
     if update_many(connection, _close_all, rows) == len(rows):
         return {}
@@ -159,7 +160,7 @@ def close_instances(connection: Connection, rows: Sequence[ClosingRow]) -> dict[
 
 
 def cancel_requests(connection: Connection, instance_ids: Sequence[str]) -> dict[str, str]:
-    """Return the accepted cancel requests of these instances: the reason, as JSON text, by instance id."""
+    """Return the accepted cancel requests of these instances: as JSON text, by instance id."""
     found = fetch_by_ids(connection, _CancelRequest, _cancel_requests, instance_ids)
     return {row.instance_id: row.cancel_requested for row in found}
 
@@ -332,7 +333,7 @@ def unreadable_row(instance_id: str, problems: Sequence[Problem]) -> ErrorInfo:
 
 
 def to_instance(row: StoredInstance) -> Instance:
-    """Return a row of the table as users see it."""
+    """Return a row of the table as users see it, without what a cancel request waits for."""
     (input, *bad_input), (output, *bad_output), (details, *bad_details) = map(
         readable, (row.input, row.output, row.details)
     )
@@ -358,4 +359,13 @@ def to_instance(row: StoredInstance) -> Instance:
         parent_id=row.parent_id,
         continued_from=row.continued_from,
         details=details,
+        cancel_requested=_to_cancel_request(row),
     )
+
+
+def _to_cancel_request(row: StoredInstance) -> CancelRequest | None:
+    if row.cancel_requested is None or read_status(row.status).is_final:
+        return None
+    request = EndRequest.from_text(row.cancel_requested)
+    at = None if request.at is None else to_datetime(request.at)
+    return CancelRequest(request.reason, at, request.terminates, [])

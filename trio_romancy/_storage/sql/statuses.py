@@ -8,13 +8,14 @@ from ...model import Status
 from .tables import instances
 
 NEXT: dict[Status, tuple[Status, ...]] = {
-    Status.PENDING: (Status.RUNNING, Status.STUCK),
+    Status.PENDING: (Status.RUNNING, Status.COMPENSATING, Status.CANCELLED, Status.STUCK),
     Status.RUNNING: (
         Status.PENDING,  # released, or left to workers with other code
         Status.WAITING,
         Status.COMPENSATING,
         Status.COMPLETED,
         Status.FAILED,
+        Status.CANCELLED,  # app.terminate, as for the other statuses
         Status.RECURRED,
         Status.STUCK,
     ),
@@ -24,15 +25,17 @@ NEXT: dict[Status, tuple[Status, ...]] = {
         Status.COMPENSATING,
         Status.COMPLETED,
         Status.FAILED,
+        Status.CANCELLED,
         Status.RECURRED,
         Status.STUCK,
     ),
     Status.COMPENSATING: (Status.FAILED, Status.CANCELLED, Status.STUCK),
     Status.COMPLETED: (Status.COMPENSATING,),  # a child whose parent is rolled back
     Status.FAILED: (Status.RUNNING, Status.COMPENSATING),  # app.retry, and app.resume
-    Status.CANCELLED: (Status.COMPENSATING,),  # app.resume
+    Status.CANCELLED: (Status.RUNNING, Status.COMPENSATING),  # app.retry of its parent, and app.resume
     Status.RECURRED: (),
-    Status.STUCK: (Status.PENDING, Status.RUNNING, Status.COMPENSATING),  # a worker with other code, and app.resume
+    # A worker with other code, app.resume, and app.terminate.
+    Status.STUCK: (Status.PENDING, Status.RUNNING, Status.COMPENSATING, Status.CANCELLED),
 }
 """The statuses that may follow each status. Each may also stay as it is."""
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import Connection, Select, bindparam, delete, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, exists, or_, select, update
 
-from ..._data.codec import dumps
+from ..._data.end_request import EndRequest
 from ..._data.journal_format import Resumed
 from ..._tasks.fast_frozen import frozen
 from ...clock import Microseconds
@@ -46,27 +46,47 @@ _cancellable = select(instances.c.status, instances.c.cancel_requested, instance
 def request_cancel(connection: Connection, instance_id: str, reason: str | None, now: Microseconds) -> Cancelled | None:
     """Accept a cancel request, unless the workflow function has ended. Returns None if there is no such instance.
 
-    If the instance has recurred, the request is for the last of its chain.
+    If the instance has recurred, the request is for the last of its chain. An instance that is stuck in its rollback
+    continues the rollback.
     """
     while True:
         accepted = connection.execute(
             update(instances)
-            .where(
-                instances.c.instance_id == instance_id,
-                instances.c.cancel_requested.is_(None),
-                instances.c.status.in_(CANCELLABLE),
-            )
-            .values(cancel_requested=dumps(reason), wake_at=now, updated_at=now)
+            .where(instances.c.instance_id == instance_id, may_be_cancelled)
+            .values(cancel_requested=EndRequest(reason, now).to_text(), wake_at=now, updated_at=now)
         ).rowcount
         row = fetch_first(connection, _Cancellable, _cancellable, {"id": instance_id})
         if row is None:
             return None
-        if row.status == Status.RECURRED and (last := last_of(connection, instance_id)) is not None:
+        status = read_status(row.status)
+        if status is Status.RECURRED and (last := last_of(connection, instance_id)) is not None:
             instance_id = last
             continue
         if accepted:
             notify_workers(connection, [row.owner])
-        return Cancelled(bool(accepted) or row.cancel_requested is not None, read_status(row.status))
+        elif status in (Status.STUCK, Status.COMPENSATING):
+            end = connection.execute(_ends, {"id": instance_id}).scalar()
+            if status is Status.STUCK and end is not None:
+                resume(connection, instance_id, now)
+            if end is not None:
+                return Cancelled(end != Kind.WORKFLOW_FAILED, status)
+        return Cancelled(bool(accepted) or row.cancel_requested is not None, status)
+
+
+_ended = [kind for kind in Kind if kind.ends_function]
+_ends = (
+    select(history.c.kind)
+    .where(history.c.instance_id == bindparam("id"), history.c.kind.in_([*_ended, Kind.ROLLBACK_REQUESTED]))
+    .order_by(history.c.seq.desc())
+    .limit(1)
+)
+_is_rolled_back = exists().where(history.c.instance_id == instances.c.instance_id, history.c.kind.in_(_ended))
+may_be_cancelled = and_(
+    instances.c.cancel_requested.is_(None),
+    instances.c.status.in_(CANCELLABLE),
+    or_(instances.c.status != Status.STUCK, ~_is_rolled_back),
+)
+"""Whether a cancel request would be accepted: the workflow function has not ended, and there is no request before."""
 
 
 class _Resumable(NamedTuple):
@@ -93,7 +113,7 @@ def resume(connection: Connection, instance_id: str, now: Microseconds) -> bool 
     uncompensated = error is not None and error.uncompensated
     if status is not Status.STUCK and not (status in (Status.FAILED, Status.CANCELLED) and uncompensated):
         return False
-    ended = connection.execute(_function_end(instance_id)).first() is not None
+    ended = connection.execute(_ends, {"id": instance_id}).first() is not None
     resumed = Status.COMPENSATING if ended else Status.RUNNING
     values = {
         "status": resumed,
@@ -110,8 +130,3 @@ def resume(connection: Connection, instance_id: str, now: Microseconds) -> bool 
     notify_workers(connection)
     append_entry(connection, instance_id, Resumed(), now)
     return True
-
-
-def _function_end(instance_id: str) -> Select[Any]:
-    ends = [kind for kind in Kind if kind.ends_function]
-    return select(history.c.seq).where(history.c.instance_id == instance_id, history.c.kind.in_(ends))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from ...model import Instance, Status
+from ...model import CancelRequest, Instance, Status
 from .screen import Screen
 from .wording import Styled, ago, at, lasting, long_json
 
@@ -24,10 +24,25 @@ def styled(status: Status) -> Styled:
     return status.value, _STYLES.get(status, "")
 
 
+def _standing(instance: Instance, now: datetime) -> Styled:
+    """Return the status of an instance, with the request to end it if there is one."""
+    if (request := instance.cancel_requested) is None:
+        return styled(instance.status)
+    return f"{instance.status}, {_requested(request, now)}", "yellow"
+
+
+def _requested(request: CancelRequest, now: datetime) -> str:
+    """Return what was requested, since when, and what the instance waits for."""
+    what = "termination requested" if request.terminates else "cancel requested"
+    since = "" if request.requested_at is None else f" {ago(request.requested_at, now)}"
+    waits = f", waits for {', '.join(request.waits_for)}" if request.waits_for else ""
+    return f"{what}{since}{waits}"
+
+
 def show_instances(screen: Screen, instances: Iterable[Instance]) -> None:
     """Write a table of instances."""
     now = datetime.now(UTC)
-    rows = [(one.instance_id, one.workflow, styled(one.status), ago(one.created_at, now)) for one in instances]
+    rows = [(one.instance_id, one.workflow, _standing(one, now), ago(one.created_at, now)) for one in instances]
     screen.table(("instance", "workflow", "status", "started"), rows)
 
 
@@ -41,6 +56,9 @@ def show_instance(screen: Screen, instance: Instance, *, in_full: bool) -> None:
         ("started", f"{at(instance.created_at)} ({ago(instance.created_at, now)})"),
         ("updated", f"{at(instance.updated_at)} ({ago(instance.updated_at, now)})"),
     ]
+    if (request := instance.cancel_requested) is not None:
+        because = f": {request.reason}" if request.reason else ""
+        facts.append(("ending", (_requested(request, now) + because, "yellow")))
     if instance.finished_at is not None:
         took = lasting((instance.finished_at - instance.created_at).total_seconds())
         facts.append(("finished", f"{at(instance.finished_at)} (after {took})"))
