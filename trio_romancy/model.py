@@ -195,7 +195,7 @@ class Instance:
     details: Any = None
     """Last value of ``ctx.set_details``, as plain JSON data."""
     cancel_requested: CancelRequest | None = None
-    """Accepted request to end the instance; None: there is none, or the instance has ended."""
+    """Accepted request to end the instance; None: nothing was requested, or the instance has ended."""
 
 
 @frozen

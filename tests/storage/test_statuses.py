@@ -9,8 +9,9 @@ import pytest
 from sqlalchemy import Connection, select, update
 
 from trio_romancy import Status
+from trio_romancy._data.end_request import EndRequest
 from trio_romancy._data.journal_format import WorkflowCancelled, WorkflowCompleted, error_text
-from trio_romancy._storage.sql import children, incompatible, rewind, statuses, steering, tables
+from trio_romancy._storage.sql import children, incompatible, rewind, statuses, steering, tables, termination
 from trio_romancy._storage.sql.claims import claim_due
 from trio_romancy._storage.sql.entries import JournalEntry, entry_row, insert_entries
 from trio_romancy._storage.sql.waits import wake
@@ -96,10 +97,18 @@ def retry(connection: Connection) -> None:
         rewind.rewind(connection, "i", NOW)
 
 
+def terminate(connection: Connection, *, compensates: bool) -> None:
+    request = EndRequest(None, NOW, terminates=True, compensates=compensates)
+    termination.request_termination(connection, "i", request, NOW, lambda _: [("a:1", None)])
+    termination.terminate(connection, "i", NOW, lambda _: [("a:1", None)])
+
+
 WAKEABLE = [status for status in Status if not status.is_final]
 FUNCTIONS: dict[str, Callable[[Connection], object]] = {
     "claim": claim,
     "cancel": lambda connection: steering.request_cancel(connection, "i", None, NOW),
+    "terminate": lambda connection: terminate(connection, compensates=False),
+    "terminate and compensate": lambda connection: terminate(connection, compensates=True),
     "resume": lambda connection: steering.resume(connection, "i", NOW),
     "retry": retry,
     "roll back": lambda connection: children.roll_back(

@@ -52,7 +52,7 @@ class Progress(Enum):
     """How far an activity had come that has no outcome in the journal, when a cancel request was accepted."""
 
     MAY_BEGIN = "may begin"
-    """The request does not concern it: there is none, or the activity began after it, within a shield."""
+    """It is not to be cancelled: nothing was requested, or the activity began after the request, within a shield."""
     NOT_BEGUN = "not begun"
     """No attempt had begun."""
     INTERRUPTED = "interrupted"
