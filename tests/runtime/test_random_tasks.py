@@ -414,6 +414,7 @@ def difference(expected: Played, got: Played) -> str:
     return f"{got.ended} instead of {expected.ended}, {got.effects} instead of {expected.effects}"
 
 
+@pytest.mark.time_limit(120 + 3 * COUNT)
 @pytest.mark.parametrize("broken", [broken_by_passivations, broken_by_replays, broken_by_crashes])
 def test_random_workflows_take_the_same_way_on_each_replay(broken: Any) -> None:
     assert [problem for seeds in GROUPS for problem in broken(seeds)] == []

@@ -245,3 +245,26 @@ async def test_an_operation_is_open_until_it_has_an_outcome_or_ends() -> None:
     assert not other.is_open
     assert in_flight.asked_for(fired(1, "a")) is one
     assert in_flight.asked_for(fired(1, "b")) is None
+
+
+async def test_whether_all_operations_only_wait_is_counted() -> None:
+    in_flight, task = InFlight(), trio.lowlevel.current_task()
+    assert not in_flight.only_waits()
+    timeout, sleep = Operation("t", "timeout", FIRED), Operation("s", "sleep", FIRED, task=task, waits=True)
+    activity = Operation("a", "activity", FIRED, task=task)
+    in_flight.add(timeout)
+    assert not in_flight.only_waits()  # no task awaits it
+    in_flight.add(sleep)
+    assert in_flight.only_waits()
+    in_flight.add(activity)
+    assert not in_flight.only_waits()
+    for _ in range(2):
+        activity.waits = True
+        assert in_flight.only_waits()
+    activity.waits = False
+    assert not in_flight.only_waits()
+    in_flight.remove(activity)
+    activity.waits = True  # late, and without effect
+    assert in_flight.only_waits()
+    in_flight.remove(sleep)
+    assert not in_flight.only_waits()

@@ -47,8 +47,7 @@ class Operation:
     """Shield of an activity against cancellation while it runs."""
     is_executing: bool = False
     """Whether an attempt is running."""
-    waits: bool = False
-    """Whether the operation only waits at the moment, so that its run can leave memory."""
+    _waits: bool = False
     wake_at: Microseconds | None = None
     """Time at which the wait ends, if that is known."""
     is_in_flight: bool = True
@@ -57,6 +56,28 @@ class Operation:
     outcome: JournalEntry | None = None
     """Its outcome, once the workflow has been told."""
     _changed: LightEvent | None = None
+    _in_flight: InFlight | None = None
+    """Where it is counted."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether the operation only waits at the moment, so that its run can leave memory."""
+        return self._waits
+
+    @waits.setter
+    def waits(self, waits: bool) -> None:
+        if self._in_flight is not None and waits is not self._waits:
+            self._in_flight.waiting += 1 if waits else -1
+        self._waits = waits
+
+    def count_in(self, in_flight: InFlight | None) -> None:
+        """Count among the operations that a task awaits; None: no longer."""
+        by, before = (-1, self._in_flight) if in_flight is None else (1, in_flight)
+        self._in_flight = in_flight
+        if before is not None:
+            before.awaited += by
+            if self._waits:
+                before.waiting += by
 
     @property
     def is_open(self) -> bool:
@@ -110,7 +131,7 @@ class InFlight:
     the first run and on each replay, and code that depends on which of two activities ended first sees it again.
     """
 
-    __slots__ = ("_added", "by_id", "main")
+    __slots__ = ("_added", "awaited", "by_id", "main", "waiting")
 
     def __init__(self) -> None:
         self.by_id: dict[str, Operation] = {}
@@ -118,6 +139,10 @@ class InFlight:
         self.main: trio.lowlevel.Task | None = None
         """The task that runs the workflow function, while that runs."""
         self._added: trio.Event | None = None
+        self.awaited = 0
+        """Number of operations that a task awaits. A task that is alone with its activity does not count."""
+        self.waiting = 0
+        """Number of those that only wait."""
 
     def add(self, operation: Operation) -> None:
         """Note that an operation begins. If a task awaits it, that is the current one."""
@@ -126,10 +151,12 @@ class InFlight:
             self._added.set()
         if operation.task is not None:
             operation.nurseries = len(operation.task.child_nurseries)
+            operation.count_in(self)
 
     def remove(self, operation: Operation) -> None:
         """Note that an operation has ended, or was given up."""
         operation.is_in_flight = False
+        operation.count_in(None)
         del self.by_id[operation.id]
 
     async def added(self) -> None:
@@ -160,8 +187,7 @@ class InFlight:
 
     def only_waits(self) -> bool:
         """Whether there are operations that a task awaits, and each of them only waits."""
-        awaited = [operation for operation in self.by_id.values() if operation.task is not None]
-        return bool(awaited) and all(operation.waits for operation in awaited)
+        return 0 < self.awaited == self.waiting
 
     def next_wake(self, after: Microseconds = 0) -> Microseconds | None:
         """Return when the first of the timers is due that is due after that time."""

@@ -1,0 +1,138 @@
+"""Workflows of many tasks: their order, and what it costs."""
+
+from __future__ import annotations
+
+import sys
+from types import FrameType
+from typing import Any
+
+import pytest
+import trio
+
+from trio_romancy import App, WorkflowContext, activity, workflow
+from trio_romancy.testing import How, explore_crashes, run
+
+
+@activity
+async def last(seconds: float) -> None:
+    await trio.sleep(seconds)
+
+
+@workflow
+async def fan_out(ctx: WorkflowContext, count: int) -> int:
+    async with trio.open_nursery() as nursery:
+        for number in range(count):
+            nursery.start_soon(last.options(id=f"last:{number}"), number)
+    await ctx.wait_event("go")
+    return count
+
+
+async def fan_out_and_replay(count: int) -> None:
+    async with App(":memory:") as app:
+        handle = await app.start(fan_out, count)
+        await trio.sleep(count + 60)  # the instance leaves memory
+        await app.send_event("go", None)
+        assert await handle.result() == count
+
+
+def operations(count: int) -> int:
+    """Return how many operations of Python the runtime executes for a workflow of so many branches, with its replay."""
+    executed = 0
+
+    def trace(frame: FrameType, what: str, argument: Any) -> Any:
+        nonlocal executed
+        if "/trio_romancy/_runtime/" not in frame.f_code.co_filename.replace("\\", "/"):
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        executed += what == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        run(fan_out_and_replay, count)
+    finally:
+        sys.settrace(before)
+    return executed
+
+
+def test_an_activity_costs_the_same_beside_few_and_beside_many_when_it_runs_and_on_replay() -> None:
+    operations(3)
+    few, some, many = operations(10), operations(30), operations(90)
+    assert (many - some) / 60 < 1.03 * (some - few) / 20
+
+
+# -- crashes -----------------------------------------------------------------------------------------------------------
+
+
+@activity
+async def work(name: str) -> str:
+    await trio.sleep(1 + ord(name) / 1000)  # so no two of them end at the same time
+    return name
+
+
+@workflow
+async def limited(ctx: WorkflowContext) -> list[str]:
+    limiter, order = trio.CapacityLimiter(2), []
+
+    async def one(name: str) -> None:
+        async with limiter:
+            order.append(name)
+            await work.options(id=name)(name)
+            await ctx.sleep(ord(name), id=f"sleep:{name}")  # the instance leaves memory
+
+    async with trio.open_nursery() as nursery:
+        for name in "abc":
+            nursery.start_soon(one, name)
+    return order
+
+
+@workflow
+async def notified(ctx: WorkflowContext) -> list[str]:
+    condition, order = trio.Condition(), []
+
+    async def wait(name: str) -> None:
+        async with condition:
+            await condition.wait()
+            order.append(await work.options(id=name)(name))
+
+    async with trio.open_nursery() as nursery:
+        for name in "abc":
+            nursery.start_soon(wait, name)
+        await ctx.sleep(20)
+        async with condition:
+            condition.notify(2)
+        await ctx.sleep(20)
+        async with condition:
+            condition.notify_all()
+    return order
+
+
+@workflow
+async def consumed(ctx: WorkflowContext) -> list[str]:
+    send, receive = trio.open_memory_channel[str](1)
+    order = []
+
+    async def consume(name: str, channel: trio.MemoryReceiveChannel[str]) -> None:
+        async with channel:
+            async for value in channel:
+                order.append(name + value)
+                await work.options(id=value)(value)
+                await ctx.sleep(10 * int(value), id=f"sleep:{value}")
+
+    async with trio.open_nursery() as nursery, send:
+        for name in "abc":
+            nursery.start_soon(consume, name, receive.clone())
+        receive.close()
+        for value in "1234":
+            await send.send(value)
+    return order
+
+
+@pytest.mark.parametrize("which", [limited, notified, consumed])
+def test_the_order_of_tasks_outlives_every_crash(which: Any) -> None:
+    async def scenario(app: App) -> Any:
+        return await (await app.start(which)).result()
+
+    exploration = explore_crashes(scenario, hows=[How.WORKER_BEFORE], idle_timeout=1)
+    assert exploration.points >= 15
