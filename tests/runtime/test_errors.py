@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -29,7 +29,10 @@ from trio_romancy import (
     workflow,
 )
 from trio_romancy._exceptions import contains
+from trio_romancy._runtime.worker.restarts import Crashes, Restarts
+from trio_romancy.clock import current_clock
 
+from ..support.runs import new_claim
 from ..support.strange import STRANGE
 
 Facts = dict[str, Any]
@@ -600,3 +603,19 @@ async def test_an_interrupt_in_a_compensation_leaves_the_app_and_the_rollback_go
     assert kinds == [Kind.ACTIVITY_COMPLETED, Kind.WORKFLOW_FAILED]
     assert instance is not None and instance.status is Status.COMPENSATING
     assert ran == ["undo"]
+
+
+@pytest.mark.parametrize("name", SOME)
+async def test_an_actor_that_crashes_by_a_strange_exception_is_logged_and_restarted(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Flushed:
+        async def flush(self) -> None: ...
+
+    crashes = Crashes()
+    crashes.add(STRANGE[name](), 0)
+    restarts = Restarts(cast("Any", Flushed()), current_clock())
+    assert await restarts.after(crashes, new_claim()) is None
+    (record,) = [record for record in caplog.records if record.name == "trio_romancy.supervisor"]
+    assert record.getMessage() == "instance i: its actor crashed, restarting it through replay"
+    assert record.exc_text and "Strange" in record.exc_text

@@ -9,7 +9,8 @@ from collections import deque
 import trio
 
 from ..._data.failure import describe
-from ..._data.log_fields import about
+from ..._data.log_fields import about, log_with_traceback
+from ..._exceptions import traceback_of
 from ..._storage.journal.journal import Journal
 from ..._storage.sql.claims import Claim
 from ..._storage.sql.instances import update_row
@@ -73,15 +74,24 @@ class Restarts:
         error = crashes.last
         assert error is not None
         if crashes.are_too_many:
-            message = "instance %s: its actor crashed too often, parking it"
-            _logger.error(message, claim.instance_id, exc_info=error, extra=about(claim.instance_id, claim.workflow))
+            self._log("instance %s: its actor crashed too often, parking it", claim, error)
             return await self._park(claim, error)
-        message = "instance %s: its actor crashed, restarting it through replay"
-        _logger.error(message, claim.instance_id, exc_info=error, extra=about(claim.instance_id, claim.workflow))
+        self._log("instance %s: its actor crashed, restarting it through replay", claim, error)
         self.count += 1
         await trio.sleep(crashes.pause())
         await self._journal.flush()  # what the crashed actor recorded is part of its journal
         return None
+
+    def _log(self, message: str, claim: Claim, error: Exception) -> None:
+        log_with_traceback(
+            _logger,
+            logging.ERROR,
+            message,
+            claim.instance_id,
+            traceback=describe(error).traceback,
+            extra=about(claim.instance_id, claim.workflow),
+            exc_info=(type(error), error, traceback_of(error)),
+        )
 
     async def _park(self, claim: Claim, cause: Exception) -> Ended:
         error = describe(cause).to_info()
