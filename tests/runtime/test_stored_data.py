@@ -30,6 +30,7 @@ from trio_romancy import (
     compensation,
     workflow,
 )
+from trio_romancy._definitions.registry import registry
 from trio_romancy._storage.sql.tables import history
 
 from ..support.probe import probe
@@ -215,6 +216,35 @@ async def test_a_rollback_that_the_code_cannot_read_is_left_to_a_worker_that_can
         with pytest.raises(WorkflowFailedError if how == "failed" else WorkflowCancelledError):
             await app.handle("order-1").result()
     assert did[2:] == ["give back card", "give back cash"]
+
+
+async def test_a_compensation_that_the_code_no_longer_defines_parks_the_rollback_before_it_begins() -> None:
+    async with App(":memory:") as app:
+        handle = await app.start(deploy_rollback(BOTH).options(id="order-1"))
+        await trio.sleep(100)
+        with (
+            registry.scoped(keep=lambda made: made.name != "give_back"),
+            pytest.raises(WorkflowStuckError, match=r"keep the old one: @compensation\(name='give_back'\)"),
+        ):
+            await handle.result()
+        assert did == ["pay by cash", "pay by card"]
+        assert await app.resume("order-1")
+        with pytest.raises(WorkflowFailedError, match="out of stock"):
+            await handle.result()
+    assert did[2:] == ["give back card", "give back cash"]
+
+
+async def test_a_new_parameter_of_a_compensation_without_a_default_parks_the_rollback() -> None:
+    async with App(":memory:") as app:
+        handle = await app.start(deploy_rollback(BOTH).options(id="order-1"))
+        await trio.sleep(100)
+
+        @compensation
+        async def give_back(method: str, reason: str) -> None: ...
+
+        with pytest.raises(WorkflowStuckError, match=r"'give_back' takes 'reason' now, .* give it a default"):
+            await handle.result()
+    assert did == ["pay by cash", "pay by card"]
 
 
 async def test_a_new_parameter_of_a_compensation_gets_its_default() -> None:

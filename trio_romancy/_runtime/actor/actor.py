@@ -17,7 +17,7 @@ from ..._storage.sql.entries import JournalEntry
 from ..._storage.sql.waits import MatchResult
 from ..._tasks.interrupts import interrupt_in
 from ..._tasks.pool import PooledTask
-from ...errors import InvalidDataError, LeaseLostError, RomancyError
+from ...errors import InvalidDataError, LeaseLostError, NonDeterminismError, RomancyError
 from ...model import Kind, Status
 from ..operations.compensation import compensate
 from ..run.cancellation import request_cancel
@@ -133,7 +133,7 @@ class Actor:
         with trio.CancelScope() as run.rollback_scope:
             try:
                 await compensate(run)
-            except InvalidDataError as error:
+            except (InvalidDataError, NonDeterminismError) as error:
                 return await leave_rollback(run, error)
             return await end_rollback(run, function_end)
         return None

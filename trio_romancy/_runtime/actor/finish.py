@@ -59,7 +59,7 @@ async def refuse_rollback(run: InstanceRun) -> Exit:
 
 
 async def leave_rollback(run: InstanceRun, cause: Exception) -> Exit:
-    """Leave a rollback to other workers, or park the instance: the code here cannot read what it needs."""
+    """Leave a rollback to other workers, or park the instance: the code here cannot do it."""
     return await _park(run, cause, in_rollback=True)
 
 

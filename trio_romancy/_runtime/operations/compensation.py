@@ -18,7 +18,7 @@ from ..._data.log_fields import cause_text, log_with_traceback
 from ..._definitions.registry import registry
 from ..._definitions.values import Activity, Compensation
 from ..._storage.sql.children import end_roll_back, roll_back, roll_back_again
-from ...errors import InvalidDataError, Problem, RomancyError
+from ...errors import InvalidDataError, NonDeterminismError, Problem, RomancyError
 from ...model import Kind, Status
 from ..run.exits import RunGone
 from ..run.operation import Operation
@@ -37,8 +37,10 @@ async def compensate(run: InstanceRun) -> None:
     Raises:
       InvalidDataError: if the code cannot read the recorded arguments of a compensation. That is found before the first
         one runs.
+      NonDeterminismError: if it does not define a compensation that is needed, or needs an argument that was not
+        recorded. That is found before the first one runs, too.
     """
-    _check_arguments(run)
+    _check_code(run)
     saga = run.saga
     undos = saga.undos
     if children := [undo.child for undo in undos if isinstance(undo, ChildUndo) and not saga.is_settled(undo)]:
@@ -51,12 +53,10 @@ async def compensate(run: InstanceRun) -> None:
             saga.settle(undo, kind)
 
 
-def _check_arguments(run: InstanceRun) -> None:
+def _check_code(run: InstanceRun) -> None:
     for undo in run.saga.undos:
-        if isinstance(undo, Undo) and not run.saga.is_settled(undo):
-            compensation = registry.find_compensation(undo.name)
-            if compensation is not None:
-                _arguments(undo, compensation)
+        if isinstance(undo, Undo) and not run.saga.is_settled(undo) and not run.saga.needs_decision(undo):
+            _bound(run, undo)
 
 
 async def _compensate(run: InstanceRun, undo: Undo) -> Kind:
@@ -65,22 +65,18 @@ async def _compensate(run: InstanceRun, undo: Undo) -> Kind:
     run.in_flight.add(operation)
     try:
         with trio.CancelScope(shield=True) as operation.scope:
-            try:
-                if run.saga.needs_decision(undo):
-                    raise RomancyError(
-                        f"instance {run.instance_id!r}: activity {undo.activity_id!r} was interrupted after the "
-                        f"cancellation was requested, so it is not known whether there is anything to undo; find out, "
-                        f"and resume the instance to run compensation {undo.name!r}"
-                    )
-                compensation, arguments = _bound(run, undo)
-            except InvalidDataError:
-                raise  # nothing is recorded: the instance waits for code that can read what is stored
-            except RomancyError as error:
+            if run.saga.needs_decision(undo):
+                error = RomancyError(
+                    f"instance {run.instance_id!r}: activity {undo.activity_id!r} was interrupted after the "
+                    f"cancellation was requested, so it is not known whether there is anything to undo; find out, "
+                    f"and resume the instance to run compensation {undo.name!r}"
+                )
                 kind, payload = Kind.COMPENSATION_FAILED, describe(error, verdict="terminal").to_text()
                 if run.events is not None:
                     run.events.attempts(operation.id, undo.name, is_compensation=True)
                 run.writer.append(operation.id, kind, payload)
             else:
+                compensation, arguments = _bound(run, undo)
                 result = await Attempts(run, operation, compensation, (), arguments, None).carry_out()
                 kind, payload = result.kind, result.payload
             if kind is Kind.COMPENSATION_FAILED:
@@ -159,13 +155,15 @@ def _bound(run: InstanceRun, undo: Undo) -> tuple[Compensation[..., Any], dict[s
     """Return the compensation and its arguments.
 
     Raises:
-      RomancyError: if the code here cannot compensate the activity.
+      InvalidDataError: if the code cannot read the arguments.
+      NonDeterminismError: if it does not define the compensation, or needs an argument that was not recorded.
     """
     compensation = registry.find_compensation(undo.name)
     if compensation is None:
-        raise RomancyError(
-            f"instance {run.instance_id!r}: there is no compensation named {undo.name!r} in this process, which "
-            f"{undo.activity_id!r} needs; deploy code that defines it, then resume the instance"
+        raise NonDeterminismError(
+            f"instance {run.instance_id!r}: {undo.activity_id!r} is undone by compensation {undo.name!r}, which is not "
+            f"defined in this process; if it has a new name, keep the old one: @compensation(name={undo.name!r}); "
+            f"deploy code that defines it, then resume the instance"
         )
     if undo.is_in_doubt and "result" in compensation.codecs and "result" not in undo.arguments:
         raise RomancyError(
@@ -178,7 +176,7 @@ def _bound(run: InstanceRun, undo: Undo) -> tuple[Compensation[..., Any], dict[s
         name for name in parameters if name not in arguments and parameters[name].default is inspect.Parameter.empty
     ]
     if missing:
-        raise RomancyError(
+        raise NonDeterminismError(
             f"instance {run.instance_id!r}: compensation {undo.name!r} takes {missing[0]!r} now, which was not "
             f"recorded with {undo.activity_id!r}; give it a default, or deploy code that takes what was, then resume "
             f"the instance"
