@@ -149,9 +149,11 @@ def _is_text(annotation: Any, converter: Converter) -> bool:
         if Any in found:
             return True
         of_text = [member for member in found if _is_text(member, converter)]
-        if of_text and len(of_text) < len(found):
-            other = next(member for member in found if member not in of_text)
-            names = f"{name_of(of_text[0])} and {_name(other)}"
+        others = [member for member in found if member not in of_text]
+        if str in of_text:  # any text is a str
+            others += [it for it in of_text if it is not str and typing.get_origin(it) is not Literal]
+        if of_text and others:
+            names = f"{name_of(str if str in of_text else of_text[0])} and {_name(others[0])}"
             raise TypeError(f"keys of JSON objects are text, in which {names} cannot be told apart; use one of them")
         return bool(of_text)
     kind = kind_of(annotation)
