@@ -167,7 +167,7 @@ class JournalCursor:
     def unasked_change(self) -> NonDeterminismError | None:
         """Return the error if the code has not asked for what a complete replay has to ask for.
 
-        That are the changes whose way the instance goes, and the operations that it had begun.
+        These are the changes whose way the instance goes, and the activities that were attempted.
         """
         if self._unasked:
             way = min(self._unasked)
