@@ -147,6 +147,27 @@ async def test_data_that_the_code_can_no_longer_read_park_the_instance_until_it_
     assert did == (["charge"] * 2 if way == "input of a recurrence" else ["charge"]) + ["ship"]
 
 
+@pytest.mark.parametrize("way", ["event", "result", "input"])
+async def test_code_that_reads_the_data_again_is_another_version_and_so_is_tried_by_itself(
+    way: str, tmp_path: Path
+) -> None:
+    database = str(tmp_path / "romancy.db")
+    deploy(BOTH, way)
+    async with App(database) as app:
+        await app.start("order", {"given": "cash" if way == "input" else None}, id="order-1")
+        await trio.sleep(1)
+        await app.send_event("paid", "cash")
+        await trio.sleep(100)
+    deploy(CARD, way)
+    async with App(database) as app:
+        with pytest.raises(WorkflowStuckError):
+            await app.handle("order-1").result()
+    deploy(BOTH, way)
+    carrier["is up"] = True
+    async with App(database) as app:
+        assert await app.handle("order-1").result(timeout=3600) == "shipped"
+
+
 # -- rollbacks ---------------------------------------------------------------------------------------------------------
 
 

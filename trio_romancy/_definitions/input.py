@@ -89,7 +89,9 @@ class InputCodec:
                 values = self._from_fewer_parameters(raw)
                 if values is None:
                     what = f"workflow {self.workflow!r} cannot read the stored input"
-                    cure = "give a default to each new parameter and field"
+                    cure = "extend its types instead of changing them"
+                    if any(problem.message == "missing" for problem in error.problems):
+                        cure = "give a default to each new parameter and field"
                     raise InvalidInputError(f"{what}; {cure}", error.problems) from None
         return values
 
