@@ -29,17 +29,17 @@ def _nothing_was_done() -> None:
     carrier["is up"] = False
 
 
-@activity
+@activity(name="changes_reserve")
 async def reserve() -> None:
     did.append("reserve")
 
 
-@activity
+@activity(name="changes_check")
 async def check() -> None:
     did.append("check")
 
 
-@activity(retry=RetryPolicy.fixed(1000, 60))
+@activity(name="changes_ship", retry=RetryPolicy.fixed(1000, 60))
 async def ship() -> None:
     if not carrier["is up"]:
         raise ConnectionError("the carrier does not answer")
@@ -146,7 +146,7 @@ async def test_an_operation_that_was_added_is_told_with_ctx_patched() -> None:
         await ctx.sleep(1000)
 
     reason = await stuck_after(reserve_and_check, after)
-    assert "looks as if sleep 'sleep:1' was added, or 'check:1' was removed: " in reason
+    assert "looks as if sleep 'sleep:1' was added, or 'changes_check:1' was removed: " in reason
     assert "ctx.patched(" in reason
 
 
@@ -159,10 +159,10 @@ async def test_an_operation_that_was_removed_is_told_with_ctx_patched() -> None:
         await reserve()
 
     reason = await stuck_after(reserve_and_check, after)
-    assert "looks as if the order was changed, or 'reserve:1' was removed: " in reason
+    assert "looks as if the order was changed, or 'changes_reserve:1' was removed: " in reason
     did.clear()
     reason = await stuck_after(reserve_and_check, only_reserve)
-    assert "looks as if 'check:1' was removed: " in reason
+    assert "looks as if 'changes_check:1' was removed: " in reason
     assert "ctx.patched(" in reason
 
 
@@ -172,7 +172,7 @@ async def test_another_order_is_told() -> None:
         await reserve()
         await ctx.sleep(1000)
 
-    assert "looks as if the order was changed, or 'reserve:1' was removed: " in await stuck_after(
+    assert "looks as if the order was changed, or 'changes_reserve:1' was removed: " in await stuck_after(
         reserve_and_check, after
     )
 
@@ -206,8 +206,8 @@ async def test_an_activity_added_before_one_that_is_being_retried_is_noticed() -
         await ship()
 
     reason = await stuck_after(reserve_and_ship, after)
-    assert "'ship:1' was attempted and has no outcome, but the workflow code does not ask for it" in reason
-    assert "an operation was added before 'ship:1', or 'ship:1' was removed: " in reason
+    assert "'changes_ship:1' was attempted and has no outcome, but the workflow code does not ask for it" in reason
+    assert "an operation was added before 'changes_ship:1', or 'changes_ship:1' was removed: " in reason
 
 
 @pytest.mark.parametrize("inserted", ["wait", "sleep", "end"])
@@ -222,7 +222,7 @@ async def test_anything_else_before_an_activity_that_is_being_retried_is_noticed
             return
         await ship()
 
-    assert "'ship:1' was attempted" in await stuck_after(reserve_and_ship, after)
+    assert "'changes_ship:1' was attempted" in await stuck_after(reserve_and_ship, after)
 
 
 async def test_an_activity_added_in_a_branch_before_one_that_is_being_retried_is_noticed() -> None:
@@ -235,7 +235,7 @@ async def test_an_activity_added_in_a_branch_before_one_that_is_being_retried_is
         async with trio.open_nursery() as nursery:
             nursery.start_soon(east)
 
-    assert "'east/ship:1' was attempted" in await stuck_after(in_branches, after)
+    assert "'east/changes_ship:1' was attempted" in await stuck_after(in_branches, after)
 
 
 async def test_a_patch_before_an_activity_that_is_being_retried_takes_the_old_path() -> None:

@@ -48,17 +48,17 @@ def _nothing_was_done() -> None:
     carrier["is up"] = False
 
 
-@compensation
+@compensation(name="stored_data_refund")
 async def refund() -> None:
     did.append("refund")
 
 
-@activity(compensation=refund)
+@activity(name="stored_data_charge", compensation=refund)
 async def charge() -> None:
     did.append("charge")
 
 
-@activity(retry=RetryPolicy.fixed(1000, 60))
+@activity(name="stored_data_ship", retry=RetryPolicy.fixed(1000, 60))
 async def ship() -> str:
     if not carrier["is up"]:
         raise ConnectionError("the carrier does not answer")
@@ -281,17 +281,17 @@ async def test_a_new_parameter_of_a_compensation_gets_its_default() -> None:
 # -- values that do not fit their annotation ---------------------------------------------------------------------------
 
 
-@compensation
+@compensation(name="stored_data_unlabel")
 async def unlabel(labels: dict[str, Any]) -> None:
     did.append("unlabel")
 
 
-@activity(compensation=unlabel)
+@activity(name="stored_data_label", compensation=unlabel)
 async def label(labels: dict[str, Any]) -> None:
     did.append("label")
 
 
-@activity(compensation=refund, retry=RetryPolicy.fixed(5, 1))
+@activity(name="stored_data_charge_all", compensation=refund, retry=RetryPolicy.fixed(5, 1))
 async def charge_all() -> dict[int, Any]:
     did.append("charge all")
     return {1: {2: "TXN-2"}}
@@ -304,7 +304,7 @@ async def test_an_argument_that_cannot_be_stored_is_refused_before_the_activity_
 
     async with App(":memory:") as app:
         with pytest.raises(
-            WorkflowFailedError, match=r"'labels' of activity 'label', .*\$.sizes: .* dict\[int, \.\.\.\]"
+            WorkflowFailedError, match=r"'labels' of activity 'stored_data_label', .*\$.sizes: .* dict\[int, \.\.\.\]"
         ):
             await (await app.start(labelling)).result()
     assert did == []
@@ -406,7 +406,7 @@ async def test_data_that_did_not_fit_raise_the_same_error_again_whatever_the_cod
 
 
 async def test_a_class_that_exits_when_it_is_read_is_a_problem_of_the_data() -> None:
-    def exits(instance: object, attribute: object, value: object) -> None:
+    def exits(instance: object, attribute: object, value: float) -> None:
         raise SystemExit(1)
 
     @attrs.define
