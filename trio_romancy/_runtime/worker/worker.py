@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 import trio
 from attrs import frozen
 
+from ..._data.log_fields import about, visible
 from ..._observe.dispatcher import HookDispatcher
 from ..._outbox.relay import Relay
 from ..._settings import Limits, Settings
@@ -253,7 +254,8 @@ class Worker:
             await self._last.ended.wait()
         if not self._last.ended.is_set():
             message = "worker %s: code of these instances, begun under its last lease, resists cancellation: %s"
-            _logger.warning(message, self.worker_id, ", ".join(self._last.instance_ids()))
+            ids = ", ".join(visible(id) for id in self._last.instance_ids())
+            _logger.warning(message, self.worker_id, ids, extra=about(None))
 
     async def _take_next_lease(self) -> Lease:
         """Take a lease after the last one, however long the database refuses that."""
