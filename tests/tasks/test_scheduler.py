@@ -401,3 +401,29 @@ async def test_random_batches_of_trio_do_not_matter(monkeypatch: pytest.MonkeyPa
             await busy(log)
         logs.append(log)
     assert logs[0] == logs[1]
+
+
+async def test_when_one_event_wakes_several_tasks_the_one_spawned_first_goes_first() -> None:
+    """Trio wakes the tasks of a scope in the order of a set, and none of them has a turn at that time."""
+    orders = set()
+    for _ in range(10):
+        log: list[int] = []
+
+        async def wait(number: int, log: list[int] = log) -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                log.append(number)
+
+        async def cancel(turns: Turns, scope: trio.CancelScope) -> None:
+            await turns.rest()
+            scope.cancel()
+
+        with Run().open() as run:
+            async with trio.open_nursery() as nursery:
+                for number in range(5):
+                    nursery.start_soon(wait, number)
+                assert run.turns is not None
+                trio.lowlevel.spawn_system_task(cancel, run.turns, nursery.cancel_scope)
+        orders.add(tuple(log))
+    assert orders == {(0, 1, 2, 3, 4)}

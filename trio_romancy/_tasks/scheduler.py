@@ -11,6 +11,7 @@ raise, and :meth:`Turns.rest` notices if trio has dropped them nevertheless: no 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Protocol
@@ -47,6 +48,7 @@ class Turns:
 
     __slots__ = (
         "_away",
+        "_begins",
         "_current",
         "_lost",
         "_order",
@@ -67,6 +69,8 @@ class Turns:
         self._spawned = 0
         self._current: trio.lowlevel.Task | None = None
         """The task whose turn it is: in trio's run queue, or running. None: all rest."""
+        self._begins = False
+        """Whether the task whose turn it is was the first one to wake, and has not had its step."""
         self._round: list[trio.lowlevel.Task] = []
         """Tasks that wait for their turn in this round. The next one is the last."""
         self._ready: list[trio.lowlevel.Task] = []
@@ -137,16 +141,21 @@ class Turns:
             return
         if self._current is None:
             self._current = task
+            self._begins = True
+            return
+        queue, waits = run_queue(task), task
+        if queue[-1] is task:
+            queue.pop()
         else:
-            queue = run_queue(task)
-            if queue[-1] is task:
-                queue.pop()
-            else:
-                queue.remove(task)
-            self._ready.append(task)
+            queue.remove(task)
+        if self._begins and is_runnable(self._current) and self._order[task] < self._order[self._current]:
+            # One event, such as a cancellation, wakes several tasks in the order of a set. The round has not begun.
+            waits, self._current = self._current, task
+            queue[_last_index(queue, waits)] = task
+        self._ready.append(waits)
 
     def stepped(self, task: trio.lowlevel.Task) -> None:
-        """End the turn of a task that has made its step.
+        """End the turn of a task that has had its step.
 
         Raises:
           OrderLostError: if it was the turn of another.
@@ -160,6 +169,7 @@ class Turns:
 
     def pass_on(self) -> None:
         """Give the turn to the next task."""
+        self._begins = False
         if not self._round:
             self._round, self._ready = self._ready, self._round
             if len(self._round) > 1:
@@ -196,6 +206,14 @@ class Turns:
     def _wake(self) -> None:
         if self._rested is not None:
             self._rested.set()
+
+
+def _last_index(queue: deque[trio.lowlevel.Task], task: trio.lowlevel.Task) -> int:
+    """Return the place of a task that was put into the queue not long ago."""
+    index = len(queue) - 1
+    while queue[index] is not task:
+        index -= 1
+    return index
 
 
 class _Spawns(trio.abc.Instrument):
