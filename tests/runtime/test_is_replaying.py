@@ -94,7 +94,7 @@ async def test_a_line_is_logged_once_however_often_its_worker_stops(
     async with App(database, worker=False) as client:
         await client.start(talking.options(id="i"))
         for _ in range(100):
-            every += 3.0  # so that an activity which takes longer than that is not interrupted for ever
+            every += 3.7  # so that an activity which takes longer than that is not interrupted for ever
             async with App(database, shutdown_timeout=shutdown_timeout) as app:
                 with trio.move_on_after(every):
                     await app.handle("i").result()
@@ -111,7 +111,7 @@ async def test_a_line_is_logged_once_if_the_lease_is_lost_or_the_runtime_crashes
         handle = await app.start(talking)
         every = 7.0
         while True:
-            every += 3.0
+            every += 3.7
             with trio.move_on_after(every):
                 await handle.result()
                 break
