@@ -164,7 +164,11 @@ class Hooks:
         """Called when an instance has failed, after its compensations."""
 
     def workflow_cancelled(self, workflow: WorkflowInfo) -> None:
-        """Called when an instance has ended as cancelled, after its compensations."""
+        """Called when an instance has ended as cancelled, after its compensations; or was terminated.
+
+        If no worker owned a terminated instance, the app that terminated it calls this, and a client has no
+        ``worker_id``.
+        """
 
     def workflow_recurred(self, workflow: WorkflowInfo) -> None:
         """Called when an instance has ended by starting its successor."""

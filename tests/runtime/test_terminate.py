@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
+import attrs
 import pytest
 import trio
 from sqlalchemy import Connection
@@ -30,6 +33,8 @@ from trio_romancy import (
 )
 from trio_romancy._storage.sql import tables
 from trio_romancy._storage.sql.instances import insert_instances, new_row
+from trio_romancy._storage.sql.workers import join, this_process
+from trio_romancy.clock import current_clock
 from trio_romancy.testing import How, explore_crashes
 
 from ..support.databases import SHARED_KINDS
@@ -386,6 +391,28 @@ async def test_a_client_terminates_what_a_worker_runs_and_what_no_worker_runs(
             await trio.sleep(1)
         assert await client.terminate("left")  # its worker has stopped
         await terminated(client, "left")
+
+
+def pid_of_the_dead() -> int:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        return process.pid
+
+
+async def test_a_client_terminates_what_the_worker_of_a_dead_process_ran(database: str) -> None:
+    dead = attrs.evolve(this_process(), pid=pid_of_the_dead(), token="dead")
+
+    def die(connection: Connection) -> None:
+        now = current_clock().now()
+        assert join(connection, "dead", dead, now, now + 10**9) is not None
+        row = new_row("i", "end_flow", '{"plan": ["a"]}', now, owner="dead")
+        insert_instances(connection, [row])
+
+    async with App(database, worker=False) as client:
+        await probe(client).write(die)
+        assert await client.terminate("i", "it was the last worker")
+        found = await client.get_instance("i")
+        assert found is not None and found.status is Status.CANCELLED
+        assert await client.list_workers() == []
 
 
 async def test_a_request_that_its_worker_did_not_live_to_carry_out_is_carried_out_by_the_next() -> None:

@@ -370,7 +370,8 @@ class Client:
         of an activity or compensation that was running is not known. If the instance has recurred, this applies to the
         last one of its chain. Children that have not ended are terminated as well.
 
-        An instance that no worker owns ends at once. Otherwise its worker ends it, or the next worker that claims it.
+        An instance that no worker owns ends at once, and so does one whose worker is seen to be dead on this machine.
+        Otherwise its worker ends it, or the next worker that claims it.
         It ends as cancelled; waiting for its result raises :class:`WorkflowTerminatedError`.
 
         Args:

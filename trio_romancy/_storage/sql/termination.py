@@ -23,6 +23,7 @@ from .rows import fetch_first
 from .statuses import may_become, read_status
 from .tables import incompatible, instances
 from .waits import forget_waits
+from .workers import end_lease_of_dead
 
 TERMINATED = f"trio_romancy.{WorkflowTerminatedError.__name__}"
 """The type of the error of a terminated instance."""
@@ -74,8 +75,9 @@ def request_termination(
 ) -> Terminated | None:
     """Have an instance terminated. Returns None if there is no such instance.
 
-    An instance that no worker owns is terminated at once. Otherwise its worker does that, or the next one that claims
-    the instance. If the instance has recurred, the request is for the last of its chain.
+    An instance that no worker owns is terminated at once, also if its worker is seen to be dead. Otherwise its worker
+    does that, or the next one that claims the instance. If the instance has recurred, the request is for the last of
+    its chain.
     """
     row = fetch_first(connection, _Row, _row, {"id": instance_id})
     while row is not None and row.status == Status.RECURRED and (last := last_of(connection, instance_id)) is not None:
@@ -88,7 +90,7 @@ def request_termination(
         was_terminated = row.error is not None and to_error(row.error).error_type == TERMINATED
         return Terminated(was_terminated and status is Status.CANCELLED)
     connection.execute(_requesting(request, now).where(instances.c.instance_id == instance_id))
-    if row.owner is None:
+    if row.owner is None or end_lease_of_dead(connection, row.owner, now):
         return Terminated(True, terminate(connection, instance_id, now, to_undo))
     notify_workers(connection, [row.owner])
     return Terminated(True)

@@ -168,6 +168,16 @@ def end_dead_leases(connection: Connection, me: str, now: Microseconds) -> list[
     return ended
 
 
+def end_lease_of_dead(connection: Connection, worker_id: str, now: Microseconds) -> bool:
+    """End the lease of a worker, and free its instances, if its process has certainly ended. Returns whether it has."""
+    held = select(workers).where(workers.c.worker_id == worker_id).with_for_update(skip_locked=True)
+    row = fetch_first(connection, StoredWorker, held)
+    if row is None or not is_dead(_process(row)) or not _end(connection, Lease(worker_id, row.epoch)):
+        return False
+    _free(connection, worker_id, now, died=True)
+    return True
+
+
 def list_workers(connection: Connection, now: Microseconds) -> list[WorkerInfo]:
     """List the workers that have a lease, expired or not, in the order of their ids."""
     owned = select(instances.c.owner, func.count().label("number")).where(instances.c.owner.is_not(None))
