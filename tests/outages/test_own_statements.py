@@ -62,7 +62,7 @@ ERRORS: dict[str, tuple[Callable[[], DBAPIError], int]] = {
 }
 
 
-@pytest.mark.parametrize("function", ["write_batch", "load_rows"])
+@pytest.mark.parametrize("function", ["write_batch", "load_again"])
 @pytest.mark.parametrize("what", ERRORS)
 async def test_a_statement_that_fails_for_a_minute_is_a_pause(
     what: str, function: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -82,7 +82,7 @@ async def test_a_statement_that_fails_for_a_minute_is_a_pause(
         handle = await app.start(counting)
         await trio.sleep(7)
         is_away = True
-        if function == "load_rows":
+        if function == "load_again":
             probe(app).crash_actors()  # the restart loads the journal
         await trio.sleep(60)
         is_away = False

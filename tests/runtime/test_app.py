@@ -419,7 +419,7 @@ async def test_a_cancel_request_that_comes_while_the_journal_is_loaded_is_heard(
         loading, loaded = trio.Event(), trio.Event()
 
         async def slow_read(self: Any, fn: Any, *args: Any, **kwargs: Any) -> Any:
-            if fn.__name__ == "load_entries":
+            if fn.__name__ == "load_again":
                 loading.set()
                 await loaded.wait()
             return await read(self, fn, *args, **kwargs)
