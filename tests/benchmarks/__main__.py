@@ -19,6 +19,7 @@ from . import (
     distant,
     events,
     idle,
+    in_flight,
     latency,
     memory,
     passive,
@@ -44,6 +45,7 @@ _ALL = (
     "wake",
     "events",
     "timers",
+    "in_flight",
     "passive",
     "takeover",
     "scaling",
@@ -119,6 +121,10 @@ def _measure_waiting(options: argparse.Namespace, places: dict[str, str], result
         count, spread = (500, 4.0) if options.quick else (10_000, 30.0)
         results["timers"] = {kind: timers.measure(kind, place, count, spread, _say) for kind, place in places.items()}
         print(f"\n{timers.show(results['timers'])}\n", flush=True)
+    if "in_flight" in options.only:
+        counts = (100, 400) if options.quick else in_flight.COUNTS
+        results["in_flight"] = {kind: in_flight.measure(kind, place, counts, _say) for kind, place in places.items()}
+        print(f"\n{in_flight.show(results['in_flight'])}\n", flush=True)
     if "passive" in options.only:
         count = 1_000 if options.quick else 100_000
         results["passive"] = {kind: passive.measure(kind, place, count, _say) for kind, place in places.items()}

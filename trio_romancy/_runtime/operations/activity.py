@@ -55,7 +55,7 @@ async def call_activity(
         # Only the actor can cancel here. Instead of a scope of its own, the activity uses the shield of the function.
         operation.scope = scope = run.function_scope
         scope.shield = True
-        run.in_flight.by_id[id] = operation
+        run.in_flight.add(operation)
         attempts = Attempts(run, operation, activity, args, kwargs, undo, digests)
         try:
             result = await attempts.until_outcome()

@@ -403,7 +403,7 @@ class Attempts:
         due = failures[-1].recorded_at + round(delay * 1_000_000)
         overran = thread is not None and not thread.finished.is_set()
         operation.is_executing = False
-        operation.wake_at = due
+        run.in_flight.retry_at(operation, due)
         operation.waits = not overran
         operation.scope.shield = False
         try:

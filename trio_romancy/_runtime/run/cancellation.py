@@ -30,8 +30,9 @@ def request_cancel(run: InstanceRun, request: str) -> None:
         requested = entry.payload
         assert isinstance(requested, CancelRequested)
         run.cancel_reason = requested.reason
+        running = set(requested.running)
         for operation in run.in_flight.by_id.values():
-            if operation.scope is not None and operation.id not in requested.running:
+            if operation.scope is not None and operation.id not in running:
                 operation.scope.cancel()  # it has never begun, so it need not go on to an outcome
         run.function_scope.request_cancel()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 
 from attrs import evolve
@@ -23,6 +23,7 @@ class JournalCursor:
         "_attempted",
         "_failures",
         "_instance_id",
+        "_left_in",
         "_patches",
         "_unasked",
         "_untold",
@@ -47,6 +48,8 @@ class JournalCursor:
         """Outcomes from before ``app.retry`` that count again when they are asked for, by operation id."""
         self._patches: dict[str, bool] | None = None
         """Changes of the code, and whether the instance goes their way."""
+        self._left_in: Counter[str] | None = None
+        """Numbers of entries not told yet by the prefix of their branch, once a branch has asked; "" has no branch."""
         self._unasked: set[str] | None = None
         """Changes that the code has not asked for since the replay began; None if the journal had none."""
         self._attempted: set[str] | None = None
@@ -65,7 +68,9 @@ class JournalCursor:
             elif entry.kind is Kind.PATCHED:
                 self.patch(entry.operation_id, is_patched=True)
             elif entry.kind is Kind.KEPT:
-                self.kept = (self.kept or {}) | {entry.operation_id: entry}
+                if self.kept is None:
+                    self.kept = {}
+                self.kept[entry.operation_id] = entry
             elif self.kept is not None:
                 self.kept.pop(entry.operation_id, None)  # the code has asked for it
         if self._patches is not None:
@@ -101,6 +106,8 @@ class JournalCursor:
         """Move past the next entry, which was told to the workflow."""
         assert self._untold
         self._untold.popleft()
+        if self._left_in is not None:
+            self._left_in.subtract(_branches_of(entry.operation_id))
         self.taken += 1
         self.now = entry.recorded_at
 
@@ -159,8 +166,12 @@ class JournalCursor:
         """Return whether the journal has later entries of the branch, as far as ids can tell."""
         if not prefix:
             return self.next_entry() is not None or bool(self._attempted)
-        ids = (*(entry.operation_id for entry in self._untold or ()), *(self._attempted or ()))
-        return any(id.startswith(prefix) or "/" not in id for id in ids)  # ids given by the user have no prefix
+        if self._left_in is None:
+            ids = (entry.operation_id for entry in self._untold or ())
+            self._left_in = Counter(branch for id in ids for branch in _branches_of(id))
+        if self._left_in[prefix] > 0 or self._left_in[""] > 0:  # ids given by the user have no prefix
+            return True
+        return any(id.startswith(prefix) or "/" not in id for id in self._attempted or ())
 
     # -- journals that do not fit the code -------------------------------------------------------------------------
 
@@ -203,3 +214,9 @@ class JournalCursor:
         """Return the error of an operation that is about another channel, or type of events, in the journal."""
         hint = f"it looks as if an operation of the same kind was added or removed before it: {PATCHED}"
         return self.contradiction(operation_id, f"is about {recorded!r}", f"asks for {asked!r}", hint)
+
+
+def _branches_of(operation_id: str) -> list[str]:
+    """Return the prefix of each branch that an operation may be in, as far as its id can tell; "" for no branch."""
+    parts = operation_id.split("/")[:-1]
+    return ["/".join(parts[:count]) + "/" for count in range(1, len(parts) + 1)] or [""]

@@ -18,6 +18,9 @@ from ...clock import Clock, Microseconds
 from ...model import Kind
 from .operation import Operation
 
+_KEPT = 1000
+"""Number of timers of ended operations that may remain, beside as many as are set."""
+
 
 @define(eq=False)
 class PendingOutcome:
@@ -60,6 +63,8 @@ class Mailbox:
     _pending: deque[PendingOutcome] = field(factory=deque, init=False)
     _timers: list[tuple[Microseconds, int, PendingOutcome]] = field(factory=list, init=False)
     _timers_set: int = field(default=0, init=False)
+    _most_timers: int = field(default=_KEPT, init=False)
+    """Number of timers at which those of operations that have ended are dropped."""
     _changed: LightEvent | None = field(default=None, init=False)
     """Event set by the next call of :meth:`notify`, while the receiver waits."""
 
@@ -80,6 +85,10 @@ class Mailbox:
         """Post an outcome at that time, if its operation is still in flight then."""
         self._timers_set += 1
         heapq.heappush(self._timers, (when, self._timers_set, pending))
+        if len(self._timers) > self._most_timers:
+            self._timers = [timer for timer in self._timers if timer[2].operation.is_open]
+            heapq.heapify(self._timers)
+            self._most_timers = 2 * len(self._timers) + _KEPT
         self.notify()
 
     def notify(self) -> None:

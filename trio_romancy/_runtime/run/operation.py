@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable
 from typing import Protocol
 
@@ -45,8 +46,7 @@ class Operation:
     """Number of nurseries that the task had open when it began. Later ones belong to what the operation runs."""
     scope: Shield | None = None
     """Shield of an activity against cancellation while it runs."""
-    is_executing: bool = False
-    """Whether an attempt is running."""
+    _is_executing: bool = False
     _waits: bool = False
     wake_at: Microseconds | None = None
     """Time at which the wait ends, if that is known."""
@@ -56,8 +56,19 @@ class Operation:
     outcome: JournalEntry | None = None
     """Its outcome, once the workflow has been told."""
     _changed: LightEvent | None = None
-    _in_flight: InFlight | None = None
-    """Where it is counted."""
+    counted_by: InFlight | None = None
+    """The operations in flight that it belongs to, which count what it does."""
+
+    @property
+    def is_executing(self) -> bool:
+        """Whether an attempt is running."""
+        return self._is_executing
+
+    @is_executing.setter
+    def is_executing(self, value: bool) -> None:
+        if self.counted_by is not None:
+            self.counted_by.executing += value - self._is_executing
+        self._is_executing = value
 
     @property
     def waits(self) -> bool:
@@ -65,19 +76,10 @@ class Operation:
         return self._waits
 
     @waits.setter
-    def waits(self, waits: bool) -> None:
-        if self._in_flight is not None and waits is not self._waits:
-            self._in_flight.waiting += 1 if waits else -1
-        self._waits = waits
-
-    def count_in(self, in_flight: InFlight | None) -> None:
-        """Count among the operations that a task awaits; None: no longer."""
-        by, before = (-1, self._in_flight) if in_flight is None else (1, in_flight)
-        self._in_flight = in_flight
-        if before is not None:
-            before.awaited += by
-            if self._waits:
-                before.waiting += by
+    def waits(self, value: bool) -> None:
+        if self.counted_by is not None and self.task is not None:
+            self.counted_by.waiting += value - self._waits
+        self._waits = value
 
     @property
     def is_open(self) -> bool:
@@ -131,33 +133,42 @@ class InFlight:
     the first run and on each replay, and code that depends on which of two activities ended first sees it again.
     """
 
-    __slots__ = ("_added", "awaited", "by_id", "main", "waiting")
+    __slots__ = ("_added", "_retries", "awaited", "by_id", "executing", "main", "waiting")
 
     def __init__(self) -> None:
         self.by_id: dict[str, Operation] = {}
         """Operations by id, in the order in which they began."""
         self.main: trio.lowlevel.Task | None = None
         """The task that runs the workflow function, while that runs."""
-        self._added: trio.Event | None = None
+        self.executing = 0
+        """Number of operations with a running attempt."""
         self.awaited = 0
-        """Number of operations that a task awaits. A task that is alone with its activity does not count."""
+        """Number of operations that a task awaits."""
         self.waiting = 0
         """Number of those that only wait."""
+        self._retries: list[tuple[Microseconds, int, Operation]] | None = None
+        """Times at which activities are attempted again, as a heap, with those that have passed."""
+        self._added: trio.Event | None = None
 
     def add(self, operation: Operation) -> None:
         """Note that an operation begins. If a task awaits it, that is the current one."""
         self.by_id[operation.id] = operation
+        operation.counted_by = self
         if self._added is not None:
             self._added.set()
         if operation.task is not None:
+            self.awaited += 1
+            self.waiting += operation.waits
             operation.nurseries = len(operation.task.child_nurseries)
-            operation.count_in(self)
 
     def remove(self, operation: Operation) -> None:
         """Note that an operation has ended, or was given up."""
         operation.is_in_flight = False
-        operation.count_in(None)
         del self.by_id[operation.id]
+        operation.is_executing = operation.waits = False
+        operation.counted_by = None
+        if operation.task is not None:
+            self.awaited -= 1
 
     async def added(self) -> None:
         """Wait until another operation begins."""
@@ -183,16 +194,27 @@ class InFlight:
     @property
     def is_executing(self) -> bool:
         """Whether an attempt of an activity or compensation is running."""
-        return any(operation.is_executing for operation in self.by_id.values())
+        return self.executing > 0
 
     def only_waits(self) -> bool:
         """Whether there are operations that a task awaits, and each of them only waits."""
         return 0 < self.awaited == self.waiting
 
-    def next_wake(self, after: Microseconds = 0) -> Microseconds | None:
-        """Return when the first of the timers is due that is due after that time."""
-        wakes = (operation.wake_at for operation in self.by_id.values())
-        return min((wake for wake in wakes if wake is not None and wake > after), default=None)
+    def retry_at(self, operation: Operation, due: Microseconds) -> None:
+        """Note when an activity that waits for its next attempt is due."""
+        operation.wake_at = due
+        if self._retries is None:
+            self._retries = []
+        heapq.heappush(self._retries, (due, id(operation), operation))
+
+    def next_retry(self) -> Microseconds | None:
+        """Return when the first activity that waits for its next attempt is due."""
+        while self._retries:
+            due, _, operation = self._retries[0]
+            if operation.is_in_flight and operation.wake_at == due:
+                return due
+            heapq.heappop(self._retries)
+        return None
 
     # -- tasks -----------------------------------------------------------------------------------------------------
 

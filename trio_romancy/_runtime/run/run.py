@@ -258,7 +258,7 @@ class InstanceRun:
           status: status of the released instance. A waiting instance is due with its next timer, any other at once.
         """
         if self.phase is not GONE:
-            wake_at = self.in_flight.next_wake() if status is Status.WAITING else self.env.clock.now()
+            wake_at = self.next_wake() if status is Status.WAITING else self.env.clock.now()
             self.release_as = status, Released(wake_at)
         self.abandon()
 
@@ -304,6 +304,12 @@ class InstanceRun:
         """Post an outcome at that time, if its operation is still in flight then."""
         self.idle_since = None
         self.open_mailbox().post_at(when, pending)
+
+    def next_wake(self) -> Microseconds | None:
+        """Return when the next timer is due, or the next attempt of an activity."""
+        timer = None if self._mailbox is None else self._mailbox.next_timer()
+        retry = self.in_flight.next_retry()
+        return retry if timer is None or (retry is not None and retry < timer) else timer
 
     def notify(self) -> None:
         """Make the receiver of the mailbox look at the state of the run again."""

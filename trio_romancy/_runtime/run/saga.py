@@ -56,13 +56,13 @@ class Saga:
         """Entry with which the workflow function ended."""
         self.rollback: JournalEntry | None = None
         """Entry with which the parent has asked to undo what had completed."""
-        self._undos: list[Undo | ChildUndo] | None = None
-        """Activities and children to undo, in the order of the journal; None without any."""
-        self._children: dict[str, bool] | None = None
-        """Whether each child is known to have ended, by its id."""
-        self._done: tuple[str, ...] = ()
-        self._failed: tuple[str, ...] = ()
-        self._resumed: tuple[str, ...] = ()
+        self._undos: dict[str, Undo | ChildUndo] | None = None
+        """Activities and children to undo by activity id, in the order of the journal; None without any."""
+        self._children: dict[str, ChildUndo | None] | None = None
+        """How to undo each child, by its id; None once it is known to have ended."""
+        self._done: set[str] | None = None
+        self._failed: set[str] | None = None
+        self._resumed: set[str] | None = None
         """Compensations that had failed when an operator resumed the instance."""
         self.counts_from = 0
         """Number of the entry with which an operator resumed the instance. Failed attempts before it do not count."""
@@ -81,12 +81,13 @@ class Saga:
             elif entry.kind is Kind.ROLLBACK_REQUESTED:
                 self.rollback = entry
             elif entry.kind is Kind.COMPENSATION_COMPLETED:
-                self._done += (entry.operation_id,)
+                self._done = _with(self._done, entry.operation_id)
             elif entry.kind is Kind.COMPENSATION_FAILED:
-                self._failed += (entry.operation_id,)
+                self._failed = _with(self._failed, entry.operation_id)
             elif entry.kind is Kind.RESUMED:
-                self._resumed += self._failed
-                self._failed = ()
+                for id in self._failed or ():
+                    self._resumed = _with(self._resumed, id)
+                self._failed = None
                 self.counts_from = entry.seq
 
     # -- what has to be undone -------------------------------------------------------------------------------------
@@ -96,33 +97,37 @@ class Saga:
         compensation = completed.compensation
         if compensation is not None:
             arguments = compensation.arguments_with(completed.result)
-            self._undos = self._undos or []
-            self._undos.append(Undo(activity_id, compensation.name, arguments))
+            self._add(Undo(activity_id, compensation.name, arguments))
 
     def activity_cancelled(self, activity_id: str, cancelled: ActivityCancelled) -> None:
         """Note that an activity was torn down, or interrupted, as its entry says."""
         if (compensation := cancelled.compensation) is not None:
-            self._undos = self._undos or []
-            self._undos.append(Undo(activity_id, compensation.name, compensation.arguments, is_in_doubt=True))
+            self._add(Undo(activity_id, compensation.name, compensation.arguments, is_in_doubt=True))
 
     def child_started(self, operation_id: str, started: ChildStarted) -> None:
         """Note that a child was started. Until it ends, its place is that of its start."""
         child = started.child
-        if started.refused is None and child not in (self._children or ()):
-            self._children = (self._children or {}) | {child: False}
-            self._undos = self._undos or []
-            self._undos.append(ChildUndo(operation_id, child))
+        if self._children is None:
+            self._children = {}
+        if started.refused is None and child not in self._children:
+            self._children[child] = undo = ChildUndo(operation_id, child)
+            self._add(undo)
 
     def child_ended(self, ended: ChildEnded) -> None:
         """Note that a child has ended. Only a completed child is undone, in the place of its end."""
-        child = ended.child
-        if self._undos is None or self._children is None or self._children[child]:
+        if self._undos is None or self._children is None:
             return
-        self._children[child] = True
-        undo = next(undo for undo in self._undos if isinstance(undo, ChildUndo) and undo.child == child)
-        self._undos.remove(undo)
+        undo, self._children[ended.child] = self._children[ended.child], None
+        if undo is None:
+            return
+        del self._undos[undo.activity_id]
         if ended.must_be_undone:
-            self._undos.append(undo)
+            self._add(undo)
+
+    def _add(self, undo: Undo | ChildUndo) -> None:
+        if self._undos is None:
+            self._undos = {}
+        self._undos[undo.activity_id] = undo
 
     @property
     def is_empty(self) -> bool:
@@ -134,31 +139,32 @@ class Saga:
     @property
     def undos(self) -> list[Undo | ChildUndo]:
         """Everything that has to be undone, or was, the last first."""
-        return [*reversed(self._undos or ())]
+        return [*reversed([*(self._undos or {}).values()])]
 
     def is_undone(self, undo: Undo | ChildUndo) -> bool:
         """Whether an activity or child was undone."""
-        return undo.operation_id in self._done
+        return undo.operation_id in (self._done or ())
 
     def is_settled(self, undo: Undo | ChildUndo) -> bool:
         """Whether an activity or child was undone, or failed for good to be."""
-        return undo.operation_id in self._done or undo.operation_id in self._failed
+        return undo.operation_id in (self._done or ()) or undo.operation_id in (self._failed or ())
 
     def needs_decision(self, undo: Undo) -> bool:
         """Whether an operator has to decide on the compensation of an interrupted activity, and has not yet."""
-        return undo.is_in_doubt and undo.operation_id not in self._resumed
+        return undo.is_in_doubt and undo.operation_id not in (self._resumed or ())
 
     def settle(self, undo: Undo | ChildUndo, kind: Kind) -> None:
         """Note how the compensation of an activity or child has ended."""
         if kind is Kind.COMPENSATION_COMPLETED:
-            self._done += (undo.operation_id,)
+            self._done = _with(self._done, undo.operation_id)
         else:
-            self._failed += (undo.operation_id,)
+            self._failed = _with(self._failed, undo.operation_id)
 
     @property
     def uncompensated(self) -> list[str]:
         """Activities whose compensation failed for good."""
-        return [undo.activity_id for undo in self._undos or () if undo.operation_id in self._failed]
+        failed = self._failed or ()
+        return [undo.activity_id for undo in (self._undos or {}).values() if undo.operation_id in failed]
 
 
 def to_undo(entries: Sequence[JournalEntry]) -> list[tuple[str, str | None]]:
@@ -185,3 +191,10 @@ def awaited_by_cancellation(entries: Sequence[JournalEntry]) -> list[str]:
     ended = {entry.operation_id for entry in entries if entry.kind.is_delivered}
     requests = [entry.payload for entry in entries if isinstance(entry.payload, CancelRequested)]
     return [id for request in requests for id in request.running if id not in ended]
+
+
+def _with(ids: set[str] | None, id: str) -> set[str]:
+    if ids is None:
+        return {id}
+    ids.add(id)
+    return ids

@@ -148,9 +148,9 @@ class Sequencer:
         due, match = self._mailbox.due_timer(), intake.table.next()
         if match is not None and (due is None or match[1].sent_at <= due):
             return self._outcome_of(*match)
-        if due is not None and not intake.table.has_searched_since(due):
+        if due is not None and not intake.has_searched_since(due):
             if not intake.is_fetching:
-                intake.fetch()  # a message may have come before the time was over
+                intake.fetch_all()  # a message may have come before the time was over
             return None
         return self._mailbox.receive_nowait()
 
@@ -169,7 +169,7 @@ class Sequencer:
             text, payload = _receipt(run.instance_id, wait, match)
             row = run.writer.next_row(operation.id, kind, text)
             if not await run.journal.call(take_message, match.seq, row):
-                intake.withdraw(wait.filter, match.seq)
+                intake.withdraw(wait, match.seq)
                 return None
             run.writer.committed(row)
             intake.receive(wait, match)
@@ -226,7 +226,7 @@ class Sequencer:
             run.writer.clear_probation()
         until = run.idle_since + env.settings.idle_timeout
         if run.is_passivated or now >= until:
-            wake = run.in_flight.next_wake(after=now)
+            wake = run.next_wake()
             if wake is None or wake > now + AHEAD:
                 run.release(Status.WAITING)
                 return

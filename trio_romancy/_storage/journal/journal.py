@@ -152,7 +152,9 @@ class Journal:
     def append_details(self, instance_id: str, text: str) -> None:
         """Set the details of an instance: JSON text. The last call in a batch counts."""
         batch = self._next()
-        batch.details = (batch.details or {}) | {instance_id: text}
+        if batch.details is None:
+            batch.details = {}
+        batch.details[instance_id] = text
 
     def append_update(self, row: StatusUpdate) -> Batch:
         """Change the status of an owned instance, in order with its entries."""

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from attrs import evolve, frozen
 from sqlalchemy import (
@@ -233,7 +234,7 @@ def find_matches(connection: Connection, wait: Wait, most: int) -> list[Match]:
         query = _events
     else:
         query, values["subject_"] = _events_about, wait.subject
-    return [_to_match(row) for row in fetch_all(connection, StoredMessage, query, values)]
+    return [to_match(row) for row in fetch_all(connection, StoredMessage, query, values)]
 
 
 def _find_end(connection: Connection, child: str) -> list[Match]:
@@ -246,11 +247,82 @@ def _find_end(connection: Connection, child: str) -> list[Match]:
 
 
 def find_all_matches(connection: Connection, looks: Sequence[tuple[Wait, int]]) -> list[list[Match]]:
-    """Return the first messages for each of many waits and numbers of messages."""
-    return [find_matches(connection, wait, most) for wait, most in looks]
+    """Return the first messages for each of many waits and numbers of messages.
+
+    Waits for the ends of children take one query, and so do waits of an instance for events about different subjects.
+    """
+    found: list[list[Match] | None] = [None] * len(looks)
+    children = [number for number, (wait, _) in enumerate(looks) if wait.mode is ChildMode.CHILD]
+    if len(children) > 1:
+        running = _unended(connection, {looks[number][0].channel for number in children})
+        for number in children:
+            if looks[number][0].channel in running:
+                found[number] = []
+    about: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for number, (wait, _) in enumerate(looks):
+        if wait.mode is None and wait.subject is not None:
+            about[wait.origin or wait.instance_id, wait.channel].append(number)
+    for numbers in about.values():
+        if len(numbers) > 1:
+            _find_by_subject(connection, looks, numbers, found)
+    return [find_matches(connection, *looks[number]) if one is None else one for number, one in enumerate(found)]
 
 
-def _to_match(row: StoredMessage) -> Match:
+def _unended(connection: Connection, children: Collection[str]) -> set[str]:
+    """Return those children that run, or are to run. Others have ended, or recurred, or are gone."""
+    found = (fetch_all(connection, _ChildStatus, _statuses, {"ids": some}) for some in chunks(children))
+    statuses = ((row.instance_id, Status(row.status)) for rows in found for row in rows)
+    return {id for id, status in statuses if not status.is_final and status is not Status.RECURRED}
+
+
+def _find_by_subject(
+    connection: Connection, looks: Sequence[tuple[Wait, int]], numbers: Sequence[int], found: list[list[Match] | None]
+) -> None:
+    """Find the events for waits of one instance for the same type, unless there are too many to read at once."""
+    waits = [looks[number][0] for number in numbers]
+    subjects = {wait.subject for wait in waits if wait.subject is not None}
+    after = min(wait.after for wait in waits)
+    one = waits[0]
+    matches: dict[str, list[Match]] = {}
+    for some in chunks(subjects):
+        most = 2 * len(some) + _A_FEW
+        me = one.origin or one.instance_id
+        values = {"channel_": one.channel, "me": me, "after": after, "subjects": some, "most": most}
+        rows = fetch_all(connection, StoredMessage, _events_about_some, values)
+        if len(rows) == most:
+            continue
+        matches |= {subject: [] for subject in some}
+        for row in rows:
+            matches[row.subject or ""].append(to_match(row))
+    for number in numbers:
+        wait, most = looks[number]
+        if wait.subject in matches:
+            found[number] = [match for match in matches[wait.subject] if match.seq > wait.after][:most]
+
+
+class _ChildStatus(NamedTuple):
+    instance_id: str
+    status: Status
+
+
+_statuses = select(instances.c.instance_id, instances.c.status).where(WITH_ID)
+_events_about_some = (
+    select(messages)
+    .where(
+        messages.c.subject.in_(bindparam("subjects", expanding=True)),
+        messages.c.channel == bindparam("channel_"),
+        messages.c.seq > bindparam("after"),
+        messages.c.addressee.in_(["", bindparam("me")]),
+        _is_event,
+    )
+    # In the order of the index, so that the limit does not tempt the database to read all messages of the channel.
+    .order_by(messages.c.subject, messages.c.seq)
+    .limit(_most)
+)
+
+
+def to_match(row: StoredMessage) -> Match:
+    """Return a message as the journal records it."""
     event = None
     if row.source is not None and row.event_id is not None:
         event = EventAttributes(row.event_id, row.source, row.subject, row.event_time)
