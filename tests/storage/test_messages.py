@@ -20,6 +20,7 @@ from trio_romancy._storage.sql import tables
 from trio_romancy._storage.sql import waits as waiting
 from trio_romancy._storage.sql.claims import claim_and_load
 from trio_romancy._storage.sql.messages import Outgoing, new_message
+from trio_romancy._storage.sql.news import find_news, read_matches
 from trio_romancy._storage.sql.rows import EntryRow
 from trio_romancy._storage.sql.waits import Match, Wait
 
@@ -193,6 +194,47 @@ def test_each_mode_finds_what_is_for_it(connection: Connection) -> None:
         ChannelMode.COMPETING: ["1", "2", "4"],
         ChannelMode.DIRECT: ["2"],
     }
+
+
+def test_many_waits_find_together_what_each_finds_alone(connection: Connection) -> None:
+    own(connection, "running", "ended", "recurred", "last")
+    for id, status in (("ended", Status.COMPLETED), ("recurred", Status.RECURRED)):
+        connection.execute(
+            update(tables.instances).where(tables.instances.c.instance_id == id).values(status=status, finished_at=NOW)
+        )
+    connection.execute(
+        update(tables.instances).where(tables.instances.c.instance_id == "last").values(origin="recurred")
+    )
+    send(connection, *[event(data=f"{n}", subject=f"s{n % 7}") for n in range(30)], message("t", "m", subject="s1"))
+    send(connection, event(data="30", subject="s1", addressee="a"), event(data="31", subject="s1", addressee="b"))
+    send(connection, *[event("u", f"{n}", event_id=f"u{n}", subject="often") for n in range(40)])
+    looks = [
+        *[(wait(subject=f"s{n}", operation_id=f"{n}", after=n), 3) for n in range(9)],
+        *[(wait("b", subject=f"s{n}"), 100) for n in range(3)],
+        *[(wait(channel="u", subject=subject), 5) for subject in ("often", "never")],
+        (wait(), 4),
+        *[(wait(channel=child, mode=waiting.ChildMode.CHILD), 1) for child in ("running", "ended", "recurred", "gone")],
+    ]
+    together = waiting.find_all_matches(connection, looks)
+    assert together == [waiting.find_matches(connection, *look) for look in looks]
+    assert [len(found) for found in together[-4:]] == [0, 1, 0, 0]
+    assert len(together[1]) == 3 and together[-7] != []
+
+
+def test_the_news_are_what_was_sent_since_and_may_be_for_the_instance(connection: Connection) -> None:
+    assert find_news(connection, "a", None, 10) == (0, None)
+    send(connection, event(data="1"), message(data="2"), event(data="3", subject="x"))
+    last, news = find_news(connection, "a", 1, 10)
+    assert (last, news) == (3, [(2, "ch", None, "", False), (3, "t", "x", "", True)])
+    assert find_news(connection, "a", 3, 10) == (3, [])
+    send(connection, message(data="4", addressee="a"), message(data="5", addressee="b"), message(data="6"))
+    assert find_news(connection, "a", 3, 2) == (6, [(4, "ch", None, "a", False), (6, "ch", None, "", False)])
+    assert find_news(connection, "a", 3, 1) == (6, None)  # more than that
+    send(connection, *[message(data=f"{n}", addressee="b") for n in range(15)])
+    assert find_news(connection, "a", 6, 1) == (21, None)  # reading past those for others would take long
+    assert payloads(read_matches(connection, [6, 3, 99])) == ["3", "6"]
+    sql.take(connection, 6, entry("b", 1))
+    assert payloads(read_matches(connection, [6, 3])) == ["3"]
 
 
 def entry(instance_id: str, seq: int) -> EntryRow:
