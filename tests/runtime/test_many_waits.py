@@ -104,7 +104,7 @@ received: list[int] = []
 arrived = trio.Event()
 
 
-@workflow
+@workflow(name="crowd_waits")
 async def crowd(ctx: WorkflowContext, count: int, kind: str) -> None:
     async def one(number: int) -> None:
         if kind == "subjects":
@@ -207,24 +207,24 @@ async def test_a_crowd_that_was_passive_gets_all_that_came_meanwhile(kind: str) 
 # -- rollbacks ---------------------------------------------------------------------------------------------------------
 
 
-@compensation
+@compensation(name="crowd_put_back")
 async def put_back(number: int) -> None: ...
 
 
-@activity(compensation=put_back)
+@activity(name="crowd_take", compensation=put_back)
 async def take(number: int) -> None: ...
 
 
-@activity
-async def fail() -> None:
+@activity(name="crowd_break_down")
+async def break_down() -> None:
     raise TerminalError("over")
 
 
-@workflow
+@workflow(name="crowd_long")
 async def long(ctx: WorkflowContext, count: int) -> None:
     for number in range(count):
         await take(number)
-    await fail()
+    await break_down()
 
 
 async def test_a_compensation_costs_the_same_however_many_there_are() -> None:

@@ -48,12 +48,12 @@ def cleared() -> None:
     desk = Desk()
 
 
-@compensation
+@compensation(name="map_give_back")
 async def give_back(number: int) -> None:
     desk.undone.append(number)
 
 
-@activity(compensation=give_back)
+@activity(name="mapped", compensation=give_back)
 async def take(number: int, seconds: float = 1.0) -> int:
     """Take a number, for some time. Negative ones fail at once."""
     desk.begun.append(number)
@@ -77,7 +77,7 @@ async def result_of(app: App, *args: Any) -> Any:
 # -- order, bound and ids ----------------------------------------------------------------------------------------------
 
 
-@workflow
+@workflow(name="map_take_all")
 async def take_all(ctx: WorkflowContext, numbers: list[int], at_once: int | None) -> list[int]:
     return await ctx.map(take, numbers, at_once=at_once)
 
@@ -124,13 +124,13 @@ async def test_ids_are_those_of_the_items_within_the_branch_of_the_call() -> Non
         handle = await app.start(named)
         await handle.result()
         assert await ids_of(app, handle.instance_id) == [
-            "map:1/0/take:1",
-            "map:1/1/take:1",
-            "map:2/0/take:1",
-            "map:2/0/take:2",
-            "last/0/take:1",
-            "eu/map:1/0/take:1",
-            "eu/last/0/take:1",
+            "map:1/0/mapped:1",
+            "map:1/1/mapped:1",
+            "map:2/0/mapped:1",
+            "map:2/0/mapped:2",
+            "last/0/mapped:1",
+            "eu/map:1/0/mapped:1",
+            "eu/last/0/mapped:1",
         ]
 
 
@@ -154,11 +154,11 @@ async def test_a_map_within_a_map_and_one_in_a_child_task() -> None:
         handle = await app.start(nested)
         assert await handle.result() == [[10, 20], [50, 60], [90]]
         assert sorted(await ids_of(app, handle.instance_id)) == [
-            "beside/0/take:1",
-            "map:1/0/map:1/0/take:1",
-            "map:1/0/map:1/1/take:1",
-            "map:1/1/map:1/0/take:1",
-            "map:1/1/map:1/1/take:1",
+            "beside/0/mapped:1",
+            "map:1/0/map:1/0/mapped:1",
+            "map:1/0/map:1/1/mapped:1",
+            "map:1/1/map:1/0/mapped:1",
+            "map:1/1/map:1/1/mapped:1",
         ]
 
 
@@ -223,9 +223,9 @@ async def test_the_first_error_cancels_the_rest_and_what_runs_goes_on_to_its_out
         assert (await handle.result()).endswith("-2 is negative [\"in item 1 of 'map:1'\"]")
         assert await ids_of(app, handle.instance_id) == [
             "map:1/1/sleep:1",
-            "map:1/1/take:1",
-            "map:1/0/take:1",
-            "map:1/2/take:1",
+            "map:1/1/mapped:1",
+            "map:1/0/mapped:1",
+            "map:1/2/mapped:1",
         ]
     assert sorted(desk.begun) == [-2, 1, 3]
 
@@ -290,7 +290,7 @@ async def test_a_failed_map_is_compensated_in_reverse_order() -> None:
         handle = await app.start(take_all, [1, 2, 3, -4, 5], 2)
         with pytest.raises(WorkflowFailedError):
             await handle.result()
-        done = [id for id in await ids_of(app, handle.instance_id) if id != "map:1/3/take:1"]
+        done = [id for id in await ids_of(app, handle.instance_id) if id != "map:1/3/mapped:1"]
         undone = [e.operation_id for e in await app.history(handle.instance_id) if "compensation" in e.operation_id]
     assert undone == [f"{id}/compensation" for id in reversed(done)]
     assert sorted(desk.undone) == [1, 2, 3]
@@ -412,7 +412,7 @@ async def test_a_map_that_leaves_memory_goes_on_where_it_was() -> None:
         assert not probe(app).residents
 
 
-@workflow
+@workflow(name="map_take_what_is_there")
 async def take_what_is_there(ctx: WorkflowContext) -> list[int]:
     taken = await ctx.map(take, desk.items, at_once=2)
     taken.append(await take(9))
@@ -439,7 +439,7 @@ async def test_other_items_on_replay_make_the_instance_stuck_and_harm_nothing(it
         assert sorted(desk.begun) == [1, 2, 3, 9]
 
 
-@workflow
+@workflow(name="map_explored")
 async def explored(ctx: WorkflowContext, numbers: list[int], on_error: Any) -> list[int]:
     async def one(number: int) -> int:
         taken = await take(number)
