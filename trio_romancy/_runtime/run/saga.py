@@ -85,8 +85,7 @@ class Saga:
             elif entry.kind is Kind.COMPENSATION_FAILED:
                 self._failed = _with(self._failed, entry.operation_id)
             elif entry.kind is Kind.RESUMED:
-                for id in self._failed or ():
-                    self._resumed = _with(self._resumed, id)
+                self._resumed = {*(self._resumed or ()), *(self._failed or ())}
                 self._failed = None
                 self.counts_from = entry.seq
 
