@@ -155,7 +155,8 @@ class App(Client):
         self._url = database
         self._shown = shown_url(database)
         self._pool_size = pool_size
-        self._worker_id = worker_id or f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._given_id = worker_id
+        self._made_id = "", 0
         self._runs_workflows = worker
         self._auto_migrate = auto_migrate
         self._settings = Settings(
@@ -196,8 +197,14 @@ class App(Client):
 
     @property
     def worker_id(self) -> str:
-        """Name of this worker."""
-        return self._worker_id
+        """Name of this worker. If none was given, each process that is forked has a name of its own."""
+        if self._given_id is not None:
+            return self._given_id
+        name, made_in = self._made_id
+        if made_in != os.getpid():
+            name = f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
+            self._made_id = name, os.getpid()
+        return name
 
     @property
     def runs_workflows(self) -> bool:
@@ -290,11 +297,11 @@ class App(Client):
     def _make_worker(self, database: Database, clock: Clock) -> Worker:
         relay = None
         if self._relay_settings is not None:
-            relay = Relay(database, clock, self._worker_id, self._relay_settings)
+            relay = Relay(database, clock, self.worker_id, self._relay_settings)
         return Worker(
             database,
             clock,
-            self._worker_id,
+            self.worker_id,
             self._settings,
             self._limits,
             self._keep_messages,
