@@ -7,6 +7,7 @@ When the order fails, what the children have done is undone together with what t
 first, although each has a journal of its own. All of them are in ``family.db`` in the current directory.
 """
 
+import logging
 import sys
 
 import trio
@@ -121,4 +122,5 @@ async def main() -> int:
 
 
 if __name__ == "__main__":
+    logging.getLogger("trio_romancy").setLevel(logging.ERROR)  # this program prints failures itself, which are warnings
     sys.exit(trio.run(main))

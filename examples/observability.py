@@ -134,4 +134,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    logging.getLogger("trio_romancy").setLevel(logging.ERROR)  # its hooks print failures, which are warnings
     trio.run(main)

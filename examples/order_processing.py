@@ -6,6 +6,7 @@
 Every step is recorded in ``orders.db`` in the current directory.
 """
 
+import logging
 import sys
 
 import trio
@@ -151,4 +152,5 @@ async def main() -> int:
 
 
 if __name__ == "__main__":
+    logging.getLogger("trio_romancy").setLevel(logging.ERROR)  # this program prints failures itself, which are warnings
     sys.exit(trio.run(main))

@@ -6,6 +6,7 @@ The policy is the one of the call, or else of the activity, or else of the app, 
 attempts, 1, 2, 4 and 8 seconds apart. The pauses here are short, to keep the example short.
 """
 
+import logging
 from collections.abc import Awaitable
 from datetime import timedelta
 
@@ -120,4 +121,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    logging.getLogger("trio_romancy").setLevel(logging.ERROR)  # this program prints failures itself, which are warnings
     trio.run(main)
