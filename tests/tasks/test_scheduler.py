@@ -380,7 +380,7 @@ def test_it_works_in_guest_mode() -> None:
         main,
         run_sync_soon_threadsafe=calls.put,
         done_callback=ended.append,
-        clock=trio.testing.MockClock(rate=100),
+        clock=trio.testing.MockClock(autojump_threshold=0),
     )
     while not ended:
         calls.get(timeout=10)()

@@ -52,6 +52,7 @@ class Turns:
         "_current",
         "_lost",
         "_order",
+        "_paused",
         "_ready",
         "_rested",
         "_returned",
@@ -77,6 +78,8 @@ class Turns:
         """Tasks that wait for the next round."""
         self._away: dict[trio.lowlevel.Task, int] = {}
         """Tasks that run an activity, with the number of their nurseries that are the workflow's."""
+        self._paused: dict[trio.lowlevel.Task, None] = {}
+        """Tasks that may have begun to wait for something outside: not for an operation, a lock or a channel."""
         self._returned: trio.lowlevel.Task | None = None
         """The task that came back in its present step, which is out of turn."""
         self._rested: LightEvent | None = None
@@ -104,6 +107,21 @@ class Turns:
             self._rested = LightEvent()
             await self._rested.wait()
             self._rested = None
+
+    def resting(self, *, all_of_them: bool) -> list[trio.lowlevel.Task]:
+        """Return the tasks that wait, of those that have begun to since the last call; none unless all tasks wait.
+
+        Args:
+          all_of_them: return also those that were returned before.
+        """
+        if self._current is not None:
+            return []
+        paused, self._paused = self._paused, {}
+        return [
+            task
+            for task in (self._order if all_of_them else paused)
+            if task in self._order and task not in self._away and not is_runnable(task)
+        ]
 
     def leave(self, task: trio.lowlevel.Task, nurseries: int) -> None:
         """Let the current task run an activity, without turns.
@@ -161,6 +179,8 @@ class Turns:
           OrderLostError: if it was the turn of another.
         """
         if task is self._current:
+            if task.custom_sleep_data is None and not is_runnable(task) and task not in self._away:
+                self._paused[task] = None
             self.pass_on()
         elif task is self._returned:
             self._returned = None
@@ -185,6 +205,7 @@ class Turns:
         """Remove a task that has ended. Returns whether there still is more than one."""
         del self._order[task]
         self._away.pop(task, None)
+        self._paused.pop(task, None)
         if self._returned is task:
             self._returned = None
         if self._current is task:

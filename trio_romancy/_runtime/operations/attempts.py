@@ -143,6 +143,7 @@ class Attempts:
         """Call ``fn`` without turns among the tasks of the workflow: what it waits for has an order of its own."""
         run, task = self._run, trio.lowlevel.current_task()
         if run.turns is not None:
+            run.open_mailbox()  # its receiver will be needed, and sees what the other tasks wait for meanwhile
             run.turns.leave(task, self._operation.nurseries)
         try:
             return await fn()

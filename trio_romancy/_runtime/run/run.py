@@ -54,6 +54,7 @@ class InstanceRun:
         "_idle_since",
         "_intake",
         "_mailbox",
+        "_places",
         "_receive",
         "_side",
         "_stored",
@@ -153,6 +154,7 @@ class InstanceRun:
         self._side: ScopedTasks | None = None
         self._changed: LightEvent | None = None
         self._idle_since: Microseconds | None = None
+        self._places: set[str] | None = None
 
     # -- phases ----------------------------------------------------------------------------------------------------
 
@@ -355,6 +357,18 @@ class InstanceRun:
         awaiting = {operation.task for operation in self.in_flight.by_id.values()}
         tasks = self.turns or [task for task in [self.in_flight.main] if task is not None]
         return any(task not in awaiting and not task.child_nurseries for task in tasks)
+
+    def is_first_at(self, place: str) -> bool:
+        """Note a place in the code. Returns whether it was not noted before."""
+        self._places = places = self._places or set()
+        is_first = place not in places
+        places.add(place)
+        return is_first
+
+    @property
+    def has_mailbox(self) -> bool:
+        """Whether the mailbox was opened, so that its receiver looks at the tasks whenever they rest."""
+        return self._mailbox is not None
 
     def own_nurseries(self, task: trio.lowlevel.Task) -> int | None:
         """Return how many of the task's nurseries are the workflow's, if an activity runs in it; None: all of them."""

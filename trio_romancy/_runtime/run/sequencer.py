@@ -25,6 +25,7 @@ from ...model import Kind, Status
 from .exits import RunGone
 from .mailbox import PendingOutcome
 from .message_table import LocalWait
+from .outside import name_outside_waits
 from .phase import REPLAYING
 from .run import InstanceRun
 from .session_commit import commit_with_entry
@@ -211,6 +212,7 @@ class Sequencer:
     async def _rest(self) -> None:
         """Wait for the next outcome, or release the instance if that is far away."""
         run, env = self._run, self._run.env
+        name_outside_waits(run)
         if env.host.is_draining and not run.in_flight.is_executing:
             run.release(Status.WAITING if self._is_idle() else Status.PENDING)
             return

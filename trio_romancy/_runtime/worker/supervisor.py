@@ -43,6 +43,7 @@ from ..run.exits import Abandoned, Ended, Exit, LeftToOthers, Recurred, Released
 from ..run.local_result import LocalResult
 from ..run.run import InstanceRun
 from .message_fetcher import MessageFetcher
+from .outside_waits import OutsideWaits
 from .restarts import Crashes, Restarts
 from .suspects import Suspects, too_many_deaths
 from .terminations import Terminations
@@ -112,6 +113,7 @@ class Supervisor:
         self._on_committed = on_committed
         self._on_interrupt = on_interrupt
         self._alarms = Alarms(clock)
+        self._outside_waits = OutsideWaits(self._runs)
         self._message_fetcher = MessageFetcher(database, clock)
         self._suspects = Suspects(self.something_is_due)
         self._env = Environment(
@@ -161,6 +163,10 @@ class Supervisor:
     async def run_alarms(self) -> None:
         """Wake actors that wait, each at its time."""
         await self._alarms.run()
+
+    async def name_outside_waits(self) -> None:
+        """Name workflows that wait for something that is not in their journals."""
+        await self._outside_waits.run()
 
     async def fetch_messages(self) -> None:
         """Find the messages that actors wait for."""
@@ -446,6 +452,7 @@ class Supervisor:
             self._stale.discard(claim.instance_id)
             actor.instance_run.intake.is_stale = True
         self._actors[claim.instance_id] = actor
+        self._outside_waits.notify()
         if self.is_draining:
             actor.drain()
         return actor

@@ -294,6 +294,7 @@ class Worker:
                 nursery.start_soon(keep_running, "the listener for notifications", listen)
             nursery.start_soon(keep_running, "the alarm clock of the instances", supervisor.run_alarms)
             nursery.start_soon(keep_running, "the fetcher of messages", supervisor.fetch_messages)
+            nursery.start_soon(keep_running, "the watch for waits outside", supervisor.name_outside_waits)
             self._supervisor = supervisor
             self._joined.set()
             for result in list(self._local_results.values()):

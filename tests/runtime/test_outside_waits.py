@@ -1,0 +1,150 @@
+"""A workflow that waits for what is not in its journal is named in the log, with the place in its code."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from trio_romancy import App, WorkflowContext, activity, workflow
+
+
+@pytest.fixture
+def named(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
+    """The lines of this file at which workflows were found to wait."""
+    caplog.set_level(logging.WARNING, "trio_romancy.workflow")
+    found: list[str] = []
+
+    class Collect(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            assert record.__dict__["instance_id"] == "x"
+            place = record.getMessage().partition(" waits at ")[2].partition(" for something that is no operation")[0]
+            file, _, line = place.rpartition(":")
+            assert file == __file__
+            found.append(Path(file).read_text("utf-8").splitlines()[int(line) - 1].strip())
+
+    handler = Collect()
+    logging.getLogger("trio_romancy.workflow").addHandler(handler)
+    yield found
+    logging.getLogger("trio_romancy.workflow").removeHandler(handler)
+
+
+@activity
+async def work() -> None:
+    await trio.sleep(3)
+
+
+async def play(which: Any, **options: Any) -> None:
+    async with App(":memory:", **options) as app:
+        with trio.move_on_after(3600):
+            await (await app.start(which.options(id="x"))).result()
+
+
+@workflow
+async def sleeps_between_operations(ctx: WorkflowContext) -> None:
+    await ctx.sleep(1)
+    await trio.sleep(1)
+    await work()
+    await trio.to_thread.run_sync(int)
+
+
+@workflow
+async def sleeps_between_activities(ctx: WorkflowContext) -> None:
+    await work()
+    await trio.sleep(5)
+    await work()
+
+
+@workflow
+async def sleeps_in_a_child_task(ctx: WorkflowContext) -> None:
+    async def child() -> None:
+        await trio.sleep(0.1)
+        await work.options(id="a")()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(child)
+        await work()
+
+
+@workflow
+async def waits_for_each_other(ctx: WorkflowContext) -> None:
+    one, other = trio.Event(), trio.Event()
+
+    async def child() -> None:
+        await one.wait()
+        other.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(child)
+        await other.wait()
+
+
+async def test_a_sleep_and_a_thread_are_named_once_each(named: list[str]) -> None:
+    await play(sleeps_between_operations)
+    assert named == ["await trio.sleep(1)", "await trio.to_thread.run_sync(int)"]
+
+
+async def test_a_wait_between_activities_alone_is_named_after_a_while(named: list[str]) -> None:
+    await play(sleeps_between_activities)
+    assert named == ["await trio.sleep(5)"]
+
+
+async def test_a_short_wait_of_a_child_task_is_named(named: list[str]) -> None:
+    await play(sleeps_in_a_child_task)
+    assert named == ["await trio.sleep(0.1)"]
+
+
+async def test_tasks_that_wait_for_each_other_for_ever_are_named(named: list[str]) -> None:
+    await play(waits_for_each_other, shutdown_timeout=1)
+    assert sorted(named) == ["await one.wait()", "await other.wait()"]
+
+
+@workflow
+async def waits_inside(ctx: WorkflowContext) -> None:
+    """Waits in every way that a workflow may."""
+    limiter, event, condition = trio.CapacityLimiter(1), trio.Event(), trio.Condition()
+    send, receive = trio.open_memory_channel[int](0)
+
+    async def limited(name: str) -> None:
+        async with limiter:
+            await work.options(id=name)()
+
+    async def wait_for_event() -> None:
+        await event.wait()
+        async with condition:
+            condition.notify()
+
+    async def receive_all() -> None:
+        async for _ in receive:
+            pass
+
+    async def wait_for_condition() -> None:
+        async with condition:
+            await condition.wait()
+
+    await work()
+    async with trio.open_nursery() as nursery, send:
+        for name in "abc":
+            nursery.start_soon(limited, name)
+        nursery.start_soon(wait_for_event)
+        nursery.start_soon(receive_all)
+        nursery.start_soon(wait_for_condition)
+        await ctx.sleep(20)
+        await send.send(1)
+        event.set()
+        with ctx.move_on_after(5):
+            await ctx.wait_event("never")
+        await ctx.map(work_once, ["d", "e"])
+
+
+async def work_once(_: str) -> None:
+    await work()
+
+
+async def test_what_a_workflow_may_wait_for_is_not_named(named: list[str]) -> None:
+    await play(waits_inside)
+    assert named == []
