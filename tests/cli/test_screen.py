@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from trio_romancy import Entry, Kind
+from trio_romancy import CancelRequest, Entry, Instance, Kind, Status
 from trio_romancy._data.log_fields import visible
+from trio_romancy.cli.documents import to_document
+from trio_romancy.cli.terminal.instances import show_instance, show_instances
 from trio_romancy.cli.terminal.screen import Screen
 from trio_romancy.cli.terminal.timeline import Timeline
 from trio_romancy.cli.terminal.wording import ago, lasting
@@ -170,3 +172,42 @@ def test_a_duration_is_told_in_two_units(seconds: float, words: str) -> None:
 def test_how_long_ago_is_told_in_one_unit() -> None:
     for passed, words in ((0.5, "0s"), (59, "59s"), (61, "1m"), (7200, "2h"), (86400 * 3, "3d"), (-5, "0s")):
         assert ago(BEGUN, BEGUN + timedelta(seconds=passed)) == f"{words} ago"
+
+
+# -- instances that are to end ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        (None, "running"),
+        (CancelRequest("why", None, False, []), "running, cancel requested"),
+        (CancelRequest(None, BEGUN, False, ["ship:1", "pay:2"]), "waits for ship:1, pay:2"),
+        (CancelRequest("it hangs", BEGUN, True, []), "termination requested"),
+    ],
+)
+def test_a_request_to_end_an_instance_is_shown_with_what_it_waits_for(
+    request_: CancelRequest | None, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = Instance(
+        "order-1", "sell", Status.RUNNING, {}, None, None, BEGUN, BEGUN, None, "w", None, None, None, request_
+    )
+    screen, stream = screen_of(200, monkeypatch)
+    show_instances(screen, [instance])
+    assert said in stream.getvalue()
+    screen, stream = screen_of(200, monkeypatch)
+    show_instance(screen, instance, in_full=False)
+    shown = stream.getvalue()
+    assert ("ending" in shown) == (request_ is not None)
+    if request_ is not None and request_.reason:
+        assert request_.reason in shown
+
+
+def test_a_request_to_end_an_instance_is_in_the_json_of_it() -> None:
+    request = CancelRequest("why", BEGUN, False, ["ship:1"])
+    assert to_document(request) == {
+        "reason": "why",
+        "requested_at": "2026-01-31T12:00:00+00:00",
+        "terminates": False,
+        "waits_for": ["ship:1"],
+    }
