@@ -128,6 +128,8 @@ class Engine:
         """Query the database until the instance has ended elsewhere. None: it is, or was, in this process by now."""
         interval = _SHORTEST_POLL
         while not self._is_here(instance_id, local_result):
+            if self.worker is not None:
+                self.worker.refuse_if_ended()
             changed = local_result.changed()  # taken before the query, so that no change falls in between
             found = await self.read(instances.get_ending, instance_id)
             if found is None:

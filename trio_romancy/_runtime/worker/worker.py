@@ -23,7 +23,7 @@ from ..._storage.sql.instances import new_row
 from ..._storage.sql.messages import Outgoing
 from ..._storage.sql.workers import Lease, leave, this_process
 from ...clock import Clock, Microseconds, to_datetime
-from ...errors import LeaseLostError
+from ...errors import LeaseLostError, RomancyError
 from ...hooks import BatchInfo, Hooks, LeaseInfo
 from ..run.local_result import LocalResult
 from .claimer import Claimer
@@ -93,6 +93,8 @@ class Worker:
         """Nursery of the supervisors. Shielded code of an actor may outlive the lease of its supervisor."""
         self._on_interrupt: Callable[[BaseException], None]
         self._joined = trio.Event()
+        self._has_ended = False
+        """Whether the worker has ended, and calls that wait for it are in vain."""
         self._is_stopping = False
         self._is_hurried = False
         self._lease_scope = trio.CancelScope()
@@ -124,12 +126,11 @@ class Worker:
 
         Raises:
           InstanceExistsError: if the id is taken by another workflow or input.
+          RomancyError: if the worker ends first.
         """
         now = self._clock.now()
         while True:
-            while self._supervisor is None:
-                await self._joined.wait()
-            supervisor = self._supervisor
+            supervisor = await self._present()
             has_room = supervisor.has_room(self._limits.max_running, self._limits.max_resident)
             owner = self.worker_id if has_room and not self._is_stopping else None
             row = new_row(instance_id, workflow, input_text, now, owner=owner, trace=trace)
@@ -141,15 +142,37 @@ class Worker:
                 await trio.lowlevel.checkpoint()  # until the worker joins again
 
     async def send(self, outgoing: list[Outgoing]) -> None:
-        """Send messages. When this returns they are durable, and each says what became of it."""
+        """Send messages. When this returns they are durable, and each says what became of it.
+
+        Raises:
+          RomancyError: if the worker ends first.
+        """
         while True:
-            while self._supervisor is None:
-                await self._joined.wait()
+            supervisor = await self._present()
             try:
-                await self._supervisor.journal.send(outgoing)
+                await supervisor.journal.send(outgoing)
                 return
             except LeaseLostError:  # they may have been stored all the same, and are then found to be duplicates
                 await trio.lowlevel.checkpoint()  # until the worker joins again
+
+    async def _present(self) -> Supervisor:
+        """Return the supervisor of the present lease, or wait for the next one.
+
+        Raises:
+          RomancyError: if there will be none: the block of the app has ended.
+        """
+        while self._supervisor is None:
+            self.refuse_if_ended()
+            await self._joined.wait()
+        return self._supervisor
+
+    def refuse_if_ended(self) -> None:
+        """Raise :exc:`RomancyError` if the block of the app has ended, so that nothing is carried out any more."""
+        if self._has_ended:
+            raise RomancyError(
+                "the block of the app has ended before this call; call it inside `async with App(...) as app:`, and "
+                "start the tasks that do in a nursery inside that block"
+            )
 
     def local_result(self, instance_id: str) -> LocalResult:
         """Return the result that is set when the instance ends in this process.
@@ -217,8 +240,14 @@ class Worker:
           on_interrupt: called with Ctrl-C if it has struck in the code of an instance.
         """
         self._on_interrupt = on_interrupt
-        async with trio.open_nursery() as self._nursery:
-            await self._work(patience, task_status)
+        try:
+            async with trio.open_nursery() as self._nursery:
+                await self._work(patience, task_status)
+        finally:
+            self._has_ended = True
+            self._joined.set()
+            for result in list(self._local_results.values()):
+                result.notify()
 
     async def _work(self, patience: float, task_status: trio.TaskStatus[None]) -> None:
         """Hold one lease after another."""
