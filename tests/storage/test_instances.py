@@ -19,6 +19,7 @@ from trio_romancy._data.journal_format import (
     WorkflowCompleted,
     WorkflowFailed,
     WorkflowRecurred,
+    WorkflowTerminated,
     error_text,
 )
 from trio_romancy._storage.sql import tables
@@ -73,6 +74,7 @@ def store(connection: Connection, instance_id: str, *, owner: str | None = None,
 FUNCTION_ENDS: dict[Kind, Payload] = {
     Kind.WORKFLOW_COMPLETED: WorkflowCompleted(),
     Kind.WORKFLOW_FAILED: WorkflowFailed("ValueError", "no", "", 1),
+    Kind.WORKFLOW_TERMINATED: WorkflowTerminated("enough", compensates=False, running=[]),
     Kind.WORKFLOW_CANCELLED: WorkflowCancelled(None),
     Kind.WORKFLOW_RECURRED: WorkflowRecurred("a#2"),
 }
@@ -130,7 +132,7 @@ def test_more_instances_than_one_query_takes_are_stored_and_found(connection: Co
     assert len(insert_instances_if_absent(connection, rows)) == 1_201
     request_cancel(connection, "1200", "enough", 1)
     ends = [closing_row(f"{n}", Status.COMPLETED, 2, owner=None, output="1", error=None) for n in range(1_201)]
-    assert close_instances(connection, ends) == {"1200": '"enough"'}
+    assert close_instances(connection, ends) == {"1200": EndRequest("enough", 1).to_text()}
     closed = select(func.count()).where(tables.instances.c.status == Status.COMPLETED)
     assert connection.execute(closed).scalar() == 1_200
 
@@ -318,7 +320,7 @@ def test_a_cancel_request_that_came_first_refuses_the_end_of_the_workflow_functi
     assert request_cancel(connection, "b", "enough", 150) == Cancelled(True, Status.RUNNING)
     before = stored(connection, "b")
     rows = [closing_row(id, Status.COMPLETED, 200, owner=None, output="1", error=None) for id in "abc"]
-    assert close_instances(connection, rows) == {"b": '"enough"'}
+    assert close_instances(connection, rows) == {"b": EndRequest("enough", 150).to_text()}
     assert stored(connection, "b") == before
     assert [stored(connection, id)["status"] for id in "ac"] == ["completed", "completed"]
 
