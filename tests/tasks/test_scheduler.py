@@ -32,6 +32,9 @@ class Run:
     def crash(self, cause: Exception) -> None:
         self.crashes.append(cause)
 
+    def holds_thread(self, task: trio.lowlevel.Task, seconds: float, place: str) -> None:
+        raise AssertionError(place)
+
     @contextmanager
     def open(self) -> Iterator[Run]:
         """Run the block with turns."""

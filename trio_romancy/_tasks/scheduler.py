@@ -18,8 +18,12 @@ from typing import Protocol
 
 import trio
 
+from .held_thread import HeldThread
 from .light_event import LightEvent
 from .trio_internals import check_run_queue, is_installed, is_runnable, run_queue
+
+HELD_TOO_LONG = 1.0
+"""Seconds for which a task may run without letting others run, before its workflow is named."""
 
 
 class Owner(Protocol):
@@ -30,6 +34,9 @@ class Owner(Protocol):
 
     def own_nurseries(self, task: trio.lowlevel.Task, /) -> int | None:
         """Return how many of the task's nurseries are the workflow's, if an activity runs in it; None: all of them."""
+
+    def holds_thread(self, task: trio.lowlevel.Task, seconds: float, place: str, /) -> None:
+        """Name a task of the workflow, or of one of its activities, that lets no other task run. In another thread."""
 
     def crash(self, cause: Exception, /) -> None:
         """Stop the run: its tasks may have run in an order that no replay repeats."""
@@ -300,11 +307,15 @@ class Scheduler:
         """Watch for spawned tasks, as long as one of these blocks is open in the program."""
         self._users += 1
         trio.lowlevel.add_instrument(self._spawns)
+        if self._users == 1:
+            self._held_thread = HeldThread(self._holds_thread, HELD_TOO_LONG)
+            self._held_thread.start()
         try:
             yield
         finally:
             self._users -= 1
             if not self._users:
+                self._held_thread.stop()
                 with suppress(KeyError):
                     trio.lowlevel.remove_instrument(self._spawns)
 
@@ -337,6 +348,17 @@ class Scheduler:
             lost.__cause__ = cause
             turns.dissolve(lost)
             token.run_sync_soon(_crash, turns, lost)  # later: the caller may be in the middle of a cancellation
+
+    def _holds_thread(self, task: trio.lowlevel.Task, seconds: float, place: str) -> None:
+        """Find the workflow whose task, or whose activity's task, holds the thread."""
+        ancestor: trio.lowlevel.Task | None = task
+        while ancestor is not None:
+            turns = self.turns_of.get(ancestor)
+            owner = self._owners.get(ancestor) if turns is None else turns.owner
+            if owner is not None:
+                owner.holds_thread(ancestor, seconds, place)
+                return
+            ancestor = None if ancestor.parent_nursery is None else ancestor.parent_nursery.parent_task
 
     # -- calls of the instruments ----------------------------------------------------------------------------------
 

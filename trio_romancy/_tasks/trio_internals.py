@@ -95,3 +95,8 @@ async def leave_open_scopes(task: trio.lowlevel.Task, mark: object, nurseries: i
             status._scope._close(None)
         else:
             return
+
+
+def steps_of(task: trio.lowlevel.Task) -> int:
+    """Return how many steps a task has ended."""
+    return task._schedule_points

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import final
@@ -37,6 +38,8 @@ from .operation import InFlight, Operation
 from .operation_ids import OperationIds
 from .phase import CLOSING, COMPENSATING, GONE, LIVE, REPLAYING, Phase
 from .saga import Saga
+
+_logger = logging.getLogger("trio_romancy.workflow")
 
 
 @final
@@ -357,6 +360,13 @@ class InstanceRun:
         awaiting = {operation.task for operation in self.in_flight.by_id.values()}
         tasks = self.turns or [task for task in [self.in_flight.main] if task is not None]
         return any(task not in awaiting and not task.child_nurseries for task in tasks)
+
+    def holds_thread(self, task: trio.lowlevel.Task, seconds: float, place: str) -> None:
+        """Name a task of the workflow, or of one of its activities, that lets no other task run. In another thread."""
+        running = [op.id for op in [*self.in_flight.by_id.values()] if op.is_executing and op.task is task]
+        what = running[0] if running else "the workflow function"
+        message = "%s of instance %s has held the thread for %.1f s, at %s: no other task of the process runs meanwhile"
+        _logger.warning(message, what, self.instance_id, seconds, place, extra=self.about(*running[:1]))
 
     def is_first_at(self, place: str) -> bool:
         """Note a place in the code. Returns whether it was not noted before."""
