@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import inspect
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
-from trio_romancy._definitions.registry import registry
 from trio_romancy._storage.drivers.asyncio_server import ServerDatabase
 from trio_romancy._storage.drivers.sqlite import ThreadedDatabase
 
 from .support.databases import KINDS, Databases, missing
+from .support.definitions import definitions_of, imported_apart
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -32,6 +33,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.line(
             "All databases: apt-get install mariadb-server postgresql; a Galera cluster: galera-4 rsync, too", red=True
         )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, Any, Any]:
+    if not isinstance(collector, pytest.Module):
+        return (yield)
+    with imported_apart():
+        return (yield)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -60,7 +71,7 @@ def pytest_runtest_call() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def only_own_definitions(request: pytest.FixtureRequest) -> Iterator[None]:
     """Each test sees the definitions of its own module only, as if no other had been imported."""
-    with registry.scoped(keep=lambda made: made.function.__module__ == request.module.__name__):
+    with definitions_of(request.module.__name__):
         yield
 
 

@@ -8,9 +8,8 @@ from contextlib import ExitStack
 import pytest
 from attrs import define, field
 
-from trio_romancy._definitions.registry import registry
-
 from ..support.databases import opened
+from ..support.definitions import definitions_of
 from ..support.servers import PRODUCTS, PrivateServer, execute, open_new_database, open_private_server
 from . import load
 
@@ -82,6 +81,5 @@ def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture
 @pytest.fixture(autouse=True)
 def only_own_definitions(request: pytest.FixtureRequest) -> Iterator[None]:
     """Each test sees the definitions of its own module only, and the load's."""
-    modules = (request.module.__name__, load.__name__)
-    with registry.scoped(keep=lambda made: made.function.__module__ in modules):
+    with definitions_of(request.module.__name__, load.__name__):
         yield
