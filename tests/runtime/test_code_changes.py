@@ -238,6 +238,24 @@ async def test_an_activity_added_in_a_branch_before_one_that_is_being_retried_is
     assert "'east/changes_ship:1' was attempted" in await stuck_after(in_branches, after)
 
 
+async def test_an_operator_who_resumes_the_instance_gives_the_attempt_up() -> None:
+    async def after(ctx: WorkflowContext) -> None:
+        await reserve()
+        await ship.options(id="ship again")()
+
+    async with App(":memory:", idle_timeout=5) as app:
+        deploy(reserve_and_ship)
+        await app.start("order", {}, id="order-1")
+        await trio.sleep(100)
+        deploy(after)
+        with pytest.raises(WorkflowStuckError):
+            await app.handle("order-1").result()
+        carrier["is up"] = True
+        assert await app.resume("order-1")
+        await app.handle("order-1").result()
+    assert did == ["reserve", "ship"]
+
+
 async def test_a_patch_before_an_activity_that_is_being_retried_takes_the_old_path() -> None:
     async def after(ctx: WorkflowContext) -> None:
         await reserve()

@@ -25,6 +25,7 @@ class JournalCursor:
         "_instance_id",
         "_left_in",
         "_patches",
+        "_resumed",
         "_unasked",
         "_untold",
         "is_repeating",
@@ -54,6 +55,8 @@ class JournalCursor:
         """Changes that the code has not asked for since the replay began; None if the journal had none."""
         self._attempted: set[str] | None = None
         """Operations with failed attempts and no outcome that the code has not asked for since the replay began."""
+        self._resumed = 0
+        """Number of the last entry with which an operator resumed the instance."""
         self.is_repeating = has_run
         """Whether the code after the last entry has run before, since an earlier run came at least as far.
 
@@ -78,6 +81,7 @@ class JournalCursor:
         if self._failures is not None:
             ended = {entry.operation_id for entry in entries if entry.kind is not Kind.ATTEMPT_FAILED}
             self._attempted = set(self._failures) - ended
+            self._resumed = max((entry.seq for entry in entries if entry.kind is Kind.RESUMED), default=0)
 
     # -- what comes next -------------------------------------------------------------------------------------------
 
@@ -178,16 +182,21 @@ class JournalCursor:
     def unasked_change(self) -> NonDeterminismError | None:
         """Return the error if the code has not asked for what a complete replay has to ask for.
 
-        These are the changes whose way the instance goes, and the activities that were attempted.
+        These are the changes whose way the instance goes, and the activities that were attempted since the instance was
+        resumed last: an operator who resumes it may give up an attempt.
         """
         if self._unasked:
             way = min(self._unasked)
             return self.contradiction(way, "is a change whose way it goes", "does not ask for that change")
-        if self._attempted:
-            begun = min(self._attempted)
+        if self._attempted and (begun := self._begun()) is not None:
             hint = f"it looks as if an operation was added before {begun!r}, or {begun!r} was removed: {PATCHED}"
             return self.contradiction(begun, "was attempted and has no outcome", "does not ask for it", hint)
         return None
+
+    def _begun(self) -> str | None:
+        """Return an operation that was attempted since the last resumption, and that the code has not asked for."""
+        ids = (id for id in self._attempted or () if self.failures_of(id)[-1].seq > self._resumed)
+        return min(ids, default=None)
 
     def mismatch(self, in_flight: Sequence[Operation]) -> NonDeterminismError:
         """Return the error of a journal whose next entry is not what the code asks for. The message shows both."""
