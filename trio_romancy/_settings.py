@@ -153,7 +153,7 @@ class Settings:
     code_version: str | None = None
     """Version of the workflow code; None: as :func:`.code_version` makes it."""
     check_arguments: bool = False
-    """Whether a replay compares the arguments of recorded activities."""
+    """Whether a replay compares the arguments of recorded calls."""
 
 
 @frozen

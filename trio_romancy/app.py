@@ -84,9 +84,9 @@ class App(Client):
         not fit the code of one version is left to workers that run another. By default it is made of what this process
         defines: the code of workflow functions, without the functions that they call; the names of all definitions; and
         the types of the data that are stored.
-      check_arguments: whether to record digests of the arguments of each activity, and to park an instance whose replay
-        passes others. Each activity takes some 10 microseconds longer. Arguments of an activity that has failed are
-        always compared before the next attempt.
+      check_arguments: whether to record digests of the arguments of each activity and child, and to park an instance
+        whose replay passes others. Each call takes some 10 microseconds longer. Arguments of an activity that has
+        failed are always compared before the next attempt.
       start_timeout: seconds (or a timedelta) that the database may be away when the block is entered. After that there
         is no limit.
       shutdown_timeout: seconds (or a timedelta) that running activities have to finish when the block ends.

@@ -86,20 +86,60 @@ async def test_the_next_attempt_is_not_made_with_other_arguments(case: str) -> N
     assert len(calls) == 1
 
 
-async def test_the_parked_instance_goes_on_with_an_id_of_its_own_for_the_other_call() -> None:
+async def test_resuming_the_parked_instance_accepts_the_present_argument(caplog: pytest.LogCaptureFixture) -> None:
     is_fixed = False
 
     @workflow
     async def flow(ctx: WorkflowContext) -> str:
-        if is_fixed:
-            return await charge.options(id="charge again")("B")
-        return await charge(fresh())
+        return await charge(ctx.uuid4() if is_fixed else uuid.uuid4())
+
+    async with App(":memory:") as app:
+        handle = await app.start(flow.options(id="x"))
+        with pytest.raises(WorkflowStuckError, match="once it is resumed, the instance goes on with the present one"):
+            await handle.result()
+        is_fixed = True
+        await app.resume("x")
+        assert await app.handle("x").result() == "done"
+    assert "argument 'order' is not the one of the earlier run, and was accepted by the resumption" in caplog.text
+
+
+@pytest.mark.parametrize("fails_again", [False, True])
+async def test_what_was_accepted_counts_from_then_on(fails_again: bool) -> None:
+    @activity(retry=RetryPolicy.fixed(5, 60))
+    async def stubborn(order: str) -> str:
+        calls.append((order,))
+        if len(calls) == 1 or (fails_again and len(calls) == 2):
+            raise ConnectionError
+        return "done"
+
+    @workflow
+    async def flow(ctx: WorkflowContext) -> str:
+        return await stubborn(fresh())
 
     async with App(":memory:") as app:
         handle = await app.start(flow.options(id="x"))
         with pytest.raises(WorkflowStuckError):
             await handle.result()
-        is_fixed = True
+        await app.resume("x")  # without a fix: the operator takes the other argument
+        if fails_again:
+            with pytest.raises(WorkflowStuckError):
+                await app.handle("x").result()
+        else:
+            assert await app.handle("x").result() == "done"
+    assert len(calls) == 2
+
+
+async def test_a_recorded_call_with_other_arguments_goes_on_with_its_outcome_once_it_is_resumed() -> None:
+    @workflow
+    async def flow(ctx: WorkflowContext) -> str:
+        await noted(fresh())
+        await ctx.sleep(60)
+        return "done"
+
+    async with App(":memory:", check_arguments=True) as app:
+        handle = await app.start(flow.options(id="x"))
+        with pytest.raises(WorkflowStuckError):
+            await handle.result()
         await app.resume("x")
         assert await app.handle("x").result() == "done"
 
@@ -213,6 +253,28 @@ async def test_with_the_check_a_recorded_call_is_not_replayed_for_other_argument
         with pytest.raises(WorkflowStuckError, match=r"instance 'x': argument 'value' of '(noted|failing):1' is not"):
             await handle.result()
     async with App(":memory:") as app:  # without the check it goes unnoticed
+        assert await (await app.start(flow)).result() == "done"
+
+
+@pytest.mark.parametrize("is_named", [False, True])
+async def test_with_the_check_a_child_is_not_replayed_for_other_arguments(is_named: bool) -> None:
+    @workflow
+    async def child(ctx: WorkflowContext, order: str) -> str:
+        return order
+
+    @workflow
+    async def flow(ctx: WorkflowContext) -> str:
+        await ctx.start(child.options(id="child:1") if is_named else child, order="A" if is_fixed else fresh())
+        await ctx.sleep(60)
+        return "done"
+
+    is_fixed = False
+    async with App(":memory:", check_arguments=True) as app:
+        handle = await app.start(flow.options(id="x"))
+        with pytest.raises(WorkflowStuckError, match="instance 'x': argument 'order' of 'child:1' is not"):
+            await handle.result()
+    is_fixed = True
+    async with App(":memory:", check_arguments=True) as app:
         assert await (await app.start(flow)).result() == "done"
 
 

@@ -54,8 +54,8 @@ outcomes: dict[Kind, st.SearchStrategy[Any]] = {
     Kind.PUBLISHED: st.builds(journal.Published, channel=text, to=optional),
     Kind.SUBSCRIBED: st.builds(journal.Subscribed, channel=text, mode=st.sampled_from(ChannelMode), after=number),
     Kind.UNSUBSCRIBED: st.builds(journal.Unsubscribed, channel=text),
-    Kind.CHILD_STARTED: st.builds(journal.ChildStarted, child=text, workflow=text)
-    | st.builds(journal.ChildStarted.named, child=text, workflow=text, refused=optional),
+    Kind.CHILD_STARTED: st.builds(journal.ChildStarted, child=text, workflow=text, arguments=digests)
+    | st.builds(journal.ChildStarted.named, child=text, workflow=text, refused=optional, arguments=digests),
     Kind.CHILD_ENDED: st.builds(
         journal.ChildEnded,
         child=text,

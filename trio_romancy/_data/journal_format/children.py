@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self, final
+
+from attrs import field
 
 from ..._tasks.fast_frozen import frozen
 from ...model import ErrorInfo, Kind, Status
@@ -27,27 +30,32 @@ class ChildStarted:
     """Holder of the id, if it was taken; null: the child was started. Missing if the id is made of the parent's."""
     _is_named: bool = False
     """Whether the id is the user's own, and so can be refused."""
+    arguments: Mapping[str, str] | None = field(default=None, hash=False)
+    """Digests of the child's arguments by name, as of :attr:`.ActivityCompleted.arguments`; missing if not taken."""
 
     @classmethod
-    def named(cls, child: str, workflow: str, refused: str | None) -> Self:
+    def named(cls, child: str, workflow: str, refused: str | None, arguments: Mapping[str, str] | None = None) -> Self:
         """Return the entry of a child with an id of the user's own.
 
         Args:
           refused: what else has the id; None: the child was started.
+          arguments: digests of its arguments.
         """
-        return cls(child, workflow, refused, True)
+        return cls(child, workflow, refused, True, arguments)
 
     @classmethod
     def from_data(cls, data: Any) -> Self:
         """Return the entry that this plain JSON data stands for."""
-        if "refused" in data:
-            return cls(data["child"], data["workflow"], data["refused"], True)
-        return cls(data["child"], data["workflow"])
+        return cls(data["child"], data["workflow"], data.get("refused"), "refused" in data, data.get("arguments"))
 
     def to_text(self) -> str:
         """Return the payload as it is stored: JSON text."""
-        payload = {"child": self.child, "workflow": self.workflow}
-        return dumps(payload | {"refused": self.refused} if self._is_named else payload)
+        payload: dict[str, Any] = {"child": self.child, "workflow": self.workflow}
+        if self._is_named:
+            payload["refused"] = self.refused
+        if self.arguments is not None:
+            payload["arguments"] = self.arguments
+        return dumps(payload)
 
 
 @final

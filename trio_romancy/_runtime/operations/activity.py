@@ -40,15 +40,15 @@ async def call_activity(
     outcome = await recorded(run, task, id, "activity", _ACTIVITY) if run.has_outcomes else None
     if outcome is not None:
         if run.env.settings.check_arguments:
-            now = digests_of(run, id, activity, args, kwargs, has_run=False)
-            check_arguments(run, id, getattr(outcome.payload, "arguments", None), now)
+            now = digests_of(run, id, activity.signature, args, kwargs, has_run=False)
+            check_arguments(run, id, outcome, getattr(outcome.payload, "arguments", None), now)
         if isinstance(outcome.payload, ActivityCompleted):
             return _decoded(run, activity, id, outcome.payload)  # what nearly every replayed call comes to
         return await _return_or_raise(run, activity, id, outcome.payload)
     undo = None if activity.compensation is None else undo_text(activity, activity.compensation, args, kwargs)
     digests = None
     if run.env.settings.check_arguments:
-        digests = digests_of(run, id, activity, args, kwargs, has_run=False)
+        digests = digests_of(run, id, activity.signature, args, kwargs, has_run=False)
     operation = Operation(id, "activity", _ACTIVITY, None, task)
     result: Result | None = None
     if run.is_undisturbed(task):
@@ -83,7 +83,7 @@ async def call_activity(
             run.end(operation)
     if outcome is not None:
         if digests is not None:
-            check_arguments(run, id, getattr(outcome.payload, "arguments", None), digests)
+            check_arguments(run, id, outcome, getattr(outcome.payload, "arguments", None), digests)
         return await _return_or_raise(run, activity, id, outcome.payload)
     if result is None:
         await trio.lowlevel.checkpoint_if_cancelled()  # a cancel request came before the activity began

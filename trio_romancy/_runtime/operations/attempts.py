@@ -369,8 +369,9 @@ class Attempts:
     def _arguments(self) -> Mapping[str, str] | None:
         """Return the digests of the arguments; None for a compensation, whose arguments are recorded."""
         if self._digests is None and isinstance(self._what, Activity):
+            signature = self._what.signature
             self._digests = digests_of(
-                self._run, self._operation.id, self._what, self._args, self._kwargs, has_run=self._has_run
+                self._run, self._operation.id, signature, self._args, self._kwargs, has_run=self._has_run
             )
         return self._digests
 
@@ -397,7 +398,7 @@ class Attempts:
         last = failures[-1].payload
         assert isinstance(last, Failure)
         if not self._has_run and (digests := self._arguments()) is not None:
-            check_arguments(run, operation.id, last.arguments, digests)
+            check_arguments(run, operation.id, failures[-1], last.arguments, digests)
         delay = self._policy.delay_after(len(failures))
         if delay is None:
             return Result(what.failed_kind, last.with_verdict("exhausted").to_text())

@@ -21,6 +21,7 @@ from ..run.mailbox import PendingOutcome
 from ..run.message_table import LocalWait, MessageFilter, Subscription
 from ..run.operation import Operation
 from ..run.run import InstanceRun
+from .arguments import check_arguments, digests_of
 from .step import in_turn, new_operation, step
 
 _STARTED = frozenset({Kind.CHILD_STARTED})
@@ -48,7 +49,10 @@ async def start(
     child_id = workflow.id or short_id(f"{run.instance_id}/{operation.id}")
     now, trace = run.env.clock.now(), run.claim.trace
     row = child_row(child_id, workflow.name, text, now, parent_id=run.instance_id, trace=trace)
-    started = ChildStarted(child_id, workflow.name)
+    digests = None
+    if run.env.settings.check_arguments:
+        digests = digests_of(run, operation.id, workflow.signature, args, kwargs, has_run=False)
+    started = ChildStarted(child_id, workflow.name, arguments=digests)
 
     async def record_named() -> JournalEntry:
         entry = run.writer.next_row(operation.id, Kind.CHILD_STARTED, NOTHING)
@@ -61,8 +65,11 @@ async def start(
         pending.effects = Effects(children=[row])
     else:
         pending.record = record_named
-    recorded = (await step(run, operation, lambda _: in_turn(run, pending))).payload
+    entry = await step(run, operation, lambda _: in_turn(run, pending))
+    recorded = entry.payload
     assert isinstance(recorded, ChildStarted)
+    if digests is not None:
+        check_arguments(run, operation.id, entry, recorded.arguments, digests)
     if recorded.refused is not None:
         raise InstanceExistsError(child_id, recorded.refused)
     run.saga.child_started(operation.id, recorded)

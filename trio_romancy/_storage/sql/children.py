@@ -75,7 +75,7 @@ def start_named_child(connection: Connection, row: ChildRow, entry: EntryRow, st
         refused = conflict.difference
     elif holder.parent_id != row["parent_id"]:
         refused = "another parent, or none"
-    payload = ChildStarted.named(started.child, started.workflow, refused)
+    payload = ChildStarted.named(started.child, started.workflow, refused, started.arguments)
     insert_entries(connection, [{**entry, "payload": payload.to_text()}])
     notify_workers(connection)
     return payload
