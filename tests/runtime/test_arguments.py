@@ -222,12 +222,12 @@ async def test_a_changing_argument_that_differs_is_told_in_the_log_and_with_the_
     assert len(calls) == 1
 
 
-@activity
+@activity(name="noted_arguments")
 async def noted(value: Any) -> str:
     return "noted"
 
 
-@activity(retry=RetryPolicy.no_retry())
+@activity(name="failing_arguments", retry=RetryPolicy.no_retry())
 async def failing(value: Any) -> None:
     raise ValueError("no")
 
@@ -243,14 +243,16 @@ async def test_with_the_check_a_recorded_call_is_not_replayed_for_other_argument
                 await failing(fresh())
         else:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(noted.options(id="noted:1"), fresh())
+                nursery.start_soon(noted.options(id="noted_arguments:1"), fresh())
                 nursery.start_soon(noted.options(id="noted:2"), "same")
         await ctx.sleep(60)  # the instance leaves memory, and is replayed
         return "done"
 
     async with App(":memory:", check_arguments=True) as app:
         handle = await app.start(flow.options(id="x"))
-        with pytest.raises(WorkflowStuckError, match=r"instance 'x': argument 'value' of '(noted|failing):1' is not"):
+        with pytest.raises(
+            WorkflowStuckError, match=r"instance 'x': argument 'value' of '(noted|failing)_arguments:1' is not"
+        ):
             await handle.result()
     async with App(":memory:") as app:  # without the check it goes unnoticed
         assert await (await app.start(flow)).result() == "done"
@@ -347,7 +349,9 @@ def test_crash_exploration_finds_arguments_that_are_drawn_in_workflow_code(draw:
     async def scenario(app: App) -> object:
         return await (await app.start(flow.options(id="x"))).result()
 
-    with pytest.raises(WorkflowStuckError, match="argument 'value' of 'noted:1' is not the one of the earlier run"):
+    with pytest.raises(
+        WorkflowStuckError, match="argument 'value' of 'noted_arguments:1' is not the one of the earlier run"
+    ):
         explore_crashes(scenario)
 
 

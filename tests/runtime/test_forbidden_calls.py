@@ -63,7 +63,7 @@ async def undo(name: str) -> None:
     undone.append(name)
 
 
-@activity(name="do", compensation=undo)
+@activity(name="do_of_client", compensation=undo)
 async def do(name: str) -> str:
     return name
 
@@ -93,7 +93,7 @@ async def test_a_call_of_the_client_in_workflow_code_names_what_to_call_instead(
         assert f"instance 'x': {name} is called in workflow code, where each replay calls it again" in text
         assert instead in text
         history = await app.history("x")
-        assert [entry.operation_id for entry in history] == ["do:1"]
+        assert [entry.operation_id for entry in history] == ["do_of_client:1"]
         assert [instance.instance_id for instance in (await app.list_instances()).instances] == ["x"]
     assert not undone  # the instance is unharmed
 
@@ -149,7 +149,7 @@ async def test_it_is_refused_wherever_the_workflow_makes_it(way: Callable[..., A
     async with App(":memory:") as app, stuck(app, flow) as text:
         assert "app.start is called in workflow code" in text
         assert not (await app.list_instances(workflow="child_of_client")).instances
-        assert "do:1" not in [entry.operation_id for entry in await app.history("x")]
+        assert "do_of_client:1" not in [entry.operation_id for entry in await app.history("x")]
 
 
 async def test_the_parked_instance_goes_on_once_its_code_is_fixed() -> None:

@@ -7,7 +7,17 @@ from collections.abc import Callable
 import pytest
 import trio
 
-from trio_romancy import App, Kind, Status, WorkflowContext, WorkflowStuckError, activity, workflow
+from trio_romancy import (
+    App,
+    Kind,
+    RetryPolicy,
+    Status,
+    WorkflowContext,
+    WorkflowStuckError,
+    activity,
+    current_activity,
+    workflow,
+)
 
 from ..support.probe import Probe, probe
 
@@ -216,3 +226,34 @@ async def test_an_instance_is_not_released_on_a_journal_that_the_database_has_re
         assert probe(app).supervisor.statistics().restarts == 1
         assert probe(app).supervisor.is_resident(handle.instance_id)
         assert await handle.result() == "done"
+
+
+@pytest.mark.parametrize("where", ["main task", "branch", "child task"])
+async def test_an_instance_leaves_memory_while_its_only_activity_waits_for_the_next_attempt(where: str) -> None:
+    resident: list[int] = []
+
+    @activity(retry=RetryPolicy.fixed(4, 3600))
+    async def fail_twice() -> str:
+        if current_activity().attempt < 3:
+            raise ConnectionError
+        return "done"
+
+    @workflow
+    async def flow(ctx: WorkflowContext) -> str:
+        if where == "main task":
+            return await fail_twice()
+        if where == "branch":
+            with ctx.branch("b"):
+                return await fail_twice()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail_twice.options(id="a"))
+        return "done"
+
+    async with App(":memory:") as app:
+        handle = await app.start(flow)
+        for _ in range(2):
+            await trio.sleep(1800)
+            resident.append(len(probe(app).residents))
+            await trio.sleep(1800)
+        assert await handle.result() == "done"
+    assert resident == [0, 0]

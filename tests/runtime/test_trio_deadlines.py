@@ -14,12 +14,12 @@ import trio.testing
 from trio_romancy import App, RomancyError, WorkflowContext, WorkflowStuckError, activity, workflow
 
 
-@activity
+@activity(name="quick_in_time")
 async def quick(value: str) -> str:
     return value
 
 
-@activity
+@activity(name="slow_in_time")
 async def slow(seconds: float) -> str:
     await trio.sleep(seconds)
     return "done"
@@ -67,9 +67,9 @@ async def test_an_operation_within_a_deadline_of_trio_is_refused_before_it_begin
         handle = await app.start(flow.options(id="x"))
         with pytest.raises(WorkflowStuckError) as caught:
             await handle.result()
-        assert "instance 'x': activity 'slow:1' is inside a trio scope with a deadline" in str(caught.value)
+        assert "instance 'x': activity 'slow_in_time:1' is inside a trio scope with a deadline" in str(caught.value)
         assert "use ctx.move_on_after or ctx.fail_after" in str(caught.value)
-        assert [entry.operation_id for entry in await app.history("x")] == ["quick:1"]
+        assert [entry.operation_id for entry in await app.history("x")] == ["quick_in_time:1"]
 
 
 async def _timeout(ctx: WorkflowContext) -> None:
@@ -116,7 +116,7 @@ async def test_the_deadline_of_a_parent_task_is_refused_too_and_so_is_one_that_i
 
     async with App(":memory:") as app:
         handle = await app.start(flow)
-        with pytest.raises(WorkflowStuckError, match="'b/quick:1' is inside a trio scope"):
+        with pytest.raises(WorkflowStuckError, match="'b/quick_in_time:1' is inside a trio scope"):
             await handle.result()
 
 

@@ -12,13 +12,13 @@ from trio_romancy import App, WorkflowContext, WorkflowFailedError, activity, wo
 ran: list[object] = []
 
 
-@activity
+@activity(name="take_arguments")
 async def take(order: str, amount: float = 1.0, *, currency: str = "EUR") -> str:
     ran.append((order, amount, currency))
     return f"{order} {amount:g} {currency}"
 
 
-@activity
+@activity(name="take_arguments_in_thread")
 def take_in_thread(order: str) -> str:
     ran.append(order)
     return order
@@ -51,7 +51,11 @@ async def test_wrong_arguments_are_a_type_error_at_the_call(
         began = trio.current_time()
         handle = await app.start(flow)
         text = await handle.result()
-        shown = "take(order, amount=1.0, *, currency='EUR')" if called.name == "take" else "take_in_thread(order)"
+        shown = (
+            "take_arguments(order, amount=1.0, *, currency='EUR')"
+            if called.is_async
+            else "take_arguments_in_thread(order)"
+        )
         assert text == f"{shown} is called with wrong arguments: {problem}"
         assert trio.current_time() - began < 0.5  # nothing is tried again
         assert [entry.operation_id for entry in await app.history(handle.instance_id)] == [""]
@@ -78,7 +82,9 @@ async def test_an_error_that_the_workflow_does_not_catch_names_the_call() -> Non
         await take()  # type: ignore[call-arg]
 
     async with App(":memory:") as app:
-        with pytest.raises(WorkflowFailedError, match=r"TypeError: take\(order, amount.*missing a required argument"):
+        with pytest.raises(
+            WorkflowFailedError, match=r"TypeError: take_arguments\(order, amount.*missing a required argument"
+        ):
             await (await app.start(flow)).result()
 
 
