@@ -46,13 +46,13 @@ def test_list(shop: str) -> None:
 
 
 def test_pages_of_a_list_are_walked_by_their_token(shop: str) -> None:
-    first = through_pipe(shop, "list", "--json", "--limit", "10").document
+    first = through_pipe(shop, "list", "--json", "--limit", "12").document
     token = first["next_page_token"]
-    second = through_pipe(shop, "list", "--json", "--limit", "10", "--page-token", token).document
+    second = through_pipe(shop, "list", "--json", "--limit", "12", "--page-token", token).document
     assert second["next_page_token"] is None
     ids = [one["instance_id"] for page in (first, second) for one in page["instances"]]
-    assert len(ids) == len(set(ids)) == 19
-    shown = on_terminal(40, shop, "list", "--limit", "10")
+    assert len(ids) == len(set(ids)) == 23
+    shown = on_terminal(40, shop, "list", "--limit", "12")
     assert shown.lines[-1] == f"more: --page-token {token}", "it is one line, to be copied"
 
 
