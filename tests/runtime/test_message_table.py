@@ -17,7 +17,7 @@ from trio_romancy._runtime.run.intake import Fetch, Intake, Search
 from trio_romancy._runtime.run.message_table import LocalWait, MessageFilter, MessageTable, WaitQueue
 from trio_romancy._runtime.run.operation import Operation
 from trio_romancy._storage.sql.news import NewMessage
-from trio_romancy._storage.sql.waits import Match, Wait
+from trio_romancy._storage.sql.waits import Match, MatchResult, Wait
 from trio_romancy.clock import Microseconds
 from trio_romancy.model import Kind
 
@@ -246,6 +246,7 @@ class LateDatabase:
 
     database: Database = field(factory=Database)
     opening: list[tuple[Wait, int, Callable[[Sequence[Match] | None], None]]] = field(factory=list)
+    closing: set[str] = field(factory=set)
     stored: set[str] = field(factory=set)
     is_asked: bool = False
     fetch: tuple[Fetch, list[tuple[Search, list[Match]]], dict[int, list[WaitQueue]], int] | None = None
@@ -262,15 +263,17 @@ class LateDatabase:
         self.opening.append((wait, most, on_open))
 
     def append_close(self, instance_id: str, operation_id: str) -> None:
-        self.stored.discard(operation_id)
+        self.closing.add(operation_id)
 
     def fetch_for(self, intake: Intake) -> None:
         self.is_asked = True
 
     def commit(self) -> None:
-        """Make all waits durable that have begun, and find the first messages for them."""
+        """Make all waits durable that have begun or ended, and find the first messages for them."""
         opening, self.opening = self.opening, []
         self.stored |= {wait.operation_id for wait, _, _ in opening}
+        self.stored -= self.closing
+        self.closing.clear()
         for on_open, found in [(on_open, self.database.found(wait, most)) for wait, most, on_open in opening]:
             on_open(found)
 
@@ -375,3 +378,23 @@ def test_a_wait_whose_messages_went_to_a_later_one_while_they_were_fetched_gets_
     late.end_fetch()
     assert late.take()
     assert late.database.got == [1, 2]
+
+
+def test_a_message_that_found_the_wait_before_goes_to_the_wait_that_took_its_place() -> None:
+    late = LateDatabase()
+    for number in (1, 2, 3):
+        late.intake.open(operation(number), MessageFilter(CHANNEL))
+    late.commit()
+    late.send("a")
+    late.begin_fetch()
+    late.end_fetch()
+    sought, _ = late.intake.table.request(late.intake.table.queues[MessageFilter(CHANNEL)])
+    late.database.subjects.append("a")  # its sender has found the first wait, and says so after that has ended
+    result = MatchResult(sought, late.database.found(sought, 10), True, 1)
+    assert late.take()
+    late.commit()
+    late.intake.offer(result)
+    assert late.take()
+    assert late.database.got == [1, 2]
+    late.commit()
+    assert late.stored == {"wait:3"}

@@ -143,6 +143,14 @@ class Intake:
 
         self._journal.append_wait(request, most, opened, is_stored=self._may_be_stored)
 
+    def _store_next(self, queue: WaitQueue) -> None:
+        """Store another wait that stands for a queue, in the batch that closes the one before.
+
+        There is no need to search: the message that comes next finds either of them.
+        """
+        request, _ = self.table.request(queue)
+        self._journal.append_wait(request, 1, _ignore, is_stored=self._may_be_stored)
+
     def close(self, wait: LocalWait) -> None:
         """Cease to wait. The instance of a run that is gone goes on waiting."""
         if not self.table.end(wait):
@@ -157,8 +165,10 @@ class Intake:
         if queue.stored is wait and not self.is_closed:
             self._journal.append_close(self._instance_id, wait.operation.id)
             queue.stored = queue.first
-            if queue.first is not None:
+            if queue.first is not None and queue.searched_at is None:
                 self._store(queue)
+            elif queue.first is not None:
+                self._store_next(queue)
 
     def close_unasked(self) -> None:
         """Close the stored waits that the workflow has not asked for: its worker died before they were closed.
@@ -304,10 +314,11 @@ class Intake:
     def offer(self, result: MatchResult) -> None:
         """Offer what was found for a wait by a search that did not know what the instance had received."""
         wait = self.table.open.get(result.wait.operation_id)
-        if wait is None:
+        queue = self.table.queue_like(result.wait) if wait is None else wait.queue
+        if queue is None or (wait is None and queue.searched_at is None):
             self.is_stale = True  # the wait was stored, and may be about to be opened
             return
-        self._offer(wait.queue, result.found, result.looked_at, is_cut=not result.is_all)
+        self._offer(queue, result.found, result.looked_at, is_cut=not result.is_all)
 
     def _offer(self, queue: WaitQueue, matches: Sequence[Match], searched_at: Microseconds, *, is_cut: bool) -> None:
         if queue.first is None:
@@ -330,3 +341,7 @@ class Intake:
         while wait is not None:
             wait.operation.waits = True
             wait = wait.after
+
+
+def _ignore(found: Sequence[Match] | None) -> None:
+    """Do nothing about the messages that a search has found."""

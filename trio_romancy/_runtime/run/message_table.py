@@ -380,6 +380,17 @@ class MessageTable:
             filters.append(MessageFilter(new.channel, None, subscription))
         return [queue for filter in filters if (queue := self.queues.get(filter)) is not None]
 
+    def queue_like(self, wait: Wait) -> WaitQueue | None:
+        """Return the queue that is for the same as a stored wait; None without one."""
+        subscription: Subscription | None = None
+        if wait.mode is ChildMode.CHILD:
+            subscription = Subscription("", ChildMode.CHILD, 0)
+        elif wait.mode is not None:
+            subscription = self.subscriptions.get(wait.channel)
+            if subscription is None or subscription.mode is not wait.mode:
+                return None
+        return self.queues.get(MessageFilter(wait.channel, wait.subject, subscription))
+
     def request(self, queue: WaitQueue) -> tuple[Wait, int]:
         """Return what to search for, and the most messages: one is left when all other waits have got theirs."""
         filter, subscription = queue.filter, queue.filter.subscription
