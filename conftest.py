@@ -5,6 +5,7 @@ Python block before it has printed. Of a page whose blocks are spread over sever
 that come before its own.
 """
 
+import gc
 import os
 import sys
 from contextlib import redirect_stdout
@@ -35,6 +36,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if names_none and not config.option.all:
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
         items[:] = [item for item in items if not item.get_closest_marker("long")]
+
+
+def pytest_collection_finish() -> None:
+    # Modules and tests are there until the end, and each full collection of garbage would examine them again.
+    gc.collect()
+    gc.freeze()
 
 
 PRINTED = "__printed__"
