@@ -31,7 +31,7 @@ def test_before() -> None:
 
 END = """
 def test_after() -> None:
-    pass
+    trio.run(trio.sleep, 0)
 """
 
 HANGING = """
