@@ -30,7 +30,6 @@ from ..outages import retry_while_away
 from ..session import report_lost_transactions
 from . import connections
 from .blocking import BlockingWriter, blocking_engine, connect
-from .compiled_sql import COMPILED
 from .connections import Connections
 from .urls import Server
 
@@ -313,7 +312,6 @@ async def open_server_database(server: Server, pool_size: int) -> AsyncIterator[
         "isolation_level": "READ COMMITTED",
         "pool_reset_on_return": None,  # each connection is returned after a commit or a rollback
         "hide_parameters": True,  # they are the users' data, and errors are logged
-        "execution_options": COMPILED,
     }
     engine = create_async_engine(
         server.url,

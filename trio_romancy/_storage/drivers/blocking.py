@@ -21,7 +21,6 @@ from ...clock import hold_virtual_time
 from ...errors import RomancyError
 from ..database import SQLFunction
 from . import connections
-from .compiled_sql import COMPILED
 from .connections import Connections
 from .urls import Server
 
@@ -111,7 +110,6 @@ def blocking_engine(server: Server, url: URL) -> Engine:
         poolclass=NullPool,
         pool_reset_on_return=None,  # each connection is returned after a commit or a rollback
         hide_parameters=True,  # they are the users' data, and errors are logged
-        execution_options=COMPILED,
     )
 
 

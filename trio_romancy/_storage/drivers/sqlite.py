@@ -20,7 +20,6 @@ from ...clock import hold_virtual_time
 from ...errors import DatabaseError
 from ..database import Database, SQLFunction, Transaction, Writer
 from ..session import report_lost_transactions
-from .compiled_sql import COMPILED
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -216,7 +215,7 @@ async def open_threaded_database(path: str) -> AsyncIterator[Database]:
 
 
 def _engine(url: str | sqlalchemy.URL, **options: Any) -> Engine:
-    engine = sqlalchemy.create_engine(url, hide_parameters=True, execution_options=COMPILED, **options)
+    engine = sqlalchemy.create_engine(url, hide_parameters=True, **options)
     report_lost_transactions(engine)
 
     # By itself, sqlite3 begins transactions too late to take the lock that writing needs:
