@@ -34,7 +34,7 @@ def named(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
 
 
 @activity
-async def work() -> None:
+async def work_inside() -> None:
     await trio.sleep(3)
 
 
@@ -48,26 +48,26 @@ async def play(which: Any, **options: Any) -> None:
 async def sleeps_between_operations(ctx: WorkflowContext) -> None:
     await ctx.sleep(1)
     await trio.sleep(1)
-    await work()
+    await work_inside()
     await trio.to_thread.run_sync(int)
 
 
 @workflow
 async def sleeps_between_activities(ctx: WorkflowContext) -> None:
-    await work()
+    await work_inside()
     await trio.sleep(5)
-    await work()
+    await work_inside()
 
 
 @workflow
 async def sleeps_in_a_child_task(ctx: WorkflowContext) -> None:
     async def child() -> None:
         await trio.sleep(0.1)
-        await work.options(id="a")()
+        await work_inside.options(id="a")()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(child)
-        await work()
+        await work_inside()
 
 
 @workflow
@@ -111,7 +111,7 @@ async def waits_inside(ctx: WorkflowContext) -> None:
 
     async def limited(name: str) -> None:
         async with limiter:
-            await work.options(id=name)()
+            await work_inside.options(id=name)()
 
     async def wait_for_event() -> None:
         await event.wait()
@@ -126,7 +126,7 @@ async def waits_inside(ctx: WorkflowContext) -> None:
         async with condition:
             await condition.wait()
 
-    await work()
+    await work_inside()
     async with trio.open_nursery() as nursery, send:
         for name in "abc":
             nursery.start_soon(limited, name)
@@ -142,7 +142,7 @@ async def waits_inside(ctx: WorkflowContext) -> None:
 
 
 async def work_once(_: str) -> None:
-    await work()
+    await work_inside()
 
 
 async def test_what_a_workflow_may_wait_for_is_not_named(named: list[str]) -> None:

@@ -84,20 +84,20 @@ class Diary:
 diary = Diary()
 
 
-@activity
+@activity(name="random_work")
 async def work(instance_id: str, number: int, seconds: float) -> int:
     await trio.sleep(seconds)
     diary.effects[instance_id].append(f"work {number}")
     return number
 
 
-@activity(cancellable=True)
+@activity(name="random_stop_early", cancellable=True)
 async def stop_early(instance_id: str, number: int, seconds: float) -> int:
     await trio.sleep(seconds)
     return number
 
 
-@activity(retry=RetryPolicy.fixed(2, 0.123))
+@activity(name="random_fail_often", retry=RetryPolicy.fixed(2, 0.123))
 async def fail_often(instance_id: str, number: int, seconds: float) -> int:
     await trio.sleep(seconds)
     if number % 2:

@@ -19,7 +19,7 @@ async def last(seconds: float) -> None:
 
 
 @workflow
-async def fan_out(ctx: WorkflowContext, count: int) -> int:
+async def fan_out_and_wait(ctx: WorkflowContext, count: int) -> int:
     async with trio.open_nursery() as nursery:
         for number in range(count):
             nursery.start_soon(last.options(id=f"last:{number}"), number)
@@ -29,7 +29,7 @@ async def fan_out(ctx: WorkflowContext, count: int) -> int:
 
 async def fan_out_and_replay(count: int) -> None:
     async with App(":memory:") as app:
-        handle = await app.start(fan_out, count)
+        handle = await app.start(fan_out_and_wait, count)
         await trio.sleep(count + 60)  # the instance leaves memory
         await app.send_event("go", None)
         assert await handle.result() == count
@@ -66,7 +66,7 @@ def test_an_activity_costs_the_same_beside_few_and_beside_many_when_it_runs_and_
 
 
 @activity
-async def work(name: str) -> str:
+async def take_turns(name: str) -> str:
     await trio.sleep(1 + ord(name) / 1000)  # so no two of them end at the same time
     return name
 
@@ -78,7 +78,7 @@ async def limited(ctx: WorkflowContext) -> list[str]:
     async def one(name: str) -> None:
         async with limiter:
             order.append(name)
-            await work.options(id=name)(name)
+            await take_turns.options(id=name)(name)
             await ctx.sleep(ord(name), id=f"sleep:{name}")  # the instance leaves memory
 
     async with trio.open_nursery() as nursery:
@@ -94,7 +94,7 @@ async def notified(ctx: WorkflowContext) -> list[str]:
     async def wait(name: str) -> None:
         async with condition:
             await condition.wait()
-            order.append(await work.options(id=name)(name))
+            order.append(await take_turns.options(id=name)(name))
 
     async with trio.open_nursery() as nursery:
         for name in "abc":
@@ -117,7 +117,7 @@ async def consumed(ctx: WorkflowContext) -> list[str]:
         async with channel:
             async for value in channel:
                 order.append(name + value)
-                await work.options(id=value)(value)
+                await take_turns.options(id=value)(value)
                 await ctx.sleep(10 * int(value), id=f"sleep:{value}")
 
     async with trio.open_nursery() as nursery, send:
