@@ -12,6 +12,7 @@ from sqlalchemy import Connection, delete, select
 
 from trio_romancy import App, Kind, Status, WorkflowContext, activity, compensation, workflow
 from trio_romancy._data.codec import loads
+from trio_romancy._data.end_request import EndRequest
 from trio_romancy._data.journal_format import CarryOver
 from trio_romancy._storage import migrations
 from trio_romancy._storage.journal.effects import Effects, WaitRequest
@@ -277,7 +278,7 @@ async def test_a_child_that_ends_or_recurs_and_who_cancels_it_take_their_rows_in
                     await transaction.run(request_ends)
                     await transaction.commit(lambda _: None)
                 nursery.cancel_scope.cancel()
-    assert answers == ([] if how == "is rolled back" else ['"enough"'])
+    assert answers == ([] if how == "is rolled back" else [EndRequest("enough", NOW, by_parent=True).to_text()])
     assert not [record.getMessage() for record in caplog.records], "a deadlock"
 
 
