@@ -430,3 +430,29 @@ async def test_when_one_event_wakes_several_tasks_the_one_spawned_first_goes_fir
                 trio.lowlevel.spawn_system_task(cancel, run.turns, nursery.cancel_scope)
         orders.add(tuple(log))
     assert orders == {(0, 1, 2, 3, 4)}
+
+
+async def test_a_task_that_wakes_while_another_is_about_to_have_its_step_goes_after_it() -> None:
+    for _ in range(20):  # trio's order is one of two, at random
+        log: list[str] = []
+        east, west = trio.Event(), trio.Event()
+
+        async def wait(event: trio.Event, name: str, log: list[str]) -> None:
+            await event.wait()
+            log.append(name)
+
+        with Run().open() as run:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait, east, "east", log)
+                nursery.start_soon(wait, west, "west", log)
+                assert run.turns is not None
+                turns = run.turns
+                await trio.testing.wait_all_tasks_blocked()
+
+                def wake_west(token: trio.lowlevel.TrioToken = trio.lowlevel.current_trio_token()) -> None:
+                    west.set()
+                    token.run_sync_soon(east.set)  # in the next pass of trio's loop, in which west has its step
+
+                trio.lowlevel.current_trio_token().run_sync_soon(wake_west)
+        assert sorted(log) == ["east", "west"] and turns._lost is None
+        assert run.crashes == []

@@ -168,16 +168,19 @@ class Turns:
             self._current = task
             self._begins = True
             return
-        queue, waits = run_queue(task), task
+        queue = run_queue(task)
         if queue[-1] is task:
             queue.pop()
         else:
             queue.remove(task)
+        self._ready.append(task)
         if self._begins and is_runnable(self._current) and self._order[task] < self._order[self._current]:
-            # One event, such as a cancellation, wakes several tasks in the order of a set. The round has not begun.
-            waits, self._current = self._current, task
-            queue[_last_index(queue, waits)] = task
-        self._ready.append(waits)
+            # One event, such as a cancellation, wakes several tasks in the order of a set. The round has not begun,
+            # unless trio has taken its tasks out of the queue.
+            index = _last_index(queue, self._current)
+            if index >= 0:
+                self._ready[-1], self._current = self._current, task
+                queue[index] = task
 
     def stepped(self, task: trio.lowlevel.Task) -> None:
         """End the turn of a task that has had its step.
@@ -237,9 +240,9 @@ class Turns:
 
 
 def _last_index(queue: deque[trio.lowlevel.Task], task: trio.lowlevel.Task) -> int:
-    """Return the place of a task that was put into the queue not long ago."""
+    """Return the place of a task that was put into the queue not long ago; -1 if it is not there any more."""
     index = len(queue) - 1
-    while queue[index] is not task:
+    while index >= 0 and queue[index] is not task:
         index -= 1
     return index
 
