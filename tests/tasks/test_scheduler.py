@@ -432,6 +432,12 @@ async def test_when_one_event_wakes_several_tasks_the_one_spawned_first_goes_fir
     assert orders == {(0, 1, 2, 3, 4)}
 
 
+def _wake_both(token: trio.lowlevel.TrioToken, first: trio.Event, second: trio.Event) -> None:
+    """Wake the second in the pass of trio's loop in which the first has its step."""
+    first.set()
+    token.run_sync_soon(second.set)
+
+
 async def test_a_task_that_wakes_while_another_is_about_to_have_its_step_goes_after_it() -> None:
     for _ in range(20):  # trio's order is one of two, at random
         log: list[str] = []
@@ -449,10 +455,7 @@ async def test_a_task_that_wakes_while_another_is_about_to_have_its_step_goes_af
                 turns = run.turns
                 await trio.testing.wait_all_tasks_blocked()
 
-                def wake_west(token: trio.lowlevel.TrioToken = trio.lowlevel.current_trio_token()) -> None:
-                    west.set()
-                    token.run_sync_soon(east.set)  # in the next pass of trio's loop, in which west has its step
-
-                trio.lowlevel.current_trio_token().run_sync_soon(wake_west)
+                token = trio.lowlevel.current_trio_token()
+                token.run_sync_soon(_wake_both, token, west, east)
         assert sorted(log) == ["east", "west"] and turns._lost is None
         assert run.crashes == []
