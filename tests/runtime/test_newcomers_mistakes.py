@@ -198,7 +198,7 @@ async def reads_file(app: App) -> object:
 # -- time --------------------------------------------------------------------------------------------------------------
 
 
-@mistake("trio.sleep in workflow code", caught_by=None, ends="done")
+@mistake("trio.sleep in workflow code", caught_by="use ctx.sleep, ctx.wait_event or an activity", ends="done")
 async def trio_sleep(app: App) -> object:
     @workflow
     async def flow(ctx: WorkflowContext) -> str:
@@ -208,7 +208,7 @@ async def trio_sleep(app: App) -> object:
     return await result_of(app, flow)
 
 
-@mistake("time.sleep in workflow code", caught_by=None, ends="done")
+@mistake("time.sleep in workflow code, for less than a second", caught_by=None, ends="done")
 async def time_sleep(app: App) -> object:
     @workflow
     async def flow(ctx: WorkflowContext) -> str:
@@ -218,7 +218,7 @@ async def time_sleep(app: App) -> object:
     return await result_of(app, flow)
 
 
-@mistake("a blocking request in an async activity", caught_by=None, ends="done")
+@mistake("a blocking request of less than a second in an async activity", caught_by=None, ends="done")
 async def blocking_activity(app: App) -> object:
     @activity
     async def request() -> str:
@@ -408,6 +408,19 @@ async def swallows_cancelled(app: App) -> object:
         return "woken"
 
     return await result_of(app, flow)
+
+
+@mistake("Cancelled is swallowed in a loop", caught_by="its code was left where it is", ends="None")
+async def swallows_cancelled_for_ever(app: App) -> object:
+    @workflow
+    async def flow(ctx: WorkflowContext) -> None:
+        while True:
+            with suppress(BaseException):
+                await ctx.sleep(1)
+
+    await app.start(flow.options(id="x"))
+    await trio.sleep(10)
+    return None  # and the app closes
 
 
 # -- data --------------------------------------------------------------------------------------------------------------

@@ -29,6 +29,9 @@ class Run:
         assert task is self.main
         return self.nurseries
 
+    def left_behind(self) -> None:
+        raise AssertionError
+
     def crash(self, cause: Exception) -> None:
         self.crashes.append(cause)
 

@@ -10,7 +10,13 @@ import pytest
 import trio
 import trio.testing
 
-from trio_romancy._tasks.trio_internals import closes_generator, has_deadline_within, is_innermost, is_runnable
+from trio_romancy._tasks.trio_internals import (
+    closes_generator,
+    has_deadline_within,
+    is_cancelled,
+    is_innermost,
+    is_runnable,
+)
 
 
 async def test_a_task_is_runnable_if_and_only_if_it_goes_on_by_itself() -> None:
@@ -129,3 +135,15 @@ async def test_a_task_that_closes_a_generator_is_known_and_so_are_its_children()
         async for _ in closed:
             break
     assert seen == {"left": True, "child of left": True, "closed": False, "child of closed": False}
+
+
+async def test_a_task_is_cancelled_if_a_scope_around_it_is_and_no_shield_is_in_between() -> None:
+    task = trio.lowlevel.current_task()
+    assert not is_cancelled(task)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        assert is_cancelled(task)
+        with trio.CancelScope(shield=True):
+            assert not is_cancelled(task)
+            await trio.lowlevel.checkpoint()
+    assert not is_cancelled(task)

@@ -19,6 +19,7 @@ from typing import Protocol
 import trio
 
 from .held_thread import HeldThread
+from .leavable import make_leavable
 from .light_event import LightEvent
 from .trio_internals import check_run_queue, is_installed, is_runnable, run_queue
 
@@ -37,6 +38,9 @@ class Owner(Protocol):
 
     def holds_thread(self, task: trio.lowlevel.Task, seconds: float, place: str, /) -> None:
         """Name a task of the workflow, or of one of its activities, that lets no other task run. In another thread."""
+
+    def left_behind(self) -> None:
+        """Note that a task was left where it is, because it catches each cancellation."""
 
     def crash(self, cause: Exception, /) -> None:
         """Stop the run: its tasks may have run in an order that no replay repeats."""
@@ -381,6 +385,7 @@ class Scheduler:
         if turns is not None:
             turns.add(task)
             self.turns_of[task] = turns
+            make_leavable(task, turns.owner.left_behind)
 
     def exited(self, task: trio.lowlevel.Task) -> None:
         """Forget a task that has ended."""

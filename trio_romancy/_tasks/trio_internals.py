@@ -100,3 +100,8 @@ async def leave_open_scopes(task: trio.lowlevel.Task, mark: object, nurseries: i
 def steps_of(task: trio.lowlevel.Task) -> int:
     """Return how many steps a task has ended."""
     return task._schedule_points
+
+
+def is_cancelled(task: trio.lowlevel.Task) -> bool:
+    """Return whether the next checkpoint of a task would raise :exc:`trio.Cancelled`."""
+    return task._cancel_status is not None and task._cancel_status.effectively_cancelled

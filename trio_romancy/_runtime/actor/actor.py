@@ -16,6 +16,7 @@ from ..._storage.sql.claims import Claim
 from ..._storage.sql.entries import JournalEntry
 from ..._storage.sql.waits import MatchResult
 from ..._tasks.interrupts import interrupt_in
+from ..._tasks.leavable import Leavable, LeftBehindError
 from ..._tasks.pool import PooledTask
 from ...errors import InvalidDataError, LeaseLostError, NonDeterminismError, RomancyError
 from ...model import Kind, Status
@@ -165,8 +166,11 @@ class Actor:
                     request_cancel(run, run.claim.cancel_requested or "null")
                 elif run.is_new:
                     run.go_live()  # no journal has to be replayed first
-                value = await self._workflow.function(WorkflowContext(self._facade), *arguments)
+                called: Any = self._workflow.function(WorkflowContext(self._facade), *arguments)
+                value = await Leavable(called, main, run.left_behind)
         except BaseException as error:
+            if isinstance(error, LeftBehindError):
+                run.end_all()
             if (interrupt := interrupt_in(error)) is not None:
                 run.interrupt(interrupt)
             if not run.is_gone and run.rejection is None:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import AbstractContextManager
 from datetime import datetime
 from random import Random
-from typing import Any, NoReturn, final
+from typing import Any, NoReturn, TypeVar, final
 
 import trio
 
@@ -20,10 +20,12 @@ from ..._storage.outgoing import to_json
 from ...clock import Microseconds, from_datetime, to_datetime
 from ...errors import LeaseLostError, NonDeterminismError, PayloadTooLargeError
 from ...model import ChannelMode, Message, ReceivedEvent
-from ..operations import activity, channels, children, events, map, patch, timers
+from ..operations import activity, channels, children, events, map, patch, step, timers
 from ..run.exits import RunGone
 from ..run.run import InstanceRun
 from .recur import Recur
+
+T = TypeVar("T")
 
 
 @final
@@ -78,20 +80,27 @@ class RunFacade:
         self._check_caller("ctx.patched")
         return patch.patched(self._run, change_id)
 
+    def _unless_gone(self, operation: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+        """Begin an operation. Code that goes on although its run is gone is refused, and lets other tasks run."""
+        if self._run.is_unwinding:
+            operation.close()
+            return step.refused()
+        return operation
+
     # -- operations ------------------------------------------------------------------------------------------------
 
     def call_activity(
         self, called: Activity[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Coroutine[Any, Any, Any]:
-        return activity.call_activity(self._run, called, args, kwargs)
+        return self._unless_gone(activity.call_activity(self._run, called, args, kwargs))
 
     def sleep(self, duration: Microseconds, id: str | None) -> Coroutine[Any, Any, None]:
         self._check_caller("ctx.sleep")
-        return timers.sleep_until(self._run, self._run.cursor.now + duration, id)
+        return self._unless_gone(timers.sleep_until(self._run, self._run.cursor.now + duration, id))
 
     def sleep_until(self, when: datetime, id: str | None) -> Coroutine[Any, Any, None]:
         self._check_caller("ctx.sleep_until")
-        return timers.sleep_until(self._run, from_datetime(when), id)
+        return self._unless_gone(timers.sleep_until(self._run, from_datetime(when), id))
 
     def open_timeout(
         self, duration: Microseconds, id: str | None, *, fail: bool
@@ -103,43 +112,43 @@ class RunFacade:
         self, type: str, subject: str | None, codec: Codec[Any], timeout: Microseconds | None, id: str | None
     ) -> Coroutine[Any, Any, ReceivedEvent]:
         self._check_caller("ctx.wait_event")
-        return events.wait_event(self._run, type, subject, codec, timeout, id)
+        return self._unless_gone(events.wait_event(self._run, type, subject, codec, timeout, id))
 
     def receive(
         self, channel: str, codec: Codec[Any], timeout: Microseconds | None, id: str | None
     ) -> Coroutine[Any, Any, Message]:
         self._check_caller("ctx.receive")
-        return channels.receive(self._run, channel, codec, timeout, id)
+        return self._unless_gone(channels.receive(self._run, channel, codec, timeout, id))
 
     def subscribe(self, channel: str, mode: ChannelMode, id: str | None) -> Coroutine[Any, Any, None]:
         self._check_caller("ctx.subscribe")
-        return channels.subscribe(self._run, channel, mode, id)
+        return self._unless_gone(channels.subscribe(self._run, channel, mode, id))
 
     def unsubscribe(self, channel: str, id: str | None) -> Coroutine[Any, Any, None]:
         self._check_caller("ctx.unsubscribe")
-        return channels.unsubscribe(self._run, channel, id)
+        return self._unless_gone(channels.unsubscribe(self._run, channel, id))
 
     def publish(
         self, name: str, channel: str, data: object, metadata: Any, addressee: str | None, id: str | None
     ) -> Coroutine[Any, Any, None]:
         self._check_caller(f"ctx.{name}")
-        return channels.publish(self._run, name, channel, data, metadata, addressee, id)
+        return self._unless_gone(channels.publish(self._run, name, channel, data, metadata, addressee, id))
 
     def start_child(
         self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Coroutine[Any, Any, ChildHandle[Any]]:
         self._check_caller("ctx.start")
-        return children.start(self._run, self, workflow, args, kwargs)
+        return self._unless_gone(children.start(self._run, self, workflow, args, kwargs))
 
     def run_child(
         self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Coroutine[Any, Any, Any]:
         self._check_caller("ctx.run")
-        return children.start_and_await(self._run, self, workflow, args, kwargs)
+        return self._unless_gone(children.start_and_await(self._run, self, workflow, args, kwargs))
 
     def await_child(self, child: ChildHandle[Any], id: str) -> Coroutine[Any, Any, Any]:
         self._check_caller("the result of a child")
-        return children.result(self._run, child, id, owns=False)
+        return self._unless_gone(children.result(self._run, child, id, owns=False))
 
     def map(
         self,
@@ -153,7 +162,7 @@ class RunFacade:
             return self.run_child(workflow, args, {})
 
         self._check_caller("ctx.map")
-        return map.map_items(self._run, fn, iterables, at_once, on_error, id, run_child)
+        return self._unless_gone(map.map_items(self._run, fn, iterables, at_once, on_error, id, run_child))
 
     # -- the instance itself ---------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import NoReturn
 
 import trio
 
@@ -51,6 +52,14 @@ def new_operation(run: InstanceRun, name: str, id: str | None, what: str, kinds:
     """Begin an operation of the current task. Arguments and errors are those of :func:`new_id`."""
     task = trio.lowlevel.current_task()
     return Operation(new_id(run, task, name, id, what), what, kinds, None, task)
+
+
+async def refused() -> NoReturn:
+    """Raise :exc:`RunGone`, in a step of its own that counts as one of a cancelled task."""
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await trio.lowlevel.cancel_shielded_checkpoint()
+    raise RunGone
 
 
 async def step(run: InstanceRun, operation: Operation, carry_out: CarryOut) -> JournalEntry:

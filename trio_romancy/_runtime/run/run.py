@@ -18,6 +18,7 @@ from ..._storage.sql.entries import JournalEntry
 from ..._storage.sql.statuses import claimed
 from ..._storage.sql.waits import MatchResult
 from ..._tasks.interrupts import ends_program
+from ..._tasks.leavable import PATIENCE
 from ..._tasks.light_event import LightEvent
 from ..._tasks.scheduler import Turns
 from ..._tasks.scoped import ScopedTasks
@@ -285,6 +286,28 @@ class InstanceRun:
             self.reject_code(error)
         return error
 
+    def left_behind(self) -> None:
+        """Note that workflow code catches each cancellation, and was left where it is.
+
+        If nothing else ends the workflow function, its code is rejected: it swallows the end of one of its own scopes.
+        """
+        self.is_tainted = True
+        _logger.warning(
+            "workflow %r of %s has caught its cancellation %d times and does not end: its code was left where it is; "
+            "let trio.Cancelled pass, catch Exception instead of everything",
+            self.workflow_name,
+            self.instance_id,
+            PATIENCE,
+            extra=self.about(),
+        )
+        if self.runs_function and self.rejection is None and self.cancellation is None:
+            self.reject_code(
+                NonDeterminismError(
+                    f"instance {self.instance_id!r}: its code catches trio.Cancelled again and again, so that a block "
+                    f"that was cancelled never ends; let trio.Cancelled pass, then resume it"
+                )
+            )
+
     async def stop_here(self) -> None:
         """Begin nothing more, because the worker stops. The instance is released as soon as no activity runs."""
         if self.has_ended_function:
@@ -495,6 +518,12 @@ class InstanceRun:
         self.in_flight.remove(operation)
         if self.env.host.is_draining and self._mailbox is not None:
             self._mailbox.notify()
+
+    def end_all(self) -> None:
+        """Note that the operations of code that was left behind have ended."""
+        for operation in [*self.in_flight.by_id.values()]:
+            if operation.task is not None:
+                self.end(operation)
 
     async def aclose(self) -> None:
         """Wait until all tasks beside the workflow function have ended. The run is over."""
