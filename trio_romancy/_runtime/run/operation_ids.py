@@ -82,7 +82,7 @@ class OperationIds:
             id = f"{branch.prefix}{name}:{number}"
         else:
             how = ".options(id=...)" if what in _WITH_OPTIONS else "id=..."
-            raise self._in_child_task(f"{name!r} is called", f"with {how}")
+            raise self._in_child_task(f"{name!r} is called", f"name the call with {how}")
         if id in self._used:
             raise OperationIdError(
                 f"instance {self._instance_id!r}: the operation id {id!r} is used a second time; every operation of "
@@ -109,7 +109,7 @@ class OperationIds:
         """Return the random generator of the branch that the current task is in."""
         branch = current_branch.get() or self._trunk
         if branch.task is not trio.lowlevel.current_task():
-            raise self._in_child_task("ctx.random or ctx.uuid4 is used", "drawing in the parent task")
+            raise self._in_child_task("ctx.random or ctx.uuid4 is used", "draw in the parent task")
         return branch.random
 
     def new_map(self, task: trio.lowlevel.Task, explicit: str | None) -> str:
@@ -153,6 +153,6 @@ class OperationIds:
 
     def _in_child_task(self, what: str, or_else: str) -> OperationIdError:
         return OperationIdError(
-            f"instance {self._instance_id!r}: {what} in a child task, whose turn among its siblings can differ on "
-            f"replay; put the task's code inside `with ctx.branch('name'):`, or avoid the automatic order {or_else}"
+            f"instance {self._instance_id!r}: {what} in a child task, where the count would depend on which sibling "
+            f"comes first; put the task's code inside `with ctx.branch('name'):`, or {or_else}"
         )
