@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from trio.testing import wait_all_tasks_blocked
 
 from trio_romancy import App, WorkflowContext, activity, workflow
+from trio_romancy._data.end_request import EndRequest
 from trio_romancy._data.journal_format import ActivityCompleted, WorkflowCompleted
 from trio_romancy._storage import migrations
 from trio_romancy._storage.database import Database
@@ -125,7 +126,7 @@ def test_an_end_that_a_cancel_request_came_before_is_refused_and_the_rest_is_wri
     lease = started(connection)
     request_cancel(connection, "a", "too late", 30)
     found = write(connection, lease, 2, ends=[end("a"), end("b")], entries=[entry("c")])
-    assert found == (0, {"a": '"too late"'})
+    assert found == (0, {"a": EndRequest("too late", 30).to_text()})
     assert statuses(connection) == {"a": "running", "b": "completed", "c": "running"}
     assert entries(connection) == [("b", 1), ("c", 1)]
 
@@ -161,7 +162,7 @@ def test_what_was_committed_before_is_not_written_again_and_its_fate_is_told(con
         "entries": [entry("c")],
     }
     first = write(connection, lease, 2, **parts)
-    assert first == (0, {"a": "null"})
+    assert first == (0, {"a": EndRequest(None, 30).to_text()})
     assert write(connection, lease, 2, **parts) == first
     assert entries(connection) == [("b", 1), ("c", 1)]
 
@@ -234,7 +235,7 @@ async def test_who_waits_for_a_cancel_request_is_refused(database: str) -> None:
             nursery.start_soon(write_late)
             await trio.sleep(0.3)
             await other.commit(lambda _: None)
-        assert found == [(0, {"b": '"stop"'})]
+        assert found == [(0, {"b": EndRequest("stop", 30).to_text()})]
         assert await db.read(entries) == [("a", 1)]
 
 
