@@ -55,8 +55,25 @@ async def compensate(run: InstanceRun) -> None:
 
 def _check_code(run: InstanceRun) -> None:
     for undo in run.saga.undos:
-        if isinstance(undo, Undo) and not run.saga.is_settled(undo) and not run.saga.needs_decision(undo):
+        if isinstance(undo, Undo) and not run.saga.is_settled(undo) and _refusal(run, undo) is None:
             _bound(run, undo)
+
+
+def _refusal(run: InstanceRun, undo: Undo) -> RomancyError | None:
+    """Return why the compensation of an interrupted activity is not run; None if it is, as all others are."""
+    if run.saga.needs_decision(undo):
+        return RomancyError(
+            f"instance {run.instance_id!r}: activity {undo.activity_id!r} was interrupted after the cancellation was "
+            f"requested, so it is not known whether there is anything to undo; find out, and resume the instance to "
+            f"run compensation {undo.name!r}"
+        )
+    compensation = registry.find_compensation(undo.name) if undo.is_in_doubt else None
+    if compensation is not None and "result" in compensation.codecs and "result" not in undo.arguments:
+        return RomancyError(
+            f"instance {run.instance_id!r}: compensation {undo.name!r} takes the result of {undo.activity_id!r}, which "
+            f"was interrupted and has none; undo by hand what it may have done"
+        )
+    return None
 
 
 async def _compensate(run: InstanceRun, undo: Undo) -> Kind:
@@ -65,12 +82,7 @@ async def _compensate(run: InstanceRun, undo: Undo) -> Kind:
     run.in_flight.add(operation)
     try:
         with trio.CancelScope(shield=True) as operation.scope:
-            if run.saga.needs_decision(undo):
-                error = RomancyError(
-                    f"instance {run.instance_id!r}: activity {undo.activity_id!r} was interrupted after the "
-                    f"cancellation was requested, so it is not known whether there is anything to undo; find out, "
-                    f"and resume the instance to run compensation {undo.name!r}"
-                )
+            if (error := _refusal(run, undo)) is not None:
                 kind, payload = Kind.COMPENSATION_FAILED, describe(error, verdict="terminal").to_text()
                 if run.events is not None:
                     run.events.attempts(operation.id, undo.name, is_compensation=True)
@@ -164,11 +176,6 @@ def _bound(run: InstanceRun, undo: Undo) -> tuple[Compensation[..., Any], dict[s
             f"instance {run.instance_id!r}: {undo.activity_id!r} is undone by compensation {undo.name!r}, which is not "
             f"defined in this process; if it has a new name, keep the old one: @compensation(name={undo.name!r}); "
             f"deploy code that defines it, then resume the instance"
-        )
-    if undo.is_in_doubt and "result" in compensation.codecs and "result" not in undo.arguments:
-        raise RomancyError(
-            f"instance {run.instance_id!r}: compensation {undo.name!r} takes the result of {undo.activity_id!r}, which "
-            f"was interrupted and has none; undo by hand what it may have done"
         )
     arguments = _arguments(undo, compensation)
     parameters = inspect.signature(compensation.function).parameters
