@@ -62,7 +62,7 @@ class _Checker:
             if child is None or parent is None or not self._was_started(unplanned, parent):
                 yield f"{unplanned}: nobody has started it"
                 continue
-            for problem in _of_child(child, parent, self.journals[unplanned]):
+            for problem in _of_child(child, parent, self.journals[unplanned], self._in_doubt(unplanned)):
                 yield f"{unplanned}: {problem}"
         yield from self._of_events()
         yield from self._of_jobs()
@@ -78,7 +78,7 @@ class _Checker:
         yield from _status(plan, row, journal)
         yield from _recorded_once(journal)
         yield from _order(journal)
-        yield from _compensations(plan, row, journal)
+        yield from _compensations(plan, row, journal, self._in_doubt(row.instance_id))
         yield from _events_received(plan, row, journal)
         yield from _sleeps(plan, row, journal)
         if row.status is Status.COMPLETED:
@@ -90,6 +90,16 @@ class _Checker:
     def _was_started(self, child_id: str, parent: InstanceRow) -> bool:
         started = [e.payload["child"] for e in self.journals[parent.instance_id] if e.kind is Kind.CHILD_STARTED]
         return started.count(child_id) == 1
+
+    def _in_doubt(self, instance_id: str) -> set[str]:
+        """Compensations that an operator decides on: a death has interrupted their activities in a cancellation."""
+        found = set()
+        for entry in self.journals[instance_id]:
+            if (
+                entry.kind is Kind.ACTIVITY_CANCELLED and entry.payload is not None and entry.payload["was_interrupted"]
+            ) or (entry.kind is Kind.CHILD_STARTED and self._in_doubt(entry.payload["child"])):
+                found.add(f"{entry.operation_id}/compensation")
+        return found
 
     # -- all of them -----------------------------------------------------------------------------------------------
 
@@ -189,7 +199,9 @@ def _status(plan: Plan, row: InstanceRow, journal: Sequence[EntryRow]) -> Iterat
         yield f"it is {row.status}, and its journal says {[str(end) for end in ends]}"
 
 
-def _of_child(row: InstanceRow, parent: InstanceRow, journal: Sequence[EntryRow]) -> Iterator[str]:
+def _of_child(
+    row: InstanceRow, parent: InstanceRow, journal: Sequence[EntryRow], in_doubt: Collection[str]
+) -> Iterator[str]:
     """Children do well by themselves, and are rolled back with their parents."""
     right = Status.COMPLETED if parent.status is Status.COMPLETED else Status.CANCELLED
     if parent.status.is_final and row.status is not right:
@@ -202,7 +214,7 @@ def _of_child(row: InstanceRow, parent: InstanceRow, journal: Sequence[EntryRow]
         yield f"it is {row.status}, and its journal says {ends}"
     yield from _recorded_once(journal)
     yield from _order(journal)
-    yield from _compensations(Plan(row.instance_id, "child"), row, journal)
+    yield from _compensations(Plan(row.instance_id, "child"), row, journal, in_doubt)
 
 
 def _recorded_once(journal: Sequence[EntryRow]) -> Iterator[str]:
@@ -234,13 +246,15 @@ def _order(journal: Sequence[EntryRow]) -> Iterator[str]:
             yield f"{entry.operation_id}: entry {entry.seq} tells a function something that has ended"
 
 
-def _compensations(plan: Plan, row: InstanceRow, journal: Sequence[EntryRow]) -> Iterator[str]:
+def _compensations(
+    plan: Plan, row: InstanceRow, journal: Sequence[EntryRow], in_doubt: Collection[str]
+) -> Iterator[str]:
     undone = [entry.operation_id for entry in journal if entry.kind is Kind.COMPENSATION_COMPLETED]
     for entry in journal:
-        if entry.kind is Kind.COMPENSATION_FAILED:
+        if entry.kind is Kind.COMPENSATION_FAILED and entry.operation_id not in in_doubt:
             yield f"{entry.operation_id} has failed for good"
     completed = _undoable(journal) if row.status is not Status.COMPLETED else []
-    right = [f"{id}/compensation" for id in reversed(completed)]
+    right = [id for id in (f"{id}/compensation" for id in reversed(completed)) if id not in in_doubt]
     if not row.status.is_final:
         return
     if undone != right:

@@ -176,6 +176,22 @@ def test_it_finds_nothing_where_nothing_is_wrong() -> None:
     assert good_world().violations() == []
 
 
+@pytest.mark.parametrize("was_interrupted", [True, False])
+def test_a_compensation_may_fail_only_if_its_activity_was_interrupted(was_interrupted: bool) -> None:
+    world = good_world()
+    world.add(
+        Plan("interrupted", "saga", is_cancelled=True),
+        Status.CANCELLED,
+        None,
+        ("cancel", Kind.CANCEL_REQUESTED, {}),
+        ("chaos_note:1", Kind.ACTIVITY_CANCELLED, {"was_interrupted": True} if was_interrupted else None),
+        ("", Kind.WORKFLOW_CANCELLED, {}),
+        ("chaos_note:1/compensation", Kind.COMPENSATION_FAILED, {}),
+    )
+    failed = ["interrupted: chaos_note:1/compensation has failed for good"]
+    assert world.violations() == ([] if was_interrupted else failed)
+
+
 def test_it_finds_nothing_if_nobody_has_watched_the_writers() -> None:
     world = good_world()
     world.evidence.writes = None
