@@ -132,7 +132,12 @@ class Proxy:
     async def _serve(self, listener: trio.socket.SocketType, scope: trio.CancelScope) -> None:
         with scope:
             while True:
-                client, _ = await listener.accept()
+                try:
+                    client, _ = await listener.accept()
+                except OSError:
+                    if scope.cancel_called:  # the listener was closed when a client had just come, and was not accepted
+                        return
+                    raise
                 link = _Link(trio.SocketStream(client))
                 self._links.add(link)
                 self.accepted += 1

@@ -134,6 +134,31 @@ async def test_while_it_refuses_nobody_can_connect_and_open_connections_live() -
         assert proxy.port == port
 
 
+async def test_it_may_refuse_while_a_client_comes() -> None:
+    class RefusesJustBefore(trio.abc.Instrument):
+        """Refuses when the client is there and the proxy is about to accept it."""
+
+        has_refused = False
+
+        def before_task_step(self, task: trio.lowlevel.Task) -> None:
+            if task.name.endswith("Proxy._serve") and not self.has_refused:
+                self.has_refused = True
+                proxy.refuse()
+
+    async with open_server_and_proxy() as (_, proxy):
+        await wait_all_tasks_blocked()
+        early = RefusesJustBefore()
+        trio.lowlevel.add_instrument(early)
+        client = await connect(proxy)
+        with suppress(trio.BrokenResourceError):
+            assert await client.receive_some() == b""
+        trio.lowlevel.remove_instrument(early)
+        assert (early.has_refused, proxy.accepted) == (True, 0)
+        await assert_refused(proxy)
+        proxy.accept()
+        assert await ask(await connect(proxy), b"one") == b"ONE"
+
+
 async def test_an_outage_is_cut_and_refuse() -> None:
     async with open_server_and_proxy() as (_, proxy):
         client = await connect(proxy)
