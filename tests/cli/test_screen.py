@@ -36,9 +36,10 @@ class Terminal(io.StringIO):
         return True
 
 
-def screen_of(width: int, monkeypatch: pytest.MonkeyPatch) -> tuple[Screen, io.StringIO]:
+def screen_of(width: int, monkeypatch: pytest.MonkeyPatch, term: str = "dumb") -> tuple[Screen, io.StringIO]:
     monkeypatch.setenv("COLUMNS", str(width))
-    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.delenv("NO_COLOR", raising=False)
     stream = Terminal()
     return Screen(stream), stream
 
@@ -51,6 +52,13 @@ def width(request: pytest.FixtureRequest) -> int:
 
 def packed(text: str) -> str:
     return "".join(text.split())
+
+
+def test_a_table_has_its_colours_however_wide_it_is(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen, stream = screen_of(width, monkeypatch, term="xterm")
+    for long in ("", "x" * WIDE):
+        screen.table(("id", "status", "note"), [("a", ("failed", "red"), long)])
+    assert stream.getvalue().count("\x1b[31mfailed\x1b[0m") == 2
 
 
 @given(rows=st.lists(st.tuples(texts, texts, texts), min_size=1, max_size=4))

@@ -74,6 +74,7 @@ class Screen:
 
     def table(self, heads: Sequence[str], rows: Iterable[Sequence[Styled]]) -> None:
         """Write a table. If it is too wide, write each row as a paragraph that begins with its first cell."""
+        rows = list(rows)
         texts = [[_text([cell]) for cell in row] for row in rows]
         widths = [max(cell_len(h), *(row[i].cell_len for row in texts), 0) for i, h in enumerate(heads)]
         if sum(widths) + _GAP * (len(widths) - 1) <= self.width:
@@ -81,10 +82,10 @@ class Screen:
             for row in texts:
                 self._put(_row(row, widths), 0)
             return
-        for row in texts:
+        for cells, row in zip(rows, texts, strict=True):
             self.line((row[0].plain, "bold"))
-            shown = zip(heads[1:], row[1:], strict=True)
-            self.facts([(head, (text.plain, str(text.style))) for head, text in shown if text.plain], indent=2)
+            shown = zip(heads[1:], cells[1:], row[1:], strict=True)
+            self.facts([(head, cell) for head, cell, text in shown if text.plain], indent=2)
 
     def facts(self, facts: Iterable[tuple[str, Styled]], indent: int = 0) -> None:
         """Write a list of names and values."""
