@@ -92,8 +92,11 @@ class Call:
         """Open a client of the database. The database and its tables must exist."""
         app = App(self.existing_database(), worker=False, auto_migrate=False, start_timeout=START_TIMEOUT)
         async with app:
-            # From here on the app waits for the end of an outage. The log tells the user why nothing happens.
-            logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="trio-romancy: %(message)s")
+            # From here on the app waits for the end of an outage. The log tells the user why nothing happens. What
+            # happens to instances is the answer of the command, and is not told twice.
+            handler = logging.StreamHandler(sys.stderr)
+            handler.addFilter(lambda record: record.name != "trio_romancy.supervisor")
+            logging.basicConfig(level=logging.WARNING, handlers=[handler], format="trio-romancy: %(message)s")
             yield app
 
     def answer(self, document: Any, show: Callable[[], object]) -> None:
