@@ -166,6 +166,21 @@ def test_more_messages_and_waits_than_fit_in_one_statement(connection: Connectio
     assert all(one.is_duplicate for one in again)
 
 
+def test_who_waits_for_many_messages_is_gathered_once_for_all_of_them(connection: Connection) -> None:
+    """Else a transaction with many messages that many wait for keeps its locks, without a statement, for seconds."""
+    for id in ("a", "b"):
+        own(connection, id)
+    open_waits(connection, wait("a"), wait("b"), wait("b", "u", "wait:2", mode=ChannelMode.BROADCAST))
+    first, second = event(data="1"), event(data="2")
+    to_one, no_event = event(data="3", addressee="a"), message("t")
+    published, elsewhere = message("u"), message("v")
+    send(connection, first, second, to_one, no_event, published, elsewhere)
+    assert [one.waiting for one in (first, second, to_one, published)] == [{"a", "b"}, {"a", "b"}, {"a"}, {"b"}]
+    assert (no_event.waiting, elsewhere.waiting) == (set(), set())
+    [[gathered], [same]] = first.gathered, second.gathered
+    assert gathered is same
+
+
 # -- finding -----------------------------------------------------------------------------------------------------------
 
 

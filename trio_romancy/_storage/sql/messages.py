@@ -66,9 +66,14 @@ class Outgoing:
     """Whether the id is certainly new. False after the first try to store the message."""
     is_duplicate: bool = False
     """Whether an event of the same source and id was stored before."""
-    waiting: set[str] = field(factory=set)
-    """Instances that wait for the message."""
     failure: Exception | None = None
+    gathered: list[set[str]] = field(factory=list)
+    """Sets of instances that wait for the message. Messages for which the same ones wait share a set."""
+
+    @property
+    def waiting(self) -> set[str]:
+        """Instances that wait for the message."""
+        return set().union(*self.gathered)
 
 
 def new_message(
@@ -167,7 +172,7 @@ def send(
         row = one.row
         event = (row["source"], row["event_id"])
         one.is_duplicate = event[1] is not None and event in known
-        one.waiting, one.failure = set(), None  # a transaction that was rolled back may have set them
+        one.gathered, one.failure = [], None  # a transaction that was rolled back may have set them
         origin = origins.get(row["addressee"]) if row["addressee"] else ""
         if one.must_exist and origin is None:
             one.failure = InstanceNotFoundError(row["addressee"])
@@ -229,35 +234,41 @@ _members = select(instances.c.instance_id, instances.c.origin).where(WITH_ID)
 def _wake_waiting(
     connection: Connection, fresh: Sequence[Outgoing], now: Microseconds, me: str | None
 ) -> tuple[list[MatchResult], bool]:
-    for_all: dict[tuple[str, str | None], list[Outgoing]] = defaultdict(list)
-    for_one: dict[tuple[str, str], list[Outgoing]] = defaultdict(list)
+    sent: dict[_Place, list[Outgoing]] = defaultdict(list)
     for one in fresh:
-        channel, subject, addressee = one.row["channel"], one.row["subject"], one.row["addressee"]
-        if addressee:
-            for_one[addressee, channel].append(one)
-        else:
-            for_all[channel, None].append(one)
-            if subject is not None:
-                for_all[channel, subject].append(one)
+        row = one.row
+        for subject in {None, row["subject"]}:
+            for only_events in {False, row["source"] is not None}:
+                sent[row["addressee"], row["channel"], subject, only_events].append(one)
+    # Each of many instances may wait for each of many messages, and other transactions wait for this one's locks: so
+    # those that wait at the same place are gathered, and no pair of an instance and a message is looked at.
+    waiting: dict[_Place, set[str]] = defaultdict(set)
     mine: list[Wait] = []
     others: dict[str, str | None] = {}
-    for wait in _waiting(connection, for_all.keys(), {addressee for addressee, _ in for_one}):
+    about = {(channel, subject) for addressee, channel, subject, _ in sent if not addressee}
+    for wait in _waiting(connection, about, {addressee for addressee, *_ in sent if addressee}):
         if wait.mode == ChildMode.CHILD:
             continue  # it waits for no message
-        sent_to_it = for_one[wait.origin or wait.instance_id, wait.channel]
-        matching = [one for one in sent_to_it if wait.subject in (None, one.row["subject"])]
-        if wait.mode != ChannelMode.DIRECT:
-            matching += for_all[wait.channel, wait.subject]
-        if wait.mode is None:
-            matching = [one for one in matching if one.row["source"] is not None]
-        for one in matching:
-            one.waiting.add(wait.instance_id)
+        itself = wait.origin or wait.instance_id
+        addressees = [itself] if wait.mode == ChannelMode.DIRECT else [itself, ""]
+        places = [(addressee, wait.channel, wait.subject, wait.mode is None) for addressee in addressees]
+        matching = [place for place in places if place in sent]
+        for place in matching:
+            waiting[place].add(wait.instance_id)
         if matching and me is not None and wait.owner == me:
             mine.append(to_wait(wait))
         elif matching:
             others[wait.instance_id] = wait.owner
+    for place, instance_ids in waiting.items():
+        for one in sent[place]:
+            one.gathered.append(instance_ids)
     wake(connection, others, now, others.values())
     return match_results(connection, mine, now), bool(others)
+
+
+_Place = tuple[str, str, str | None, bool]
+"""Where messages are waited for: addressee (``""`` for all), channel, subject (None for any), and whether only events
+are."""
 
 
 def _waiting(
