@@ -130,12 +130,12 @@ class Expiry:
 
     def close_tasks(self) -> None:
         """Close the tasks of a run that :class:`TestHangs` has torn, or they would end in the midst of another test."""
-        for task in [] if self._runner is None else list(self._runner.tasks):
-            with suppress(BaseException):
-                task.coro.close()
         if self._runner is not None and _runner() is self._runner:
             # Raised outside of trio's loop, it leaves the run in place, and no later test could begin one.
             trio._core._run.GLOBAL_RUN_CONTEXT.__dict__.clear()
+        for task in [] if self._runner is None else list(self._runner.tasks):
+            with suppress(BaseException):
+                task.coro.close()
 
 
 def cancel_run() -> bool:

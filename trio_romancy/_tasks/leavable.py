@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -53,11 +54,14 @@ class Leavable(Coroutine[Any, Any, T], Generic[T]):
         return message
 
     def _leave(self) -> Any:
-        # Python closes a coroutine when it frees it, and this one would go on with its loop then.
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._coroutine))
+        self._keep()
         self._coroutine = self._leave_scopes()
         self._on_left()
         return self._coroutine.send(None)
+
+    def _keep(self) -> None:
+        # Python closes a coroutine when it frees it, and this one would go on with its loop then.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._coroutine))
 
     async def _leave_scopes(self) -> NoReturn:
         await leave_open_scopes(self._task, self._base, self._nurseries)
@@ -69,7 +73,14 @@ class Leavable(Coroutine[Any, Any, T], Generic[T]):
         return self._coroutine.throw(*error)
 
     def close(self) -> None:
-        self._coroutine.close()
+        """Leave the coroutine where it is: trio's run has broken down, and each await in it would raise at once.
+
+        A loop that catches everything would never end.
+        """
+        if inspect.getcoroutinestate(self._coroutine) == inspect.CORO_SUSPENDED:
+            self._keep()
+        else:
+            self._coroutine.close()
 
     def __await__(self) -> Leavable[T]:
         return self

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 import trio
 
+from .torn import is_torn
 from .trio_internals import innermost, is_innermost, leave_open_scopes
 
 T = TypeVar("T")
@@ -54,6 +55,11 @@ class PooledTask(Generic[T]):
         elif not self._scope.cancel_called:
             return False
         return self._leave_scope(exc)
+
+    @property
+    def is_torn(self) -> bool:
+        """Whether the coroutine of the task is being closed, outside of a step of the task."""
+        return is_torn(self._task)
 
     async def aclose(self) -> None:
         """Leave all scopes, at the end of the task, so that the task can end without an exception."""

@@ -7,6 +7,8 @@ from functools import partial
 
 import trio
 
+from .torn import is_torn
+
 Function = Callable[[], Awaitable[object]]
 
 
@@ -37,10 +39,13 @@ class ScopedTasks:
         self._start_soon(partial(self._run, fn, scope))
 
     async def _run(self, fn: Function, scope: trio.CancelScope) -> None:
+        task = trio.lowlevel.current_task()
         try:
             with scope:
                 await fn()
         except BaseException as error:
+            if is_torn(task):
+                raise
             self._failed(error)
         finally:
             self._scopes.remove(scope)

@@ -12,6 +12,7 @@ from ..._context.workflow import WorkflowContext
 from ..._data.failure import Failure, describe
 from ..._data.journal_format import CarryOver
 from ..._definitions.values import Workflow
+from ..._exceptions import is_a
 from ..._storage.sql.claims import Claim
 from ..._storage.sql.entries import JournalEntry
 from ..._storage.sql.waits import MatchResult
@@ -100,15 +101,18 @@ class Actor:
             exit = await self._roll_back(end) if isinstance(end, JournalEntry) else end
         except (RunGone, LeaseLostError):
             run.abandon()
-        except Exception as error:
+        except BaseException as error:
+            if self._task.is_torn:
+                raise
+            if not is_a(error, Exception):
+                run.abandon()  # the worker ends, or Ctrl-C has struck here
+                raise
             run.crash(error)
-        except BaseException:
-            run.abandon()  # the worker ends, or Ctrl-C has struck here
-            raise
         finally:
             if run.is_tainted:
                 self._task.is_tainted = True
-            await run.aclose()
+            if not self._task.is_torn:
+                await run.aclose()
         if exit is not None:  # the end is durable, so a crash of something else does not matter
             if not run.is_gone:
                 run.enter(GONE)
@@ -169,7 +173,9 @@ class Actor:
                 called: Any = self._workflow.function(WorkflowContext(self._facade), *arguments)
                 value = await Leavable(called, main, run.left_behind)
         except BaseException as error:
-            if isinstance(error, LeftBehindError):
+            if self._task.is_torn:
+                raise  # a GeneratorExit that the code itself raises is a failure like any other
+            if is_a(error, LeftBehindError):
                 run.end_all()
             if (interrupt := interrupt_in(error)) is not None:
                 run.interrupt(interrupt)

@@ -25,6 +25,7 @@ from ..._storage.journal.effects import Effects
 from ..._storage.session import Session
 from ..._storage.sql.entries import JournalEntry
 from ..._tasks.interrupts import interrupt_in
+from ..._tasks.torn import is_torn
 from ..._tasks.trio_internals import innermost, leave_open_scopes
 from ...clock import Microseconds
 from ...errors import InvalidDataError
@@ -273,6 +274,8 @@ class Attempts:
                     await context.used_session.flush_all()
                 return result
             except BaseException as error:
+                if is_torn(task):
+                    raise
                 if len(task.child_nurseries) > operation.nurseries or innermost(task) is not mark:
                     run.is_tainted = True
                     await leave_open_scopes(task, mark, operation.nurseries)

@@ -344,6 +344,8 @@ class Supervisor:
         except trio.Cancelled:
             pass  # the scope of all actors was cancelled
         except BaseException as error:
+            if task.is_torn:
+                raise
             if ends_program(error):
                 self._on_interrupt(error)
         await task.aclose()
@@ -358,7 +360,8 @@ class Supervisor:
         """Run an instance until it leaves memory. Restarts its actor through replay after a crash.
 
         Raises:
-          BaseException: if it ends the program. What else an actor raises is a crash of this actor only.
+          BaseException: if it ends the program, or the coroutine is being closed. What else an actor raises is a crash
+            of this actor only.
         """
         claim, rows, stored = claimed.claim, claimed.rows, claimed.waits
         entries = () if new is not None else None if claimed.first is None else [claimed.first]
@@ -399,6 +402,9 @@ class Supervisor:
                 except LeaseLostError:
                     return
                 except BaseException as error:
+                    if task.is_torn:
+                        goes_on = True  # on another worker: here nothing can be told of it any more
+                        raise
                     if self._scope.cancel_called or ends_program(error):
                         raise
                     crash = error if isinstance(error, Exception) else _as_exception(error)
