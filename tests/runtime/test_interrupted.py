@@ -1,4 +1,4 @@
-"""An activity that ran when its instance was cancelled is not begun again after its worker has ended."""
+"""An activity that ran when its instance was cancelled is not begun again after its worker or its actor has ended."""
 
 from __future__ import annotations
 
