@@ -55,12 +55,12 @@ async def test_sequential_operations_are_counted_by_name(database: str) -> None:
 @pytest.mark.parametrize(
     ("use", "how"),
     [
-        ("activity", r"with \.options\(id=\.\.\.\)"),
-        ("child", r"with \.options\(id=\.\.\.\)"),
-        ("sleep", r"with id=\.\.\."),
-        ("event", r"with id=\.\.\."),
-        ("timeout", r"with id=\.\.\."),
-        ("random", "drawing in the parent task"),
+        ("activity", r"name the call with \.options\(id=\.\.\.\)"),
+        ("child", r"name the call with \.options\(id=\.\.\.\)"),
+        ("sleep", r"name the call with id=\.\.\."),
+        ("event", r"name the call with id=\.\.\."),
+        ("timeout", r"name the call with id=\.\.\."),
+        ("random", "draw in the parent task"),
     ],
 )
 async def test_a_child_task_without_id_or_branch_is_told_which_to_add(database: str, use: str, how: str) -> None:
@@ -81,7 +81,7 @@ async def test_a_child_task_without_id_or_branch_is_told_which_to_add(database: 
                 with ctx.move_on_after(1):
                     pass
 
-        with pytest.RaisesGroup(pytest.RaisesExc(OperationIdError, match=rf"ctx\.branch\('name'\).* order {how}$")):
+        with pytest.RaisesGroup(pytest.RaisesExc(OperationIdError, match=rf"ctx\.branch\('name'\).* {how}$")):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(child)
         return "told"
