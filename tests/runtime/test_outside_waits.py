@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ async def sleeps_between_operations(ctx: WorkflowContext) -> None:
     await ctx.sleep(1)
     await trio.sleep(1)
     await work_inside()
-    await trio.to_thread.run_sync(int)
+    await trio.to_thread.run_sync(time.sleep, 0.3)
 
 
 @workflow
@@ -85,7 +86,7 @@ async def waits_for_each_other(ctx: WorkflowContext) -> None:
 
 async def test_a_sleep_and_a_thread_are_named_once_each(named: list[str]) -> None:
     await play(sleeps_between_operations)
-    assert named == ["await trio.sleep(1)", "await trio.to_thread.run_sync(int)"]
+    assert named == ["await trio.sleep(1)", "await trio.to_thread.run_sync(time.sleep, 0.3)"]
 
 
 async def test_a_wait_between_activities_alone_is_named_after_a_while(named: list[str]) -> None:
