@@ -56,17 +56,19 @@ class WorkflowHandle(Generic[R]):
           InvalidDataError: if its result does not fit what the workflow returns in this process.
           trio.TooSlowError: if it has not ended in time.
         """
+        ended = None
         if timeout is None:
-            status, output, error = await self._wait()
+            ended = await self._wait()
         else:
             limit = seconds(timeout)
-            with trio.move_on_after(limit) as scope:
-                status, output, error = await self._wait()
-            if scope.cancelled_caught:
+            with trio.move_on_after(limit):
+                ended = await self._wait()
+            if ended is None:
                 raise trio.TooSlowError(
                     f"instance {self.instance_id!r} has not ended within {limit:g} s; it goes on, and result() can be "
                     f"called again"
                 )
+        status, output, error = ended
         if status is not Status.COMPLETED:
             raise self._failure(status, error)
         value = loads(output or "null")

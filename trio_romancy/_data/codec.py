@@ -80,6 +80,7 @@ class Codec(Generic[T]):
           InvalidDataError: naming every bad place, if the value does not match the annotation, or would be read back as
             another one.
         """
+        restored: Any = None
         try:
             if type(value) is self._scalar:
                 text = self._scalar_text(value)

@@ -100,7 +100,7 @@ def register_keys(converter: Converter) -> None:
 def _structure_key(key: _Key, converter: Converter) -> Hook:
     annotation = key.annotation
     if values := _values(annotation):
-        by_text = {_text_of_raw(raw): value for value, raw in _raw(values, annotation, converter)}
+        by_text: dict[Any, Any] = {_text_of_raw(raw): value for value, raw in _raw(values, annotation, converter)}
 
         def structure_value(text: object, _: object) -> Any:
             if text not in by_text:

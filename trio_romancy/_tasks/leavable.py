@@ -82,7 +82,7 @@ class Leavable(Coroutine[Any, Any, T], Generic[T]):
         else:
             self._coroutine.close()
 
-    def __await__(self) -> Leavable[T]:
+    def __await__(self) -> Any:
         return self
 
     def __iter__(self) -> Leavable[T]:

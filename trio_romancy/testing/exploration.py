@@ -162,7 +162,8 @@ async def _run(scenario: Scenario, database_url: str, crashes: dict[int, How], a
 
 class _CrashingApp(App):
     def __init__(self, database_url: str, crashes: dict[int, How], options: dict[str, Any]) -> None:
-        super().__init__(database_url, **{"check_arguments": True} | options)
+        checked: dict[str, Any] = {"check_arguments": True}
+        super().__init__(database_url, **checked | options)
         self._crashes = crashes
         self.database: CrashingDatabase | None = None
 

@@ -73,8 +73,8 @@ class Intake:
     _clock: Clock
     _source: MessageSource
     _found: Iterable[MatchResult]
-    _may_be_stored: bool = field(kw_only=True)
-    _notify: Callable[[], None] = field(kw_only=True)
+    _may_be_stored: bool = field(kw_only=True, alias="may_be_stored")
+    _notify: Callable[[], None] = field(kw_only=True, alias="notify")
     is_stale: bool = field(default=False, init=False)
     """Whether there may be more messages than were found when the instance was claimed."""
     is_closed: bool = field(default=False, init=False)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 import trio
-from attrs import define
+from attrs import define, field
 
 from ..._storage.sql.entries import JournalEntry
 from ..._tasks.light_event import LightEvent
@@ -47,7 +47,7 @@ class Operation:
     scope: Shield | None = None
     """Shield of an activity against cancellation while it runs."""
     _is_executing: bool = False
-    _waits: bool = False
+    _waits: bool = field(default=False, alias="waits")
     wake_at: Microseconds | None = None
     """Time at which the wait ends, if that is known."""
     is_in_flight: bool = True
