@@ -37,18 +37,17 @@ async def call_activity(
     task = trio.lowlevel.current_task()
     id = new_id(run, task, activity.name, activity.id, "activity")
     await trio.lowlevel.checkpoint_if_cancelled()
+    digests = None
+    if run.env.settings.check_arguments:
+        digests = digests_of(run, id, activity.signature, args, kwargs, has_run=False)
     outcome = await recorded(run, task, id, "activity", _ACTIVITY) if run.has_outcomes else None
     if outcome is not None:
-        if run.env.settings.check_arguments:
-            now = digests_of(run, id, activity.signature, args, kwargs, has_run=False)
-            check_arguments(run, id, outcome, getattr(outcome.payload, "arguments", None), now)
+        if digests is not None:
+            check_arguments(run, id, outcome, getattr(outcome.payload, "arguments", None), digests)
         if isinstance(outcome.payload, ActivityCompleted):
             return _decoded(run, activity, id, outcome.payload)  # what nearly every replayed call comes to
         return await _return_or_raise(run, activity, id, outcome.payload)
     undo = None if activity.compensation is None else undo_text(activity, activity.compensation, args, kwargs)
-    digests = None
-    if run.env.settings.check_arguments:
-        digests = digests_of(run, id, activity.signature, args, kwargs, has_run=False)
     operation = Operation(id, "activity", _ACTIVITY, None, task)
     result: Result | None = None
     if run.is_undisturbed(task):
