@@ -402,10 +402,9 @@ class Attempts:
         assert isinstance(last, Failure)
         if not self._has_run and (digests := self._arguments()) is not None:
             check_arguments(run, operation.id, failures[-1], last.arguments, digests)
-        delay = self._policy.delay_after(len(failures))
-        if delay is None:
+        due = self.next_due
+        if due is None:
             return Result(what.failed_kind, last.with_verdict("exhausted").to_text())
-        due = failures[-1].recorded_at + round(delay * 1_000_000)
         overran = thread is not None and not thread.finished.is_set()
         operation.is_executing = False
         run.in_flight.retry_at(operation, due)
