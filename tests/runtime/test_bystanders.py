@@ -1,4 +1,4 @@
-"""The fate of an instance is decided by its own causes: an error of another instance, or of the runtime, is none."""
+"""Only its own causes decide the fate of an instance: no error of another instance, and none of the runtime."""
 
 from __future__ import annotations
 

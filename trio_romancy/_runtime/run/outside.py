@@ -29,8 +29,7 @@ def name_outside_waits(run: InstanceRun) -> None:
         tasks = turns.resting(all_of_them=is_last)
     else:
         is_last = True
-        is_busy = in_flight.awaited or any(operation.task for operation in in_flight.by_id.values())
-        tasks = [] if is_busy or is_runnable(in_flight.main) else [in_flight.main]
+        tasks = [] if in_flight.awaited or is_runnable(in_flight.main) else [in_flight.main]
     for task in tasks:
         place = place_outside(task, is_last=is_last)
         if place is not None and run.is_first_at(place):

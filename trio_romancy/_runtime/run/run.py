@@ -301,11 +301,9 @@ class InstanceRun:
             extra=self.about(),
         )
         if self.runs_function and self.rejection is None and self.cancellation is None:
-            self.reject_code(
-                NonDeterminismError(
-                    f"instance {self.instance_id!r}: its code catches trio.Cancelled again and again, so that a block "
-                    f"that was cancelled never ends; let trio.Cancelled pass, then resume it"
-                )
+            self.forbid(
+                "its code catches trio.Cancelled again and again, so that a block that was cancelled never ends; let "
+                "trio.Cancelled pass, then resume it"
             )
 
     async def stop_here(self) -> None:
