@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from attrs import define
@@ -32,15 +33,38 @@ class Cancel:
         instance_id = given_id(request)
         reason = read_fields(await read_body(request, BODY_LIMIT), "reason").get("reason")
 
-        async def cancel() -> Response:
-            with refusals(not_found=404):
-                accepted = await self._client.cancel(instance_id, reason)
-            if not accepted:
-                raise RefusedError(409, "InstanceEndedError", f"instance {instance_id!r} has ended otherwise")
-            return answer({"instance_id": instance_id, "cancelled": True}, 202)
+        async def cancel() -> bool:
+            return await self._client.cancel(instance_id, reason)
 
-        too_late = unavailable("the database has not answered in time; the instance may be cancelled or not")
-        await Attempt(self._seconds).answer(cancel, too_late, scope, receive, send)
+        await answer_end(cancel, instance_id, "cancelled", self._seconds, scope, receive, send)
+
+
+async def answer_end(
+    end: Callable[[], Awaitable[bool]],
+    instance_id: str,
+    done: str,
+    seconds: float,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+) -> None:
+    """Answer a request to end an instance.
+
+    Args:
+      end: makes the request. Returns whether it was accepted.
+      done: what the instance is then, in the answer.
+      seconds: time limit of the request.
+    """
+
+    async def attempt() -> Response:
+        with refusals(not_found=404):
+            accepted = await end()
+        if not accepted:
+            raise RefusedError(409, "InstanceEndedError", f"instance {instance_id!r} has ended otherwise")
+        return answer({"instance_id": instance_id, done: True}, 202)
+
+    too_late = unavailable(f"the database has not answered in time; the instance may be {done} or not")
+    await Attempt(seconds).answer(attempt, too_late, scope, receive, send)
 
 
 def given_id(request: Request) -> str:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from attrs import define
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from .._client.client import Client
-from .answers import RefusedError, answer, unavailable
 from .body import read_body
-from .cancelling import BODY_LIMIT, given_id, invalid, read_fields
-from .delivery import refusals
-from .in_time import Attempt
+from .cancelling import BODY_LIMIT, answer_end, given_id, invalid, read_fields
 
 
 @define(eq=False)
@@ -30,12 +26,7 @@ class Terminate:
         if not isinstance(compensate, bool):
             raise invalid("compensate is not true or false", "reason", "compensate")
 
-        async def terminate() -> Response:
-            with refusals(not_found=404):
-                accepted = await self._client.terminate(instance_id, fields.get("reason"), compensate=compensate)
-            if not accepted:
-                raise RefusedError(409, "InstanceEndedError", f"instance {instance_id!r} has ended otherwise")
-            return answer({"instance_id": instance_id, "terminated": True}, 202)
+        async def terminate() -> bool:
+            return await self._client.terminate(instance_id, fields.get("reason"), compensate=compensate)
 
-        too_late = unavailable("the database has not answered in time; the instance may be terminated or not")
-        await Attempt(self._seconds).answer(terminate, too_late, scope, receive, send)
+        await answer_end(terminate, instance_id, "terminated", self._seconds, scope, receive, send)
