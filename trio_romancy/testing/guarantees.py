@@ -67,10 +67,8 @@ def _is_compensated(instance: Instance, history: Sequence[Entry]) -> list[str]:
     starts: dict[str, str] = {}
     for entry in history:
         payload = from_data(entry.kind, entry.payload)
-        if isinstance(payload, ActivityCompleted) and payload.compensation is not None:
-            to_undo.append(short_id(f"{entry.operation_id}/compensation"))
-        elif isinstance(payload, ActivityCancelled) and payload.compensation is not None:
-            to_undo.append(short_id(f"{entry.operation_id}/compensation"))  # an operator decides
+        if isinstance(payload, ActivityCompleted | ActivityCancelled) and payload.compensation is not None:
+            to_undo.append(short_id(f"{entry.operation_id}/compensation"))  # of an interrupted one, an operator decides
         elif isinstance(payload, ChildStarted) and payload.refused is None:
             starts[payload.child] = short_id(f"{entry.operation_id}/compensation")
             to_undo.append(starts[payload.child])
