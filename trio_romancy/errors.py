@@ -92,7 +92,11 @@ class _OfRecordedException:
     """What errors have in common that stand for a recorded exception."""
 
     error_type: str
+    message: str
     error_types: list[str]
+
+    def _cause(self) -> str:
+        return f"{self.error_type}: {self.message}" if self.message else self.error_type
 
     def is_a(self, cls: type[Any]) -> bool:
         """Return whether the recorded exception is of this class or a subclass of it.
@@ -151,9 +155,6 @@ class ActivityError(_OfRecordedException, RomancyError):
 
     def _times(self) -> str:
         return "once" if self.attempts == 1 else f"{self.attempts} times"
-
-    def _cause(self) -> str:
-        return f"{self.error_type}: {self.message}" if self.message else self.error_type
 
 
 class RetryExhaustedError(ActivityError):
@@ -319,8 +320,7 @@ class WorkflowFailedError(_OfRecordedException, WorkflowError):
         self.traceback = traceback
         self.error_types: list[str] = list(error_types)
         self.details = details
-        cause = f"{error_type}: {message}" if message else error_type
-        super().__init__(instance_id, f"instance {instance_id!r} failed: {cause}", uncompensated)
+        super().__init__(instance_id, f"instance {instance_id!r} failed: {self._cause()}", uncompensated)
 
 
 class WorkflowCancelledError(WorkflowError):
