@@ -62,8 +62,12 @@ def receipt_text(payload: str, channel: str, problems: Sequence[Problem]) -> str
       channel: channel, or type of events, that the wait is for.
       problems: why the data do not fit the type that the wait asks for.
     """
-    texts = [f'{{"path":{dumps(one.path)},"message":{dumps(one.message)}}}' for one in problems]
-    return f'{payload[:-1]},"channel":{dumps(channel)},"problems":[{",".join(texts)}]}}'
+    listed = dumps([{"path": one.path, "message": one.message} for one in problems])
+    return f'{payload[:-1]},"channel":{dumps(channel)},"problems":{listed}}}'
+
+
+def _with_receipt(payload: str, channel: str | None, problems: Sequence[Problem] | None) -> str:
+    return payload if channel is None or problems is None else receipt_text(payload, channel, problems)
 
 
 def _receipt_of(data: Any) -> tuple[str | None, Sequence[Problem] | None]:
@@ -108,9 +112,7 @@ class EventReceived:
         """Return the payload as it is stored: JSON text."""
         metadata = dumps(self.metadata)
         text = received_text(self.seq, self.sent_at, self.sender, self.event, metadata, dumps(self.data))
-        if self.channel is None or self.problems is None:
-            return text
-        return receipt_text(text, self.channel, self.problems)
+        return _with_receipt(text, self.channel, self.problems)
 
 
 @final
@@ -150,9 +152,7 @@ class MessageReceived:
         """Return the payload as it is stored: JSON text."""
         metadata = dumps(self.metadata)
         text = received_text(self.seq, self.sent_at, self.sender, self.event, metadata, dumps(self.data))
-        if self.channel is None or self.problems is None:
-            return text
-        return receipt_text(text, self.channel, self.problems)
+        return _with_receipt(text, self.channel, self.problems)
 
 
 @final
