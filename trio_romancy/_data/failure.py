@@ -27,7 +27,7 @@ from ..errors import ActivityError, ChildWorkflowError, InvalidDataError, Termin
 from .codec import codec
 from .journal_format import Failure
 
-__all__ = ["Failure", "describe", "qualified_name"]
+__all__ = ["Failure", "describe"]
 
 _LONGEST_TEXT = 20_000
 """The most characters that are recorded of a message, a traceback, or details as JSON."""
