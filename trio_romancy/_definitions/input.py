@@ -79,21 +79,20 @@ class InputCodec:
             raw = loads(text)
         except (RecursionError, ValueError) as error:
             raise InvalidDataError("its input cannot be read", [Problem("$", str(error))]) from None
-        values = None
-        if isinstance(raw, dict) and raw.keys() <= {next(iter(self.codecs), "")}:
-            values = self._from_fewer_parameters(raw)
-        if values is None:
-            try:
-                values = self._each(self._by_name(raw), Codec.decode)
-            except InvalidInputError as error:
-                values = self._from_fewer_parameters(raw)
-                if values is None:
-                    what = f"workflow {self.workflow!r} cannot read the stored input"
-                    cure = "extend its types instead of changing them"
-                    if any(problem.message == "missing" for problem in error.problems):
-                        cure = "give a default to each new parameter and field"
-                    raise InvalidInputError(f"{what}; {cure}", error.problems) from None
-        return values
+        # An object with no other field than the first parameter's name may be the value of that parameter.
+        may_be_first = isinstance(raw, dict) and raw.keys() <= {next(iter(self.codecs), "")}
+        if may_be_first and (values := self._from_fewer_parameters(raw)) is not None:
+            return values
+        try:
+            return self._each(self._by_name(raw), Codec.decode)
+        except InvalidInputError as error:
+            if not may_be_first and (values := self._from_fewer_parameters(raw)) is not None:
+                return values
+            what = f"workflow {self.workflow!r} cannot read the stored input"
+            cure = "extend its types instead of changing them"
+            if any(problem.message == "missing" for problem in error.problems):
+                cure = "give a default to each new parameter and field"
+            raise InvalidInputError(f"{what}; {cure}", error.problems) from None
 
     def is_same(self, text: str, other: str) -> bool:
         """Return whether two stored inputs stand for the same arguments."""
