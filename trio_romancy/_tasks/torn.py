@@ -11,4 +11,7 @@ def is_torn(task: trio.lowlevel.Task) -> bool:
     That happens if trio's run has broken down, and Python frees its coroutines or a debugger closes them. Each await in
     them then raises at once, and what is raised is no outcome of anything.
     """
-    return not trio.lowlevel.in_trio_task() or trio.lowlevel.current_task() is not task
+    try:
+        return trio.lowlevel.current_task() is not task
+    except RuntimeError:  # no task has a step
+        return True

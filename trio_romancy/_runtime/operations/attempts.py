@@ -220,8 +220,9 @@ class Attempts:
     async def until_outcome(self) -> Result:
         """Attempt until there is an outcome."""
         run, operation, what = self._run, self._operation, self._what
+        task = operation.task
+        assert task is not None
         assert operation.scope is not None
-        task = trio.lowlevel.current_task()
         mark = innermost(task)
         events = run.events
         around: Around | None = None

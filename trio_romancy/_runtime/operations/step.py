@@ -9,7 +9,7 @@ import trio
 
 from ..._data.journal_format import ActivityCompleted
 from ..._storage.sql.entries import JournalEntry
-from ..._tasks.trio_internals import has_deadline_within, is_innermost
+from ..._tasks.trio_internals import has_deadline_within
 from ...model import Kind
 from ..run.exits import RunGone
 from ..run.mailbox import PendingOutcome
@@ -40,7 +40,7 @@ def new_id(run: InstanceRun, task: trio.lowlevel.Task, name: str, id: str | None
     run.refuse_if_gone()
     id = run.ids.new_id(task, name, id, what)
     scope = run.function_scope.scope
-    if scope is not None and not is_innermost(scope, task) and has_deadline_within(scope, task):
+    if scope is not None and has_deadline_within(scope, task):
         raise run.forbid(
             f"{what} {id!r} is inside a trio scope with a deadline, such as trio.move_on_after or trio.fail_after, "
             f"which begins again on each replay; use ctx.move_on_after or ctx.fail_after"

@@ -158,17 +158,18 @@ class InFlight:
             self._added.set()
         if operation.task is not None:
             self.awaited += 1
-            self.waiting += operation.waits
+            self.waiting += operation._waits
             operation.nurseries = len(operation.task.child_nurseries)
 
     def remove(self, operation: Operation) -> None:
         """Note that an operation has ended, or was given up."""
         operation.is_in_flight = False
         del self.by_id[operation.id]
-        operation.is_executing = operation.waits = False
         operation.counted_by = None
+        self.executing -= operation._is_executing
         if operation.task is not None:
             self.awaited -= 1
+            self.waiting -= operation._waits
 
     async def added(self) -> None:
         """Wait until another operation begins."""
