@@ -22,6 +22,7 @@ from ._client.client import Client
 from ._client.engine import Engine
 from ._client.forbidden_calls import refuse_in_workflow
 from ._data.ids import checked_id
+from ._exceptions import is_a, leaves
 from ._observe.dispatcher import checked_hooks
 from ._outbox.broker import require_web
 from ._outbox.relay import Relay, RelayStatistics
@@ -247,7 +248,7 @@ class App(Client):
         try:
             self._engine = await self._block.__aenter__()
         except (BaseExceptionGroup, DBAPIError) as error:
-            first, *others = _leaves(error)
+            first, *others = leaves(error)
             if isinstance(first, DBAPIError):
                 raise DatabaseError(f"{self._shown} cannot be used: {first.orig}") from first
             if others:
@@ -263,11 +264,11 @@ class App(Client):
             return await self._block.__aexit__(exc_type, exc, traceback)
         except BaseExceptionGroup as group:
             # The caller's own exception must leave the block as it is, without the groups of the nurseries inside.
-            leaves = _leaves(group)
-            if exc is not None and all(leaf is exc for leaf in leaves):
+            raised = list(leaves(group))
+            if exc is not None and all(leaf is exc for leaf in raised):
                 return False
-            if all(isinstance(leaf, KeyboardInterrupt) for leaf in leaves):
-                raise leaves[0] from None  # has struck in the code of an instance
+            if all(is_a(leaf, KeyboardInterrupt) for leaf in raised):
+                raise raised[0] from None  # has struck in the code of an instance
             raise
 
     @asynccontextmanager
@@ -330,12 +331,6 @@ class App(Client):
         if worker is None:
             return AppStatistics(None, None)
         return AppStatistics(worker.statistics(), None if worker.relay is None else worker.relay.statistics())
-
-
-def _leaves(group: BaseException) -> list[BaseException]:
-    if not isinstance(group, BaseExceptionGroup):
-        return [group]
-    return [leaf for part in group.exceptions for leaf in _leaves(part)]
 
 
 @asynccontextmanager
