@@ -186,6 +186,10 @@ class Worker:
         if (result := self._local_results.get(instance_id)) is not None:
             result.notify()
 
+    def _notify_results(self) -> None:
+        for result in list(self._local_results.values()):
+            result.notify()
+
     def is_resident(self, instance_id: str) -> bool:
         """Whether the instance is in this worker's memory."""
         return self._supervisor is not None and self._supervisor.is_resident(instance_id)
@@ -246,8 +250,7 @@ class Worker:
         finally:
             self._has_ended = True
             self._joined.set()
-            for result in list(self._local_results.values()):
-                result.notify()
+            self._notify_results()
 
     async def _work(self, patience: float, task_status: trio.TaskStatus[None]) -> None:
         """Hold one lease after another."""
@@ -326,8 +329,7 @@ class Worker:
             nursery.start_soon(keep_running, "the watch for waits outside", supervisor.name_outside_waits)
             self._supervisor = supervisor
             self._joined.set()
-            for result in list(self._local_results.values()):
-                result.notify()  # whatever was committed under the last lease is visible now
+            self._notify_results()  # whatever was committed under the last lease is visible now
             if self.relay is not None:
                 nursery.start_soon(keep_running, "the relayer", self.relay.run)
             nursery.start_soon(keep_running, "the search for dead workers", self._reaper.run)
