@@ -236,6 +236,18 @@ def test_many_waits_find_together_what_each_finds_alone(connection: Connection) 
     assert len(together[1]) == 3 and together[-7] != []
 
 
+def test_a_child_whose_status_is_damaged_keeps_no_other_wait_from_its_messages(connection: Connection) -> None:
+    own(connection, "damaged", "ended")
+    for id, status in (("damaged", "confused"), ("ended", Status.COMPLETED)):
+        connection.execute(
+            update(tables.instances).where(tables.instances.c.instance_id == id).values(status=status, finished_at=NOW)
+        )
+    looks = [(wait(channel=child, mode=waiting.ChildMode.CHILD), 1) for child in ("damaged", "ended")]
+    together = waiting.find_all_matches(connection, looks)
+    assert together == [waiting.find_matches(connection, *look) for look in looks]
+    assert [len(found) for found in together] == [0, 1]
+
+
 def test_the_news_are_what_was_sent_since_and_may_be_for_the_instance(connection: Connection) -> None:
     assert find_news(connection, "a", None, 10) == (0, None)
     send(connection, event(data="1"), message(data="2"), event(data="3", subject="x"))

@@ -32,7 +32,7 @@ from ...model import ChannelMode, Status
 from ..dialects import notify_workers
 from .chains import end_of
 from .lock_order import LATER, NOW, WITH_ID, chunks
-from .rows import StoredMessage, StoredWait, WaitRow, fetch_all
+from .rows import StoredMessage, StoredWait, WaitRow, fetch_all, fetch_by_ids
 from .statuses import read_status
 from .tables import instances, messages, waits
 
@@ -270,8 +270,8 @@ def find_all_matches(connection: Connection, looks: Sequence[tuple[Wait, int]]) 
 
 def _unended(connection: Connection, children: Collection[str]) -> set[str]:
     """Return those children that run, or are to run. Others have ended, or recurred, or are gone."""
-    found = (fetch_all(connection, _ChildStatus, _statuses, {"ids": some}) for some in chunks(children))
-    statuses = ((row.instance_id, Status(row.status)) for rows in found for row in rows)
+    found = fetch_by_ids(connection, _ChildStatus, _statuses, [*children])
+    statuses = ((row.instance_id, read_status(row.status)) for row in found)
     return {id for id, status in statuses if not status.is_final and status is not Status.RECURRED}
 
 
@@ -302,7 +302,7 @@ def _find_by_subject(
 
 class _ChildStatus(NamedTuple):
     instance_id: str
-    status: Status
+    status: str
 
 
 _statuses = select(instances.c.instance_id, instances.c.status).where(WITH_ID)
