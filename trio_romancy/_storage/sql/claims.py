@@ -12,10 +12,11 @@ from ..._data.codec import dumps
 from ..._data.readable import readable
 from ..._tasks.fast_frozen import frozen
 from ...clock import Microseconds
-from ...errors import InvalidDataError, Problem
+from ...errors import InvalidDataError
 from ...model import Status
 from .entries import JournalEntry, load_journals, load_rows
 from .incompatible import MAY_RUN
+from .instances import status_problems, unreadable_row
 from .rows import StoredEntry, fetch_all, fetch_first
 from .statuses import claimed, read_status
 from .tables import history, instances
@@ -179,16 +180,13 @@ def claim_due(
 
 
 def _to_claim(row: _Due, me: str) -> Claim:
-    status, reason, problem = read_status(row.status), row.cancel_requested, None
-    if status != row.status:
-        what = f"instance {row.instance_id!r}: its row cannot be read"
-        problem = InvalidDataError(what, [Problem("$.status", f"{row.status!r} is no status")])
+    problems, reason = status_problems(row.status), row.cancel_requested
     if reason is not None and readable(reason)[1] is not None:
         reason = dumps(reason)
     return Claim(
         row.instance_id,
         row.workflow,
-        status,
+        read_status(row.status),
         row.input,
         row.created_at,
         row.recoveries,
@@ -199,7 +197,7 @@ def _to_claim(row: _Due, me: str) -> Claim:
         row.owner == me,
         row.due_at,
         None if readable(row.trace)[1] else row.trace,
-        problem,
+        unreadable_row(row.instance_id, problems) if problems else None,
     )
 
 

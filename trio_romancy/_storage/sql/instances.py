@@ -302,14 +302,15 @@ def get_ending(connection: Connection, instance_id: str) -> tuple[Status, str | 
     row = fetch_first(connection, _Ending, _ending, {"id": instance_id})
     if row is None:
         return None
-    status, error = read_status(row.status), None if row.error is None else to_error(row.error)
-    if status != row.status:
-        error = unreadable_row(instance_id, [_no_status(row.status)])
-    return status, row.output, error
+    error = None if row.error is None else to_error(row.error)
+    if problems := status_problems(row.status):
+        error = _as_error(unreadable_row(instance_id, problems))
+    return read_status(row.status), row.output, error
 
 
-def _no_status(stored: str) -> Problem:
-    return Problem("$.status", f"{stored!r} is no status")
+def status_problems(stored: str) -> list[Problem]:
+    """Return why a stored status cannot be read; empty if it can."""
+    return [] if read_status(stored) == stored else [Problem("$.status", f"{stored!r} is no status")]
 
 
 def to_error(text: str) -> ErrorInfo:
@@ -326,29 +327,30 @@ def to_error(text: str) -> ErrorInfo:
     return ErrorInfo("trio_romancy.InvalidDataError", f"its error cannot be read: {why}")
 
 
-def unreadable_row(instance_id: str, problems: Sequence[Problem]) -> ErrorInfo:
-    """Return what to show as the error of an instance whose row cannot be read."""
-    error = InvalidDataError(f"instance {instance_id!r}: its row cannot be read", problems)
-    return ErrorInfo("trio_romancy.InvalidDataError", str(error))
+def unreadable_row(instance_id: str, problems: Sequence[Problem]) -> InvalidDataError:
+    """Return the error of an instance whose row cannot be read."""
+    return InvalidDataError(f"instance {instance_id!r}: its row cannot be read", problems)
+
+
+def _as_error(unreadable: InvalidDataError) -> ErrorInfo:
+    return ErrorInfo("trio_romancy.InvalidDataError", str(unreadable))
 
 
 def to_instance(row: StoredInstance) -> Instance:
     """Return a row of the table as users see it, without what a cancel request waits for."""
-    (input, *bad_input), (output, *bad_output), (details, *bad_details) = map(
+    (input, bad_input), (output, bad_output), (details, bad_details) = map(
         readable, (row.input, row.output, row.details)
     )
-    status = read_status(row.status)
-    columns = {"input": bad_input[0], "output": bad_output[0], "details": bad_details[0]}
+    columns = {"input": bad_input, "output": bad_output, "details": bad_details}
     problems = [Problem(f"$.{name}", why) for name, why in columns.items() if why is not None]
-    if status != row.status:
-        problems.append(_no_status(row.status))
+    problems += status_problems(row.status)
     error = None if row.error is None else to_error(row.error)
     if problems:
-        error = unreadable_row(row.instance_id, problems)
+        error = _as_error(unreadable_row(row.instance_id, problems))
     return Instance(
         instance_id=row.instance_id,
         workflow=row.workflow,
-        status=status,
+        status=read_status(row.status),
         input=input,
         output=output,
         error=error,
