@@ -102,7 +102,7 @@ def read_entries(rows: Iterable[StoredEntry]) -> list[JournalEntry]:
 
 def load_history(connection: Connection, instance_id: str) -> list[Entry]:
     """Load the journal of an instance as users see it, in order, also from the archive if the instance recurred."""
-    rows = list(fetch_all(connection, StoredEntry, _journal, {"id": instance_id}))
+    rows = load_rows(connection, instance_id)
     if not rows:
         rows = list(fetch_all(connection, StoredEntry, _archived_journal, {"id": instance_id}))
     return [_to_public(row) for row in rows]
