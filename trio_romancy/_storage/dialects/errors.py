@@ -183,8 +183,7 @@ def _codes(error: BaseException) -> list[int | str]:
 
 def is_of_this_server(error: BaseException) -> bool:
     """Return whether this server will go on raising a driver's error while another host may not."""
-    codes = (*error.args[:1], getattr(error, "sqlstate", None))
-    return any(isinstance(code, int | str) and code in _OF_THIS_SERVER for code in codes)
+    return not _OF_THIS_SERVER.isdisjoint(_codes(error))
 
 
 def is_already_applied(error: DBAPIError) -> bool:
