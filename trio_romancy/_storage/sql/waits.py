@@ -67,6 +67,11 @@ class Wait:
     """The origin of the instance's chain; None if it is the instance itself."""
 
     @property
+    def addressee(self) -> str:
+        """The instance that messages to the one that waits are addressed to: the first of its chain."""
+        return self.origin or self.instance_id
+
+    @property
     def row(self) -> WaitRow:
         """The wait as it is stored."""
         return {
@@ -220,8 +225,7 @@ _addressed = (
 
 def find_matches(connection: Connection, wait: Wait, most: int) -> list[Match]:
     """Return the first messages for a wait, in order."""
-    me = wait.origin or wait.instance_id
-    values: dict[str, Any] = {"channel_": wait.channel, "me": me, "after": wait.after, "most": most}
+    values: dict[str, Any] = {"channel_": wait.channel, "me": wait.addressee, "after": wait.after, "most": most}
     if wait.mode is ChildMode.CHILD:
         return _find_end(connection, wait.channel)
     elif wait.mode is ChannelMode.BROADCAST:
@@ -261,7 +265,7 @@ def find_all_matches(connection: Connection, looks: Sequence[tuple[Wait, int]]) 
     about: dict[tuple[str, str], list[int]] = defaultdict(list)
     for number, (wait, _) in enumerate(looks):
         if wait.mode is None and wait.subject is not None:
-            about[wait.origin or wait.instance_id, wait.channel].append(number)
+            about[wait.addressee, wait.channel].append(number)
     for numbers in about.values():
         if len(numbers) > 1:
             _find_by_subject(connection, looks, numbers, found)
@@ -286,8 +290,7 @@ def _find_by_subject(
     matches: dict[str, list[Match]] = {}
     for some in chunks(subjects):
         most = 2 * len(some) + _A_FEW
-        me = one.origin or one.instance_id
-        values = {"channel_": one.channel, "me": me, "after": after, "subjects": some, "most": most}
+        values = {"channel_": one.channel, "me": one.addressee, "after": after, "subjects": some, "most": most}
         rows = fetch_all(connection, StoredMessage, _events_about_some, values)
         if len(rows) == most:
             continue
