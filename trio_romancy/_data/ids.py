@@ -39,6 +39,11 @@ def short_id(id: str) -> str:
     return id if len(id) <= MAX_ID else hashlib.sha256(id.encode()).hexdigest()
 
 
+def compensation_id(operation_id: str) -> str:
+    """Return the id of the compensation of an operation, as an operation of its own."""
+    return short_id(f"{operation_id}/compensation")
+
+
 _DRAWN_AT_ONCE = 100
 
 _drawn: list[str] = []

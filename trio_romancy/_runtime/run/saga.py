@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import frozen
 
-from ..._data.ids import short_id
+from ..._data.ids import compensation_id
 from ..._data.journal_format import ActivityCancelled, ActivityCompleted, CancelRequested, ChildEnded, ChildStarted
 from ..._storage.sql.entries import JournalEntry
 from ...model import Kind
@@ -25,7 +25,7 @@ class ChildUndo:
     @property
     def operation_id(self) -> str:
         """Id of the rollback as an operation of its own."""
-        return short_id(f"{self.activity_id}/compensation")
+        return compensation_id(self.activity_id)
 
 
 @frozen
@@ -43,7 +43,7 @@ class Undo:
     @property
     def operation_id(self) -> str:
         """Id of the compensation as an operation of its own."""
-        return short_id(f"{self.activity_id}/compensation")
+        return compensation_id(self.activity_id)
 
 
 class Saga:

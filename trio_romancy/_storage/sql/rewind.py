@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, bindparam, delete, select, update
 
 from ..._data.end_request import EndRequest
-from ..._data.ids import short_id
+from ..._data.ids import compensation_id
 from ..._data.journal_format import (
     ActivityFailed,
     CancelRequested,
@@ -122,7 +122,7 @@ def _was_cancelled_by_parent(row: _Rewound) -> bool:
 
 def _undone(entries: Sequence[JournalEntry]) -> list[str]:
     """Return the compensations in a journal. A child's own journal shows what of the child was compensated."""
-    children = {short_id(f"{entry.operation_id}/compensation") for entry in entries if entry.kind is Kind.CHILD_STARTED}
+    children = {compensation_id(entry.operation_id) for entry in entries if entry.kind is Kind.CHILD_STARTED}
     return [
         entry.operation_id or "all of it, by its parent"
         for entry in entries
@@ -217,7 +217,7 @@ def _keeps(entries: Sequence[JournalEntry], origin: str) -> bool:
         if isinstance(entry.payload, CompensationCompleted) and not entry.payload.had_nothing
     }
     has_completed = any(end.child == origin and end.status is Status.COMPLETED for end in ends)
-    return has_completed and all(short_id(f"{entry.operation_id}/compensation") not in undone for entry in started)
+    return has_completed and all(compensation_id(entry.operation_id) not in undone for entry in started)
 
 
 _entry = (history.c.instance_id == bindparam("instance"), history.c.seq == bindparam("number"))
