@@ -33,8 +33,8 @@ def serialize_writers(connection: Connection, instance_ids: Collection[str], now
 
     It is a write and not a locked read, so that a cluster which certifies writes only (Galera) sees it.
     """
-    if instance_ids:
-        connection.execute(_serialize_writers, {"ids": sorted(set(instance_ids)), "now": now})
+    for some in chunks({*instance_ids}):
+        connection.execute(_serialize_writers, {"ids": some, "now": now})
 
 
 def chunks(values: Collection[str] | Collection[int]) -> Iterator[list[Any]]:

@@ -27,6 +27,7 @@ from .workers import end_lease_of_dead
 
 TERMINATED = f"trio_romancy.{WorkflowTerminatedError.__name__}"
 """The type of the error of a terminated instance."""
+_UNENDED = [status for status in Status if not status.is_final]
 
 
 @frozen
@@ -156,10 +157,12 @@ def _requesting(request: EndRequest, now: Microseconds) -> Update:
 
 def _terminate_children(connection: Connection, origins: Iterable[str], reason: str, now: Microseconds) -> None:
     """Have children terminated that have not ended: the last instance of each chain, when a worker claims it."""
-    request = EndRequest(reason, now, by_parent=True, terminates=True)
-    for origin in sorted(origins):
-        serialize_writers(connection, [origin], now)
-        unended = instances.c.status.in_([status for status in Status if not status.is_final])
-        connection.execute(_requesting(request, now).where(is_of(origin), unended))
-        owners = connection.execute(select(instances.c.owner).where(is_of(origin), unended)).scalars()
-        notify_workers(connection, [*owners])
+    ids = sorted(origins)
+    serialize_writers(connection, ids, now)
+    requesting = _requesting(EndRequest(reason, now, by_parent=True, terminates=True), now)
+    owners: set[str | None] = set()
+    for origin in ids:
+        unended = is_of(origin), instances.c.status.in_(_UNENDED)
+        connection.execute(requesting.where(*unended))
+        owners.update(connection.execute(select(instances.c.owner).where(*unended)).scalars())
+    notify_workers(connection, owners)
