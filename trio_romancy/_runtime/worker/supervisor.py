@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from operator import itemgetter
@@ -13,11 +12,9 @@ import trio
 from attrs import evolve, frozen
 
 from ..._data.end_request import EndRequest
-from ..._data.log_fields import about, cause_text, visible
 from ..._definitions.registry import registry
 from ..._definitions.values import Workflow
 from ..._observe.dispatcher import HookDispatcher
-from ..._observe.instance_events import tell_end
 from ..._settings import Settings
 from ..._storage.database import Database
 from ..._storage.journal.committed import Committed, Started
@@ -42,13 +39,12 @@ from ..run.environment import Environment
 from ..run.exits import Abandoned, Ended, Exit, LeftToOthers, Recurred, Released
 from ..run.local_result import LocalResult
 from ..run.run import InstanceRun
+from .ends import Ends
 from .message_fetcher import MessageFetcher
 from .outside_waits import OutsideWaits
 from .restarts import Crashes, Restarts
 from .suspects import Suspects, too_many_deaths
 from .terminations import Terminations
-
-_logger = logging.getLogger("trio_romancy.supervisor")
 
 _MOST_FREE_TASKS = 256
 """The most tasks, of some 3 KB each, that are kept for the next instance."""
@@ -101,11 +97,9 @@ class Supervisor:
         self.clock = clock
         self.database = database
         self.journal = journal = Journal(database, lease, clock, settings.lease_time, self)
-        self.dispatcher = dispatcher
         self.idle = 0
         """Number of actors that only wait."""
         self.is_draining = False
-        self._local_results = local_results
         self._max_recoveries = max_recoveries
         self._on_wake = on_wake
         self._on_room = on_room
@@ -143,6 +137,7 @@ class Supervisor:
         """Event set once all tasks of all actors have ended, after :meth:`end`."""
         self._free_tasks: list[PooledTask[_Assignment]] = []
         self._emptied = trio.Event()
+        self._ends = Ends(lease.worker_id, clock, local_results, dispatcher)
         self._restarts = Restarts(journal, clock)
         self._terminations = Terminations(journal, clock, self)
 
@@ -372,7 +367,7 @@ class Supervisor:
             while True:
                 try:
                     if crashes is not None and (parked := await self._restarts.after(crashes, claim)) is not None:
-                        self._end(claim, parked)
+                        self._ends.ended(claim, parked)
                         return
                     problem = claim.problem
                     if entries is None:
@@ -433,7 +428,7 @@ class Supervisor:
         if loaded is None:
             ending = await retry_unless_refused(self.database, read, get_ending, claim.instance_id)
             if ending is not None and ending[0].is_final:
-                self._end(claim, Ended(*ending))
+                self._ends.ended(claim, Ended(*ending))
         return loaded
 
     def _new_actor(
@@ -507,7 +502,7 @@ class Supervisor:
         if termination is None:
             return
         if termination.status.is_final:
-            self._end(claim, Ended(termination.status, None, termination.error))
+            self._ends.ended(claim, Ended(termination.status, None, termination.error))
         self.something_is_due()  # the rollback, or children and the parent
 
     # -- exits -----------------------------------------------------------------------------------------------------
@@ -516,39 +511,24 @@ class Supervisor:
         """Do what the exit of an actor asks for."""
         match exit:
             case Ended():
-                self._end(claim, exit)
+                self._ends.ended(claim, exit)
             case Recurred():
                 if exit.is_mine:
                     self.spawn(ClaimedInstance(exit.next, first=exit.first))
                 else:
                     self.something_is_due()
-                self._end(claim, exit.ended)
+                self._ends.ended(claim, exit.ended)
             case Released():
                 self.something_is_due()  # the instance may have been woken before it was released
             case LeftToOthers():
-                message = "instance %s does not fit the code here, and is left to other workers: %s"
-                cause = visible(exit.error.message)
-                _logger.warning(message, visible(claim.instance_id), cause, extra=_about(claim))
+                self._ends.left_to_others(claim, exit)
             case Abandoned():
                 pass
-
-    def _end(self, claim: Claim, ended: Ended) -> None:
-        """Tell hooks, and the callers that wait for its result, that the instance has ended or is stuck."""
-        status, error = ended.status, ended.error
-        if error is not None and status is Status.STUCK:
-            cause = cause_text(error.error_type, error.message)
-            _logger.error("instance %s is stuck: %s", visible(claim.instance_id), cause, extra=_about(claim))
-        if self.dispatcher is not None:
-            tell_end(self.dispatcher, claim, self.journal.lease.worker_id, self.clock.now(), status, error)
-        result = self._local_results.pop(claim.instance_id, None)
-        if result is not None:
-            result.set(status, ended.output, error)
 
     def _forget(self, instance_id: str) -> None:
         """Forget an instance that has left memory."""
         del self._actors[instance_id]
-        if (result := self._local_results.get(instance_id)) is not None:
-            result.notify()
+        self._ends.left_memory(instance_id)
         self._cancels.pop(instance_id, None)
         self._stale.discard(instance_id)
         self._suspects.clear(instance_id)
@@ -571,10 +551,6 @@ def _as_exception(error: BaseException) -> Exception:
     crash = RuntimeError(f"its actor raised {type(error).__name__} although nothing had stopped it")
     crash.__cause__ = error
     return crash
-
-
-def _about(claim: Claim) -> dict[str, str | None]:
-    return about(claim.instance_id, claim.workflow)
 
 
 def _workflow(claim: Claim) -> Workflow[..., Any]:
