@@ -39,6 +39,15 @@ async def note() -> None:
     pass
 
 
+@activity
+async def stubborn() -> None:
+    while True:
+        try:
+            await trio.sleep_forever()
+        except BaseException:
+            pass
+
+
 async def operations(ctx: WorkflowContext) -> None:
     while True:
         try:
@@ -160,7 +169,7 @@ async def test_the_app_closes_and_the_instance_is_as_its_journal_says(
             began = trio.current_time()
         assert trio.current_time() - began < 5
     assert 1 <= len(warnings(caplog)) <= 4
-    assert all("'swallowing'" in text and "of loops" in text for text in warnings(caplog))
+    assert all("of instance loops has caught" in text for text in warnings(caplog))
     assert undone == []
     async with App(database, worker=False) as app:
         instance = await app.get_instance(handle.instance_id)
@@ -228,3 +237,35 @@ async def test_code_that_unwinds_is_not_left_behind(caplog: pytest.LogCaptureFix
             await trio.sleep(5)
     assert cleaned == [*range(300), -1]
     assert not warnings(caplog)
+
+
+async def test_many_scopes_that_are_cancelled_and_left_are_no_loop(caplog: pytest.LogCaptureFixture) -> None:
+    """Such as of ``trio.aclose_forcefully``, which cancels a scope of its own for each call."""
+
+    async def polls(ctx: WorkflowContext) -> None:
+        for _ in range(3000):
+            with trio.move_on_after(0):
+                await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
+
+    with runs(polls):
+        async with App(":memory:") as app:
+            await (await app.start(swallowing)).result()
+    assert not warnings(caplog)
+
+
+@pytest.mark.parametrize("beside", [False, True])
+async def test_an_activity_that_swallows_cancellations_is_named(beside: bool, caplog: pytest.LogCaptureFixture) -> None:
+    async def swallows(ctx: WorkflowContext) -> None:
+        if beside:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stubborn.options(id="stubborn:1"))
+                await ctx.sleep(3600)
+        else:
+            await stubborn()
+
+    with runs(swallows):
+        async with App(":memory:", shutdown_timeout=1) as app:
+            await app.start(swallowing.options(id="loops"))
+            await trio.sleep(5)
+    assert [text.split(" has caught")[0] for text in warnings(caplog)] == ["stubborn:1 of instance loops"]

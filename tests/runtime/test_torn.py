@@ -150,10 +150,10 @@ async def test_a_leavable_coroutine_that_is_closed_runs_no_more_unless_it_has_no
                 ran.append("caught")
 
     task = trio.lowlevel.current_task()
-    begun = Leavable(loop(), task, lambda: None)
+    begun = Leavable(loop(), task, lambda _: None)
     begun.send(None)
     begun.close()
     del begun
-    Leavable(loop(), task, lambda: None).close()
+    Leavable(loop(), task, lambda _: None).close()
     gc.collect()
     assert ran == ["step"]

@@ -29,7 +29,7 @@ class Run:
         assert task is self.main
         return self.nurseries
 
-    def left_behind(self) -> None:
+    def left_behind(self, task: trio.lowlevel.Task) -> None:
         raise AssertionError
 
     def crash(self, cause: Exception) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 import trio
 
-from .trio_internals import innermost, is_cancelled, leave_open_scopes
+from .trio_internals import innermost, is_cancelled, is_mark_cancelled, leave_open_scopes
 
 T = TypeVar("T")
 
@@ -25,18 +25,19 @@ class Leavable(Coroutine[Any, Any, T], Generic[T]):
     """A coroutine of one task that is left behind if it catches cancellations without end.
 
     Without this, ``while True: try: await ctx.sleep(1) except: pass`` never ends, and nothing can end it. The steps
-    that the coroutine makes while it is cancelled and not shielded are counted. After :data:`PATIENCE` of them it never
-    runs again, and :exc:`LeftBehindError` takes the place of its outcome, once its scopes and nurseries are left.
+    that the coroutine makes while it is cancelled and not shielded are counted, from zero again once it has left a
+    cancelled scope of its own. After :data:`PATIENCE` of them it never runs again, and :exc:`LeftBehindError` takes the
+    place of its outcome, once its scopes and nurseries are left.
 
     Args:
       task: task that runs the coroutine. At the time of the call it has entered nothing that the coroutine leaves.
-      on_left: called when the coroutine is left behind.
+      on_left: called with the task when the coroutine is left behind.
     """
 
     __slots__ = ("_base", "_coroutine", "_nurseries", "_on_left", "_steps", "_task")
 
     def __init__(
-        self, coroutine: Coroutine[Any, Any, T], task: trio.lowlevel.Task, on_left: Callable[[], None]
+        self, coroutine: Coroutine[Any, Any, T], task: trio.lowlevel.Task, on_left: Callable[[trio.lowlevel.Task], None]
     ) -> None:
         self._coroutine: Coroutine[Any, Any, T] = coroutine
         self._task = task
@@ -51,12 +52,14 @@ class Leavable(Coroutine[Any, Any, T], Generic[T]):
             self._steps += 1
             if self._steps == PATIENCE:
                 return self._leave()
+        elif self._steps and not is_mark_cancelled(self._base):
+            self._steps = 0
         return message
 
     def _leave(self) -> Any:
         self._keep()
         self._coroutine = self._leave_scopes()
-        self._on_left()
+        self._on_left(self._task)
         return self._coroutine.send(None)
 
     def _keep(self) -> None:
@@ -95,7 +98,7 @@ class Leavable(Coroutine[Any, Any, T], Generic[T]):
         return getattr(self._coroutine, name)  # trio and debuggers look at its state, its frame and what it awaits
 
 
-def make_leavable(task: trio.lowlevel.Task, on_left: Callable[[], None]) -> None:
+def make_leavable(task: trio.lowlevel.Task, on_left: Callable[[trio.lowlevel.Task], None]) -> None:
     """Make the coroutine of a task leavable, before its first step."""
     coroutine: Any = Leavable(task.coro, task, on_left)
     task.coro = coroutine

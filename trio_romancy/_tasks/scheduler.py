@@ -39,7 +39,7 @@ class Owner(Protocol):
     def holds_thread(self, task: trio.lowlevel.Task, seconds: float, place: str, /) -> None:
         """Name a task of the workflow, or of one of its activities, that lets no other task run. In another thread."""
 
-    def left_behind(self) -> None:
+    def left_behind(self, task: trio.lowlevel.Task, /) -> None:
         """Note that a task was left where it is, because it catches each cancellation."""
 
     def crash(self, cause: Exception, /) -> None:

@@ -73,6 +73,11 @@ def innermost(task: trio.lowlevel.Task) -> object:
     return task._cancel_status
 
 
+def is_mark_cancelled(mark: Any) -> bool:
+    """Return whether a checkpoint in the scope that :func:`innermost` has marked would raise :exc:`trio.Cancelled`."""
+    return bool(mark.effectively_cancelled)
+
+
 async def leave_open_scopes(task: trio.lowlevel.Task, mark: object, nurseries: int) -> None:
     """Leave the scopes and nurseries that the current task has entered and not left, innermost first.
 

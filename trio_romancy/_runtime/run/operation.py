@@ -197,6 +197,13 @@ class InFlight:
         """Whether an attempt of an activity or compensation is running."""
         return self.executing > 0
 
+    def executed_by(self, task: trio.lowlevel.Task) -> Operation | None:
+        """Return the operation whose attempt a task runs; None without one. May be called in any thread."""
+        for operation in [*self.by_id.values()]:
+            if operation.is_executing and operation.task is task:
+                return operation
+        return None
+
     def only_waits(self) -> bool:
         """Whether there are operations that a task awaits, and each of them only waits."""
         return 0 < self.awaited == self.waiting

@@ -286,19 +286,20 @@ class InstanceRun:
             self.reject_code(error)
         return error
 
-    def left_behind(self) -> None:
-        """Note that workflow code catches each cancellation, and was left where it is.
+    def left_behind(self, task: trio.lowlevel.Task) -> None:
+        """Note that code in a task catches each cancellation, and was left where it is.
 
         If nothing else ends the workflow function, its code is rejected: it swallows the end of one of its own scopes.
         """
         self.is_tainted = True
+        what, id = self._code_in(task)
         _logger.warning(
-            "workflow %r of %s has caught its cancellation %d times and does not end: its code was left where it is; "
+            "%s of instance %s has caught its cancellation %d times and does not end: its code was left where it is; "
             "let trio.Cancelled pass, catch Exception instead of everything",
-            self.workflow_name,
+            what,
             self.instance_id,
             PATIENCE,
-            extra=self.about(),
+            extra=self.about(id),
         )
         if self.runs_function and self.rejection is None and self.cancellation is None:
             self.forbid(
@@ -384,10 +385,14 @@ class InstanceRun:
 
     def holds_thread(self, task: trio.lowlevel.Task, seconds: float, place: str) -> None:
         """Name a task of the workflow, or of one of its activities, that lets no other task run. In another thread."""
-        running = [op.id for op in [*self.in_flight.by_id.values()] if op.is_executing and op.task is task]
-        what = running[0] if running else "the workflow function"
+        what, id = self._code_in(task)
         message = "%s of instance %s has held the thread for %.1f s, at %s: no other task of the process runs meanwhile"
-        _logger.warning(message, what, self.instance_id, seconds, place, extra=self.about(*running[:1]))
+        _logger.warning(message, what, self.instance_id, seconds, place, extra=self.about(id))
+
+    def _code_in(self, task: trio.lowlevel.Task) -> tuple[str, str | None]:
+        """Return what a task runs, for messages, and the id of the operation if it is one. For any thread."""
+        operation = self.in_flight.executed_by(task)
+        return ("the workflow function", None) if operation is None else (operation.id, operation.id)
 
     def is_first_at(self, place: str) -> bool:
         """Note a place in the code. Returns whether it was not noted before."""
@@ -403,10 +408,8 @@ class InstanceRun:
 
     def own_nurseries(self, task: trio.lowlevel.Task) -> int | None:
         """Return how many of the task's nurseries are the workflow's, if an activity runs in it; None: all of them."""
-        for operation in self.in_flight.by_id.values():
-            if operation.is_executing and operation.task is task:
-                return operation.nurseries
-        return None
+        operation = self.in_flight.executed_by(task)
+        return None if operation is None else operation.nurseries
 
     # -- messages --------------------------------------------------------------------------------------------------
 
