@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import trio
@@ -489,3 +490,70 @@ async def test_there_are_no_more_tasks_than_items_that_run() -> None:
     async with App(":memory:") as app:
         assert await result_of(app, wide) == 200
     assert max(tasks) == 7
+
+
+async def test_an_error_of_an_item_that_is_cancelled_does_not_hide_the_first() -> None:
+    @activity
+    async def fail_after(seconds: float, text: str) -> None:
+        await trio.sleep(seconds)
+        raise TerminalError(text)
+
+    @workflow
+    async def two_fail(ctx: WorkflowContext) -> list[str]:
+        async def one(number: int) -> None:
+            if number == 0:
+                await fail_after(1, "the first")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(fail_after.options(id="later"), 5, "the second")
+                await ctx.sleep(100)
+
+        try:
+            await ctx.map(one, [0, 1])
+        except ActivityError as error:
+            return [error.message, *error.__notes__]
+        return []
+
+    async with App(":memory:") as app:
+        said = await (await app.start(two_fail)).result()
+    assert said == ["the first", "in item 0 of 'map:1'", "before the others were cancelled, so did items 1"]
+
+
+@pytest.mark.parametrize("on_error", ["cancel", "continue"])
+async def test_an_error_that_takes_no_note_is_raised_without(on_error: Literal["cancel", "continue"]) -> None:
+    class Unnoted(Exception):
+        def add_note(self, note: str) -> None:
+            raise RuntimeError("no notes")
+
+    @workflow
+    async def fails_without_note(ctx: WorkflowContext) -> str:
+        async def one(number: int) -> None:
+            raise Unnoted
+
+        try:
+            await ctx.map(one, [1, 2], on_error=on_error)
+        except Unnoted:
+            return "itself"
+        except ExceptionGroup as group:
+            return str(len(group.exceptions))
+        return "nothing"
+
+    async with App(":memory:") as app:
+        assert await (await app.start(fails_without_note)).result() == ("itself" if on_error == "cancel" else "2")
+
+
+async def test_no_more_of_an_endless_iterable_is_read_than_of_the_others() -> None:
+    @activity
+    async def join(left: str, right: str) -> str:
+        return left + right
+
+    @workflow
+    async def joins(ctx: WorkflowContext) -> str:
+        try:
+            await ctx.map(join, ["a", "b"], itertools.repeat("x"))
+        except ValueError as error:
+            return str(error)
+        return "nothing"
+
+    async with App(":memory:") as app:
+        said = await (await app.start(joins)).result()
+    assert said == "ctx.map: the iterables must be equally long, and one has 2 items, one more"

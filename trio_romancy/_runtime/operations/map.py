@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sized
+from contextlib import suppress
 from functools import partial
 from typing import Any, get_args
 
@@ -13,6 +14,9 @@ from ..._context.workflow import OnError
 from ..._definitions.values import Activity, Workflow
 from ...errors import OperationIdError
 from ..run.run import InstanceRun
+
+_END = object()
+"""Stands for the item after the last one."""
 
 
 async def map_items(
@@ -50,6 +54,12 @@ async def map_items(
                 errors[index] = error
                 if on_error == "cancel" and nursery is not None:
                     nursery.cancel_scope.cancel()
+            except BaseExceptionGroup as group:
+                cancelled, failed = group.split(trio.Cancelled)
+                if not errors or cancelled is None or not isinstance(failed, Exception):
+                    raise
+                errors[index] = failed  # of an item that was cancelled after the first error
+                raise cancelled from None
             if errors and on_error == "cancel":
                 return
 
@@ -86,11 +96,19 @@ def _checked(
         raise ValueError(f"ctx.map: at_once is a number of items, 1 or more, or None for all; not {at_once!r}")
     if on_error not in get_args(OnError):
         raise ValueError(f"ctx.map: on_error is 'cancel' or 'continue', not {on_error!r}")
-    columns = [[*iterable] for iterable in iterables]
-    lengths = [len(column) for column in columns]
+    lengths = [len(iterable) for iterable in iterables if isinstance(iterable, Sized)]
     if len({*lengths}) > 1:
         raise ValueError(f"ctx.map: the iterables must be equally long, and have {', '.join(map(str, lengths))} items")
-    return [*zip(*columns, strict=True)]
+    items: list[tuple[Any, ...]] = []
+    iterators = [iter(iterable) for iterable in iterables]
+    while True:  # item by item, since one of them may be endless
+        item = tuple(next(iterator, _END) for iterator in iterators)
+        ended = sum(value is _END for value in item)
+        if ended == len(item):
+            return items
+        if ended:
+            raise ValueError(f"ctx.map: the iterables must be equally long, and one has {len(items)} items, one more")
+        items.append(item)
 
 
 async def _called(fn: Callable[..., Awaitable[Any]], arguments: tuple[Any, ...]) -> Any:
@@ -107,10 +125,15 @@ def _error_of(map_id: str, count: int, errors: dict[int, Exception], on_error: O
     """Return what a map raises. The first error is the first that the workflow was told."""
     first = next(iter(errors))
     for index, error in errors.items():
-        error.add_note(f"in item {index} of {map_id!r}")
+        _add_note(error, f"in item {index} of {map_id!r}")
     if on_error == "continue":
         in_order = [errors[index] for index in sorted(errors)]
         return ExceptionGroup(f"{len(errors)} of {count} items of {map_id!r} failed", in_order)
     if more := sorted(errors.keys() - {first}):
-        errors[first].add_note(f"before the others were cancelled, so did items {', '.join(map(str, more))}")
+        _add_note(errors[first], f"before the others were cancelled, so did items {', '.join(map(str, more))}")
     return errors[first]
+
+
+def _add_note(error: Exception, note: str) -> None:
+    with suppress(Exception):  # an exception of the user's that takes none is raised without
+        error.add_note(note)
