@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from trio_romancy import App, WorkflowContext, activity, workflow
 
@@ -148,4 +149,47 @@ async def work_once(_: str) -> None:
 
 async def test_what_a_workflow_may_wait_for_is_not_named(named: list[str]) -> None:
     await play(waits_inside)
+    assert named == []
+
+
+@workflow
+async def waits_for_its_timeout(ctx: WorkflowContext) -> None:
+    send, receive = trio.open_memory_channel[int](0)
+    with send, receive, ctx.move_on_after(60):
+        async for _ in receive:
+            pass
+
+
+async def test_a_task_that_only_the_end_of_a_timeout_wakes_is_not_named(named: list[str]) -> None:
+    await play(waits_for_its_timeout)
+    assert named == []
+
+
+@workflow
+async def reads_from_its_generator(ctx: WorkflowContext) -> None:
+    @trio.as_safe_channel
+    async def numbers() -> AsyncGenerator[int, None]:
+        with ctx.branch("numbers"):
+            for number in range(3):
+                await work_inside()
+                yield number
+
+    order = trio.testing.Sequencer()
+
+    async def second() -> None:
+        async with order(1):
+            pass
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(second)
+        async with order(0), numbers() as channel:
+            async for _ in channel:
+                await work_inside()
+
+
+@pytest.mark.skipif(not hasattr(trio, "as_safe_channel"), reason="this trio has none")
+async def test_tasks_that_wait_for_each_other_through_a_generator_or_in_a_sequence_are_not_named(
+    named: list[str],
+) -> None:
+    await play(reads_from_its_generator)
     assert named == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os.path
 
 import trio
@@ -13,10 +14,12 @@ _BETWEEN_TASKS = tuple(
     os.path.join(_TRIO, *names)
     for names in (
         ("_sync.py",),
+        ("_abc.py",),
         ("_channel.py",),
         ("_core", "_run.py"),
         ("_core", "_parking_lot.py"),
         ("_core", "_traps.py"),
+        ("testing", "_sequencer.py"),
     )
 )
 """Files of trio with what tasks wait in for each other: locks, channels, nurseries."""
@@ -33,7 +36,7 @@ def place_outside(task: trio.lowlevel.Task, *, is_last: bool) -> str | None:
         file = frame.f_code.co_filename
         if file.startswith((_TRIO, _OURS)):
             inner.append(frame.f_code)
-        else:
+        elif file != contextlib.__file__:  # which only passes on what a context manager awaits
             place, inner = f"{file}:{line}", []
     if place is None or any(code.co_filename.startswith(_OPERATIONS) for code in inner):
         return None

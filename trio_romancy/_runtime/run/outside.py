@@ -24,11 +24,10 @@ def name_outside_waits(run: InstanceRun) -> None:
     turns, in_flight = run.turns, run.in_flight
     if not run.is_live or in_flight.main is None:
         return
+    is_last = not in_flight.by_id  # no operation will wake a task, nor the end of a timeout
     if turns is not None:
-        is_last = not in_flight.awaited
         tasks = turns.resting(all_of_them=is_last)
     else:
-        is_last = True
         tasks = [] if in_flight.awaited or is_runnable(in_flight.main) else [in_flight.main]
     for task in tasks:
         place = place_outside(task, is_last=is_last)
