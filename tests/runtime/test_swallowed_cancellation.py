@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from trio_romancy import (
     compensation,
     workflow,
 )
+from trio_romancy._tasks.leavable import PATIENCE
 
 Code = Callable[[WorkflowContext], Awaitable[None]]
 
@@ -243,12 +244,26 @@ async def test_many_scopes_that_are_cancelled_and_left_are_no_loop(caplog: pytes
     """Such as of ``trio.aclose_forcefully``, which cancels a scope of its own for each call."""
 
     async def polls(ctx: WorkflowContext) -> None:
-        for _ in range(3000):
+        for _ in range(PATIENCE + 1000):
             with trio.move_on_after(0):
                 await trio.lowlevel.checkpoint()
             await trio.lowlevel.checkpoint()
 
     with runs(polls):
+        async with App(":memory:") as app:
+            await (await app.start(swallowing)).result()
+    assert not warnings(caplog)
+
+
+async def test_a_block_with_much_to_close_is_no_loop(caplog: pytest.LogCaptureFixture) -> None:
+    async def closes(ctx: WorkflowContext) -> None:
+        with ctx.move_on_after(1):
+            async with AsyncExitStack() as stack:
+                for _ in range(2000):  # each is closed with a checkpoint
+                    await stack.enter_async_context(trio.open_memory_channel[int](0)[0])
+                await ctx.sleep(5)
+
+    with runs(closes):
         async with App(":memory:") as app:
             await (await app.start(swallowing)).result()
     assert not warnings(caplog)

@@ -13,8 +13,8 @@ from .trio_internals import innermost, is_cancelled, is_mark_cancelled, leave_op
 
 T = TypeVar("T")
 
-PATIENCE = 1000
-"""Number of steps that a coroutine may make although it is cancelled. Code that unwinds needs a few of them."""
+PATIENCE = 10_000
+"""Number of steps that a coroutine may make although it is cancelled. Code that unwinds needs one for each block."""
 
 
 class LeftBehindError(Exception):
