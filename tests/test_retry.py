@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_romancy import RetryPolicy, TerminalError
+from trio_romancy.clock import LONGEST
 
 
 def delays(policy: RetryPolicy, most: int = 20) -> list[float | None]:
@@ -64,6 +65,14 @@ def test_no_attempts_means_attempts_without_end() -> None:
     assert endless.delay_after(1_000_000) == 60.0
 
 
+def test_infinity_is_no_limit() -> None:
+    assert RetryPolicy(max_attempts=math.inf) == RetryPolicy(max_attempts=0)
+    uncapped = RetryPolicy(max_attempts=0, max_interval=math.inf)
+    assert uncapped.delay_after(20) == 2.0**19
+    assert uncapped == RetryPolicy(max_attempts=0, max_interval=timedelta.max)
+    assert uncapped.delay_after(1_000_000) == LONGEST / 1_000_000, "it can be stored"
+
+
 def test_an_activity_that_has_failed_more_often_than_a_new_policy_allows_is_not_tried_again() -> None:
     assert RetryPolicy(max_attempts=3).delay_after(7) is None
 
@@ -100,12 +109,14 @@ def test_intervals_can_be_timedeltas() -> None:
         ("multiplier", -2.0),
         ("multiplier", math.nan),
         ("multiplier", math.inf),
+        ("initial_interval", math.inf),
         ("max_interval", -1),
-        ("max_interval", math.inf),
+        ("max_interval", math.nan),
+        ("max_interval", 1e15),
     ],
 )
 def test_numbers_that_no_wait_can_be_made_from_are_refused(field: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=r"negative|finite"):
+    with pytest.raises(ValueError, match=r"zero|duration"):
         RetryPolicy(**{field: value})
 
 

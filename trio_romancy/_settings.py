@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -44,16 +45,38 @@ def checked_duration(name: str, value: Duration, *, least: int) -> Microseconds:
       least: the shortest duration allowed, in microseconds: 0 or 1.
 
     Raises:
-      ValueError: if it is not a duration, or too short.
+      ValueError: if it is not a duration, too short, too long to be stored, or endless.
+    """
+    limit = checked_limit(name, value, least=least)
+    if limit is None:
+        raise ValueError(f"{name} is a duration with an end, not {value!r}")
+    return limit
+
+
+def checked_limit(name: str, value: Duration, *, least: int) -> Microseconds | None:
+    """Return a duration in microseconds; None if it is endless.
+
+    Args:
+      name: name of the option, for the message.
+      value: seconds, or a timedelta.
+      least: the shortest duration allowed, in microseconds: 0 or 1.
+
+    Raises:
+      ValueError: if it is not a duration, too short, or too long to be stored.
     """
     try:
         duration = microseconds(value)
-    except (TypeError, ValueError):
-        duration = -1
-    if duration < least:
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    if duration is not None and duration < least:
         than = "longer than" if least else "at least"
         raise ValueError(f"{name} is a number of seconds (or a timedelta) {than} zero, not {value!r}")
     return duration
+
+
+def in_seconds(duration: Microseconds | None) -> float:
+    """Return a limit in seconds; ``math.inf`` for none."""
+    return math.inf if duration is None else duration / 1_000_000
 
 
 def check_numbers(*, least: int = 1, **numbers: int) -> None:
@@ -146,8 +169,8 @@ class Settings:
     """Retry policy of activities and compensations that have none."""
     max_payload: int
     """Largest input, result or message, in bytes of JSON."""
-    idle_timeout: Microseconds
-    """Time for which an instance must have waited before it leaves memory."""
+    idle_timeout: float
+    """Microseconds that an instance must have waited before it leaves memory; infinite: it stays."""
     lease_time: Microseconds
     """Time for which a lease holds after its last renewal."""
     code_version: str | None = None
@@ -167,7 +190,7 @@ class Limits:
     max_recoveries: int
     """Most deaths of its worker that an instance may outlive without progress in between."""
     shutdown_timeout: float
-    """Seconds that running activities have to finish when the worker stops."""
+    """Seconds that running activities have to finish when the worker stops; may be infinite."""
 
 
 @frozen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import platform
 import secrets
@@ -28,7 +29,17 @@ from ._outbox.broker import require_web
 from ._outbox.relay import Relay, RelayStatistics
 from ._runtime.worker.clock_sync import keep_time
 from ._runtime.worker.worker import Worker, WorkerStatistics
-from ._settings import ContentMode, Limits, RelaySettings, Settings, check_numbers, checked_duration, checked_token
+from ._settings import (
+    ContentMode,
+    Limits,
+    RelaySettings,
+    Settings,
+    check_numbers,
+    checked_duration,
+    checked_limit,
+    checked_token,
+    in_seconds,
+)
 from ._storage import migrations
 from ._storage.database import Database
 from ._storage.drivers.urls import shown_url
@@ -108,6 +119,8 @@ class App(Client):
         try again.
       hooks: hooks to call, see :class:`Hooks`.
 
+    ``math.inf`` as a duration means that there is no limit. Only ``lease`` must have an end.
+
     At the end of the block, also by an exception or a cancellation, running activities may finish and are recorded.
     Then all instances are given back to the database, for the next worker.
 
@@ -160,21 +173,21 @@ class App(Client):
         self._made_id = "", 0
         self._runs_workflows = worker
         self._auto_migrate = auto_migrate
+        idle = checked_limit("idle_timeout", idle_timeout, least=0)
         self._settings = Settings(
             retry=retry or RetryPolicy.default(),
             max_payload=max_payload,
-            idle_timeout=checked_duration("idle_timeout", idle_timeout, least=0),
+            idle_timeout=math.inf if idle is None else idle,
             lease_time=checked_duration("lease", lease, least=1),
             code_version=None if code_version is None else checked_id(code_version, "a code version"),
             check_arguments=check_arguments,
         )
-        self._start_patience = checked_duration("start_timeout", start_timeout, least=0) / 1_000_000
-        self._keep_messages = checked_duration("message_retention", message_retention, least=1)
-        shutdown_time = checked_duration("shutdown_timeout", shutdown_timeout, least=1)
-        self._limits = Limits(max_running, max_resident, max_recoveries, shutdown_time / 1_000_000)
+        self._start_patience = in_seconds(checked_limit("start_timeout", start_timeout, least=0))
+        self._keep_messages = checked_limit("message_retention", message_retention, least=1)
+        shutdown_time = in_seconds(checked_limit("shutdown_timeout", shutdown_timeout, least=1))
+        self._limits = Limits(max_running, max_resident, max_recoveries, shutdown_time)
         check_numbers(least=0, outbox_max_attempts=outbox_max_attempts)
-        if outbox_max_age is not None:
-            outbox_max_age = checked_duration("outbox_max_age", outbox_max_age, least=1) / 1_000_000
+        max_age = None if outbox_max_age is None else checked_limit("outbox_max_age", outbox_max_age, least=1)
         self._relay_settings: RelaySettings | None = None
         if broker_url is not None:
             self._relay_settings = RelaySettings(
@@ -182,13 +195,13 @@ class App(Client):
                 headers=broker_headers or {},
                 content_mode=broker_content_mode,
                 max_attempts=outbox_max_attempts,
-                max_age=outbox_max_age,
+                max_age=None if max_age is None else max_age / 1_000_000,
             )
             require_web()
         if web_body_limit is not None:
             check_numbers(web_body_limit=web_body_limit)
         self._web_body_limit = max_payload + _ROOM_IN_BODY if web_body_limit is None else web_body_limit
-        self._web_timeout = checked_duration("web_timeout", web_timeout, least=1) / 1_000_000
+        self._web_timeout = in_seconds(checked_limit("web_timeout", web_timeout, least=1))
         self._web_token = None if web_token is None else checked_token(web_token)
         self._asgi: ASGIApplication | None = None
         self._dispatcher = checked_hooks(hooks)

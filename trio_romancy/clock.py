@@ -22,7 +22,10 @@ Microseconds = int
 """A point in time: microseconds since the epoch, UTC."""
 
 Duration = float | timedelta
-"""A length of time: seconds, or a timedelta."""
+"""A length of time: seconds, or a timedelta. ``math.inf`` and ``timedelta.max`` are endless."""
+
+LONGEST: Microseconds = 1_000_000 * 24 * 3600 * 1_000_000
+"""Longest duration with an end: a million days. Counted from now, it ends before the last year of a datetime."""
 
 VIRTUAL_EPOCH: Microseconds = 1_700_000_000_000_000
 """Time of a virtual clock when trio's clock shows zero."""
@@ -53,8 +56,8 @@ class Clock:
             return time.time_ns() // 1000 + self.behind
         return VIRTUAL_EPOCH + round(self._trio_clock.current_time() * 1_000_000)
 
-    def deadline(self, when: Microseconds) -> float:
-        """Return the deadline on trio's clock for something that is due at ``when``.
+    def deadline(self, when: float) -> float:
+        """Return the deadline on trio's clock for something that is due at ``when``; if that is infinite, never.
 
         A far deadline comes in slices, each earlier than ``when``: after each of them, compare with :meth:`now`.
         """
@@ -107,27 +110,37 @@ def hold_virtual_time() -> Iterator[None]:
             clock.autojump_threshold = _threshold.get()
 
 
-def microseconds(duration: Duration) -> int:
-    """Return a duration in whole microseconds.
+def microseconds(duration: Duration) -> Microseconds | None:
+    """Return a duration in whole microseconds; None if it is endless.
 
     Raises:
-      ValueError: if it is not a finite number of seconds.
+      ValueError: if it is not a duration, or has an end that is too far away to be stored.
     """
-    if isinstance(duration, timedelta):
-        return duration // timedelta(microseconds=1)
     try:
-        return round(duration * 1_000_000)
+        if isinstance(duration, timedelta):
+            whole = None if duration == timedelta.max else duration // timedelta(microseconds=1)
+        else:
+            whole = None if duration == math.inf else round(duration * 1_000_000)
     except (OverflowError, TypeError, ValueError):
-        raise ValueError(f"a duration is a finite number of seconds or a timedelta, not {duration!r}") from None
+        raise ValueError(f"a duration is a number of seconds or a timedelta, not {duration!r}") from None
+    if whole is None:
+        return None
+    if whole > LONGEST:
+        raise ValueError(
+            f"a duration is at most {LONGEST // 86_400_000_000:,} days, not {duration!r}; "
+            f"math.inf is a duration without end"
+        )
+    return max(whole, -LONGEST)
 
 
 def seconds(duration: Duration) -> float:
-    """Return a duration in seconds.
+    """Return a duration in seconds; ``math.inf`` if it is endless.
 
     Raises:
-      ValueError: if it is not a finite number of seconds.
+      ValueError: if it is not a duration, or has an end that is too far away to be stored.
     """
-    return microseconds(duration) / 1_000_000
+    whole = microseconds(duration)
+    return math.inf if whole is None else whole / 1_000_000
 
 
 def to_datetime(when: Microseconds) -> datetime:

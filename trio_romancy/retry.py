@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 from attrs import field, frozen
 
 from ._exceptions import is_a, parts
-from .clock import Duration, seconds
+from .clock import LONGEST, Duration, seconds
 from .errors import TerminalError
+
+_LONGEST_WAIT = LONGEST / 1_000_000
 
 
 def _not_negative(instance: object, attribute: object, value: float) -> None:
     if not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise ValueError(f"a retry policy takes finite numbers from zero on, not {value!r}")
+
+
+def _not_negative_or_endless(instance: object, attribute: object, value: float) -> None:
+    if value != math.inf:
+        _not_negative(instance, attribute, value)
+
+
+def _to_number(attempts: float) -> int:
+    number: Any = attempts
+    return 0 if attempts == math.inf else number
 
 
 def _to_classes(classes: Iterable[type[BaseException]]) -> tuple[type[BaseException], ...]:
@@ -35,18 +48,18 @@ class RetryPolicy:
     An activity without a policy has that of the app, and an app without one the defaults of this class.
 
     Raises:
-      ValueError: if a number is negative or not finite.
+      ValueError: if a number is negative, or one that needs an end has none.
       TypeError: if ``non_retryable`` contains anything but exception classes.
     """
 
-    max_attempts: int = field(default=5, validator=_not_negative)
-    """Most attempts, including the first one; 0: no limit."""
+    max_attempts: int = field(default=5, converter=_to_number, validator=_not_negative)
+    """Most attempts, including the first one; 0 or ``math.inf``: no limit."""
     initial_interval: float = field(default=1.0, converter=seconds, validator=_not_negative)
     """Wait between the first and the second attempt, in seconds (or a timedelta)."""
     multiplier: float = field(default=2.0, validator=_not_negative)
     """Factor by which each wait is longer than the one before."""
-    max_interval: float = field(default=60.0, converter=seconds, validator=_not_negative)
-    """Longest wait, in seconds (or a timedelta)."""
+    max_interval: float = field(default=60.0, converter=seconds, validator=_not_negative_or_endless)
+    """Longest wait, in seconds (or a timedelta); ``math.inf``: no limit."""
     non_retryable: tuple[type[BaseException], ...] = field(default=(), converter=_to_classes)
     """Exception classes that fail the activity at once, like :class:`~trio_romancy.TerminalError`."""
 
@@ -77,8 +90,8 @@ class RetryPolicy:
         try:
             delay = self.initial_interval * self.multiplier ** (attempts - 1)
         except OverflowError:
-            return self.max_interval
-        return min(delay, self.max_interval)
+            delay = math.inf
+        return min(delay, self.max_interval, _LONGEST_WAIT)
 
     def is_terminal(self, error: BaseException) -> bool:
         """Tell whether the error forbids another attempt. A group does if one of its members does.

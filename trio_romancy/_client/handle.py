@@ -46,7 +46,7 @@ class WorkflowHandle(Generic[R]):
         Cancelling the wait does not cancel the instance.
 
         Args:
-          timeout: time limit of the wait: seconds, or a timedelta; None: no limit.
+          timeout: time limit of the wait: seconds, or a timedelta; None or ``math.inf``: no limit.
 
         Raises:
           WorkflowFailedError: if the workflow failed.

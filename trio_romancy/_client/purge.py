@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 
 import trio
 
-from .._settings import as_statuses, checked_duration
+from .._settings import as_statuses, checked_limit
 from .._storage.outages import retry_while_away
 from .._storage.sql.purge import purge as delete_some
 from .._storage.sql.search import Place
@@ -35,7 +35,10 @@ async def purge(
       ValueError: if a status does not exist or is not final, or the duration is negative.
     """
     statuses = _final(status)
-    before = engine.clock.now() - checked_duration("older_than", older_than, least=0)
+    least_age = checked_limit("older_than", older_than, least=0)
+    if least_age is None:
+        return 0
+    before = engine.clock.now() - least_age
     deleted = 0
     end: Place | None = None
     while True:

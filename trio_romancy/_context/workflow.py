@@ -39,7 +39,7 @@ class WorkflowRun(WorkflowExecution, Protocol):
     def random(self) -> Random: ...
     def patched(self, change_id: str) -> bool: ...
     def open_branch(self, name: str) -> AbstractContextManager[None]: ...
-    def sleep(self, duration: int, id: str | None) -> Coroutine[Any, Any, None]: ...
+    def sleep(self, duration: int | None, id: str | None) -> Coroutine[Any, Any, None]: ...
     def sleep_until(self, when: datetime, id: str | None) -> Coroutine[Any, Any, None]: ...
     def wait_event(
         self, type: str, subject: str | None, codec: Codec[Any], timeout: int | None, id: str | None
@@ -69,7 +69,7 @@ class WorkflowRun(WorkflowExecution, Protocol):
     def recur(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn: ...
     def set_details(self, value: object) -> None: ...
     def open_timeout(
-        self, duration: int, id: str | None, *, fail: bool
+        self, duration: int | None, id: str | None, *, fail: bool
     ) -> AbstractContextManager[trio.CancelScope]: ...
 
 
@@ -163,11 +163,12 @@ class WorkflowContext:
         """Sleep durably, counted from :meth:`now`. An instance that sleeps for long takes rows, but no memory.
 
         Args:
-          duration: seconds, or a timedelta. Zero and negative durations end at once.
+          duration: seconds, or a timedelta. Zero and negative durations end at once, ``math.inf`` and
+            ``timedelta.max`` only by a cancellation.
           id: operation id, by default the next ``sleep:n``.
 
         Raises:
-          ValueError: if the duration is not finite.
+          ValueError: if it is not a duration, or has an end after more than a million days.
         """
         await self._run.sleep(microseconds(duration), id)
 
@@ -473,8 +474,11 @@ class WorkflowContext:
         outcome first, unless it is ``cancellable``.
 
         Args:
-          duration: seconds (or a timedelta) from :meth:`now` on.
+          duration: seconds (or a timedelta) from :meth:`now` on; ``math.inf``: no limit.
           id: operation id, by default the next ``timeout:n``.
+
+        Raises:
+          ValueError: if it is not a duration, or has an end after more than a million days.
         """
         return self._run.open_timeout(microseconds(duration), id, fail=False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, TypeVar
 
@@ -193,17 +194,17 @@ Definition = Compensation[..., Any] | Activity[..., Any] | Workflow[..., Any]
 
 
 def checked_timeout(timeout: Duration | None, name: str) -> float | None:
-    """Return the time limit of one attempt in seconds.
+    """Return the time limit of one attempt in seconds; None: no limit.
 
     Raises:
-      DefinitionError: if the timeout is not a duration longer than zero.
+      DefinitionError: if the timeout is not a duration longer than zero, or too long to be stored.
     """
     if timeout is None:
         return None
     try:
         allowed = seconds(timeout)
-    except (TypeError, ValueError):
-        allowed = 0.0
+    except ValueError as error:
+        raise DefinitionError(f"{name!r}: the timeout: {error}") from None
     if allowed <= 0:
         raise DefinitionError(f"{name!r}: a timeout is longer than zero seconds, not {timeout!r}")
-    return allowed
+    return None if allowed == math.inf else allowed

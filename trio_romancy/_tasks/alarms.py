@@ -8,7 +8,7 @@ from itertools import count
 
 import trio
 
-from ..clock import Clock, Microseconds
+from ..clock import Clock
 
 _KEPT = 1000
 """Number of cancelled alarms that may remain in the heap, beside as many as are set."""
@@ -24,13 +24,13 @@ class Alarms:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._rings: dict[int, Callable[[], None]] = {}
-        self._heap: list[tuple[Microseconds, int]] = []
+        self._heap: list[tuple[float, int]] = []
         """Times with the numbers of their alarms, those of cancelled alarms included."""
         self._numbers = count()
         self._is_sooner = trio.Event()
 
-    def set(self, when: Microseconds, ring: Callable[[], None]) -> int:
-        """Call ``ring`` at ``when``, in the task of :meth:`run`. Returns a number for :meth:`cancel`."""
+    def set(self, when: float, ring: Callable[[], None]) -> int:
+        """Call ``ring`` at ``when`` (microseconds), in the task of :meth:`run`. Returns a number for :meth:`cancel`."""
         number = next(self._numbers)
         self._rings[number] = ring
         heapq.heappush(self._heap, (when, number))

@@ -94,16 +94,17 @@ class RunFacade:
     ) -> Coroutine[Any, Any, Any]:
         return self._unless_gone(activity.call_activity(self._run, called, args, kwargs))
 
-    def sleep(self, duration: Microseconds, id: str | None) -> Coroutine[Any, Any, None]:
+    def sleep(self, duration: Microseconds | None, id: str | None) -> Coroutine[Any, Any, None]:
         self._check_caller("ctx.sleep")
-        return self._unless_gone(timers.sleep_until(self._run, self._run.cursor.now + duration, id))
+        when = None if duration is None else self._run.cursor.now + duration
+        return self._unless_gone(timers.sleep_until(self._run, when, id))
 
     def sleep_until(self, when: datetime, id: str | None) -> Coroutine[Any, Any, None]:
         self._check_caller("ctx.sleep_until")
         return self._unless_gone(timers.sleep_until(self._run, from_datetime(when), id))
 
     def open_timeout(
-        self, duration: Microseconds, id: str | None, *, fail: bool
+        self, duration: Microseconds | None, id: str | None, *, fail: bool
     ) -> AbstractContextManager[trio.CancelScope]:
         self._check_caller("ctx.fail_after" if fail else "ctx.move_on_after")
         return timers.open_timeout(self._run, duration, id, fail=fail)

@@ -19,8 +19,8 @@ _TIMER = frozenset({Kind.TIMER_FIRED})
 _TIMEOUT = frozenset({Kind.TIMEOUT_FIRED})
 
 
-async def sleep_until(run: InstanceRun, when: Microseconds, id: str | None) -> None:
-    """Sleep until that time, across restarts."""
+async def sleep_until(run: InstanceRun, when: Microseconds | None, id: str | None) -> None:
+    """Sleep until that time, across restarts; None: until the sleep is cancelled."""
     task = trio.lowlevel.current_task()
     id = new_id(run, task, "sleep", id, "sleep")
     await trio.lowlevel.checkpoint_if_cancelled()
@@ -28,7 +28,10 @@ async def sleep_until(run: InstanceRun, when: Microseconds, id: str | None) -> N
         operation = Operation(id, "sleep", _TIMER, None, task, waits=True, wake_at=when)
         run.in_flight.add(operation)  # as `step` does, without its frames, which each sleeping instance would keep
         try:
-            run.post_at(when, PendingOutcome(operation, Kind.TIMER_FIRED, NOTHING))
+            if when is None:
+                run.open_mailbox()
+            else:
+                run.post_at(when, PendingOutcome(operation, Kind.TIMER_FIRED, NOTHING))
             while await operation.wait() is None:
                 pass
         finally:
@@ -36,18 +39,22 @@ async def sleep_until(run: InstanceRun, when: Microseconds, id: str | None) -> N
 
 
 @contextmanager
-def open_timeout(run: InstanceRun, duration: Microseconds, id: str | None, *, fail: bool) -> Iterator[trio.CancelScope]:
+def open_timeout(
+    run: InstanceRun, duration: Microseconds | None, id: str | None, *, fail: bool
+) -> Iterator[trio.CancelScope]:
     """Open a cancel scope whose deadline is an entry of the journal.
 
     Args:
+      duration: None: without a deadline. It is an operation all the same, so that the ids of later ones stay.
       fail: whether to raise :exc:`trio.TooSlowError` if the deadline cancelled the block.
     """
     id = new_id(run, trio.lowlevel.current_task(), "timeout", id, "timeout")
-    when = run.cursor.now + duration
+    when = None if duration is None else run.cursor.now + duration
     with trio.CancelScope() as scope:
         operation = Operation(id, "timeout", _TIMEOUT, lambda _: scope.cancel(), wake_at=when)
         run.in_flight.add(operation)
-        run.post_at(when, PendingOutcome(operation, Kind.TIMEOUT_FIRED, NOTHING))
+        if when is not None:
+            run.post_at(when, PendingOutcome(operation, Kind.TIMEOUT_FIRED, NOTHING))
         try:
             yield scope
         finally:

@@ -122,7 +122,7 @@ class Mailbox:
                 if session is not None:
                     await session.aclose()
 
-    async def wait(self, until: Microseconds | None, *, for_timers: bool = True) -> None:
+    async def wait(self, until: float | None, *, for_timers: bool = True) -> None:
         """Wait for an outcome, a new or due timer, :meth:`notify`, or that time. May return early."""
         self._changed = LightEvent()
         due = self.next_timer() if for_timers else None

@@ -243,7 +243,7 @@ class Sequencer:
         else:
             await self._mailbox.wait(until)
 
-    def _lie_down(self, until: Microseconds) -> None:
+    def _lie_down(self, until: float) -> None:
         """Wait without a task, which takes half of the memory of a waiting actor."""
         due = self._mailbox.next_timer()
         self._alarm = self._run.env.alarms.set(until if due is None else min(due, until), self.wake)

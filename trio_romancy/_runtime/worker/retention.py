@@ -21,10 +21,10 @@ class Retention:
     """Sleeps until a message becomes too old. Under virtual time it wakes only if there is something to delete.
 
     Args:
-      keep: how long a message is kept.
+      keep: how long a message is kept; None: for ever.
     """
 
-    def __init__(self, database: Database, clock: Clock, keep: Microseconds) -> None:
+    def __init__(self, database: Database, clock: Clock, keep: Microseconds | None) -> None:
         self._database = database
         self._clock = clock
         self._keep = keep
@@ -35,7 +35,10 @@ class Retention:
         self._sent.set()
 
     async def run(self) -> None:
-        """Delete old messages until cancelled."""
+        """Delete old messages until cancelled. Return at once if all are kept."""
+        keep = self._keep
+        if keep is None:
+            return
         begun = self._clock.now()
         while True:
             self._sent = trio.Event()
@@ -48,9 +51,9 @@ class Retention:
                 continue
             # Many messages at a time, and not in all processes at once. Nor as soon as a worker starts: instances that
             # had no worker get their messages first.
-            due = max(oldest + self._keep, begun) + round(self._keep * random.uniform(0.01, 0.05))
+            due = max(oldest + keep, begun) + round(keep * random.uniform(0.01, 0.05))
             await self._clock.sleep_until(due)
-            await self._delete(self._clock.now() - self._keep)
+            await self._delete(self._clock.now() - keep)
 
     async def _delete(self, before: Microseconds) -> None:
         for delete in (delete_old_messages, delete_idle_channels):

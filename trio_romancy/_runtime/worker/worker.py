@@ -66,7 +66,7 @@ class Worker:
         worker_id: str,
         settings: Settings,
         limits: Limits,
-        keep_messages: Microseconds,
+        keep_messages: Microseconds | None,
         relay: Relay | None = None,
         dispatcher: HookDispatcher | None = None,
     ) -> None:
