@@ -30,6 +30,7 @@ def test_before() -> None:
 """
 
 END = """
+@pytest.mark.filterwarnings("error")
 def test_after() -> None:
     trio.run(trio.sleep, 0)
 """

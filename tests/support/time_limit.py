@@ -95,9 +95,10 @@ def limited(item: pytest.Item) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, limit)
     try:
         yield
-    except BaseException:
+    except BaseException as error:
         if expiry.seen is None:
             raise
+        close_run(error)
     finally:
         if SIGNAL is not None:
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -130,12 +131,22 @@ class Expiry:
 
     def close_tasks(self) -> None:
         """Close the tasks of a run that :class:`TestHangs` has torn, or they would end in the midst of another test."""
-        if self._runner is not None and _runner() is self._runner:
-            # Raised outside of trio's loop, it leaves the run in place, and no later test could begin one.
-            trio._core._run.GLOBAL_RUN_CONTEXT.__dict__.clear()
         for task in [] if self._runner is None else list(self._runner.tasks):
             with suppress(BaseException):
                 task.coro.close()
+
+
+def close_run(error: BaseException) -> None:
+    """Close the trio run that an exception has torn, or no later test could begin one.
+
+    Raised while trio waits for something to happen, that is, outside of the generator that is the run, it leaves that
+    suspended: with its place in the thread, and with what it has told Python to do on a signal.
+    """
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_code is trio.run.__code__:
+            traceback.tb_frame.f_locals["gen"].close()
+        traceback = traceback.tb_next
 
 
 def cancel_run() -> bool:
