@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
+from trio_romancy import App
 from trio_romancy._storage.drivers import connections
 
-from ..support.lossy_proxy import LossyProxy, open_app
+from ..support.lossy_proxy import LossyProxy, open_app, open_lossy_proxy
 from .load import SLACK, Load, open_load
 
 pytestmark = [pytest.mark.long, pytest.mark.real_clock, pytest.mark.usefixtures("quiet")]
@@ -96,3 +97,20 @@ async def test_nobody_complains_of_connections_that_were_cut_before_they_are_clo
         await trio.sleep(0.05)  # until both ends know
         proxy.refuse()
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+async def test_a_whole_pool_connects_over_a_link_that_carries_few_handshakes_in_the_time_that_one_may_take(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "ANSWER_TIMEOUT", 1.0)
+    async with (
+        open_lossy_proxy(database) as proxy,
+        App(proxy.url(database), worker=False, pool_size=20) as app,
+    ):
+        proxy.carry_one_at_a_time(0.003)
+        for _ in range(3):
+            async with trio.open_nursery() as nursery:
+                for _ in range(20):
+                    nursery.start_soon(app.list_instances)
+            proxy.cut()
+        proxy.carry_one_at_a_time(0.0)

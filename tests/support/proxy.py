@@ -61,6 +61,8 @@ class Proxy:
     _accepting: trio.CancelScope | None = field(default=None, init=False)
     _links: set[_Link] = field(factory=set, init=False)
     _flow: trio.Event = field(init=False)
+    _seconds_for_each: float = field(default=0.0, init=False)
+    _carrier: trio.Lock = field(factory=trio.Lock, init=False)
     _losses: list[_Loss] = field(factory=list, init=False)
     accepted: int = field(default=0, init=False)
     """How many connections clients have made so far."""
@@ -114,6 +116,10 @@ class Proxy:
         """Let them flow again. None was lost."""
         self._flow.set()
 
+    def carry_one_at_a_time(self, seconds: float) -> None:
+        """Take so many seconds for each piece, and carry that of another connection only then. 0: all at once again."""
+        self._seconds_for_each = seconds
+
     def half_close(self) -> None:
         """End the stream to each client, and drop what it still sends. The server does not notice."""
         for link in self._links:
@@ -128,6 +134,12 @@ class Proxy:
         loss = _Loss(trigger)
         self._losses.append(loss)
         return loss.happened
+
+    async def _may_flow(self) -> None:
+        if self._seconds_for_each:
+            async with self._carrier:
+                await trio.sleep(self._seconds_for_each)
+        await self._flow.wait()
 
     async def _serve(self, listener: trio.socket.SocketType, scope: trio.CancelScope) -> None:
         with scope:
@@ -160,7 +172,7 @@ class Proxy:
 
     async def _forward_requests(self, link: _Link, server: trio.SocketStream) -> None:
         while chunk := await link.client.receive_some(CHUNK):
-            await self._flow.wait()
+            await self._may_flow()
             if link.is_half_closed:
                 continue
             if chunk == POSTGRESQL_WANTS_TLS:
@@ -179,7 +191,7 @@ class Proxy:
             chunk = await server.receive_some(CHUNK)
             if link.loss is not None:
                 link.cut()
-            await self._flow.wait()
+            await self._may_flow()
             if link.is_half_closed:
                 if not chunk:
                     return

@@ -15,11 +15,12 @@ from typing import Any, ParamSpec, TypeVar
 
 import trio
 import trio_asyncio
-from attrs import define
+from attrs import define, field
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
+from sqlalchemy.util import await_only
 
 from ...clock import hold_virtual_time
 from ...errors import DatabaseAwayError, DatabaseError, RomancyError
@@ -38,6 +39,12 @@ R = TypeVar("R")
 
 _GRACE = 5.0
 """Time that a statement of a session may go on after its activity was cancelled, in seconds."""
+_CONNECTING = 2
+"""Connections of the pool that are made at once.
+
+On a busy machine or a slow link, a whole pool that is made at once may take longer than any connection may take. Then
+all of them would be given up, again and again.
+"""
 _RECYCLE = 1800
 """Age at which a pooled connection is replaced, in seconds: firewalls forget idle connections after a while."""
 
@@ -297,6 +304,28 @@ class _AutocommitWriter:
         return await self._writer._run("AUTOCOMMIT", lambda connection: fn(connection, *args, **kwargs))
 
 
+@define(eq=False)
+class _TurnToConnect:
+    """Entered by code of SQLAlchemy that runs in asyncio, while it makes a connection.
+
+    Who has waited for half of the time that a transaction has gives up: a connection would be made for nothing.
+    """
+
+    _turns: asyncio.Semaphore = field(factory=lambda: asyncio.Semaphore(_CONNECTING))
+
+    def __enter__(self) -> None:
+        if self._turns.locked():
+            try:
+                await_only(asyncio.wait_for(self._turns.acquire(), connections.ANSWER_TIMEOUT / 2))
+            except asyncio.TimeoutError:  # noqa: UP041 (another class before Python 3.11)
+                raise DatabaseAwayError("other connections took too long to be made") from None
+        else:
+            await_only(self._turns.acquire())
+
+    def __exit__(self, *_: object) -> None:
+        self._turns.release()
+
+
 @asynccontextmanager
 async def open_server_database(server: Server, pool_size: int) -> AsyncIterator[Database]:
     """Open a database on a server, without connecting yet. Entered inside a trio-asyncio loop.
@@ -321,7 +350,7 @@ async def open_server_database(server: Server, pool_size: int) -> AsyncIterator[
         **options,
     )
     ours = Connections(server)
-    ours.attach(engine.sync_engine)
+    ours.attach(engine.sync_engine, turn_to_connect=_TurnToConnect())
     report_lost_transactions(engine.sync_engine)
     writing: Engine | AsyncEngine
     if server.blocking_url is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, TypeVar
 
 import sqlalchemy
@@ -52,11 +52,17 @@ class Connections:
         """Whether the server may still have connections that this side has lost."""
         return bool(self._lost)
 
-    def attach(self, engine: Engine, connect: Connect | None = None) -> None:
+    def attach(
+        self,
+        engine: Engine,
+        connect: Connect | None = None,
+        turn_to_connect: AbstractContextManager[object] = nullcontext(),  # noqa: B008
+    ) -> None:
         """Make an engine use set-up connections to whichever host works, and keep track of those that it loses.
 
         Args:
           connect: makes a connection, if not the way SQLAlchemy does.
+          turn_to_connect: entered while a connection is made.
         """
         dialect = server_dialect_of(engine)
 
@@ -76,8 +82,9 @@ class Connections:
 
         @event.listens_for(engine, "do_connect")
         def make(_: sqlalchemy.Dialect, record: ConnectionPoolEntry, args: Any, options: dict[str, Any]) -> Any:
-            made = time.monotonic()
-            connection, turn = self._make(make_one, args, options)
+            with turn_to_connect:
+                made = time.monotonic()
+                connection, turn = self._make(make_one, args, options)
             record.info["made"], record.info["host"] = made, self._host(turn)
             return connection
 
@@ -133,17 +140,18 @@ class Connections:
         Args:
           connection: a connection that has not been used yet.
         """
-        for (host, id), made in self._lost.copy().items():
-            if host != connection.info["host"]:
+        for host, id in list(self._lost):
+            # Taken out meanwhile: the other new connections need not end it too.
+            if host != connection.info["host"] or (made := self._lost.pop((host, id), None)) is None:
                 continue
             try:
                 age = time.monotonic() - made
                 in_transaction(connection, server_dialect_of(connection).end_connection, id, age)
-            except DBAPIError as error:
-                if is_transient(error):
-                    raise
-                # It has ended meanwhile, or the user of the database may not end it.
-            self._lost.pop((host, id), None)
+            except BaseException as error:
+                if isinstance(error, DBAPIError) and not is_transient(error):
+                    continue  # it has ended meanwhile, or the user of the database may not end it
+                self._lost[host, id] = made
+                raise
 
     def connect_error(self, error: Exception) -> DatabaseError:
         """Return the error to raise if no connection can be made.
