@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,10 @@ from .._storage.session import Session
 from .._storage.sql.messages import Outgoing
 from .._storage.sql.outbox import new_row
 from ..clock import Clock
+from ..errors import RomancyError
+
+_first_use = threading.Lock()
+"""Held while a part of a context is made. Threads of one activity may ask for it at once."""
 
 
 @define(eq=False)
@@ -36,6 +41,8 @@ class ActivityContext:
     """Messages and events that are sent if the attempt succeeds; None without any."""
     used_session: Session | None = field(default=None, init=False, repr=False)
     """The session; None: this attempt has not used :attr:`session`."""
+    has_ended: bool = field(default=False, init=False, repr=False)
+    """Whether the attempt has ended. A thread or a task that it has left behind may still have the context."""
 
     @property
     def idempotency_key(self) -> str:
@@ -50,11 +57,18 @@ class ActivityContext:
         """A transaction in the database of the app, which begins with the first statement.
 
         It commits together with the activity's journal entry: its changes are made exactly once. It is rolled back if
-        the attempt fails.
+        the attempt fails. All tasks and threads of the activity share it, and may use it at once.
         """
-        if self.used_session is None:
-            self.used_session = Session(self._database)
-        return self.used_session
+        session = self.used_session
+        if session is None:
+            with _first_use:
+                session = self.used_session
+                if session is None:
+                    session = Session(self._database, self.instance_id, self.activity_id, self.workflow)
+                    self.used_session = session
+            if self.has_ended:
+                session.end()
+        return session
 
     def publish(
         self, channel: str, data: Any, *, metadata: Mapping[str, Any] | None = None, to: str | None = None
@@ -72,7 +86,9 @@ class ActivityContext:
         Raises:
           InvalidInputError: naming everything that is wrong with the message.
           PayloadTooLargeError: if the message is larger than the app's ``max_payload``.
+          RomancyError: if the attempt has ended.
         """
+        self._refuse_if_ended("publish")
         row = message_row(
             channel,
             data,
@@ -112,7 +128,9 @@ class ActivityContext:
         Raises:
           InvalidInputError: naming everything that is wrong with the event.
           PayloadTooLargeError: if the event is larger than the app's ``max_payload``.
+          RomancyError: if the attempt has ended.
         """
+        self._refuse_if_ended("send_event")
         effects, now = self._use_effects(), self._clock.now()
         if id is None:
             id = short_id(f"{self.idempotency_key}:{len(effects.outbox) + 1}")
@@ -145,5 +163,20 @@ class ActivityContext:
 
     def _use_effects(self) -> Effects:
         if self.effects is None:
-            self.effects = Effects()
+            with _first_use:
+                if self.effects is None:
+                    self.effects = Effects()
         return self.effects
+
+    def _refuse_if_ended(self, call: str) -> None:
+        """Refuse what could not be sent any more.
+
+        Raises:
+          RomancyError: if the attempt has ended.
+        """
+        if self.has_ended:
+            raise RomancyError(
+                f"instance {self.instance_id!r}: {call} is called after the end of its attempt of activity "
+                f"{self.activity_id!r}, by a thread or a task that the attempt has left behind; nothing is sent; give "
+                f"what the thread calls a time limit below the activity's timeout, and await every task"
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -9,14 +10,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import sqlalchemy
 import trio
 from sqlalchemy import Connection, Engine, Executable, event
-from sqlalchemy.engine import ExceptionContext, Result, ScalarResult
+from sqlalchemy.engine import ExceptionContext, Result, RootTransaction, ScalarResult
 
+from .._data.log_fields import about
+from ..errors import RomancyError
 from .database import Database, Transaction
 from .dialects import dialect_of
 from .dialects.errors import is_transient
+from .session_turn import SessionTurn
 
 if TYPE_CHECKING:
     import sqlalchemy.orm
+
+_logger = logging.getLogger("trio_romancy.activity")
 
 E = TypeVar("E")
 R = TypeVar("R")
@@ -34,6 +40,13 @@ class Session:
     The first statement begins the transaction. On SQLite an open transaction keeps all others from writing, so do slow
     things before the first statement.
 
+    All tasks and threads of the activity may use it at once, from the first statement on. They share one transaction,
+    in which their statements take turns. While one of them is in a block of :meth:`begin_nested`, the others wait until
+    that block has ended, except those that were started in the block. An ORM object is for one task at a time.
+
+    The session ends with its attempt. A thread or a task that the attempt has left behind gets a
+    :class:`~trio_romancy.RomancyError` for each further use, and what it was doing in that moment is not committed.
+
     Cancellation never tears a statement: it is delivered when the statement has ended. On a server, a statement that
     goes on for five seconds after the cancellation is interrupted, and the transaction is rolled back.
 
@@ -42,11 +55,23 @@ class Session:
         trio.from_thread.run(current_activity().session.execute, statement)
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, instance_id: str, activity_id: str, workflow: str) -> None:
         self._database = database
+        self._instance_id = instance_id
+        self._activity_id = activity_id
+        self._workflow = workflow
         self._exits = AsyncExitStack()
+        self._turn = SessionTurn()
+        self._has_ended = False
+        """Whether the attempt has ended, so that nothing more may begin."""
+        self._is_closed = False
+        """Whether the transaction was, or will be, rolled back."""
+        self._running: trio.CancelScope | None = None
+        """Scope of the statement that is running for the activity."""
         self._transaction: Transaction | None = None
         self._session: sqlalchemy.orm.Session | None = None
+        self._root: RootTransaction | None = None
+        """The transaction, as SQLAlchemy's connection has it."""
         self._errors: list[Exception] = []
         """Errors of the database that have ended the transaction, also if the activity caught them."""
 
@@ -64,11 +89,40 @@ class Session:
         """Run ``fn(session)`` with the synchronous session and return its result.
 
         Use it to run many statements in one go, and to follow relationships that load lazily. ``fn`` may run in another
-        thread.
+        thread, and no other task has the session meanwhile.
+
+        Raises:
+          RomancyError: if the attempt has ended, or its code has ended the transaction.
         """
-        if self._transaction is None:
-            self._transaction = await self._exits.enter_async_context(self._database.open_transaction())
-        return await self._transaction.run(self._with_session, fn)
+        async with self._turn.taken():
+            return await self._run_in_turn(fn)
+
+    async def _run_in_turn(self, fn: Callable[[sqlalchemy.orm.Session], R]) -> R:
+        self._refuse_if_ended()
+        with trio.CancelScope() as self._running:
+            if self._transaction is None:
+                self._transaction = await self._exits.enter_async_context(self._database.open_transaction())
+            if not self._is_closed:
+                result = await self._transaction.run(self._with_session, fn)
+                if not self._is_closed:
+                    return result
+        self._refuse_if_ended()
+        raise AssertionError  # only `aclose` cancels the scope
+
+    def _refuse_if_ended(self) -> None:
+        """Refuse a use after the end of the attempt. It is logged too: often nothing awaits the caller any more.
+
+        Raises:
+          RomancyError: if the attempt has ended.
+        """
+        if self._has_ended:
+            error = RomancyError(
+                f"instance {self._instance_id!r}: the session of activity {self._activity_id!r} is used after the end "
+                f"of its attempt, by a thread or a task that the attempt has left behind; this use is refused; give "
+                f"what the thread calls a time limit below the activity's timeout, and await every task"
+            )
+            _logger.warning("%s", error, extra=about(self._instance_id, self._workflow, self._activity_id))
+            raise error
 
     def _with_session(self, connection: Connection, fn: Callable[[sqlalchemy.orm.Session], R]) -> R:
         if self._errors:
@@ -79,10 +133,32 @@ class Session:
             import sqlalchemy.orm  # only now: it adds thousands of objects to memory
 
             # The engine commits the transaction; the session only flushes into it.
+            self._root = connection.get_transaction() or connection.begin()
             self._session = sqlalchemy.orm.Session(
                 bind=connection, expire_on_commit=False, join_transaction_mode="rollback_only"
             )
-        return fn(self._session)
+        self._check_transaction(connection)
+        result = fn(self._session)
+        self._check_transaction(connection)
+        return result
+
+    def _check_transaction(self, connection: Connection) -> None:
+        """Check that what was written is in the transaction that will be committed.
+
+        Raises:
+          RomancyError: if code of the activity has ended the transaction. Another one would begin silently.
+        """
+        assert self._session is not None
+        is_same = connection.get_transaction() is self._root
+        if not is_same and self._session.is_active and not self._errors:  # if not active, SQLAlchemy says why
+            raise self._ended_by_code()
+
+    def _ended_by_code(self) -> RomancyError:
+        return RomancyError(
+            f"instance {self._instance_id!r}: the transaction of activity {self._activity_id!r} was committed or "
+            f"rolled back by its code; return to commit, raise to roll back, and use session.begin_nested() to undo a "
+            f"part"
+        )
 
     async def execute(self, statement: Executable, parameters: Parameters | None = None) -> Result[Any]:
         """Run a statement and return its result, with all rows fetched."""
@@ -129,39 +205,74 @@ class Session:
 
     @asynccontextmanager
     async def begin_nested(self) -> AsyncIterator[None]:
-        """Open a savepoint. If the block raises, only its changes are undone, and the exception propagates."""
-        savepoint = await self.run_sync(lambda session: session.begin_nested())
+        """Open a savepoint. If the block raises, only its changes are undone, and the exception propagates.
+
+        Tasks that were started in the block take part in it. All others wait until it has ended.
+        """
+        async with self._turn.taken():
+            nested = await self._run_in_turn(lambda session: session.begin_nested())
+            savepoint = self._turn.begin()
+        is_committing = False
         try:
             yield
+            async with self._turn.taken():
+                is_committing = True
+                await self._run_in_turn(lambda _: nested.commit())
         except BaseException:
-            # Shielded: a timeout inside the activity must not keep half of the savepoint's changes.
-            with trio.CancelScope(shield=True):
-                if not self._errors:
-                    await self.run_sync(lambda _: savepoint.rollback())
+            if not is_committing:
+                # Shielded: a timeout inside the activity must not keep half of the savepoint's changes.
+                with trio.CancelScope(shield=True):
+                    async with self._turn.taken_from_all():
+                        if not self._errors and not self._has_ended:
+                            await self._run_in_turn(lambda _: nested.rollback())
             raise
-        await self.run_sync(lambda _: savepoint.commit())
+        finally:
+            self._turn.end(savepoint)
+
+    # -- called by the runtime -------------------------------------------------------------------------------------
+
+    def end(self) -> None:
+        """Refuse each further use: the attempt has ended."""
+        self._has_ended = True
+        self._turn.end_all()
+
+    async def finish(self) -> None:
+        """End the use by the activity, which has returned. A statement that still runs belongs to the transaction."""
+        self.end()
+        async with self._turn.taken_from_all():
+            pass
 
     async def flush_all(self) -> None:
-        """Flush pending changes, if there are any. Called by the runtime."""
+        """Flush pending changes, if there are any, after :meth:`finish`."""
         session = self._session
         if session is not None and (session.new or session.dirty or session.deleted):
-            await self.flush()
+            assert self._transaction is not None
+            await self._transaction.run(self._with_session, lambda session: session.flush())
 
     async def commit_with(self, record: Callable[[Connection], None]) -> None:
-        """Commit the session's changes together with what ``record`` writes. Called by the runtime."""
+        """Commit the session's changes together with what ``record`` writes."""
         assert self._transaction is not None
 
         def finish(session: sqlalchemy.orm.Session) -> None:
             session.flush()
             connection = session.connection()
-            dialect_of(connection).limit_idleness(connection)
+            dialect = dialect_of(connection)
+            dialect.limit_idleness(connection)
+            if not dialect.is_in_transaction(connection):
+                raise self._ended_by_code()
             record(connection)
 
         await self._transaction.commit(lambda connection: self._with_session(connection, finish))
 
     async def aclose(self) -> None:
-        """Roll back what was not committed, and release the connection. Called by the runtime."""
-        await self._exits.aclose()
+        """Roll back what was not committed, and release the connection. A statement that runs is cancelled."""
+        self.end()
+        self._is_closed = True
+        if self._running is not None:
+            self._running.cancel()
+        with trio.CancelScope(shield=True):
+            async with self._turn.taken_from_all():
+                await self._exits.aclose()
 
 
 def report_lost_transactions(engine: Engine) -> None:

@@ -270,6 +270,9 @@ class Attempts:
                         value = await what.function(*self._args, **self._kwargs)
                 if innermost(task) is not mark:
                     raise _left_open(what.name)
+                context.has_ended = True
+                if context.used_session is not None:
+                    await context.used_session.finish()
                 result = self._result(context, value)  # first: what cannot be journaled needs no further attempt
                 if context.used_session is not None:
                     await context.used_session.flush_all()
@@ -463,6 +466,7 @@ def _is_transient(error: BaseException) -> bool:
 
 
 async def _close_session(context: ActivityContext) -> None:
-    """Roll back the session of an attempt, if it has one."""
+    """Roll back the session of an attempt that has failed, if it has one. What the attempt has left behind has none."""
+    context.has_ended = True
     if context.used_session is not None:
         await context.used_session.aclose()

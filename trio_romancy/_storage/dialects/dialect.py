@@ -56,6 +56,10 @@ class Dialect(Protocol):
         """Limit how long the rest of this transaction may be idle, to :data:`.limits.IDLE_TIMEOUT`."""
         ...
 
+    def is_in_transaction(self, connection: Connection) -> bool:
+        """Return whether the driver is in a transaction, as SQLAlchemy believes. True where the driver cannot tell."""
+        ...
+
     # -- migrations ----------------------------------------------------------------------------------------------------
 
     @property

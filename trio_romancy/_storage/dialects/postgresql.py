@@ -165,6 +165,11 @@ def limit_idleness(connection: Connection) -> None:
     connection.execute(_set_idle_timeout, {"value": f"{limits.IDLE_TIMEOUT}s"})
 
 
+def is_in_transaction(connection: Connection) -> bool:
+    in_transaction: bool = driver_connection(connection.connection.dbapi_connection).is_in_transaction()
+    return in_transaction
+
+
 def restore_idleness(connection: Connection) -> None:
     pass  # the limit was lifted for one transaction
 

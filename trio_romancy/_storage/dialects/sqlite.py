@@ -59,6 +59,11 @@ def limit_idleness(connection: Connection) -> None:
     pass  # a process that is gone has no locks on the file
 
 
+def is_in_transaction(connection: Connection) -> bool:
+    in_transaction: bool = connection.connection.dbapi_connection.in_transaction  # type: ignore[union-attr]
+    return in_transaction
+
+
 # -- migrations --------------------------------------------------------------------------------------------------------
 
 ddl_commits = False
