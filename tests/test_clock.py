@@ -22,7 +22,9 @@ from trio_romancy.clock import (
     LONGEST,
     VIRTUAL_EPOCH,
     Clock,
+    at_once,
     current_clock,
+    due_since,
     from_datetime,
     microseconds,
     seconds,
@@ -194,22 +196,52 @@ async def test_on_the_real_clock_wall_time_is_the_system_s() -> None:
     clock = current_clock()
     assert not clock.is_virtual
     before = time.time_ns() // 1000
-    assert before <= clock.now() <= time.time_ns() // 1000
+    assert before - 1000 <= clock.now() <= time.time_ns() // 1000 + 1000
 
 
-class SetClock:
-    """A system clock that stands at one time until it is set."""
+@pytest.mark.real_clock
+@pytest.mark.parametrize("step", [-900_000_000, 900_000_000], ids=["back", "forward"])
+async def test_setting_the_clock_of_the_machine_does_not_move_the_time(
+    monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    clock = Clock(None)
+    before = clock.now()
+    monkeypatch.setattr("time.time_ns", lambda: before * 1000 + step * 1000)
+    assert before <= clock.now() < before + 10_000_000
 
-    def __init__(self, now: int) -> None:
-        self.now = now
 
-    def time_ns(self) -> int:
-        return self.now * 1000
+@pytest.mark.real_clock
+async def test_the_time_is_corrected_by_the_difference_to_the_right_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    steady = Steady(monkeypatch, wall=1_000_000)
+    clock = Clock(None)
+    clock.correct(-300_000)
+    assert clock.now() == 700_000
+    steady.now += 50
+    assert clock.now() == 700_050
+
+
+@given(st.lists(st.integers(0, 2**60)), st.integers(0, 2**60))
+def test_what_is_due_at_once_comes_before_every_time_and_in_the_order_in_which_it_was_given(
+    times: list[int], other: int
+) -> None:
+    stored = [at_once(time) for time in times]
+    assert all(-(2**63) <= time < 0 <= other for time in stored)
+    assert [due_since(time) for time in sorted(stored)] == sorted(times)
+    assert due_since(other) == other
+
+
+class Steady:
+    """A clock that cannot be set, which stands still until a test moves it. In microseconds."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, wall: int = 1_000_000) -> None:
+        self.now = 77
+        monkeypatch.setattr("trio_romancy.clock.steady_ns", lambda: self.now * 1000)
+        monkeypatch.setattr(Clock, "of_machine", lambda _: wall)
 
 
 @pytest.mark.real_clock
 async def test_a_near_deadline_is_due_after_the_time_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trio_romancy.clock.time", SetClock(1_000_000))
+    Steady(monkeypatch)
     clock = Clock(None)
     before = trio.current_time()
     assert before + 2.5 <= clock.deadline(3_500_000) <= trio.current_time() + 2.5
@@ -218,19 +250,17 @@ async def test_a_near_deadline_is_due_after_the_time_that_is_left(monkeypatch: p
 
 @pytest.mark.real_clock
 async def test_after_a_suspension_a_deadline_is_as_much_nearer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """trio's clock stands still while the machine is suspended, the system's goes on."""
-    system = SetClock(1_000_000)
-    monkeypatch.setattr("trio_romancy.clock.time", system)
+    """trio's clock stands still while the machine is suspended, the time goes on."""
+    steady = Steady(monkeypatch)
     clock = Clock(None)
-    due = system.now + 100_000_000
+    due = clock.now() + 100_000_000
     assert clock.deadline(due) - trio.current_time() == pytest.approx(100, abs=1)
-    system.now += 90_000_000
+    steady.now += 90_000_000
     assert clock.deadline(due) - trio.current_time() == pytest.approx(10, abs=1)
 
 
 @pytest.mark.real_clock
 async def test_a_sleeper_looks_at_the_clock_again_long_before_a_far_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    system = SetClock(0)
-    monkeypatch.setattr("trio_romancy.clock.time", system)
+    Steady(monkeypatch, wall=0)
     month = 30 * 24 * 3600 * 1_000_000
     assert Clock(None).deadline(month) - trio.current_time() <= 600

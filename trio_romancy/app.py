@@ -295,7 +295,7 @@ class App(Client):
             worker = self._worker = self._make_worker(database, clock) if self._runs_workflows else None
             async with trio.open_nursery() as nursery:
                 timekeeping, working = trio.CancelScope(), trio.CancelScope()
-                await nursery.start(_run_in, timekeeping, keep_time, database, clock)
+                await nursery.start(_run_in, timekeeping, keep_time, database, clock, self._start_patience)
                 if worker is not None:
                     await nursery.start(_run_in, working, worker.run, self._start_patience, partial(_raise_in, nursery))
                 # The worker outlives a cancellation of the block for as long as it needs to stop in order.

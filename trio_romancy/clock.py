@@ -1,9 +1,10 @@
 """Wall time as whole microseconds since the epoch (UTC), and trio deadlines made from it.
 
 Under a :class:`trio.testing.MockClock` wall time is virtual, too: it starts at :data:`VIRTUAL_EPOCH` and moves with
-trio's clock. Otherwise it is the wall clock of the system, so that deadlines stay right when the machine was suspended
-(a monotonic clock stands still then) or the clock was set. With a database server it is corrected to the server's
-clock, so that all apps on a database agree on the time.
+trio's clock. Otherwise it is a reading of a wall clock, plus the time since that reading on a clock that cannot be
+set. That is ``CLOCK_BOOTTIME`` where the system has it, because that goes on while the machine is suspended. The
+reading is that of the machine when the app is opened and, with a database server, that of the server every few
+seconds. So all apps on a server agree on the time, and setting the clock of a machine moves no timer.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import trio
@@ -30,20 +32,27 @@ LONGEST: Microseconds = 1_000_000 * 24 * 3600 * 1_000_000
 VIRTUAL_EPOCH: Microseconds = 1_700_000_000_000_000
 """Time of a virtual clock when trio's clock shows zero."""
 
+steady_ns: Callable[[], int] = (
+    partial(time.clock_gettime_ns, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic_ns
+)
+"""Returns nanoseconds on a clock that cannot be set. On Linux it goes on while the machine is suspended."""
+
+_AT_ONCE: Microseconds = 1 << 62
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FARTHEST_SLEEP = 600.0
-"""Longest sleep on trio's clock, in seconds. Then wall time is read again: the machine may have been suspended."""
+"""Longest sleep on trio's clock, in seconds. Then the time is read again: the machine may have been suspended."""
 
 
 class Clock:
     """Tells wall time, and converts a point in wall time to a trio deadline."""
 
-    __slots__ = ("_trio_clock", "behind")
+    __slots__ = ("_ahead_of_steady", "_trio_clock")
 
     def __init__(self, trio_clock: trio.abc.Clock | None) -> None:
         self._trio_clock = trio_clock
-        self.behind: Microseconds = 0
-        """Correction of the system's clock, in microseconds: positive if it is behind the database server's."""
+        self._ahead_of_steady: Microseconds = 0 if self.is_virtual else self.of_machine() - steady_ns() // 1000
+        """Wall time at the last reading, minus what the clock that cannot be set showed then."""
 
     @property
     def is_virtual(self) -> bool:
@@ -53,8 +62,16 @@ class Clock:
     def now(self) -> Microseconds:
         """Return the current time."""
         if self._trio_clock is None:
-            return time.time_ns() // 1000 + self.behind
+            return steady_ns() // 1000 + self._ahead_of_steady
         return VIRTUAL_EPOCH + round(self._trio_clock.current_time() * 1_000_000)
+
+    def of_machine(self) -> Microseconds:
+        """Return what the clock of the machine shows, which can be set at any time."""
+        return time.time_ns() // 1000
+
+    def correct(self, by: Microseconds) -> None:
+        """Move the time: another clock is the right one, and shows this much more."""
+        self._ahead_of_steady += by
 
     def deadline(self, when: float) -> float:
         """Return the deadline on trio's clock for something that is due at ``when``; if that is infinite, never.
@@ -67,9 +84,23 @@ class Clock:
         return trio.current_time() + max(seconds, 0.0)
 
     async def sleep_until(self, when: Microseconds) -> None:
-        """Sleep until that time, also if the wall clock is set or the machine is suspended meanwhile."""
+        """Sleep until that time, also if the machine is suspended meanwhile."""
         while self.now() < when:  # noqa: ASYNC110
             await trio.sleep_until(self.deadline(when))
+
+
+def at_once(now: Microseconds) -> Microseconds:
+    """Return the time to store for what is due at once, as from ``now``.
+
+    It has come, whatever a clock shows. Such times are negative, so they sort before all others, and among each other
+    as they were given.
+    """
+    return now - _AT_ONCE
+
+
+def due_since(stored: Microseconds) -> Microseconds:
+    """Return the time from which something is due, for a time that was stored with or without :func:`at_once`."""
+    return stored + _AT_ONCE if stored < 0 else stored
 
 
 def current_clock() -> Clock:

@@ -9,8 +9,11 @@ from sqlalchemy import Connection, insert, select
 from trio_romancy import Status
 from trio_romancy._storage.sql import instances as instance_sql
 from trio_romancy._storage.sql import tables
+from trio_romancy.clock import at_once
 
 NOW = 1_000
+DUE = at_once(NOW)
+"""What is due at once, as from ``NOW``, has this wake-up time."""
 
 
 def own(connection: Connection, *instance_ids: str, owner: str | None = None, **values: Any) -> None:

@@ -18,6 +18,7 @@ from trio_romancy._storage.sql.checks import (
     use_right_to_create,
 )
 from trio_romancy._storage.sql.purge import remove_instances
+from trio_romancy.clock import at_once
 
 
 def store(connection: Connection, instance_id: str, workflow: str = "w", **values: object) -> None:
@@ -43,7 +44,9 @@ def test_overdue_are_those_without_a_worker_that_were_due_before(connection: Con
     store(connection, "later", wake_at=6)
     store(connection, "owned", owner="me", wake_at=1)
     store(connection, "never", wake_at=None)
-    assert overdue(connection, 5) == {"w": 2, "other": 1}
+    store(connection, "at once", wake_at=at_once(5))
+    store(connection, "just now", wake_at=at_once(6))
+    assert overdue(connection, 5) == {"w": 3, "other": 1}
     assert has_instances(connection)
 
 

@@ -33,7 +33,7 @@ from ..support.in_flight import InFlight, cross
 from ..support.probe import probe
 from ..support.servers import PRODUCTS
 from .journal_listener import Listener
-from .rows import NOW, own, wake_times
+from .rows import DUE, NOW, own, wake_times
 
 on_servers = pytest.mark.parametrize("kind", PRODUCTS, indirect=True)
 
@@ -135,7 +135,7 @@ async def test_the_end_of_a_child_and_a_wait_for_it_that_cross_in_flight_meet(
         (payload,) = waiter.result
         assert (loads(payload)["status"], loads(payload)["output"]) == ("completed", "done")
     else:
-        assert wakes["p"] == NOW
+        assert wakes["p"] == DUE
 
 
 @pytest.mark.real_clock
@@ -153,7 +153,7 @@ async def test_who_waits_while_a_child_recurs_hears_of_the_end_of_the_next(
         assert waiter.result == []
         assert (await opened.read(wake_times))["p"] is None
         await opened.run(end, life + 1)
-        assert (await opened.read(wake_times))["p"] == NOW
+        assert (await opened.read(wake_times))["p"] == DUE
         assert await opened.run(begin_to_wait)
 
 
@@ -169,7 +169,7 @@ async def test_a_child_that_is_to_end_does_not_escape_by_going_on(database: str,
             assert await cross(opened, *((recurring, canceller) if order == "recur first" else (canceller, recurring)))
         if order == "recur first":
             assert recurring.result and await opened.read(cancelled) == {name(life + 1)}
-            assert (await opened.read(wake_times))[name(life + 1)] == NOW
+            assert (await opened.read(wake_times))[name(life + 1)] == DUE
         else:
             assert not recurring.result and await opened.read(cancelled) == {name(life)}
 
@@ -194,7 +194,7 @@ async def test_a_child_that_completes_while_its_parent_rolls_it_back_is_undone_o
             assert kinds[-1] is Kind.ROLLBACK_REQUESTED
         else:
             assert not ender.result
-        assert (await opened.read(wake_times))[name(life)] == NOW
+        assert (await opened.read(wake_times))[name(life)] == DUE
         assert await opened.run(roll_back) is None  # and again changes nothing
         assert len(await opened.read(load_entries, name(life))) <= 2
 

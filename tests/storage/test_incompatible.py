@@ -8,6 +8,7 @@ from trio_romancy._storage.sql import incompatible, steering, tables
 from trio_romancy._storage.sql import instances as instance_sql
 from trio_romancy._storage.sql.claims import claim_due, next_wake
 from trio_romancy._storage.sql.workers import Process, join
+from trio_romancy.clock import at_once
 from trio_romancy.model import ErrorInfo, Status
 
 ERROR = ErrorInfo("trio_romancy.NonDeterminismError", "it does not fit")
@@ -43,10 +44,10 @@ def test_what_does_not_fit_one_version_is_left_to_another(connection: Connection
         arrive(connection, worker_id, version)
     own(connection, "new")
     assert incompatible.leave_to_others(connection, "new", "i", ERROR, 50) is Status.PENDING
-    assert shown(connection) == (Status.PENDING, 50, False)
+    assert shown(connection) == (Status.PENDING, at_once(50), False)
     assert claims(connection, "new") == claims(connection, "also new") == []
     assert next_wake(connection, "new", ["w"], suspects=True) is None
-    assert next_wake(connection, "old", ["w"], suspects=True) == 50
+    assert next_wake(connection, "old", ["w"], suspects=True) == at_once(50)
     assert claims(connection, "old") == ["i"]
 
 
@@ -58,7 +59,7 @@ def test_what_fits_no_live_version_is_stuck_until_one_comes_that_has_not_been_tr
     arrive(connection, "also new", "2")
     assert shown(connection) == (Status.STUCK, None, True)
     arrive(connection, "old", "1")
-    assert shown(connection) == (Status.PENDING, 10, False)
+    assert shown(connection) == (Status.PENDING, at_once(10), False)
     assert (claims(connection, "also new"), claims(connection, "old")) == ([], ["i"])
 
 

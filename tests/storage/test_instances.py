@@ -45,7 +45,7 @@ from trio_romancy._storage.sql.instances import (
     update_row,
 )
 from trio_romancy._storage.sql.steering import Cancelled, request_cancel, resume
-from trio_romancy.clock import to_datetime
+from trio_romancy.clock import at_once, to_datetime
 from trio_romancy.errors import InstanceExistsError
 from trio_romancy.model import ErrorInfo, Kind, Status
 
@@ -90,7 +90,7 @@ def record(connection: Connection, instance_id: str, seq: int, payload: Payload)
 def test_a_new_instance_without_an_owner_is_pending_and_due_now(connection: Connection) -> None:
     insert_instances(connection, [new_row("a", "w", "{}", 100, owner=None)])
     row = stored(connection, "a")
-    assert (row["status"], row["owner"], row["wake_at"], row["created_at"]) == ("pending", None, 100, 100)
+    assert (row["status"], row["owner"], row["wake_at"], row["created_at"]) == ("pending", None, at_once(100), 100)
 
 
 def test_a_new_instance_with_an_owner_is_running_and_wants_nobody_s_attention(connection: Connection) -> None:
@@ -202,6 +202,25 @@ def test_no_more_are_claimed_than_there_is_room_for(connection: Connection) -> N
     assert claim(connection, limit=2) == ["0", "1"]
     assert claim(connection, limit=0) == []
     assert claim(connection, limit=9) == ["2", "3", "4"]
+
+
+def test_what_is_due_at_once_is_claimed_whatever_the_clock_shows_and_in_turn_with_timers(
+    connection: Connection,
+) -> None:
+    for number in range(0, 6, 2):
+        store(connection, f"{number}", wake_at=at_once(number))
+        store(connection, f"{number + 1}", wake_at=number + 1)
+    store(connection, "by a clock that was ahead", wake_at=at_once(10**15))
+    assert claim(connection, limit=3) == ["0", "1", "2"]
+    assert claim(connection, limit=2) == ["3", "4"]
+    assert claim(connection, limit=9) == ["by a clock that was ahead", "5"]
+
+
+def test_a_claim_says_since_when_the_instance_has_been_due(connection: Connection) -> None:
+    store(connection, "at once", wake_at=at_once(70))
+    store(connection, "by a timer", wake_at=80)
+    claims = claim_due(connection, "me", 100, ["w"], 10, suspects=False)
+    assert {one.instance_id: one.due_at for one in claims} == {"at once": 70, "by a timer": 80}
 
 
 def test_own_instances_that_want_attention_are_claimed_however_full_the_worker_is(connection: Connection) -> None:
@@ -418,7 +437,7 @@ def test_a_cancel_request_is_accepted_until_the_workflow_function_has_ended(
     before = stored(connection, "a")
     assert request_cancel(connection, "a", "enough", 200) == Cancelled(accepted, status)
     request = EndRequest("enough", 200).to_text()
-    changed = {"cancel_requested": request, "wake_at": 200, "updated_at": 200} if accepted else {}
+    changed = {"cancel_requested": request, "wake_at": at_once(200), "updated_at": 200} if accepted else {}
     assert stored(connection, "a") == before | changed
 
 
@@ -464,7 +483,8 @@ def test_only_what_is_stuck_or_was_not_compensated_is_resumed(
     assert resume(connection, "a", 200) is is_resumable
     if is_resumable:
         row = stored(connection, "a")
-        assert (row["wake_at"], row["recoveries"], row["updated_at"], row["finished_at"]) == (200, 0, 200, None)
+        assert (row["wake_at"], row["recoveries"]) == (at_once(200), 0)
+        assert (row["updated_at"], row["finished_at"]) == (200, None)
         assert [entry.kind for entry in load_entries(connection, "a")][-1] is Kind.RESUMED
     else:
         assert (stored(connection, "a"), load_entries(connection, "a")) == before

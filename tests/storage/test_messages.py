@@ -23,10 +23,11 @@ from trio_romancy._storage.sql.messages import Outgoing, new_message
 from trio_romancy._storage.sql.news import find_news, read_matches
 from trio_romancy._storage.sql.rows import EntryRow
 from trio_romancy._storage.sql.waits import Match, Wait
+from trio_romancy.clock import at_once
 
 from ..support.in_flight import InFlight, cross
 from ..support.servers import PRODUCTS
-from .rows import NOW, own, wake_times
+from .rows import DUE, NOW, own, wake_times
 
 
 def event(type: str = "t", data: str = "1", **values: Any) -> Outgoing:
@@ -112,7 +113,7 @@ def test_those_who_wait_for_it_are_counted_and_woken_and_nobody_else(connection:
     own(connection, "any", "about a", "about b", "other type", "closed", "two waits")
     own(connection, "mine", owner="me")
     own(connection, "theirs", owner="they")
-    own(connection, "sooner", wake_at=5)
+    own(connection, "sooner", wake_at=at_once(5))
     own(connection, "later", wake_at=NOW + 5)
     own(connection, "ended", status=Status.COMPLETED)
     open_waits(
@@ -126,9 +127,9 @@ def test_those_who_wait_for_it_are_counted_and_woken_and_nobody_else(connection:
     waiting.close_waits(connection, [("closed", "wait:1")])
     sent = event(subject="a")
     assert send(connection, sent, me="me") == ({"mine"}, True)
-    woken = {id for id, wake_at in wake_times(connection).items() if wake_at == NOW}
+    woken = {id for id, wake_at in wake_times(connection).items() if wake_at == DUE}
     assert woken == {"any", "about a", "two waits", "theirs", "later"}
-    assert wake_times(connection)["sooner"] == 5
+    assert wake_times(connection)["sooner"] == at_once(5)
     assert sent.waiting >= {"any", "about a", "two waits", "mine", "theirs", "sooner", "later"}
     assert not sent.waiting & {"about b", "other type", "closed"}
 
@@ -139,7 +140,7 @@ def test_an_addressed_message_wakes_its_addressee_only(connection: Connection) -
     sent, unwanted = event(addressee="a"), event(data="2", addressee="c")
     send(connection, sent, unwanted)
     assert (sent.waiting, unwanted.waiting) == ({"a"}, set())
-    assert wake_times(connection) == {"a": NOW, "b": None, "c": None}
+    assert wake_times(connection) == {"a": DUE, "b": None, "c": None}
 
 
 def test_a_wait_for_a_subject_is_not_woken_by_what_has_none(connection: Connection) -> None:
@@ -160,7 +161,7 @@ def test_more_messages_and_waits_than_fit_in_one_statement(connection: Connectio
     send(connection, *about, *addressed)
     assert {len(one.waiting) for one in about} == {1251}
     assert [one.waiting for one in addressed] == [{id} for id in ids[1250:]]
-    assert set(wake_times(connection).values()) == {NOW}
+    assert set(wake_times(connection).values()) == {DUE}
     again = [event(data=str(number)) for number in range(2500)]
     send(connection, *again)
     assert all(one.is_duplicate for one in again)
@@ -379,12 +380,12 @@ async def check_crossing(url: str, order: str, *, is_new: bool) -> None:
             else:
                 blocked = await cross(database, waiter, sender)
         wakes = await database.read(wake_times)
-    assert '"now"' in waiter.result or wakes["a"] == NOW, "the message and the wait have missed each other"
+    assert '"now"' in waiter.result or wakes["a"] == DUE, "the message and the wait have missed each other"
     assert blocked
     if order == "send first":
         assert waiter.result[-1] == '"now"'
     else:
-        assert wakes["a"] == NOW
+        assert wakes["a"] == DUE
 
 
 @pytest.mark.real_clock
@@ -518,11 +519,11 @@ def test_waking_changes_also_what_is_due_already_whatever_the_time(connection: C
 
 def test_waking_does_not_postpone_and_leaves_those_alone_that_cannot_run(connection: Connection) -> None:
     own(connection, "none")
-    own(connection, "sooner", wake_at=1)
+    own(connection, "sooner", wake_at=at_once(1))
     own(connection, "later", wake_at=NOW + 1)
     own(connection, "stuck", status=Status.STUCK)
     waiting.wake(connection, ["none", "sooner", "later", "stuck", "nobody"], NOW)
-    assert wake_times(connection) == {"none": NOW, "sooner": 1, "later": NOW, "stuck": None}
+    assert wake_times(connection) == {"none": DUE, "sooner": at_once(1), "later": DUE, "stuck": None}
     connection.execute(update(tables.instances).values(wake_at=None))
     waiting.wake(connection, [], NOW)
     assert set(wake_times(connection).values()) == {None}

@@ -25,6 +25,7 @@ from trio_romancy._storage.sql.workers import (
     next_expiry,
     this_process,
 )
+from trio_romancy.clock import at_once
 from trio_romancy.errors import LeaseLostError
 
 HERE = this_process()
@@ -121,8 +122,8 @@ def test_taking_a_lease_sets_free_what_it_owned_and_counts_the_death(connection:
     own(connection, "d", None, wake_at=7)
     joined(connection, "me", HERE, 60, 90)
     assert owned(connection) == {
-        "a": (None, 60, 1),
-        "b": (None, 60, 3),
+        "a": (None, at_once(60), 1),
+        "b": (None, at_once(60), 3),
         "c": ("other", None, 0),
         "d": (None, 7, 0),
     }
@@ -237,8 +238,8 @@ def test_leases_end_that_have_expired_or_whose_process_is_gone(connection: Conne
     assert owned(connection) == {
         "of me": ("me", None, 0),
         "of live": ("live", None, 0),
-        "of expired": (None, 50, 1),
-        "of dead": (None, 50, 1),
+        "of expired": (None, at_once(50), 1),
+        "of dead": (None, at_once(50), 1),
     }
 
 
@@ -257,7 +258,7 @@ def test_dead_leases_are_ended_once(connection: Connection) -> None:
     own(connection, "a", "expired")
     assert end_dead_leases(connection, "me", 60) == ["expired"]
     assert end_dead_leases(connection, "me", 70) == []
-    assert owned(connection) == {"a": (None, 60, 1)}
+    assert owned(connection) == {"a": (None, at_once(60), 1)}
 
 
 # -- leaving -----------------------------------------------------------------------------------------------------------
@@ -270,7 +271,7 @@ def test_a_worker_that_leaves_hands_back_what_it_owns_and_that_is_no_death(conne
     own(connection, "theirs", "other")
     leave(connection, lease, 30)
     assert sorted(leases(connection)) == ["other"]
-    assert owned(connection) == {"mine": (None, 30, 1), "theirs": ("other", None, 0)}
+    assert owned(connection) == {"mine": (None, at_once(30), 1), "theirs": ("other", None, 0)}
 
 
 def test_leaving_with_a_lease_that_was_lost_changes_nothing(connection: Connection) -> None:

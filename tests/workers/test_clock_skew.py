@@ -25,8 +25,8 @@ def machine_that_is(behind: int) -> Iterator[None]:
     """A machine whose clock is that many microseconds behind, for the apps that are opened meanwhile."""
 
     class WrongClock(Clock):
-        def now(self) -> int:
-            return super().now() - behind
+        def of_machine(self) -> int:
+            return super().of_machine() - behind
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("trio_romancy.app.current_clock", lambda: WrongClock(None))

@@ -19,6 +19,7 @@ from ..._storage.sql.waits import MatchResult
 from ..._tasks.interrupts import interrupt_in
 from ..._tasks.leavable import Leavable, LeftBehindError
 from ..._tasks.pool import PooledTask
+from ...clock import at_once
 from ...errors import InvalidDataError, LeaseLostError, NonDeterminismError, RomancyError
 from ...model import Kind, Status
 from ..operations.compensation import compensate
@@ -202,7 +203,7 @@ class Actor:
         """Release the instance, durably."""
         self.is_released = True
         env = self.instance_run.env
-        wake_at = env.clock.now() if self.wake_requested else released.wake_at
+        wake_at = at_once(env.clock.now()) if self.wake_requested else released.wake_at
         row = self.instance_run.writer.status_row(status, wake_at=wake_at)
         row["owner_"] = None
         try:

@@ -23,7 +23,7 @@ from ..._tasks.light_event import LightEvent
 from ..._tasks.scheduler import Turns
 from ..._tasks.scoped import ScopedTasks
 from ..._tasks.trio_internals import is_innermost
-from ...clock import Microseconds
+from ...clock import Microseconds, at_once
 from ...errors import NonDeterminismError, PayloadTooLargeError
 from ...model import Status
 from . import phase as phases
@@ -264,7 +264,7 @@ class InstanceRun:
           status: status of the released instance. A waiting instance is due with its next timer, any other at once.
         """
         if self.phase is not GONE:
-            wake_at = self.next_wake() if status is Status.WAITING else self.env.clock.now()
+            wake_at = self.next_wake() if status is Status.WAITING else at_once(self.env.clock.now())
             self.release_as = status, Released(wake_at)
         self.abandon()
 

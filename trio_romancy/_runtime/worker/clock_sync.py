@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from functools import partial
 
 import trio
 from sqlalchemy import Connection
@@ -11,6 +10,7 @@ from sqlalchemy import Connection
 from ..._storage.database import Database
 from ..._storage.dialects import server_time
 from ..._storage.dialects.errors import is_transient
+from ..._storage.outages import retry_while_away_for
 from ...clock import Clock, Microseconds
 from .services import keep_running
 
@@ -23,58 +23,77 @@ _REMARKABLE: Microseconds = 1_000_000
 
 
 async def keep_time(
-    database: Database, clock: Clock, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    database: Database, clock: Clock, patience: float, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Compare the clock with that of the database, if it has one, every few seconds.
+    """Set the clock by that of the database, if it has one, every few seconds. An outage only delays that.
 
-    Started after the first comparison. An outage of the database only delays the next one.
+    Nothing else moves the clock. If the clock of the machine shows another time, that is logged.
+
+    Started after the first comparison.
+
+    Args:
+      patience: seconds that the database may be away before the first comparison.
 
     Raises:
-      Exception: if the database refuses the first comparison.
+      Exception: if the database refuses the first comparison, or was away for longer.
     """
-    has_other = not clock.is_virtual and await _has_compared(database, clock)
+    if clock.is_virtual:
+        task_status.started()
+        return
+    timekeeper = _Timekeeper(database, clock)
+    await retry_while_away_for(patience, database, timekeeper.compare)
     task_status.started()
-    if has_other:
-        await keep_running("the comparison of clocks", partial(_compare_on, database, clock))
+    await keep_running("the comparison of clocks", timekeeper.run)
 
 
-async def _compare_on(database: Database, clock: Clock) -> None:
-    while True:
-        await trio.sleep(_EVERY)
-        await _has_compared(database, clock)
+class _Timekeeper:
+    """Compares the clock of an app with that of its database and that of its machine."""
 
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._is_servers = True
+        """Whether the database has a clock of its own, as far as is known."""
+        self._remarked: Microseconds = 0
+        """How far the machine's clock was behind when that was last logged."""
 
-async def _has_compared(database: Database, clock: Clock) -> bool:
-    """Compare the clock, unless the database is away. Returns whether the database has a clock of its own."""
-    try:
-        return await _compare(database, clock)
-    except Exception as error:
-        if not is_transient(error):
-            raise
-        return True  # while the database is away, the clock need not agree with it
+    async def run(self) -> None:
+        """Compare until cancelled."""
+        while True:
+            await trio.sleep(_EVERY)
+            try:
+                await self.compare()
+            except Exception as error:
+                if not is_transient(error):
+                    raise  # otherwise the database is away: the clock goes on by itself
 
+    async def compare(self) -> None:
+        """Set the clock by that of the database, unless the time that the answer took can explain their difference."""
+        clock = self._clock
 
-async def _compare(database: Database, clock: Clock) -> bool:
-    """Set the clock by that of the database, unless the time that the answer took can explain their difference.
+        def ask(connection: Connection) -> tuple[Microseconds, Microseconds | None, Microseconds]:
+            return clock.now(), server_time(connection), clock.now()
 
-    Returns whether the database has a clock of its own.
-    """
+        if self._is_servers:
+            earliest, there, latest = await self._database.read(ask)
+            self._is_servers = there is not None
+            if there is not None and not earliest <= there <= latest:
+                clock.correct(there - (earliest + latest) // 2)
+        self._look_at_machine()
 
-    def ask(connection: Connection) -> tuple[Microseconds, Microseconds | None, Microseconds]:
-        return clock.now(), server_time(connection), clock.now()
-
-    earliest, there, latest = await database.read(ask)
-    if there is None:
-        return False
-    if earliest <= there <= latest:
-        return True
-    change = there - (earliest + latest) // 2
-    clock.behind += change
-    if abs(change) >= _REMARKABLE:
-        _logger.warning(
-            "the clock of this machine is %.1f s %s that of %s, which counts; is it set by NTP?",
-            abs(clock.behind) / 1_000_000,
-            "behind" if clock.behind > 0 else "ahead of",
-            database.name,
-        )
-    return True
+    def _look_at_machine(self) -> None:
+        """Log how far the clock of the machine is off, once for each time that it was set."""
+        behind = self._clock.now() - self._clock.of_machine()
+        if abs(behind - self._remarked) < _REMARKABLE:
+            return
+        self._remarked = behind
+        seconds, direction = abs(behind) / 1_000_000, "behind" if behind > 0 else "ahead of"
+        if self._is_servers:
+            message = "the clock of this machine is %.1f s %s that of %s, which counts; is it set by NTP?"
+            _logger.warning(message, seconds, direction, self._database.name)
+        else:
+            message = (
+                "the clock of this machine was set: it is %.1f s %s the time of this app, which goes on as if it had "
+                "not been; open the app again to have timers follow it"
+            )
+            _logger.warning(message, seconds, direction)

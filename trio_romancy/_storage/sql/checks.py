@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sqlalchemy import Connection, delete, false, func, insert, select, update
+from sqlalchemy import Connection, delete, false, func, insert, or_, select, update
 from sqlalchemy.schema import CreateTable
 
-from ...clock import Microseconds
+from ...clock import Microseconds, at_once
 from ...model import Status
 from ..dialects import ddl_commits
 from .outbox import DEAD
@@ -59,7 +59,8 @@ class _Overdue(NamedTuple):
 
 def overdue(connection: Connection, before: Microseconds) -> dict[str, int]:
     """Return how many instances without an owner have been due since before that time, by workflow."""
-    is_due = instances.c.owner.is_(None), instances.c.wake_at <= before
+    was_due = or_(instances.c.wake_at <= at_once(before), instances.c.wake_at.between(0, before))
+    is_due = instances.c.owner.is_(None), was_due
     found = select(instances.c.workflow, func.count().label("number")).where(*is_due).group_by(instances.c.workflow)
     return {row.workflow: row.number for row in fetch_all(connection, _Overdue, found)}
 

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, delete, select, update
 
 from ..._data.end_request import EndRequest
 from ..._data.journal_format import ChildStarted, RollbackRequested
-from ...clock import Microseconds
+from ...clock import Microseconds, at_once
 from ...errors import InstanceExistsError
 from ...model import Status
 from ..dialects import notify_workers
@@ -116,7 +116,7 @@ def request_cancels(connection: Connection, origins: Iterable[str], reason: str,
         connection.execute(
             update(instances)
             .where(is_of(origin), may_be_cancelled)
-            .values(cancel_requested=request, wake_at=now, updated_at=now)
+            .values(cancel_requested=request, wake_at=at_once(now), updated_at=now)
         )
     owners = connection.execute(select(instances.c.owner).where(instances.c.instance_id.in_(ids))).scalars()
     notify_workers(connection, [None, *owners])
@@ -204,7 +204,7 @@ def _undo(connection: Connection, child_id: str, reason: str, now: Microseconds)
         .values(
             status=Status.COMPENSATING,
             cancel_requested=EndRequest(reason, now, by_parent=True).to_text(),
-            wake_at=now,
+            wake_at=at_once(now),
             recoveries=0,
             updated_at=now,
             finished_at=None,

@@ -11,7 +11,7 @@ from sqlalchemy import BigInteger, Connection, and_, bindparam, func, or_, selec
 from ..._data.codec import dumps
 from ..._data.readable import readable
 from ..._tasks.fast_frozen import frozen
-from ...clock import Microseconds
+from ...clock import Microseconds, due_since
 from ...errors import InvalidDataError
 from ...model import Status
 from .entries import JournalEntry, load_journals, load_rows
@@ -118,7 +118,9 @@ _due = (
 )
 _due_at_all = _due.where(or_(_is_mine, _is_free)).order_by(instances.c.wake_at).limit(_most)
 _mine = _due.where(_is_mine)
-_calm = _due.where(_is_free, _is_calm).order_by(instances.c.wake_at).limit(_most)
+# What is due at once comes first in the index. Each kind is read up to the limit, so that neither waits for the other.
+_calm_at_once = _due.where(_is_free, _is_calm, instances.c.wake_at < 0).order_by(instances.c.wake_at).limit(_most)
+_calm_by_time = _due.where(_is_free, _is_calm, instances.c.wake_at >= 0).order_by(instances.c.wake_at).limit(_most)
 _suspect = _due.where(_is_free, ~_is_calm).order_by(instances.c.recoveries, instances.c.wake_at).limit(1)
 
 # In the order of the index, up to the first that fits, because a hundred thousand instances may sleep.
@@ -165,9 +167,11 @@ def claim_due(
     rows = fetch_all(connection, _Due, _due_at_all, values)
     if len(rows) > limit:  # there may be more, so choose
         values["most"] = limit
-        rows = [row for query in (_mine, _calm, _suspect) for row in fetch_all(connection, _Due, query, values)]
+        queries = (_mine, _calm_at_once, _calm_by_time, _suspect)
+        rows = [row for query in queries for row in fetch_all(connection, _Due, query, values)]
+        rows.sort(key=_since)
     mine = [row for row in rows if row.owner == me]
-    calm = [row for row in rows if row.owner is None and row.recoveries <= 1]
+    calm = [row for row in rows if row.owner is None and row.recoveries <= 1][:limit]
     suspect = sorted((row for row in rows if row.owner is None and row.recoveries > 1), key=_suspicion)[:1]
     rows = [*mine, *calm, *(suspect if suspects and len(calm) < limit else ())]
     claims = [_to_claim(row, me) for row in rows]
@@ -195,14 +199,18 @@ def _to_claim(row: _Due, me: str) -> Claim:
         row.origin,
         row.parent_id,
         row.owner == me,
-        row.due_at,
+        _since(row),
         None if readable(row.trace)[1] else row.trace,
         unreadable_row(row.instance_id, problems) if problems else None,
     )
 
 
 def _suspicion(row: _Due) -> tuple[int, Microseconds]:
-    return row.recoveries, row.due_at
+    return row.recoveries, _since(row)
+
+
+def _since(row: _Due) -> Microseconds:
+    return due_since(row.due_at)
 
 
 def next_wake(connection: Connection, me: str, workflows: Sequence[str], *, suspects: bool) -> Microseconds | None:

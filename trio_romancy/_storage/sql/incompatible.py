@@ -12,7 +12,7 @@ from attrs import frozen
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, exists, or_, select, update
 
 from ..._data.journal_format import error_text
-from ...clock import Microseconds
+from ...clock import Microseconds, at_once
 from ...model import ErrorInfo, Status
 from ..dialects import notify_workers
 from ..dialects.sql import insert_if_absent
@@ -61,7 +61,8 @@ def leave_to_others(
         "found_at": now,
     }
     connection.execute(insert_if_absent(incompatible), row)
-    free: dict[str, Any] = {"status": released, "owner": None, "wake_at": now, "recoveries": 0, "updated_at": now}
+    free: dict[str, Any] = {"status": released, "owner": None, "recoveries": 0, "updated_at": now}
+    free["wake_at"] = at_once(now)
     if in_rollback:
         free["cancel_requested"] = None
     freeing = update(instances).where(instances.c.instance_id == instance_id, may_become(released))
@@ -140,5 +141,5 @@ def revive(connection: Connection, version: str, now: Microseconds) -> None:
     connection.execute(
         update(instances)
         .where(instances.c.instance_id.in_(known), instances.c.status == Status.STUCK, ~tried)
-        .values(status=Status.PENDING, wake_at=now, error=None, updated_at=now)
+        .values(status=Status.PENDING, wake_at=at_once(now), error=None, updated_at=now)
     )

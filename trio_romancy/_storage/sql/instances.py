@@ -24,7 +24,7 @@ from ..._data.codec import loads
 from ..._data.end_request import EndRequest
 from ..._data.journal_format import error_from_data, error_text
 from ..._data.readable import readable
-from ...clock import Microseconds, to_datetime
+from ...clock import Microseconds, at_once, to_datetime
 from ...errors import InstanceExistsError, InvalidDataError, Problem
 from ...model import CancelRequest, ErrorInfo, Instance, Status
 from ..dialects import update_many
@@ -222,7 +222,7 @@ def new_row(
         "status": Status.PENDING if owner is None else Status.RUNNING,
         "input": input_text,
         "owner": owner,
-        "wake_at": now if owner is None else None,
+        "wake_at": at_once(now) if owner is None else None,
         "recoveries": 0,
         "started_after": 0,  # set by the transaction that stores the row
         "trace": trace,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, insert, literal, or_, select, update
 
 from ..._data.codec import loads
-from ...clock import Microseconds, to_datetime
+from ...clock import Microseconds, at_once, due_since, to_datetime
 from ...model import OutboxEvent, OutboxStatus
 from .rows import OutboxRow, StoredEvent, fetch_all, fetch_first
 from .tables import outbox
@@ -46,7 +46,7 @@ def new_row(
         "data": data_text,
         "status": OutboxStatus.PENDING,
         "attempts": 0,
-        "due_at": now,
+        "due_at": at_once(now),
         "created_at": now,
     }
 
@@ -118,7 +118,7 @@ def _to_event(row: StoredEvent) -> OutboxEvent:
         attempts=row.attempts,
         error=None if row.error is None else loads(row.error),
         created_at=to_datetime(row.created_at),
-        due_at=None if row.due_at is None else to_datetime(row.due_at),
+        due_at=None if row.due_at is None else to_datetime(due_since(row.due_at)),
         finished_at=None if row.finished_at is None else to_datetime(row.finished_at),
     )
 
@@ -126,7 +126,7 @@ def _to_event(row: StoredEvent) -> OutboxEvent:
 _again = update(outbox).values(
     status=OutboxStatus.PENDING,
     attempts=0,
-    due_at=bindparam("now"),
+    due_at=bindparam("at_once"),
     error=None,
     created_at=bindparam("now"),  # the age of an event counts from here
     finished_at=None,
@@ -140,13 +140,13 @@ def retry(connection: Connection, event_id: str, now: Microseconds) -> bool:
     """
     waiting = and_(outbox.c.status == OutboxStatus.PENDING, outbox.c.claimed_by.is_(None))
     again = _again.where(outbox.c.event_id == bindparam("id_"), or_(outbox.c.status.in_(DEAD), waiting))
-    return bool(connection.execute(again, {"id_": event_id, "now": now}).rowcount)
+    return bool(connection.execute(again, {"id_": event_id, "now": now, "at_once": at_once(now)}).rowcount)
 
 
 def retry_all(connection: Connection, statuses: Sequence[OutboxStatus], now: Microseconds) -> int:
     """Make all dead events of these statuses due, as if they were new. Returns how many there were."""
     dead = [status for status in statuses if status in DEAD]
-    return connection.execute(_again.where(outbox.c.status.in_(dead)), {"now": now}).rowcount
+    return connection.execute(_again.where(outbox.c.status.in_(dead)), {"now": now, "at_once": at_once(now)}).rowcount
 
 
 _delete = delete(outbox).where(

@@ -16,7 +16,7 @@ from attrs import frozen
 from sqlalchemy import Connection, Integer, Select, and_, bindparam, func, or_, select, update
 
 from ..._data.codec import dumps
-from ...clock import Microseconds
+from ...clock import Microseconds, at_once
 from ...model import OutboxStatus
 from .rows import fetch_all, fetch_first
 from .tables import outbox
@@ -263,7 +263,7 @@ _finish = (
         finished_at=bindparam("finished"),
     )
 )
-_release = update(outbox).values(claimed_by=None, claimed_until=None, due_at=bindparam("now"))
+_release = update(outbox).values(claimed_by=None, claimed_until=None, due_at=bindparam("at_once"))
 
 
 def record_outcome(connection: Connection, me: str, outcome: Outcome, now: Microseconds) -> bool:
@@ -290,10 +290,10 @@ def record_outcome(connection: Connection, me: str, outcome: Outcome, now: Micro
 def release(connection: Connection, me: str, until: Microseconds, now: Microseconds, instance_id: str) -> None:
     """Release what is left of a run: it becomes due for any relayer."""
     mine = _release.where(outbox.c.instance_id == bindparam("instance"), _still_claimed)
-    connection.execute(mine, {"me": me, "until": until, "now": now, "instance": instance_id})
+    connection.execute(mine, {"me": me, "until": until, "at_once": at_once(now), "instance": instance_id})
 
 
 def release_all(connection: Connection, me: str, now: Microseconds) -> int:
     """Release all claims of a relayer. Returns how many events become due by that."""
     mine = _release.where(outbox.c.due_at.is_not(None), outbox.c.claimed_by == bindparam("me"))
-    return connection.execute(mine, {"me": me, "now": now}).rowcount
+    return connection.execute(mine, {"me": me, "at_once": at_once(now)}).rowcount

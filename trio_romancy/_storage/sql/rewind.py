@@ -18,7 +18,7 @@ from ..._data.journal_format import (
     Kept,
     Retried,
 )
-from ...clock import Microseconds
+from ...clock import Microseconds, at_once
 from ...errors import RomancyError
 from ...model import Kind, Status
 from ..dialects import notify_workers
@@ -96,7 +96,7 @@ def _rewind(connection: Connection, instance_id: str, now: Microseconds, *, with
         "status": Status.RUNNING,
         "error": None,
         "cancel_requested": None,
-        "wake_at": now,
+        "wake_at": at_once(now),
         "recoveries": 0,
         "updated_at": now,
         "finished_at": None,

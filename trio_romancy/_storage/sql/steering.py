@@ -9,7 +9,7 @@ from sqlalchemy import Connection, and_, bindparam, delete, exists, or_, select,
 from ..._data.end_request import EndRequest
 from ..._data.journal_format import Resumed
 from ..._tasks.fast_frozen import frozen
-from ...clock import Microseconds
+from ...clock import Microseconds, at_once
 from ...model import Kind, Status
 from ..dialects import notify_workers
 from .chains import last_of
@@ -53,7 +53,7 @@ def request_cancel(connection: Connection, instance_id: str, reason: str | None,
         accepted = connection.execute(
             update(instances)
             .where(instances.c.instance_id == instance_id, may_be_cancelled)
-            .values(cancel_requested=EndRequest(reason, now).to_text(), wake_at=now, updated_at=now)
+            .values(cancel_requested=EndRequest(reason, now).to_text(), wake_at=at_once(now), updated_at=now)
         ).rowcount
         row = fetch_first(connection, _Cancellable, _cancellable, {"id": instance_id})
         if row is None:
@@ -118,7 +118,7 @@ def resume(connection: Connection, instance_id: str, now: Microseconds) -> bool 
     values = {
         "status": resumed,
         "error": None if status is Status.STUCK and not ended else row.error,
-        "wake_at": now,
+        "wake_at": at_once(now),
         "recoveries": 0,
         "updated_at": now,
         "finished_at": None,

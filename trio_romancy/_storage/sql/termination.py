@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Update, bindparam, delete, select, update
 
 from ..._data.end_request import EndRequest
 from ..._data.journal_format import WorkflowTerminated, error_text
-from ...clock import Microseconds
+from ...clock import Microseconds, at_once
 from ...errors import InvalidDataError, WorkflowTerminatedError
 from ...model import ErrorInfo, Status
 from ..dialects import notify_workers
@@ -127,7 +127,7 @@ def terminate(
     }
     if request.compensates and undos:
         status, error = Status.COMPENSATING, ErrorInfo(TERMINATED, request.reason or "")
-        values |= {"status": status, "wake_at": now, "error": error_text(error)}
+        values |= {"status": status, "wake_at": at_once(now), "error": error_text(error)}
     else:
         left = [id for id, child in undos if child is None or must_be_undone(connection, child, to_undo)]
         status, error = Status.CANCELLED, ErrorInfo(TERMINATED, request.reason or "", uncompensated=left)
@@ -152,7 +152,7 @@ def _undos(connection: Connection, instance_id: str, to_undo: ToUndo) -> Sequenc
 
 
 def _requesting(request: EndRequest, now: Microseconds) -> Update:
-    return update(instances).values(cancel_requested=request.to_text(), wake_at=now, updated_at=now)
+    return update(instances).values(cancel_requested=request.to_text(), wake_at=at_once(now), updated_at=now)
 
 
 def _terminate_children(connection: Connection, origins: Iterable[str], reason: str, now: Microseconds) -> None:

@@ -27,11 +27,11 @@ from sqlalchemy import (
 )
 
 from ..._data.journal_format import ChildEnded, EventAttributes, received_text
-from ...clock import Microseconds
+from ...clock import Microseconds, at_once
 from ...model import ChannelMode, Status
 from ..dialects import notify_workers
 from .chains import end_of
-from .lock_order import LATER, NOW, WITH_ID, chunks
+from .lock_order import LATER, WITH_ID, chunks
 from .rows import StoredMessage, StoredWait, WaitRow, fetch_all, fetch_by_ids
 from .statuses import read_status
 from .tables import instances, messages, waits
@@ -142,15 +142,16 @@ def wake(
       owners: the workers to notify: the owners of the instances, None for any worker.
     """
     for some in chunks(instance_ids):
-        connection.execute(_wake, {"ids": some, "now": now})
+        connection.execute(_wake, {"ids": some, "now": now, "at_once": at_once(now)})
     if instance_ids:
         notify_workers(connection, owners)
 
 
+_at_once = bindparam("at_once", type_=BigInteger())
 _wake = (
     update(instances)
     .where(WITH_ID, instances.c.status.in_(_WAKEABLE))
-    .values(wake_at=case((instances.c.wake_at <= NOW, instances.c.wake_at), else_=NOW), updated_at=LATER)
+    .values(wake_at=case((instances.c.wake_at < 0, instances.c.wake_at), else_=_at_once), updated_at=LATER)
 )
 
 insert_wait = insert(waits)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from attrs import asdict, frozen
 from sqlalchemy import Connection, bindparam, delete, func, select, update
 
-from ...clock import Microseconds, to_datetime
+from ...clock import Microseconds, at_once, to_datetime
 from ...errors import LeaseLostError
 from ...model import WorkerInfo
 from ..dialects import notify_workers
@@ -259,7 +259,7 @@ def _end(connection: Connection, lease: Lease, expired_by: Microseconds | None =
 
 def _free(connection: Connection, worker_id: str, now: Microseconds, *, died: bool) -> None:
     """Make everything that the worker owned due, without an owner. A death counts against all of it."""
-    free = update(instances).where(instances.c.owner == worker_id).values(owner=None, wake_at=now)
+    free = update(instances).where(instances.c.owner == worker_id).values(owner=None, wake_at=at_once(now))
     connection.execute(free.values(recoveries=instances.c.recoveries + 1) if died else free)
     notify_workers(connection)
 
