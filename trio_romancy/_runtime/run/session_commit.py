@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import trio
 from sqlalchemy import Connection
 
 from ..._data.journal_format import from_text
 from ..._storage.dialects.errors import is_cut_off, is_transient
+from ..._storage.journal.effects import Effects
 from ..._storage.outages import retry_while_away
 from ..._storage.session import Session
 from ..._storage.sql.entries import JournalEntry, has_entry, insert_entries
@@ -27,15 +30,23 @@ async def commit_with_entry(run: InstanceRun, session: Session, pending: Pending
       RunGone: if the run was gone before the commit began.
     """
     operation_id, kind, payload = pending.operation.id, pending.kind, pending.payload
-    row = run.writer.next_row(operation_id, kind, payload)
+    try:
+        is_ahead = await _is_ahead(run)
+        row = run.writer.next_row(operation_id, kind, payload)
+    except BaseException:
+        await session.aclose()
+        raise
     entry = JournalEntry(row["seq"], operation_id, kind, from_text(kind, payload), row["recorded_at"])
     env, effects = run.env, pending.effects
+    holds_back = is_ahead and effects is not None and bool(effects.outbox)
 
     def write(connection: Connection) -> None:
         insert_entries(connection, [row])
         fence(connection, env.journal.lease, env.clock.now() + env.settings.lease_time)
         if effects is not None:
             effects.address(row["seq"])
+            if holds_back:
+                effects.hold_back_events(env.clock.now() + env.settings.lease_time)
             effects.lock(connection, env.clock.now())
             effects.apply(connection, env.clock.now(), None)  # instances in memory are woken through the database
 
@@ -64,9 +75,31 @@ async def commit_with_entry(run: InstanceRun, session: Session, pending: Pending
     run.writer.committed(row, effects)
     if run.writer.on_probation and not run.is_gone:
         run.writer.clear_probation()
+    if holds_back:
+        with suppress(LeaseLostError):  # they become due by themselves then
+            env.journal.append_effects(Effects(held_back=[(run.instance_id, row["seq"])]))
     if effects is not None:
         env.host.effects_stored()
     return entry
+
+
+async def _is_ahead(run: InstanceRun) -> bool:
+    """Wait until all earlier entries of the run are on disk. Returns whether this commit comes before them anyway.
+
+    On a database with one writer they cannot be written before the open transaction has ended. What the commit sends to
+    the broker is held back then: the journal releases it after the earlier entries, and it is due by itself when other
+    workers may take the instance over.
+
+    Raises:
+      LeaseLostError: if the worker has lost its lease.
+    """
+    written = run.writer.batch
+    if written is None or written.durable.is_set():
+        return False
+    if run.env.database.has_one_writer:
+        return True
+    await run.env.journal.durable(written)
+    return False
 
 
 async def _is_stored(run: InstanceRun, entry: JournalEntry) -> bool:

@@ -11,7 +11,7 @@ from ...clock import Microseconds
 from ..sql.children import request_cancels, start_children, wake_parents
 from ..sql.lock_order import serialize_writers
 from ..sql.messages import Outgoing, count_messages, lock_channels, send
-from ..sql.outbox import insert_outbox
+from ..sql.outbox import insert_outbox, release_held_back
 from ..sql.rows import ChildRow, OutboxRow
 from ..sql.waits import (
     LOOKS,
@@ -48,6 +48,8 @@ class Effects:
     outgoing: list[Outgoing] = field(factory=list)
     outbox: list[OutboxRow] = field(factory=list)
     """Rows of events for the broker."""
+    held_back: list[tuple[str, int]] = field(factory=list)
+    """Events for the broker that are held back no longer: instance ids, and the numbers of their entries."""
     opened: list[WaitRequest] = field(factory=list)
     closed: list[tuple[str, str]] = field(factory=list)
     """Waits that end: instance and operation ids."""
@@ -109,6 +111,8 @@ class Effects:
             close_waits(connection, self.closed)
         if self.outbox:
             insert_outbox(connection, self.outbox)
+        if self.held_back:
+            release_held_back(connection, self.held_back, now)
         if self.children:
             start_children(connection, self.children)
         for origins, reason in self.ending_children.values():
@@ -125,6 +129,11 @@ class Effects:
         for number, row in enumerate(self.outbox):
             row["seq"], row["number"] = seq, number
 
+    def hold_back_events(self, until: Microseconds) -> None:
+        """Keep relayers from the events for the broker until that time, or until they are released."""
+        for row in self.outbox:
+            row["due_at"] = until
+
     def report_opened(self) -> None:
         """Call :attr:`WaitRequest.on_open` of all waits. They must be durable."""
         for opening in self.opened:
@@ -134,6 +143,7 @@ class Effects:
         """Add other effects to these."""
         self.outgoing += other.outgoing
         self.outbox += other.outbox
+        self.held_back += other.held_back
         self.opened += other.opened
         self.closed += other.closed
         self.ended |= other.ended
@@ -159,6 +169,8 @@ class Effects:
             part(one.row["sender"] or f"\0message {number}").outgoing.append(one)
         for row in self.outbox:
             part(row["instance_id"]).outbox.append(row)
+        for instance_id, seq in self.held_back:
+            part(instance_id).held_back.append((instance_id, seq))
         for opening in self.opened:
             part(opening.wait.instance_id).opened.append(opening)
         for instance_id, operation_id in self.closed:

@@ -344,7 +344,7 @@ class Journal:
                 effects.matches,
                 wakes_others or effects.wakes_others or bool(effects.woken),
                 has_sent=bool(effects.outgoing),
-                has_posted=bool(effects.outbox),
+                has_posted=bool(effects.outbox or effects.held_back),
             )
         self._listener.committed(committed)
         for _, observer in batch.observations or ():

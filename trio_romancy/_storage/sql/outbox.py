@@ -57,6 +57,28 @@ def insert_outbox(connection: Connection, rows: Sequence[OutboxRow]) -> None:
         connection.execute(insert(outbox), rows)
 
 
+_release = (
+    update(outbox)
+    .where(
+        outbox.c.instance_id == bindparam("instance"),
+        outbox.c.seq == bindparam("seq_"),
+        outbox.c.due_at > bindparam("now"),
+        outbox.c.claimed_by.is_(None),
+        outbox.c.attempts == 0,
+    )
+    .values(due_at=bindparam("now"))
+)
+
+
+def release_held_back(connection: Connection, events: Sequence[tuple[str, int]], now: Microseconds) -> None:
+    """Make new events due that were stored with a later time.
+
+    Args:
+      events: instance ids, and the numbers of the entries that the events belong to.
+    """
+    connection.execute(_release, [{"instance": instance, "seq_": seq, "now": now} for instance, seq in events])
+
+
 # -- what users see ----------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,93 @@
+"""Events of one instance leave in the order of its journal, also those of a session, which commits by itself."""
+
+from __future__ import annotations
+
+import pytest
+import sqlalchemy as sa
+import trio
+import trio.testing
+
+from trio_romancy import App, WorkflowContext, activity, current_activity, workflow
+from trio_romancy._storage.journal.batch import Batch
+
+from ..support.broker import open_broker
+from ..support.databases import ALL_KINDS
+from ..support.probe import probe
+
+pytestmark = [pytest.mark.real_clock, pytest.mark.parametrize("kind", ALL_KINDS, indirect=True)]
+
+session_may_end: trio.Event
+
+
+@activity(name="journal_order_plain")
+async def plain() -> None:
+    current_activity().send_event("plain", None)
+
+
+@activity(name="journal_order_transactional")
+async def transactional() -> None:
+    await current_activity().session.execute(sa.text("SELECT 1"))
+    await session_may_end.wait()
+    current_activity().send_event("transactional", None)
+
+
+@workflow(name="journal_order_both")
+async def both(ctx: WorkflowContext) -> None:
+    async def first() -> None:
+        await plain.options(id="plain")()
+        session_may_end.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(transactional.options(id="transactional"))
+        nursery.start_soon(first)
+
+
+async def test_an_event_does_not_overtake_one_whose_entry_is_not_on_disk_yet(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    global session_may_end
+    session_may_end, may_write, has_waited = trio.Event(), trio.Event(), trio.Event()
+
+    async def wait(batch: Batch) -> None:
+        if any(entry["operation_id"] == "plain" for entry in batch.entries):
+            has_waited.set()
+            await may_write.wait()
+
+    with trio.fail_after(30):
+        async with open_broker() as broker, App(database, broker_url=broker.url, shutdown_timeout=1) as app:
+            probe(app).before_each_commit(wait, monkeypatch)
+            handle = await app.start(both)
+            await has_waited.wait()
+            await session_may_end.wait()
+            await trio.sleep(0.3)  # the session would have committed by now, and its event been posted
+            assert broker.posts == []
+            may_write.set()
+            await handle.result()
+            began = trio.current_time()
+            await broker.until(lambda: len(broker.posts) == 2)
+            assert trio.current_time() - began < 3
+            journal = [entry.operation_id for entry in await app.history(handle.instance_id) if entry.operation_id]
+    assert [post.event["type"] for post in broker.posts] == journal == ["plain", "transactional"]
+
+
+async def test_an_event_that_was_held_back_leaves_if_the_worker_dies_first(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    global session_may_end
+    session_may_end, has_waited = trio.Event(), trio.Event()
+
+    async def die(batch: Batch) -> None:
+        if not has_waited.is_set() and any(entry["operation_id"] == "plain" for entry in batch.entries):
+            has_waited.set()
+            await session_may_end.wait()
+            await trio.sleep(0.3)
+            probe(app).abandon()
+
+    with trio.fail_after(30):
+        async with open_broker() as broker, App(database, broker_url=broker.url, lease=1, shutdown_timeout=1) as app:
+            probe(app).before_each_commit(die, monkeypatch)
+            handle = await app.start(both)
+            await handle.result()
+            await broker.until(lambda: len(broker.posts) == 2)
+            journal = [entry.operation_id for entry in await app.history(handle.instance_id) if entry.operation_id]
+    assert [post.event["type"] for post in broker.posts] == journal
