@@ -20,6 +20,7 @@ from ...clock import hold_virtual_time
 from ...errors import DatabaseError
 from ..database import Database, SQLFunction, Transaction, Writer
 from ..session import report_lost_transactions
+from .sqlite_files import OpenFiles
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -38,6 +39,8 @@ class _Transaction:
     _connection: Connection
     _call: Callable[..., Any]
     """Async function that runs a plain function where the connection may be used."""
+    _check: Callable[[], None] | None = None
+    """Called after a commit, to raise if what was committed is lost."""
 
     async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         result: R = await self._call(lambda: fn(self._connection, *args, **kwargs))
@@ -47,6 +50,8 @@ class _Transaction:
         def finish() -> None:
             last(self._connection)
             self._connection.commit()
+            if self._check is not None:
+                self._check()
 
         await self._call(finish)
 
@@ -126,6 +131,7 @@ class ThreadedDatabase:
     name: str
     _engine: Engine
     _writer: Connection
+    _files: OpenFiles
     _turn: trio.Semaphore = field(factory=_turn)
     """Held while the connection that writes is in use. It is fair; SQLite's own lock is not."""
     _threads: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(_THREADS))
@@ -138,7 +144,9 @@ class ThreadedDatabase:
     async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         def transaction() -> R:
             with self._writer.begin():
-                return fn(self._writer, *args, **kwargs)
+                result = fn(self._writer, *args, **kwargs)
+            self._files.check()  # what was committed to a deleted file is not durable
+            return result
 
         await _take(self._turn)
         try:
@@ -148,6 +156,7 @@ class ThreadedDatabase:
 
     async def read(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         def transaction() -> R:
+            self._files.check()
             with self._engine.connect() as connection:
                 return fn(connection.execution_options(romancy_begin="BEGIN"), *args, **kwargs)
 
@@ -170,7 +179,7 @@ class ThreadedDatabase:
     async def open_transaction(self) -> AsyncIterator[Transaction]:
         async with self._turn:
             try:
-                yield _Transaction(self._writer, self._in_thread)
+                yield _Transaction(self._writer, self._in_thread, self._files.check)
             finally:
                 with trio.CancelScope(shield=True):
                     await self._in_thread(self._writer.rollback)
@@ -206,7 +215,9 @@ async def open_threaded_database(path: str) -> AsyncIterator[Database]:
     try:
         writer = await trio.to_thread.run_sync(engine.connect)
         try:
-            yield ThreadedDatabase(path, engine, writer)
+            files = OpenFiles(url.database or path)
+            files.check()
+            yield ThreadedDatabase(path, engine, writer, files)
         finally:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(writer.close)
