@@ -421,6 +421,7 @@ async def test_an_app_is_for_one_block() -> None:
         ("max_resident", -3),
         ("max_payload", 0),
         ("max_payload", None),
+        ("max_payload", 2**30),
         ("max_recoveries", -1),
         ("shutdown_timeout", 0),
         ("shutdown_timeout", math.nan),

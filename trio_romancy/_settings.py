@@ -79,15 +79,21 @@ def in_seconds(duration: Microseconds | None) -> float:
     return math.inf if duration is None else duration / 1_000_000
 
 
-def check_numbers(*, least: int = 1, **numbers: int) -> None:
+MAX_PAYLOAD = 256 * 1024 * 1024
+"""Largest ``max_payload``, in bytes. No database takes a statement of more than four times as much."""
+
+
+def check_numbers(*, least: int = 1, most: int | None = None, **numbers: int) -> None:
     """Check options that are whole numbers.
 
     Raises:
-      ValueError: naming the first one that is not a whole number, or below ``least``.
+      ValueError: naming the first one that is not a whole number, below ``least``, or above ``most``.
     """
     for name, number in numbers.items():
         if not isinstance(number, int) or number < least:
             raise ValueError(f"{name} is a whole number, at least {least}, not {number!r}")
+        if most is not None and number > most:
+            raise ValueError(f"{name} is at most {most}, not {number!r}")
 
 
 def as_statuses(status: Status | Collection[Status] | None) -> list[Status]:

@@ -30,6 +30,7 @@ from ._outbox.relay import Relay, RelayStatistics
 from ._runtime.worker.clock_sync import keep_time
 from ._runtime.worker.worker import Worker, WorkerStatistics
 from ._settings import (
+    MAX_PAYLOAD,
     ContentMode,
     Limits,
     RelaySettings,
@@ -42,6 +43,7 @@ from ._settings import (
 )
 from ._storage import migrations
 from ._storage.database import Database
+from ._storage.dialects import payload_problem
 from ._storage.drivers.urls import shown_url
 from ._storage.open import POOL_SIZE, open_database
 from ._storage.outages import retry_while_away_for
@@ -89,7 +91,8 @@ class App(Client):
       max_resident: most instances in memory.
       pool_size: most connections to a database server, at least 2. One of them is kept free of the sessions of
         activities. The journal has a further one of its own, and on PostgreSQL another one listens.
-      max_payload: largest input, result or message, in bytes of JSON.
+      max_payload: largest input, result or message, in bytes of JSON, at most 256 MiB. On MariaDB and MySQL,
+        ``max_allowed_packet`` of the server must be four times as much.
       max_recoveries: most deaths of its worker that an instance may outlive without progress in between. After one more
         it is parked as stuck, because it probably takes the process down.
       code_version: version of the code of this process, such as a commit or a release. An instance whose journal does
@@ -163,7 +166,8 @@ class App(Client):
             checked_id(worker_id, "a worker id")
         if retry is not None and not isinstance(retry, RetryPolicy):
             raise TypeError(f"retry is a RetryPolicy, not {retry!r}")
-        check_numbers(max_running=max_running, max_resident=max_resident, max_payload=max_payload)
+        check_numbers(max_running=max_running, max_resident=max_resident)
+        check_numbers(most=MAX_PAYLOAD, max_payload=max_payload)
         check_numbers(least=0, max_recoveries=max_recoveries)
         check_numbers(least=2, pool_size=pool_size)
         self._url = database
@@ -288,7 +292,9 @@ class App(Client):
     async def _open(self) -> AsyncIterator[Engine]:
         clock = current_clock()
         async with _asyncio_loop(), self._open_database() as database, AsyncExitStack() as exits:
-            await _prepare(database, self._start_patience, migrate=self._auto_migrate)
+            await _prepare(
+                database, self._start_patience, migrate=self._auto_migrate, max_payload=self._settings.max_payload
+            )
             if self._dispatcher is not None:
                 self._dispatcher.call(Hooks.app_opened, self)
                 exits.callback(self._dispatcher.call, Hooks.app_closed, self)
@@ -384,8 +390,11 @@ def _raise_in(nursery: trio.Nursery, error: BaseException) -> None:
     nursery.start_soon(fail)
 
 
-async def _prepare(database: Database, patience: float, *, migrate: bool) -> None:
-    """Check the tables, or migrate them. An outage may last as many seconds as ``patience``."""
+async def _prepare(database: Database, patience: float, *, migrate: bool, max_payload: int) -> None:
+    """Check the server and the tables, or migrate them. An outage may last as many seconds as ``patience``."""
+    problem = await retry_while_away_for(patience, database, database.read, payload_problem, max_payload)
+    if problem is not None:
+        raise DatabaseError(f"{database.name}: {problem}")
     if not migrate:
         await retry_while_away_for(patience, database, database.read, migrations.check)
     elif not await retry_while_away_for(patience, database, database.read, migrations.is_current):

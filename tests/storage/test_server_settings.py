@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,7 @@ from typing import Any
 import aiomysql
 import pytest
 import sqlalchemy as sa
+import trio
 from attrs import define
 from sqlalchemy import Connection
 
@@ -41,6 +43,12 @@ SETTINGS: dict[str, dict[str, object]] = {
 @activity(name="settings_echo")
 async def echo(value: str) -> str:
     return value
+
+
+@workflow(name="settings_receives_large")
+async def returns_what_it_receives(ctx: WorkflowContext) -> str:
+    event = await ctx.wait_event("large", data_type=str)
+    return await echo(event.data)
 
 
 @workflow(name="settings_through")
@@ -221,6 +229,31 @@ class FakeConnection:
 def test_a_server_that_takes_too_short_statements_is_refused() -> None:
     with pytest.raises(DatabaseError, match="max_allowed_packet is 1048576 bytes; set it to 16777216 or more"):
         mysql._set_up(FakeConnection(1024 * 1024), "10.11.6-MariaDB")
+
+
+@pytest.mark.parametrize("kind", ["mariadb"], indirect=True)
+@pytest.mark.parametrize("worker", [True, False])
+async def test_an_app_whose_payloads_the_server_does_not_take_is_refused(database: str, worker: bool) -> None:
+    (packet,) = execute(database, "SELECT @@GLOBAL.max_allowed_packet")[0]
+    with pytest.raises(DatabaseError, match=f"max_allowed_packet.* {packet} bytes.* max_payload") as caught:
+        async with App(database, max_payload=packet // 4 + 1, worker=worker):
+            pass
+    assert str(packet // 4) in str(caught.value)
+    async with App(database, max_payload=packet // 4, worker=worker):
+        pass
+
+
+@pytest.mark.parametrize("kind", ["mariadb"], indirect=True)
+@pytest.mark.parametrize("character", ["x", "\\", '"', "'", "\n", "\x7f", "\u20ac"], ids=ascii)
+async def test_the_largest_payload_fits_into_a_statement_whatever_it_consists_of(database: str, character: str) -> None:
+    (packet,) = execute(database, "SELECT @@GLOBAL.max_allowed_packet")[0]
+    largest = packet // 4
+    data = character * ((largest - 200) // (len(json.dumps(character)) - 2))
+    with trio.fail_after(100):
+        async with App(database, max_payload=largest) as app:
+            handle = await app.start(returns_what_it_receives)
+            await app.send_event("large", data)
+            assert await handle.result() == data
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,11 @@ def unsafe_settings(connection: Connection) -> list[str]:
     return dialect_of(connection).unsafe_settings(connection)
 
 
+def payload_problem(connection: Connection, largest: int) -> str | None:
+    """See :meth:`.Dialect.payload_problem`."""
+    return dialect_of(connection).payload_problem(connection, largest)
+
+
 def notify_workers(connection: Connection, owners: Iterable[str | None] = (None,)) -> None:
     """See :meth:`.Dialect.notify_workers`."""
     dialect_of(connection).notify_workers(connection, owners)

@@ -36,6 +36,10 @@ class Dialect(Protocol):
         """Return the settings under which a crash of the server's machine can undo commits, each as it should be."""
         ...
 
+    def payload_problem(self, connection: Connection, largest: int) -> str | None:
+        """Return why the server does not take a payload of that many bytes, with the setting to change; or None."""
+        ...
+
     # -- statements ----------------------------------------------------------------------------------------------------
 
     def update_many(self, connection: Connection, statement: UpdateMany, rows: Rows) -> int | None:

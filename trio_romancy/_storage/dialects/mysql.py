@@ -32,6 +32,9 @@ _LEAST_PACKET = 16 * 1024 * 1024
 A statement that is longer than allowed would look like a lost connection.
 """
 
+_ESCAPED = 4
+"""Bytes of a statement that one byte of a payload may take: a backslash within JSON within SQL."""
+
 # -- constructs --------------------------------------------------------------------------------------------------------
 
 
@@ -68,6 +71,7 @@ def _(element: JsonTable, compiler: Any, **options: Any) -> str:
 # -- the database ------------------------------------------------------------------------------------------------------
 
 _now = text("SELECT CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS SIGNED)")
+_packet = text("SELECT @@max_allowed_packet")
 _flush_at_commit = text("SELECT @@GLOBAL.innodb_flush_log_at_trx_commit")
 
 
@@ -86,6 +90,17 @@ def server_time(connection: Connection) -> Microseconds | None:
 def unsafe_settings(connection: Connection) -> list[str]:
     is_safe = str(connection.execute(_flush_at_commit).scalar_one()) == "1"
     return [] if is_safe else ["innodb_flush_log_at_trx_commit = 1"]
+
+
+def payload_problem(connection: Connection, largest: int) -> str | None:
+    packet = int(connection.execute(_packet).scalar_one())
+    if packet >= _ESCAPED * largest:
+        return None
+    return (
+        f"max_allowed_packet of the server is {packet} bytes, less than {_ESCAPED} times max_payload, which is "
+        f"{largest}; set max_allowed_packet to {_ESCAPED * largest} or more, or App(max_payload=...) to "
+        f"{packet // _ESCAPED} or less"
+    )
 
 
 # -- statements --------------------------------------------------------------------------------------------------------

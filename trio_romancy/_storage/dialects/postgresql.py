@@ -78,6 +78,10 @@ def unsafe_settings(connection: Connection) -> list[str]:
     return wanted
 
 
+def payload_problem(connection: Connection, largest: int) -> str | None:
+    return None  # it takes any value up to a gigabyte
+
+
 # -- statements --------------------------------------------------------------------------------------------------------
 
 writes_tables_together = True

@@ -43,6 +43,10 @@ def unsafe_settings(connection: Connection) -> list[str]:
     return [] if is_safe else ["journal_mode = wal"]
 
 
+def payload_problem(connection: Connection, largest: int) -> str | None:
+    return None  # it takes any value up to a gigabyte
+
+
 # -- statements --------------------------------------------------------------------------------------------------------
 
 
