@@ -34,7 +34,7 @@ from trio_romancy import (
 )
 from trio_romancy._storage.journal.batch import Batch
 from trio_romancy._storage.sql import tables
-from trio_romancy._storage.sql.workers import Process, end_dead_leases, join
+from trio_romancy._storage.sql.workers import Process, end_leases, join, other_leases
 from trio_romancy.testing import Crash, How, run_with_crashes
 
 from ..support.databases import SHARED_KINDS
@@ -145,7 +145,7 @@ async def waiting(ctx: WorkflowContext) -> str:
 def end_lease(connection: Connection, worker_id: str) -> None:
     """What another worker does when that one has been silent for too long."""
     connection.execute(update(tables.workers).where(tables.workers.c.worker_id == worker_id).values(expires_at=0))
-    assert end_dead_leases(connection, "another", 1) == [worker_id]
+    assert [one.worker_id for one in end_leases(connection, other_leases(connection, "another"), 1)] == [worker_id]
 
 
 async def test_a_run_is_told_in_its_order(database: str) -> None:

@@ -84,9 +84,9 @@ class Takeover:
             self.transactions += 1
             in_trio(self.at_transaction, self.transactions, connection)
 
-    def join(self, *args: Any) -> Any:
+    def join(self, *args: Any, **options: Any) -> Any:
         self.has_begun = True
-        return self._join(*args)
+        return self._join(*args, **options)
 
     def before_statement(self, *_: Any) -> None:
         if self.has_begun:

@@ -201,7 +201,9 @@ async def test_deaths_without_progress_park_an_instance_after_max_recoveries(dat
         await fatal()
 
     async with App(database, max_recoveries=2) as app:
-        with pytest.raises(WorkflowStuckError, match="has died 3 times while it ran, and max_recoveries is 2"):
+        with pytest.raises(
+            WorkflowStuckError, match="has died or lost its lease 3 times while it ran, and max_recoveries is 2"
+        ):
             await (await app.start(flow)).result()
     assert deaths == 3
 

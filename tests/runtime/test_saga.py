@@ -223,7 +223,8 @@ async def test_an_instance_that_does_not_fit_and_is_cancelled_is_rolled_back_als
     assert undone == ["struck"]
 
 
-async def test_a_rollback_that_takes_its_worker_down_again_and_again_is_parked_and_can_be_resumed() -> None:
+@pytest.mark.parametrize("how", ["resume", "cancel", "terminate"])
+async def test_a_rollback_that_takes_its_worker_down_again_and_again_is_parked_and_can_be_steered(how: str) -> None:
     is_deadly = True
     deaths = 0
 
@@ -247,11 +248,15 @@ async def test_a_rollback_that_takes_its_worker_down_again_and_again_is_parked_a
 
     async with App(":memory:", max_recoveries=2) as app:
         handle = await app.start(bomb)
-        with pytest.raises(WorkflowStuckError, match="its worker has died 3 times"):
+        with pytest.raises(WorkflowStuckError, match="its worker has died or lost its lease 3 times"):
             await handle.result(timeout=1000)
         assert deaths == 3
         is_deadly = False
-        assert await app.resume(handle.instance_id)
-        with pytest.raises(WorkflowFailedError, match="it does not go off"):
+        await getattr(app, how)(handle.instance_id)
+        error = WorkflowCancelledError if how == "terminate" else WorkflowFailedError
+        with pytest.raises(error):
             await handle.result(timeout=1000)
-    assert undone == ["defused"]
+        instance = await app.get_instance(handle.instance_id)
+    assert undone == ([] if how == "terminate" else ["defused"])
+    assert instance is not None and instance.error is not None
+    assert list(instance.error.uncompensated) == (["arm:1"] if how == "terminate" else [])

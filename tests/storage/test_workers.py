@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, delete, insert, select, update
 
 from trio_romancy._storage.sql import instances as instance_sql
 from trio_romancy._storage.sql import tables
@@ -16,17 +19,21 @@ from trio_romancy._storage.sql.workers import (
     Lease,
     Process,
     end_dead_leases,
+    end_leases,
     fence,
     fence_batch,
     is_dead,
+    is_seen_to_live,
     join,
     leave,
     list_workers,
-    next_expiry,
+    mark_begun,
+    other_leases,
     this_process,
 )
 from trio_romancy.clock import at_once
 from trio_romancy.errors import LeaseLostError
+from trio_romancy.model import Status
 
 HERE = this_process()
 OTHER = attrs.evolve(HERE, token="another worker in this process")
@@ -65,6 +72,11 @@ def joined(connection: Connection, worker_id: str, process: Process, now: int, e
     lease = join(connection, worker_id, process, now, expires_at)
     assert lease is not None
     return lease
+
+
+def end_all(connection: Connection, me: str, now: int) -> list[str]:
+    """End all leases of others that have expired, or whose process has ended. Returns the worker ids."""
+    return sorted(one.worker_id for one in end_leases(connection, other_leases(connection, me), now))
 
 
 # -- joining -----------------------------------------------------------------------------------------------------------
@@ -117,13 +129,15 @@ def test_taking_a_lease_sets_free_what_it_owned_and_counts_the_death(connection:
     joined(connection, "me", ELSEWHERE, 10, 50)
     joined(connection, "other", ELSEWHERE, 10, 90)
     own(connection, "a", "me", wake_at=1_000)
-    own(connection, "b", "me", recoveries=2)
+    own(connection, "b", "me", recoveries=2, has_begun=True)
+    own(connection, "e", "me", recoveries=2)
     own(connection, "c", "other")
     own(connection, "d", None, wake_at=7)
     joined(connection, "me", HERE, 60, 90)
     assert owned(connection) == {
         "a": (None, at_once(60), 1),
         "b": (None, at_once(60), 3),
+        "e": (None, at_once(60), 2),
         "c": ("other", None, 0),
         "d": (None, 7, 0),
     }
@@ -141,7 +155,7 @@ def test_an_epoch_is_never_used_again_after_a_lease_has_ended(connection: Connec
     for now in (10, 20, 30):
         epochs.append(joined(connection, "me", HERE, now, now + 5).epoch)
         epochs.append(joined(connection, "me", HERE, now + 1, now + 6).epoch)
-        assert end_dead_leases(connection, "other", now + 6) == ["me"]
+        assert end_all(connection, "other", now + 6) == ["me"]
     assert epochs == sorted(set(epochs))
 
 
@@ -155,6 +169,26 @@ def test_this_process_lives_and_each_of_its_workers_has_its_own_token() -> None:
 
 def test_a_process_that_has_ended_is_dead(dead: Process) -> None:
     assert is_dead(dead)
+
+
+@pytest.mark.skipif(not HERE.started, reason="the system does not tell the state of a process")
+def test_a_process_is_seen_to_live_unless_it_stands_still_has_ended_or_is_elsewhere(dead: Process) -> None:
+    assert is_seen_to_live(HERE)
+    assert not is_seen_to_live(dead)
+    assert not is_seen_to_live(ELSEWHERE)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        other = attrs.evolve(HERE, pid=process.pid, started=started(process.pid))
+        assert is_seen_to_live(other)
+        process.send_signal(signal.SIGSTOP)
+        os.waitpid(process.pid, os.WUNTRACED)
+        assert not is_dead(other)
+        assert not is_seen_to_live(other)
+        process.send_signal(signal.SIGCONT)
+        process.kill()
+
+
+def started(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
 
 
 @pytest.mark.skipif(not HERE.started, reason="the system does not say when a process started")
@@ -189,7 +223,7 @@ def test_nothing_passes_the_fence_without_the_lease(connection: Connection, how:
     if how != "never had":
         lease = joined(connection, "me", ELSEWHERE, 10, 50)
     if how == "ended":
-        assert end_dead_leases(connection, "other", 60) == ["me"]
+        assert end_all(connection, "other", 60) == ["me"]
     elif how == "taken":
         joined(connection, "me", HERE, 60, 90)
     elif how == "left":
@@ -233,7 +267,7 @@ def test_leases_end_that_have_expired_or_whose_process_is_gone(connection: Conne
     joined(connection, "dead", dead, 10, 1_000)
     for worker_id in ("me", "live", "expired", "dead"):
         own(connection, f"of {worker_id}", worker_id)
-    assert sorted(end_dead_leases(connection, "me", 50)) == ["dead", "expired"]
+    assert end_all(connection, "me", 50) == ["dead", "expired"]
     assert sorted(leases(connection)) == ["live", "me"]
     assert owned(connection) == {
         "of me": ("me", None, 0),
@@ -243,21 +277,66 @@ def test_leases_end_that_have_expired_or_whose_process_is_gone(connection: Conne
     }
 
 
-def test_the_next_lease_to_expire_is_known_and_a_dead_process_has_none(connection: Connection, dead: Process) -> None:
-    joined(connection, "me", HERE, 10, 20)
-    assert next_expiry(connection, "me", 15) is None
-    joined(connection, "late", ELSEWHERE, 10, 80)
-    joined(connection, "early", ELSEWHERE, 10, 50)
-    assert next_expiry(connection, "me", 15) == 50
+def test_only_leases_of_dead_processes_end_without_being_watched(connection: Connection, dead: Process) -> None:
+    joined(connection, "expired", ELSEWHERE, 10, 50)
     joined(connection, "dead", dead, 10, 1_000)
-    assert next_expiry(connection, "me", 15) == 15
+    end_dead_leases(connection, "me", 60)
+    assert sorted(leases(connection)) == ["expired"]
+
+
+def test_a_lease_that_was_renewed_or_taken_since_it_was_read_does_not_end(connection: Connection) -> None:
+    late = joined(connection, "late", ELSEWHERE, 10, 50)
+    joined(connection, "back", ELSEWHERE, 10, 50)
+    seen = other_leases(connection, "me")
+    fence(connection, late, 55)
+    joined(connection, "back", HERE, 52, 55)
+    assert end_leases(connection, seen, 60) == []
+    assert end_all(connection, "me", 60) == ["back", "late"]
+
+
+def test_the_clock_of_the_server_says_what_has_expired(connection: Connection) -> None:
+    joined(connection, "a", ELSEWHERE, 10, 2**60)
+    seen = other_leases(connection, "me")
+    if connection.dialect.name != "sqlite":  # whose clock is the app's
+        assert end_leases(connection, seen, 2**61, by_server=True) == []
+    assert [one.worker_id for one in end_leases(connection, seen, 2**61)] == ["a"]
+
+
+@pytest.mark.parametrize("status", [Status.RUNNING, Status.COMPENSATING, Status.WAITING])
+def test_a_death_counts_only_if_an_attempt_may_have_begun(connection: Connection, status: Status) -> None:
+    """That is recorded for an instance that has outlived a death before, and only for that."""
+    for epoch, expected in enumerate([1, 1, 2, 3, 3] if status is not Status.WAITING else [0, 0, 1, 2, 2]):
+        joined(connection, "w", ELSEWHERE, 10, 50)
+        if epoch == 0:
+            own(connection, "i", "w", status=status)
+        else:
+            connection.execute(update(tables.instances).values(owner="w"))
+        if epoch in (2, 3):
+            mark_begun(connection, "i")
+        assert end_all(connection, "me", 60) == ["w"]
+        assert owned(connection) == {"i": (None, at_once(60), expected)}
+
+
+def test_a_worker_that_lost_its_lease_and_lives_has_not_died(connection: Connection) -> None:
+    joined(connection, "me", HERE, 10, 50)
+    own(connection, "a", "me", recoveries=1, has_begun=True)
+    joined(connection, "me", HERE, 60, 90)
+    assert owned(connection) == {"a": (None, at_once(60), 1)}
+
+
+def test_a_worker_whose_row_is_gone_sets_free_what_it_owned(connection: Connection) -> None:
+    joined(connection, "me", HERE, 10, 50)
+    own(connection, "a", "me")
+    connection.execute(delete(tables.workers))
+    joined(connection, "me", HERE, 60, 90)
+    assert owned(connection) == {"a": (None, at_once(60), 0)}
 
 
 def test_dead_leases_are_ended_once(connection: Connection) -> None:
     joined(connection, "expired", ELSEWHERE, 10, 50)
     own(connection, "a", "expired")
-    assert end_dead_leases(connection, "me", 60) == ["expired"]
-    assert end_dead_leases(connection, "me", 70) == []
+    assert end_all(connection, "me", 60) == ["expired"]
+    assert end_all(connection, "me", 70) == []
     assert owned(connection) == {"a": (None, at_once(60), 1)}
 
 

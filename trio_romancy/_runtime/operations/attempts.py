@@ -244,6 +244,8 @@ class Attempts:
                 if written.lost is not None:
                     run.abandon()
                     raise RunGone
+            if run.writer.on_probation:
+                await run.writer.mark_begun()
             number = len(failures) + 1
             context = ActivityContext(
                 run.instance_id,

@@ -13,6 +13,7 @@ from ..._storage.sql import statuses
 from ..._storage.sql.entries import JournalEntry
 from ..._storage.sql.instances import closing_row, update_row
 from ..._storage.sql.rows import ClosingRow, EntryRow, StatusUpdate
+from ..._storage.sql.workers import mark_begun
 from ...clock import Clock, Microseconds
 from ...errors import LeaseLostError
 from ...model import ErrorInfo, Kind, Status
@@ -43,6 +44,7 @@ class EntryWriter:
         "batch",
         "events",
         "is_closed",
+        "is_marked",
         "on_probation",
         "status",
         "time",
@@ -76,6 +78,8 @@ class EntryWriter:
         """Status that the instance was given last."""
         self.on_probation = False
         """Whether the worker died while the instance ran, and it has made no progress since."""
+        self.is_marked = False
+        """Whether it is recorded that an attempt has begun on probation."""
         self.is_closed = False
 
     def close(self) -> None:
@@ -193,6 +197,23 @@ class EntryWriter:
         statuses.check(self.status, status)
         owner = None if status.is_final else self._journal.lease.worker_id
         return closing_row(self._instance_id, status, time, owner=owner, output=output, error=error)
+
+    async def mark_begun(self) -> None:
+        """Record that an attempt begins on probation: if the worker dies now, the instance may be the cause.
+
+        The record is durable when this returns, and written once.
+
+        Raises:
+          RunGone: if the lease is lost.
+        """
+        if self.is_marked:
+            return
+        try:
+            await self._journal.call(mark_begun, self._instance_id)
+        except LeaseLostError:
+            self._on_lease_lost()
+            raise RunGone from None
+        self.is_marked = True
 
     def clear_probation(self) -> None:
         """End the probation of the instance: it has made progress, and not taken its process down."""

@@ -28,6 +28,7 @@ async def take_lease(
     *,
     wait: Microseconds | None,
     patience: float,
+    after_death: bool = False,
 ) -> Lease:
     """Take the lease of a worker. Waits for another live process with the same worker id to end.
 
@@ -35,19 +36,23 @@ async def take_lease(
       process: the process of the worker, the same each time: a worker that joins again takes over from itself at once.
       wait: how long to wait for that process; None: without a limit.
       patience: seconds that the database may be away.
+      after_death: whether to count the death of that process although it is this one, which lives.
 
     Raises:
       RomancyError: if that process has not ended in time.
       DatabaseError: if the database was away for longer.
     """
     begun = clock.now()
-    while True:
-        now = clock.now()
+    version = settings.code_version or code_version()
+
+    async def join_now() -> Lease | None:
+        now = clock.now()  # each time: the lease begins when the database is back
         until = now + settings.lease_time
-        version = settings.code_version or code_version()
-        lease = await retry_while_away_for(
-            patience, database, database.run, join, worker_id, process, now, until, version
-        )
+        return await database.run(join, worker_id, process, now, until, version, after_death=after_death)
+
+    while True:
+        lease = await retry_while_away_for(patience, database, join_now)
+        now = clock.now()
         if lease is not None:
             await retry_while_away(database, database.run, _arrive, worker_id, version, now)
             return lease

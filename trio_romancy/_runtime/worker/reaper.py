@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import trio
 from sqlalchemy import Connection
@@ -15,9 +15,11 @@ from ..._observe.instance_events import tell_end
 from ..._storage.database import Database
 from ..._storage.outages import retry_while_away
 from ..._storage.sql import incompatible
-from ..._storage.sql.workers import end_dead_leases, next_expiry
+from ..._storage.sql.workers import OtherLease, end_leases, other_leases
 from ...clock import Clock, Microseconds
 from ...model import Status
+from .contact import Contact
+from .observer import Observer
 
 _logger = logging.getLogger("trio_romancy.worker")
 
@@ -26,6 +28,7 @@ class Reaper:
     """Frees the instances of dead workers, and parks those that no live worker can run.
 
     Args:
+      contact: contact of this worker with the database.
       lease_time: how long a worker may be silent.
       on_freed: called when the instances of a dead worker are free to be claimed.
     """
@@ -35,6 +38,7 @@ class Reaper:
         database: Database,
         clock: Clock,
         worker_id: str,
+        contact: Contact,
         lease_time: Microseconds,
         dispatcher: HookDispatcher | None,
         on_freed: Callable[[], None],
@@ -42,6 +46,8 @@ class Reaper:
         self._database = database
         self._clock = clock
         self._worker_id = worker_id
+        self._contact = contact
+        self._observer = Observer(contact, lease_time)
         self._lease_time = lease_time
         self._dispatcher = dispatcher
         self._on_freed = on_freed
@@ -49,25 +55,36 @@ class Reaper:
     async def run(self) -> None:
         """Free and park instances until cancelled. Returns at once if no other process can reach the database."""
         while not self._database.is_exclusive:
+            others, has_incompatible = await retry_while_away(self._database, self._survey)
             now = self._clock.now()
-            expiry, has_incompatible = await retry_while_away(
-                self._database, self._database.read, _survey, self._worker_id, now
-            )
-            if expiry is not None and expiry <= now:
-                await self._end_dead_leases(now)
+            if ending := self._observer.ended(others, now):
+                await self._end(ending, now)
             if has_incompatible:
                 await self._park_incompatible(now)
-            # A live worker renews its lease long before this. A process can be found dead before its lease expires.
-            longest = now + self._lease_time // 2
-            after = random.randrange(100_000, 300_000)  # the clocks of two workers may differ a little
-            until = longest if expiry is None else min(longest, max(expiry, now) + after)
+            # A process can be found dead before its lease expires, and a lease must be read twice to end.
+            next_look = now + self._lease_time // 4
+            after = random.randrange(10_000, 100_000)  # workers do not all do so at once
+            ends = [end for one in others if (end := self._observer.may_end_at(one)) > now]
+            until = min(next_look, min(ends, default=next_look) + after)
             await trio.sleep_until(self._clock.deadline(until))
 
-    async def _end_dead_leases(self, now: Microseconds) -> None:
+    async def _survey(self) -> tuple[list[OtherLease], bool]:
+        try:
+            return await self._database.read(_survey, self._worker_id)
+        except Exception:
+            self._contact.broken()
+            raise
+
+    async def _end(self, ending: Sequence[OtherLease], now: Microseconds) -> None:
         # Not as part of a batch: the row of a worker that hangs may be locked.
-        dead_ids = await retry_while_away(self._database, self._database.run, end_dead_leases, self._worker_id, now)
-        for dead in dead_ids:
-            _logger.warning("worker %s is dead: its instances are free to be claimed", dead)
+        by_server = not self._clock.is_virtual
+        run = self._database.run
+        for ended in await retry_while_away(self._database, run, end_leases, ending, now, by_server=by_server):
+            if ended.is_dead:
+                _logger.warning("worker %s is dead: its instances are free to be claimed", ended.worker_id)
+            else:
+                message = "worker %s lost its lease, which it did not renew: its instances are free to be claimed"
+                _logger.warning(message, ended.worker_id)
         self._on_freed()
 
     async def _park_incompatible(self, now: Microseconds) -> None:
@@ -78,6 +95,6 @@ class Reaper:
                 tell_end(self._dispatcher, parked, self._worker_id, now, Status.STUCK, parked.error)
 
 
-def _survey(connection: Connection, me: str, now: Microseconds) -> tuple[Microseconds | None, bool]:
-    """Return when the lease of another worker expires, and whether there are journals that do not fit some code."""
-    return next_expiry(connection, me, now), incompatible.has_any(connection)
+def _survey(connection: Connection, me: str) -> tuple[list[OtherLease], bool]:
+    """Return the leases of the other workers, and whether there are journals that do not fit some code."""
+    return other_leases(connection, me), incompatible.has_any(connection)

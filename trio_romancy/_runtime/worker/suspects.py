@@ -50,6 +50,6 @@ def too_many_deaths(claim: Claim, most: int) -> Exception | None:
     if claim.recoveries <= most:
         return None
     return RomancyError(
-        f"instance {claim.instance_id!r}: its worker has died {claim.recoveries} times while it ran, and "
-        f"max_recoveries is {most}; see what it was doing, then resume it"
+        f"instance {claim.instance_id!r}: its worker has died or lost its lease {claim.recoveries} times while it ran, "
+        f"and max_recoveries is {most}; see what it was doing, then resume it"
     )

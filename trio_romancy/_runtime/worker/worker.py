@@ -27,6 +27,7 @@ from ...errors import LeaseLostError, RomancyError
 from ...hooks import BatchInfo, Hooks, LeaseInfo
 from ..run.local_result import LocalResult
 from .claimer import Claimer
+from .contact import Contact
 from .lease import take_lease
 from .reaper import Reaper
 from .retention import Retention
@@ -79,8 +80,9 @@ class Worker:
         """The relayer of the outbox; None without a broker."""
         self._dispatcher = dispatcher
         self._claimer = Claimer(database, clock, worker_id, limits)
+        self._contact = Contact(clock, settings.lease_time)
         self._reaper = Reaper(
-            database, clock, worker_id, settings.lease_time, dispatcher, on_freed=self._claimer.notify
+            database, clock, worker_id, self._contact, settings.lease_time, dispatcher, on_freed=self._claimer.notify
         )
         self._retention = Retention(database, clock, keep_messages)
         self._process = this_process()
@@ -95,6 +97,8 @@ class Worker:
         self._joined = trio.Event()
         self._has_ended = False
         """Whether the worker has ended, and calls that wait for it are in vain."""
+        self._has_died = False
+        """Whether the worker was abandoned as if its process had died, so that its instances have outlived a death."""
         self._is_stopping = False
         self._is_hurried = False
         self._lease_scope = trio.CancelScope()
@@ -219,6 +223,7 @@ class Worker:
 
     def abandon(self) -> None:
         """Stop as if the process had died, recording nothing, and join again under a new epoch."""
+        self._has_died = True
         self._lease_scope.cancel()
         if self._supervisor is not None:
             self._supervisor.abandon_all()
@@ -300,9 +305,18 @@ class Worker:
             await trio.sleep(_REJOIN_AFTER)
 
     async def _take_lease(self, *, wait: Microseconds | None, patience: float) -> Lease:
-        return await take_lease(
-            self._database, self._clock, self.worker_id, self._process, self._settings, wait=wait, patience=patience
+        lease = await take_lease(
+            self._database,
+            self._clock,
+            self.worker_id,
+            self._process,
+            self._settings,
+            wait=wait,
+            patience=patience,
+            after_death=self._has_died,
         )
+        self._has_died = False
+        return lease
 
     async def _serve(self, lease: Lease, task_status: trio.TaskStatus[None]) -> None:
         """Run the services of the worker under one lease, until it stops or the lease is lost."""
@@ -369,6 +383,7 @@ class Worker:
 
     def _committed(self, committed: Committed) -> None:
         """Tell the hooks and the services of the worker about a committed batch."""
+        self._contact.renewed()
         if self._dispatcher is not None:
             info = BatchInfo(self.worker_id, committed.writes, committed.seconds)
             self._dispatcher.call(Hooks.batch_committed, info)

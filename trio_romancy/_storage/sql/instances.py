@@ -81,6 +81,7 @@ def _change(given: Callable[[str], ColumnElement[Any]]) -> Update:
             owner=given("owner_"),
             wake_at=wake_at,
             recoveries=0,
+            has_begun=None,
             updated_at=given("now"),
             finished_at=given("finished"),
         )

@@ -196,6 +196,7 @@ class StoredInstance(NamedTuple):
     origin: str | None
     details: str | None
     trace: str | None
+    has_begun: bool | None
 
 
 class StoredEntry(NamedTuple):

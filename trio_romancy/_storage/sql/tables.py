@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, Ta
 
 from ..dialects.sql import ExactString, long_text
 
-REVISION = "0004"
+REVISION = "0005"
 """The migration that creates exactly these tables."""
 
 metadata = MetaData()
@@ -62,6 +62,7 @@ instances = Table(
     Column("origin", _name(), comment="the first of the chain that it goes on with; NULL: it is the first"),
     Column("details", _json(), comment="what it says of itself"),
     Column("trace", _json(), comment="the W3C trace context that it was started in"),
+    Column("has_begun", Boolean, comment="whether an attempt has begun since; NULL: that is not recorded"),
     **_options,
 )
 

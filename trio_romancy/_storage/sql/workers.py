@@ -10,16 +10,18 @@ import json
 import os
 import platform
 import secrets
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from attrs import asdict, frozen
-from sqlalchemy import Connection, bindparam, delete, func, select, update
+from sqlalchemy import Connection, and_, bindparam, case, delete, func, or_, select, update
 
 from ...clock import Microseconds, at_once, to_datetime
 from ...errors import LeaseLostError
-from ...model import WorkerInfo
-from ..dialects import notify_workers
+from ...model import Status, WorkerInfo
+from ..dialects import notify_workers, server_time
 from ..dialects.sql import insert_if_absent
 from .rows import StoredWorker, WorkerRow, fetch_all, fetch_first
 from .tables import instances, workers
@@ -56,6 +58,17 @@ def is_dead(process: Process) -> bool:
     return _started(process.pid) != process.started
 
 
+def is_seen_to_live(process: Process) -> bool:
+    """Return whether the process certainly runs. False if it is stopped, has ended, or is on another machine."""
+    if process.host != _host() or is_dead(process):
+        return False
+    try:
+        return _stat(process.pid)[0] not in ("T", "t")  # stopped, or stopped by a debugger: proc(5)
+    except (OSError, IndexError):
+        return False
+
+
+@cache
 def _host() -> str:
     parts = [platform.node()]
     try:
@@ -68,10 +81,18 @@ def _host() -> str:
 
 def _started(pid: int) -> str:
     try:
-        # Field 22, the start in clock ticks since boot; the command in field 2 may hold spaces: proc(5).
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        return _stat(pid)[19]  # in clock ticks since boot
     except (OSError, IndexError):
         return ""
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the status of a process, from field 3 on. The command in field 2 may hold spaces: proc(5)."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+_may_have_begun = and_(instances.c.recoveries == 0, instances.c.status.in_((Status.RUNNING, Status.COMPENSATING)))
+"""Whether an attempt may have begun although that is not recorded: only an instance on probation records it."""
 
 
 @frozen
@@ -109,11 +130,14 @@ def join(
     now: Microseconds,
     expires_at: Microseconds,
     version: str | None = None,
+    *,
+    after_death: bool = False,
 ) -> Lease | None:
     """Take the lease of a worker id under a new epoch, and free the instances that the id owned.
 
     Args:
       version: the version of the code of the worker's workflows.
+      after_death: whether to count the death of the holder although that is this process, which lives.
 
     Returns None, and does nothing, if another live process holds the lease.
     """
@@ -134,38 +158,73 @@ def join(
         row = fetch_first(connection, StoredWorker, locked)
         assert row is not None
         if _process(row) == process:
+            _free(connection, worker_id, now, died=after_death)  # an operator may have deleted the row
             return Lease(worker_id, now)
     holder = _process(row)
     if holder != process and row.expires_at > now and not is_dead(holder):
         return None
     values = {"me": worker_id, "expires": expires_at, "now": now, "process_": _process_text(process)}
     connection.execute(_join, values | {"version_": version})
-    _free(connection, worker_id, now, died=True)
+    _free(connection, worker_id, now, died=after_death or holder != process)
     return Lease(worker_id, row.epoch + 1)
 
 
-def next_expiry(connection: Connection, me: str, now: Microseconds) -> Microseconds | None:
-    """Return when the first lease of another worker expires; ``now`` if its process has ended; None without others."""
-    others = fetch_all(connection, StoredWorker, select(workers).where(workers.c.worker_id != me))
-    return min((now if is_dead(_process(row)) else row.expires_at for row in others), default=None)
+@frozen
+class OtherLease:
+    """The lease of another worker, as it was read."""
+
+    worker_id: str
+    epoch: int
+    expires_at: Microseconds
+    is_dead: bool
+    """Whether its process has certainly ended."""
+    is_seen_to_live: bool
+    """Whether its process certainly runs. Neither is known of a process on another machine."""
 
 
-def end_dead_leases(connection: Connection, me: str, now: Microseconds) -> list[str]:
-    """End the leases that have expired, or whose process has ended, and free the instances of those workers.
+def other_leases(connection: Connection, me: str) -> list[OtherLease]:
+    """Return the leases of all other workers."""
+    rows = fetch_all(connection, StoredWorker, select(workers).where(workers.c.worker_id != me))
+    return [_other(row) for row in rows]
 
-    Returns the worker ids.
+
+def _other(row: StoredWorker) -> OtherLease:
+    process = _process(row)
+    return OtherLease(row.worker_id, row.epoch, row.expires_at, is_dead(process), is_seen_to_live(process))
+
+
+def end_leases(
+    connection: Connection, ending: Sequence[OtherLease], now: Microseconds, *, by_server: bool = False
+) -> list[OtherLease]:
+    """End leases of dead processes, and leases that have expired, and free the instances of those workers.
+
+    A lease that was renewed since it was read is left alone.
+
+    Args:
+      by_server: whether the server's clock says what has expired, if it has one, and not ``now``.
+
+    Returns the leases that were ended.
     """
     ended = []
+    expired = server_time(connection) if by_server else None
     # The worker of a locked row is committing a batch. If its process stands still, the server ends that batch first.
-    others = select(workers).where(workers.c.worker_id != me).with_for_update(skip_locked=True)
-    for row in fetch_all(connection, StoredWorker, others):
-        is_gone = is_dead(_process(row))
-        lease = Lease(row.worker_id, row.epoch)
+    locked = select(workers).where(workers.c.worker_id.in_([one.worker_id for one in ending]))
+    rows = {row.worker_id: row for row in fetch_all(connection, StoredWorker, locked.with_for_update(skip_locked=True))}
+    for one in ending:
+        row = rows.get(one.worker_id)
+        if row is None or row.epoch != one.epoch or (not one.is_dead and row.expires_at != one.expires_at):
+            continue
         # The worker may be late, and prolong its lease at the same time.
-        if (is_gone or row.expires_at <= now) and _end(connection, lease, expired_by=None if is_gone else now):
-            _free(connection, row.worker_id, now, died=True)
-            ended.append(row.worker_id)
+        expired_by = None if one.is_dead else now if expired is None else expired
+        if _end(connection, Lease(one.worker_id, one.epoch), expired_by):
+            _free(connection, one.worker_id, now, died=True)
+            ended.append(one)
     return ended
+
+
+def end_dead_leases(connection: Connection, me: str, now: Microseconds) -> None:
+    """End the leases of workers whose processes have certainly ended, and free their instances."""
+    end_leases(connection, [one for one in other_leases(connection, me) if one.is_dead], now)
 
 
 def end_lease_of_dead(connection: Connection, worker_id: str, now: Microseconds) -> bool:
@@ -258,10 +317,21 @@ def _end(connection: Connection, lease: Lease, expired_by: Microseconds | None =
 
 
 def _free(connection: Connection, worker_id: str, now: Microseconds, *, died: bool) -> None:
-    """Make everything that the worker owned due, without an owner. A death counts against all of it."""
+    """Make everything that the worker owned due, without an owner. A death counts where an attempt may have begun."""
     free = update(instances).where(instances.c.owner == worker_id).values(owner=None, wake_at=at_once(now))
-    connection.execute(free.values(recoveries=instances.c.recoveries + 1) if died else free)
+    connection.execute(free.values(recoveries=_after_death, has_begun=None) if died else free)
     notify_workers(connection)
+
+
+_after_death = instances.c.recoveries + case((or_(instances.c.has_begun, _may_have_begun), 1), else_=0)
+
+
+def mark_begun(connection: Connection, instance_id: str) -> None:
+    """Record that an attempt of an instance begins, so that the death of its worker counts."""
+    connection.execute(_mark_begun, {"id": instance_id})
+
+
+_mark_begun = update(instances).where(instances.c.instance_id == bindparam("id")).values(has_begun=True)
 
 
 def _process(row: StoredWorker) -> Process:
