@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, cast
 
 import pytest
@@ -26,6 +27,7 @@ from trio_romancy import (
     WorkflowFailedError,
     activity,
     compensation,
+    current_activity,
     workflow,
 )
 from trio_romancy._exceptions import contains
@@ -393,6 +395,47 @@ async def test_a_result_that_raises_while_it_is_stored_ends_the_activity_or_the_
     assert await result_of(results) == 2
     for flow in (return_odd, return_incomparable):
         await failure_of(flow)
+
+
+# -- frozen exceptions -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FrozenError(Exception):
+    """No attribute of it can be set, not even ``__traceback__``."""
+
+    code: int
+
+
+@activity(retry=RetryPolicy.fixed(1, 1))
+async def raise_frozen_in_a_savepoint() -> None:
+    async with current_activity().session.begin_nested():
+        raise FrozenError(1)
+
+
+@workflow(name="errors_frozen")
+async def raise_frozen_in_each_block(ctx: WorkflowContext) -> list[str]:
+    found = []
+
+    async def in_scopes(number: int) -> None:
+        with ctx.branch(f"branch {number}"), ctx.move_on_after(60), ctx.fail_after(60):
+            await ctx.sleep(number)
+            raise FrozenError(number)
+
+    for call in (lambda: ctx.map(in_scopes, [1]), lambda: in_scopes(2), raise_frozen_in_a_savepoint):
+        try:
+            await call()
+        except (FrozenError, ActivityError) as error:
+            found.append(getattr(error, "error_type", type(error).__name__).rpartition(".")[2])
+    return found
+
+
+async def test_a_frozen_exception_leaves_each_block_as_it_is() -> None:
+    """:func:`contextlib.contextmanager` sets attributes of the exceptions that pass it, and raises if it cannot."""
+    assert await result_of(raise_frozen_in_each_block) == ["FrozenError"] * 3
+    with pytest.raises(FrozenError):
+        async with App(":memory:"):
+            raise FrozenError(3)
 
 
 # -- exits, interrupts and cancellations -------------------------------------------------------------------------------

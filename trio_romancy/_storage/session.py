@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy
@@ -17,7 +17,7 @@ from ..errors import RomancyError
 from .database import Database, Transaction
 from .dialects import dialect_of
 from .dialects.errors import is_transient
-from .session_turn import SessionTurn
+from .session_turn import Savepoint, SessionTurn
 
 if TYPE_CHECKING:
     import sqlalchemy.orm
@@ -203,31 +203,12 @@ class Session:
         """Send pending changes to the database now. Queries and the end of the activity do so by themselves."""
         await self.run_sync(lambda session: session.flush())
 
-    @asynccontextmanager
-    async def begin_nested(self) -> AsyncIterator[None]:
+    def begin_nested(self) -> AbstractAsyncContextManager[None]:
         """Open a savepoint. If the block raises, only its changes are undone, and the exception propagates.
 
         Tasks that were started in the block take part in it. All others wait until it has ended.
         """
-        async with self._turn.taken():
-            nested = await self._run_in_turn(lambda session: session.begin_nested())
-            savepoint = self._turn.begin()
-        is_committing = False
-        try:
-            yield
-            async with self._turn.taken():
-                is_committing = True
-                await self._run_in_turn(lambda _: nested.commit())
-        except BaseException:
-            if not is_committing:
-                # Shielded: a timeout inside the activity must not keep half of the savepoint's changes.
-                with trio.CancelScope(shield=True):
-                    async with self._turn.taken_from_all():
-                        if not self._errors and not self._has_ended:
-                            await self._run_in_turn(lambda _: nested.rollback())
-            raise
-        finally:
-            self._turn.end(savepoint)
+        return _Savepoint(self)
 
     # -- called by the runtime -------------------------------------------------------------------------------------
 
@@ -273,6 +254,52 @@ class Session:
         with trio.CancelScope(shield=True):
             async with self._turn.taken_from_all():
                 await self._exits.aclose()
+
+
+class _Savepoint(AbstractAsyncContextManager[None]):
+    """The block of a savepoint.
+
+    No generator: :mod:`contextlib` assigns to the exceptions that leave its block, which frozen ones refuse.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._nested: sqlalchemy.orm.SessionTransaction
+        self._savepoint: Savepoint
+
+    async def __aenter__(self) -> None:
+        session = self._session
+        async with session._turn.taken():
+            self._nested = await session._run_in_turn(lambda session: session.begin_nested())
+            self._savepoint = session._turn.begin()
+
+    async def __aexit__(self, exc_type: object, error: BaseException | None, traceback: object) -> None:
+        try:
+            if error is None:
+                await self._commit()
+            else:
+                await self._roll_back()
+        finally:
+            self._session._turn.end(self._savepoint)
+
+    async def _commit(self) -> None:
+        session, is_committing = self._session, False
+        try:
+            async with session._turn.taken():
+                is_committing = True
+                await session._run_in_turn(lambda _: self._nested.commit())
+        except BaseException:
+            if not is_committing:
+                await self._roll_back()
+            raise
+
+    async def _roll_back(self) -> None:
+        session = self._session
+        # Shielded: a timeout inside the activity must not keep half of the savepoint's changes.
+        with trio.CancelScope(shield=True):
+            async with session._turn.taken_from_all():
+                if not session._errors and not session._has_ended:
+                    await session._run_in_turn(lambda _: self._nested.rollback())
 
 
 def report_lost_transactions(engine: Engine) -> None:

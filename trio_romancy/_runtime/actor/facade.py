@@ -107,7 +107,7 @@ class RunFacade:
         self, duration: Microseconds | None, id: str | None, *, fail: bool
     ) -> AbstractContextManager[trio.CancelScope]:
         self._check_caller("ctx.fail_after" if fail else "ctx.move_on_after")
-        return timers.open_timeout(self._run, duration, id, fail=fail)
+        return timers.Timeout(self._run, duration, id, fail=fail)
 
     def wait_event(
         self, type: str, subject: str | None, codec: Codec[Any], timeout: Microseconds | None, id: str | None

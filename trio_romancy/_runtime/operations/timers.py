@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import final
 
 import trio
 
@@ -38,26 +39,42 @@ async def sleep_until(run: InstanceRun, when: Microseconds | None, id: str | Non
             run.end(operation)
 
 
-@contextmanager
-def open_timeout(
-    run: InstanceRun, duration: Microseconds | None, id: str | None, *, fail: bool
-) -> Iterator[trio.CancelScope]:
-    """Open a cancel scope whose deadline is an entry of the journal.
+@final
+class Timeout(AbstractContextManager[trio.CancelScope]):
+    """A cancel scope whose deadline is an entry of the journal.
+
+    No generator: :mod:`contextlib` assigns to the exceptions that leave its block, which frozen ones refuse.
 
     Args:
       duration: None: without a deadline. It is an operation all the same, so that the ids of later ones stay.
       fail: whether to raise :exc:`trio.TooSlowError` if the deadline cancelled the block.
     """
-    id = new_id(run, trio.lowlevel.current_task(), "timeout", id, "timeout")
-    when = None if duration is None else run.cursor.now + duration
-    with trio.CancelScope() as scope:
-        operation = Operation(id, "timeout", _TIMEOUT, lambda _: scope.cancel(), wake_at=when)
+
+    __slots__ = ("_duration", "_fail", "_id", "_operation", "_run", "_scope")
+
+    def __init__(self, run: InstanceRun, duration: Microseconds | None, id: str | None, *, fail: bool) -> None:
+        self._run = run
+        self._duration = duration
+        self._id = id
+        self._fail = fail
+
+    def __enter__(self) -> trio.CancelScope:
+        run = self._run
+        id = new_id(run, trio.lowlevel.current_task(), "timeout", self._id, "timeout")
+        when = None if self._duration is None else run.cursor.now + self._duration
+        self._scope = scope = trio.CancelScope()
+        self._operation = operation = Operation(id, "timeout", _TIMEOUT, lambda _: scope.cancel(), wake_at=when)
+        scope.__enter__()
         run.in_flight.add(operation)
         if when is not None:
             run.post_at(when, PendingOutcome(operation, Kind.TIMEOUT_FIRED, NOTHING))
-        try:
-            yield scope
-        finally:
-            run.end(operation)
-    if fail and scope.cancelled_caught:
-        raise trio.TooSlowError
+        return scope
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        self._run.end(self._operation)
+        is_caught = bool(self._scope.__exit__(exc_type, error, traceback))
+        if self._fail and self._scope.cancelled_caught:
+            raise trio.TooSlowError
+        return is_caught

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from contextvars import ContextVar
+from contextlib import AbstractContextManager
+from contextvars import ContextVar, Token
 from random import Random
+from typing import final
 
 import trio
 from attrs import define, field
@@ -129,30 +129,46 @@ class OperationIds:
         """Prefix the ids of the current task's operations."""
         if not name:
             raise OperationIdError(f"instance {self._instance_id!r}: a branch needs a name, as in ctx.branch('eu')")
-        return self._open(f"{self.prefix}{name}/", name)
+        return _OpenBranch(self, f"{self.prefix}{name}/", name)
 
     def item(self, map_id: str, index: int) -> AbstractContextManager[None]:
         """Prefix the ids of the current task's operations, which are for that item of a map."""
         name = f"{map_id}/{index}"
-        return self._open(f"{name}/", name)
+        return _OpenBranch(self, f"{name}/", name)
 
-    @contextmanager
-    def _open(self, prefix: str, name: str) -> Iterator[None]:
+    def open(self, prefix: str, name: str) -> Token[Branch | None]:
+        """Begin a branch of the current task. Returns what ends it."""
         if prefix in self._used:
             raise OperationIdError(
                 f"instance {self._instance_id!r}: the branch {name!r} has been opened before; each branch needs its "
                 f"own name: put what differs into it, such as the item of a loop"
             )
         self._used.add(prefix)
-        branch = Branch(prefix, trio.lowlevel.current_task(), f"{self._instance_id}/{prefix}")
-        token = current_branch.set(branch)
-        try:
-            yield
-        finally:
-            current_branch.reset(token)
+        return current_branch.set(Branch(prefix, trio.lowlevel.current_task(), f"{self._instance_id}/{prefix}"))
 
     def _in_child_task(self, what: str, or_else: str) -> OperationIdError:
         return OperationIdError(
             f"instance {self._instance_id!r}: {what} in a child task, where the count would depend on which sibling "
             f"comes first; put the task's code inside `with ctx.branch('name'):`, or {or_else}"
         )
+
+
+@final
+class _OpenBranch(AbstractContextManager[None]):
+    """The block of a branch.
+
+    No generator: :mod:`contextlib` assigns to the exceptions that leave its block, which frozen ones refuse.
+    """
+
+    __slots__ = ("_ids", "_name", "_prefix", "_token")
+
+    def __init__(self, ids: OperationIds, prefix: str, name: str) -> None:
+        self._ids = ids
+        self._prefix = prefix
+        self._name = name
+
+    def __enter__(self) -> None:
+        self._token = self._ids.open(self._prefix, self._name)
+
+    def __exit__(self, *raised: object) -> None:
+        current_branch.reset(self._token)
