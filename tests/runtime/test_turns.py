@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 
-from trio_romancy import App, WorkflowContext, activity, workflow
+from trio_romancy import App, RetryPolicy, WorkflowContext, WorkflowFailedError, activity, workflow
 from trio_romancy.testing import How, explore_crashes, run
 
 
@@ -136,3 +136,40 @@ def test_the_order_of_tasks_outlives_every_crash(which: Any) -> None:
 
     exploration = explore_crashes(scenario, hows=[How.WORKER_BEFORE], idle_timeout=1)
     assert exploration.points >= 15
+
+
+# -- activities that end together --------------------------------------------------------------------------------------
+
+
+@activity(cancellable=True)
+async def wait_to_be_cancelled(name: str) -> str:
+    await trio.sleep_forever()
+    return name
+
+
+@activity(retry=RetryPolicy.fixed(2, 1000))
+async def fail_to_wait(name: str) -> None:
+    raise ConnectionError(name)
+
+
+@workflow
+async def cancel_all(ctx: WorkflowContext) -> None:
+    async with trio.open_nursery() as nursery:
+        for name in "abcdef":
+            which: Any = wait_to_be_cancelled if name in "abc" else fail_to_wait
+            nursery.start_soon(which.options(id=name), name)
+        await ctx.sleep(5)
+        nursery.cancel_scope.cancel()
+
+
+async def test_activities_that_one_cancellation_ends_are_recorded_in_the_order_of_their_tasks() -> None:
+    """Trio tells them of it in the order of a set, and then runs them forwards or backwards, at random."""
+    async with App(":memory:") as app:
+        orders = set()
+        for _ in range(20):
+            handle = await app.start(cancel_all)
+            with pytest.raises(WorkflowFailedError, match="a cancellation came before the next attempt"):
+                await handle.result()
+            journal = await app.history(handle.instance_id)
+            orders.add("".join(entry.operation_id for entry in journal if len(entry.operation_id) == 1)[-6:])
+    assert orders == {"abcdef"}

@@ -144,7 +144,10 @@ class Turns:
             self._away[task] = nurseries
 
     def come_back(self, task: trio.lowlevel.Task) -> None:
-        """End what :meth:`leave` began. The current task must wait for its turn before it runs workflow code."""
+        """End what :meth:`leave` began. The current task must wait for its turn before it runs workflow code.
+
+        A checkpoint is such a wait, of tasks that come back together in trio's order.
+        """
         if self._away.pop(task, None) is not None and self._current is not task:
             self._returned = task
 
@@ -192,12 +195,12 @@ class Turns:
         Raises:
           OrderLostError: if it was the turn of another.
         """
-        if task is self._current:
+        if task is self._returned:
+            self._returned = None  # the turn that it may have now is its next one
+        elif task is self._current:
             if task.custom_sleep_data is None and not is_runnable(task) and task not in self._away:
                 self._paused[task] = None
             self.pass_on()
-        elif task is self._returned:
-            self._returned = None
         elif task not in self._away:
             raise OrderLostError(f"task {task.name!r} of a workflow has run out of turn")
 

@@ -147,10 +147,14 @@ class Attempts:
             run.open_mailbox()  # its receiver will be needed, and sees what the other tasks wait for meanwhile
             run.turns.leave(task, self._operation.nurseries)
         try:
-            return await fn()
+            result = await fn()
         finally:
             if run.turns is not None:
                 run.turns.come_back(task)
+        if result.kind is not self._what.completed_kind and run.turns is not None:
+            # A cancellation ends several activities at once, in trio's order. They are recorded in that of their tasks.
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        return result
 
     @property
     def next_due(self) -> Microseconds | None:
