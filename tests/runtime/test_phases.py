@@ -79,8 +79,13 @@ def test_a_phase_says_what_the_run_may_do(phase: Phase) -> None:
 def test_a_workflow_whose_code_does_not_fit_must_not_go_on_but_its_rollback_may(phase: Phase) -> None:
     run, _ = new_run(phase)
     assert run.is_unwinding is (phase is GONE)
-    run.rejection = ValueError("does not fit")
+    run.reject(ValueError("does not fit"))
     assert run.is_unwinding is (phase in (REPLAYING, LIVE, GONE))
+    for after in FOLLOWS[phase]:
+        run, _ = new_run(phase)
+        run.reject(ValueError("does not fit"))
+        run.enter(after)
+        assert run.is_unwinding is (after in (LIVE, GONE))
 
 
 # -- what a run that is gone refuses -----------------------------------------------------------------------------------

@@ -80,13 +80,13 @@ class Codec(Generic[T]):
           InvalidDataError: naming every bad place, if the value does not match the annotation, or would be read back as
             another one.
         """
-        restored: Any = None
         try:
             if type(value) is self._scalar:
                 text = self._scalar_text(value)
-                is_long = self._scalar is int and len(text) > MOST_DIGITS
-                if "\\ud" not in text and not is_long:  # JSON joins two surrogates into one character
+                # JSON joins two surrogates into one character.
+                if "\\ud" not in text and (len(text) <= MOST_DIGITS or self._scalar is not int):
                     return text, value
+            restored: Any = None
             text = _json.encode(self._unstructure(value))
             if (why := why_unreadable(text)) is None:
                 restored = self._structure(loads(text), self.annotation)

@@ -65,7 +65,8 @@ class Actor:
         rejection: Exception | None = None,
     ) -> None:
         self.instance_run = run = InstanceRun(env, claim, entries, stored, Sequencer, is_new=arguments is not None)
-        run.rejection = rejection
+        if rejection is not None:
+            run.reject(rejection)
         self._workflow = workflow
         self._facade = RunFacade(run, workflow)
         self._task = task
@@ -158,7 +159,7 @@ class Actor:
             try:
                 arguments = self._workflow.input.decode(run.claim.input)
             except RomancyError as error:
-                run.rejection = error
+                run.reject(error)
                 return None, None
         value, failure = None, None
         current_execution.set(self._facade)
@@ -196,7 +197,9 @@ class Actor:
         if run.rejection is None:
             is_used_up = run.cursor.next_entry() is None
             in_flight = [*run.in_flight.by_id.values()]
-            run.rejection = run.cursor.unasked_change() if is_used_up else run.cursor.mismatch(in_flight)
+            rejection = run.cursor.unasked_change() if is_used_up else run.cursor.mismatch(in_flight)
+            if rejection is not None:
+                run.reject(rejection)
         return value, failure
 
     async def _release(self, status: Status, released: Released) -> Exit:

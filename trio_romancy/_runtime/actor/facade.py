@@ -92,7 +92,7 @@ class RunFacade:
     def call_activity(
         self, called: Activity[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Coroutine[Any, Any, Any]:
-        return self._unless_gone(activity.call_activity(self._run, called, args, kwargs))
+        return activity.call_activity(self._run, called, args, kwargs)
 
     def sleep(self, duration: Microseconds | None, id: str | None) -> Coroutine[Any, Any, None]:
         self._check_caller("ctx.sleep")

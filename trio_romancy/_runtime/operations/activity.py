@@ -20,7 +20,7 @@ from ..run.run import InstanceRun
 from .arguments import check_arguments, digests_of
 from .attempts import Attempts, Result
 from .compensation import undo_text
-from .step import new_id, recorded, replayed_in_turn
+from .step import new_id, recorded, refused, replayed_in_turn
 
 _logger = logging.getLogger("trio_romancy.activity")
 
@@ -35,25 +35,34 @@ async def call_activity(
     This is a cancellation point before the activity begins. After that the activity is shielded, up to its outcome.
     """
     task = trio.lowlevel.current_task()
-    id = new_id(run, task, activity.name, activity.id, "activity")
+    if run.is_unwinding:
+        await refused()
+    is_undisturbed = run.is_undisturbed(task)
+    if is_undisturbed:  # by no deadline either
+        id = run.ids.new_id(task, activity.name, activity.id, "activity")
+    else:
+        id = new_id(run, task, activity.name, activity.id, "activity")
     await trio.lowlevel.checkpoint_if_cancelled()
     digests = None
     if run.env.settings.check_arguments:
         digests = digests_of(run, id, activity.signature, args, kwargs, has_run=False)
-    outcome = await recorded(run, task, id, "activity", _ACTIVITY) if run.has_outcomes else None
-    if outcome is not None:
-        if digests is not None:
-            check_arguments(run, id, outcome, getattr(outcome.payload, "arguments", None), digests)
-        if isinstance(outcome.payload, ActivityCompleted):
-            return _decoded(run, activity, id, outcome.payload)  # what nearly every replayed call comes to
-        return await _return_or_raise(run, activity, id, outcome.payload)
+    outcome = None
+    if not is_undisturbed or run.cursor.kept:
+        outcome = await recorded(run, task, id, "activity", _ACTIVITY)
+        if outcome is not None:
+            if digests is not None:
+                check_arguments(run, id, outcome, getattr(outcome.payload, "arguments", None), digests)
+            if isinstance(outcome.payload, ActivityCompleted):
+                return _decoded(run, activity, id, outcome.payload)  # what nearly every replayed call comes to
+            return await _return_or_raise(run, activity, id, outcome.payload)
+        is_undisturbed = run.is_undisturbed(task)
     undo = None if activity.compensation is None else undo_text(activity, activity.compensation, args, kwargs)
     operation = Operation(id, "activity", _ACTIVITY, None, task)
     result: Result | None = None
-    if run.is_undisturbed(task):
+    if is_undisturbed:
         # Only the actor can cancel here. Instead of a scope of its own, the activity uses the shield of the function.
         operation.scope = scope = run.function_scope
-        scope.shield = True
+        scope.is_up = True
         run.in_flight.add(operation)
         attempts = Attempts(run, operation, activity, args, kwargs, undo, digests)
         try:

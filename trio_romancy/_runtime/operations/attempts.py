@@ -107,6 +107,7 @@ class Attempts:
         "_has_run",
         "_kwargs",
         "_operation",
+        "_recorded_digests",
         "_run",
         "_thread",
         "_undo",
@@ -129,7 +130,7 @@ class Attempts:
         self._args = args
         self._kwargs = kwargs
         self._undo = undo
-        self._digests = digests
+        self._recorded_digests = self._digests = digests
         self._has_run = False
         """Whether an attempt has failed in this run, which may have changed the arguments."""
         self._thread: ActivityThread | None = None
@@ -338,9 +339,8 @@ class Attempts:
         else:
             try:
                 text, value = what.codec.encode(value)
-                settings = self._run.env.settings
-                payload = ActivityCompleted.text(text, self._undo, self._digests if settings.check_arguments else None)
-                if len(payload) > settings.max_payload:
+                payload = ActivityCompleted.text(text, self._undo, self._recorded_digests)
+                if len(payload) > self._run.env.settings.max_payload:
                     outcome = f"the outcome of {self._operation.id!r}, which has done its work and is not run again,"
                     raise self._run.too_large(payload, outcome)
             except KeyboardInterrupt:

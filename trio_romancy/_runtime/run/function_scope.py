@@ -12,17 +12,18 @@ class FunctionScope:
     of its own: it puts up this one's shield, and is a :class:`~.operation.Shield` that way.
     """
 
-    __slots__ = ("_is_postponed", "_is_up", "scope")
+    __slots__ = ("_is_postponed", "is_up", "scope")
 
     def __init__(self) -> None:
         self.scope: trio.CancelScope | None = None
         """The scope, while the workflow function runs."""
-        self._is_up = False
+        self.is_up = False
+        """Whether a running activity keeps cancellation away. Put up here, and taken down by :attr:`shield`."""
         self._is_postponed = False
 
     def request_cancel(self) -> None:
         """Cancel the workflow function as soon as its shield is down."""
-        if self._is_up:
+        if self.is_up:
             self._is_postponed = True
         else:
             self.cancel()
@@ -35,10 +36,10 @@ class FunctionScope:
     @property
     def shield(self) -> bool:
         """Whether a running activity keeps cancellation away from the workflow function."""
-        return self._is_up
+        return self.is_up
 
     @shield.setter
     def shield(self, up: bool) -> None:
-        self._is_up = up
+        self.is_up = up
         if not up and self._is_postponed:
             self.cancel()

@@ -46,7 +46,8 @@ class Operation:
     """Number of nurseries that the task had open when it began. Later ones belong to what the operation runs."""
     scope: Shield | None = None
     """Shield of an activity against cancellation while it runs."""
-    _is_executing: bool = False
+    is_executing: bool = False
+    """Whether an attempt is running."""
     _waits: bool = field(default=False, alias="waits")
     wake_at: Microseconds | None = None
     """Time at which the wait ends, if that is known."""
@@ -58,17 +59,6 @@ class Operation:
     _changed: LightEvent | None = None
     counted_by: InFlight | None = None
     """The operations in flight that it belongs to, which count what it does."""
-
-    @property
-    def is_executing(self) -> bool:
-        """Whether an attempt is running."""
-        return self._is_executing
-
-    @is_executing.setter
-    def is_executing(self, value: bool) -> None:
-        if self.counted_by is not None:
-            self.counted_by.executing += value - self._is_executing
-        self._is_executing = value
 
     @property
     def waits(self) -> bool:
@@ -133,15 +123,13 @@ class InFlight:
     the first run and on each replay, and code that depends on which of two activities ended first sees it again.
     """
 
-    __slots__ = ("_added", "_retries", "awaited", "by_id", "executing", "main", "waiting")
+    __slots__ = ("_added", "_retries", "awaited", "by_id", "main", "waiting")
 
     def __init__(self) -> None:
         self.by_id: dict[str, Operation] = {}
         """Operations by id, in the order in which they began."""
         self.main: trio.lowlevel.Task | None = None
         """The task that runs the workflow function, while that runs."""
-        self.executing = 0
-        """Number of operations with a running attempt."""
         self.awaited = 0
         """Number of operations that a task awaits."""
         self.waiting = 0
@@ -166,7 +154,6 @@ class InFlight:
         operation.is_in_flight = False
         del self.by_id[operation.id]
         operation.counted_by = None
-        self.executing -= operation._is_executing
         if operation.task is not None:
             self.awaited -= 1
             self.waiting -= operation._waits
@@ -195,7 +182,7 @@ class InFlight:
     @property
     def is_executing(self) -> bool:
         """Whether an attempt of an activity or compensation is running."""
-        return self.executing > 0
+        return any(operation.is_executing for operation in self.by_id.values())
 
     def executed_by(self, task: trio.lowlevel.Task) -> Operation | None:
         """Return the operation whose attempt a task runs; None without one. May be called in any thread."""

@@ -77,6 +77,7 @@ class InstanceRun:
         "is_new",
         "is_passivated",
         "is_tainted",
+        "is_unwinding",
         "phase",
         "rejection",
         "release_as",
@@ -135,6 +136,11 @@ class InstanceRun:
                 due_of=lambda id: self.in_flight.by_id[id].wake_at,
                 channel_of=lambda id: self.intake.channel_of(id),
             )
+        self.is_unwinding = False
+        """Whether user code must not go on: the run is gone, or the workflow function does not fit the journal.
+
+        User code sees a cancellation then, and what it makes of that is not an outcome. A rollback needs no function.
+        """
         self.rejection: Exception | None = None
         """Error because of which the workflow function must not go on; None if its code fits the journal."""
         self.cancellation: Operation | None = None
@@ -171,9 +177,12 @@ class InstanceRun:
         phases.check(self.phase, phase)
         self.phase = phase
         if phase is GONE:
+            self.is_unwinding = True
             self.writer.close()
             if self._intake is not None:
                 self._intake.is_closed = True
+        elif self.rejection is not None:
+            self.is_unwinding = self.runs_function
 
     @property
     def is_live(self) -> bool:
@@ -191,27 +200,19 @@ class InstanceRun:
         return self.phase is CLOSING or self.phase is COMPENSATING
 
     @property
-    def is_gone(self) -> bool:
-        """Whether the run has ended or was abandoned."""
-        return self.phase is GONE
-
-    @property
     def has_outcomes(self) -> bool:
         """Whether an operation that begins may have an outcome already: in the journal, or from before a retry."""
         return self.phase is not LIVE or bool(self.cursor.kept)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the run has ended or was abandoned."""
+        return self.phase is GONE
 
     def go_live(self) -> None:
         """Carry operations out from now on: the journal is used up."""
         self.enter(LIVE)
         self.in_flight.notify_all()
-
-    @property
-    def is_unwinding(self) -> bool:
-        """Whether user code must not go on: the run is gone, or the workflow function does not fit the journal.
-
-        User code sees a cancellation then, and what it makes of that is not an outcome. A rollback needs no function.
-        """
-        return self.phase is GONE or (self.rejection is not None and not self.has_ended_function)
 
     def refuse_if_gone(self) -> None:
         """Raise :exc:`RunGone` where user code must not go on."""
@@ -268,9 +269,14 @@ class InstanceRun:
             self.release_as = status, Released(wake_at)
         self.abandon()
 
+    def reject(self, cause: Exception) -> None:
+        """Note why the workflow function must not go on."""
+        self.rejection = cause
+        self.is_unwinding = self.is_gone or self.runs_function
+
     def reject_code(self, cause: Exception) -> None:
         """Unwind the workflow function, whose code does not fit the journal and must not go on."""
-        self.rejection = cause
+        self.reject(cause)
         self.function_scope.cancel()
         self.in_flight.give_up_all()
 
@@ -356,7 +362,9 @@ class InstanceRun:
         if task is not self.in_flight.main or self.phase is not LIVE:
             return False
         assert self.function_scope.scope is not None
-        return is_innermost(self.function_scope.scope, task) and self.is_clear  # a nursery would be further in
+        if not is_innermost(self.function_scope.scope, task):  # a nursery would be further in
+            return False
+        return self._mailbox is None or self._mailbox.is_clear
 
     # -- tasks -----------------------------------------------------------------------------------------------------
 
@@ -517,7 +525,7 @@ class InstanceRun:
     def end(self, operation: Operation) -> None:
         """Note that an operation has ended."""
         self.in_flight.remove(operation)
-        if self.env.host.is_draining and self._mailbox is not None:
+        if self._mailbox is not None and self.env.host.is_draining:
             self._mailbox.notify()
 
     def end_all(self) -> None:
