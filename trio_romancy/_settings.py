@@ -197,6 +197,8 @@ class Limits:
     """Most deaths of its worker that an instance may outlive without progress in between."""
     shutdown_timeout: float
     """Seconds that running activities have to finish when the worker stops; may be infinite."""
+    threads: int
+    """Most threads for plain ``def`` activities."""
 
 
 @frozen

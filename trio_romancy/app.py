@@ -89,6 +89,8 @@ class App(Client):
       idle_timeout: seconds (or a timedelta) that an instance must have waited before it leaves memory.
       max_running: most instances in memory that do not just wait. Further ones are stored, and run in turn.
       max_resident: most instances in memory.
+      threads: most threads in which plain ``def`` activities run at once. Further ones wait for a free thread. A thread
+        cannot be stopped, and counts until it has ended, also if its activity has exceeded its timeout.
       pool_size: most connections to a database server, at least 2. One of them is kept free of the sessions of
         activities. The journal has a further one of its own, and on PostgreSQL another one listens.
       max_payload: largest input, result or message, in bytes of JSON, at most 256 MiB. On MariaDB and MySQL,
@@ -143,6 +145,7 @@ class App(Client):
         idle_timeout: Duration = 10.0,
         max_running: int = 1_000,
         max_resident: int = 10_000,
+        threads: int = 40,
         pool_size: int = POOL_SIZE,
         max_payload: int = 4 * 1024 * 1024,
         max_recoveries: int = 3,
@@ -166,7 +169,7 @@ class App(Client):
             checked_id(worker_id, "a worker id")
         if retry is not None and not isinstance(retry, RetryPolicy):
             raise TypeError(f"retry is a RetryPolicy, not {retry!r}")
-        check_numbers(max_running=max_running, max_resident=max_resident)
+        check_numbers(max_running=max_running, max_resident=max_resident, threads=threads)
         check_numbers(most=MAX_PAYLOAD, max_payload=max_payload)
         check_numbers(least=0, max_recoveries=max_recoveries)
         check_numbers(least=2, pool_size=pool_size)
@@ -189,7 +192,7 @@ class App(Client):
         self._start_patience = in_seconds(checked_limit("start_timeout", start_timeout, least=0))
         self._keep_messages = checked_limit("message_retention", message_retention, least=1)
         shutdown_time = in_seconds(checked_limit("shutdown_timeout", shutdown_timeout, least=1))
-        self._limits = Limits(max_running, max_resident, max_recoveries, shutdown_time)
+        self._limits = Limits(max_running, max_resident, max_recoveries, shutdown_time, threads)
         check_numbers(least=0, outbox_max_attempts=outbox_max_attempts)
         max_age = None if outbox_max_age is None else checked_limit("outbox_max_age", outbox_max_age, least=1)
         self._relay_settings: RelaySettings | None = None

@@ -130,7 +130,7 @@ def error_from_data(data: Any) -> ErrorInfo:
 @final
 @frozen
 class AttemptFailed(Failure):
-    """One attempt of an activity or a compensation failed, and there is another one."""
+    """One attempt of an activity or a compensation failed, and there is another one, or its thread has not ended."""
 
     KIND: ClassVar[Kind] = Kind.ATTEMPT_FAILED
 

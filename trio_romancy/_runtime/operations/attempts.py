@@ -36,6 +36,7 @@ from ..run.mailbox import PendingOutcome
 from ..run.operation import Operation
 from ..run.run import InstanceRun
 from ..run.session_commit import commit_with_entry
+from ..run.threads import ThreadUse
 from .arguments import check_arguments, digests_of
 from .thread import ActivityThread
 
@@ -109,7 +110,6 @@ class Attempts:
         "_operation",
         "_recorded_digests",
         "_run",
-        "_thread",
         "_undo",
         "_what",
     )
@@ -133,8 +133,6 @@ class Attempts:
         self._recorded_digests = self._digests = digests
         self._has_run = False
         """Whether an attempt has failed in this run, which may have changed the arguments."""
-        self._thread: ActivityThread | None = None
-        """Thread of the last attempt, which may have overrun its timeout."""
 
     async def carry_out(self) -> Result:
         """Attempt until there is an outcome, and record the outcome."""
@@ -161,12 +159,14 @@ class Attempts:
     def next_due(self) -> Microseconds | None:
         """Time at which the next attempt is due; None if none has failed, or no other follows."""
         failures = self._run.cursor.failures_of(self._operation.id)
-        delay = self._policy.delay_after(len(failures)) if failures else None
+        is_last = bool(failures) and isinstance(last := failures[-1].payload, Failure) and bool(last.verdict)
+        delay = self._policy.delay_after(len(failures)) if failures and not is_last else None
         return None if delay is None else failures[-1].recorded_at + round(delay * 1_000_000)
 
     async def record_interruption(self) -> Result:
         """Record that an attempt was interrupted, so that the outcome of the activity is not known."""
         run, operation, what = self._run, self._operation, self._what
+        await self._until_thread_has_ended()
         message = "%s of %s was interrupted after the cancellation was requested: its outcome is not known"
         _logger.warning(message, operation.id, run.instance_id, extra=run.about(operation.id))
         if run.events is not None:
@@ -320,8 +320,10 @@ class Attempts:
 
     async def _call_in_thread(self) -> Outcome[Any]:
         """Call a plain function in a worker thread, and return what it did."""
+        await self._until_thread_has_ended()  # of the same attempt by an earlier run, which was abandoned
         call = partial(self._what.function, *self._args, **self._kwargs)
-        self._thread = thread = ActivityThread(call, self._what.timeout, self._run.env.thread_limiter)
+        use = ThreadUse(self._run.instance_id, self._operation.id)
+        thread = ActivityThread(call, self._what.timeout, self._run.env.threads, use)
         self._run.start_soon(thread.run)
         return await thread.outcome()
 
@@ -367,16 +369,20 @@ class Attempts:
         run, operation = self._run, self._operation
         number = len(run.cursor.failures_of(operation.id)) + 1
         failure = self._failure(error, number)
-        if failure.verdict and not run.env.settings.check_arguments:
+        is_last = bool(failure.verdict)
+        goes_on = is_last and self._thread_in_use() is not None
+        if is_last and not goes_on and not run.env.settings.check_arguments:
             return Result(self._what.failed_kind, failure.to_text())
         self._has_run = True
         failure = evolve(failure, arguments=self._arguments())
-        if failure.verdict:
+        if is_last and not goes_on:
             return Result(self._what.failed_kind, failure.to_text())
         message, cause = "%s of %s: attempt %d failed: %s", cause_text(failure.error_type, failure.message)
         ids = visible(operation.id), visible(run.instance_id)
         _logger.info(message, *ids, number, cause, extra=run.about(operation.id))
-        run.cursor.add_failure(run.writer.append(operation.id, Kind.ATTEMPT_FAILED, failure.to_text()))
+        # The last one, too, if its thread goes on: the outcome waits for the thread, and a restart is no new attempt.
+        entry = run.writer.append(operation.id, Kind.ATTEMPT_FAILED, failure.to_text(), is_news=not is_last)
+        run.cursor.add_failure(entry)
         return None
 
     def _arguments(self) -> Mapping[str, str] | None:
@@ -404,40 +410,68 @@ class Attempts:
     async def _wait_for_retry(self, failures: Sequence[JournalEntry]) -> Result | None:
         """Wait until the next attempt is due, and until a thread that overran has ended, with the shield down.
 
-        Returns the outcome if no attempt follows: a cancellation came first, or the policy allows no other.
+        Returns the outcome if no attempt follows: a cancellation came first, or the policy allows no other. The outcome
+        waits for the thread, too: what comes after it, such as a rollback, must not run beside the thread.
         """
-        run, operation, what, thread = self._run, self._operation, self._what, self._thread
+        run, operation, what = self._run, self._operation, self._what
         assert operation.scope is not None
         last = failures[-1].payload
         assert isinstance(last, Failure)
         if not self._has_run and (digests := self._arguments()) is not None:
             check_arguments(run, operation.id, failures[-1], last.arguments, digests)
+        overran = self._thread_in_use() is not None
         due = self.next_due
-        if due is None:
-            return Result(what.failed_kind, last.with_verdict("exhausted").to_text())
-        overran = thread is not None and not thread.finished.is_set()
         operation.is_executing = False
-        run.in_flight.retry_at(operation, due)
-        operation.waits = not overran
-        operation.scope.shield = False
+        if due is not None:
+            run.in_flight.retry_at(operation, due)
+            operation.waits = not overran
+        operation.scope.shield = due is None and not what.cancellable
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
-            if thread is not None and overran:
-                message = "%s of %s: its thread goes on after its timeout; the next attempt waits for it"
-                _logger.warning(message, operation.id, run.instance_id, extra=run.about(operation.id))
-                await thread.finished.wait()
+            if overran:
+                await self._until_thread_has_ended()
+            if due is None:
+                return Result(what.failed_kind, last.with_verdict(last.verdict or "exhausted").to_text())
             await self._sleep_until(due)
         except trio.Cancelled:
             if run.is_unwinding:
                 raise
             if what.cancellable:
                 return Result(Kind.ACTIVITY_CANCELLED, NOTHING)
+            if overran:
+                await self._until_thread_has_ended_at_last()
             return Result(what.failed_kind, last.with_verdict("gave_up").to_text())
         finally:
             operation.scope.shield = True
             operation.waits = False
             operation.wake_at = None
         return None
+
+    def _thread_in_use(self) -> ThreadUse | None:
+        """Return the use of a thread by an earlier attempt of the operation, also of an earlier run."""
+        if self._what.is_async:
+            return None
+        return self._run.env.threads.used_by(self._run.instance_id, self._operation.id)
+
+    async def _until_thread_has_ended(self) -> None:
+        """Wait for the thread of an earlier attempt, if it goes on."""
+        run, operation = self._run, self._operation
+        while (use := self._thread_in_use()) is not None:
+            message = "%s of %s: its thread goes on after its timeout, or after its run; what follows waits for it"
+            _logger.warning(message, operation.id, run.instance_id, extra=run.about(operation.id))
+            await use.has_ended.wait()
+
+    async def _until_thread_has_ended_at_last(self) -> None:
+        """Wait for the thread although a cancellation was delivered: a rollback comes next.
+
+        Raises:
+          RunGone: if the run is gone first.
+        """
+        outer = self._operation.scope
+        with trio.CancelScope(shield=True) as self._operation.scope:
+            await self._until_thread_has_ended()
+        self._operation.scope = outer
+        self._run.refuse_if_gone()
 
     async def _sleep_until(self, due: Microseconds) -> None:
         """Wait until the next attempt is due. During a long wait the instance may leave memory."""

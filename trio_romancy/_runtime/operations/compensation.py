@@ -14,7 +14,7 @@ import trio
 
 from ..._data.failure import Failure, describe
 from ..._data.journal_format import CompensationCompleted, PlannedCompensation, from_text
-from ..._data.log_fields import cause_text, log_with_traceback
+from ..._data.log_fields import cause_text, log_with_traceback, visible
 from ..._definitions.registry import registry
 from ..._definitions.values import Activity, Compensation
 from ..._storage.sql.children import end_roll_back, roll_back, roll_back_again
@@ -41,6 +41,9 @@ async def compensate(run: InstanceRun) -> None:
         recorded. That is found before the first one runs, too.
     """
     _check_code(run)
+    if left := run.env.threads.used_by_instance(run.instance_id):
+        message = "instance %s is rolled back beside threads of it that go on, and cannot be stopped: %s"
+        _logger.warning(message, visible(run.instance_id), visible(", ".join(left)), extra=run.about())
     saga = run.saga
     undos = saga.undos
     if children := [undo.child for undo in undos if isinstance(undo, ChildUndo) and not saga.is_settled(undo)]:

@@ -6,6 +6,7 @@ from enum import Enum
 
 from ..._data.codec import dumps
 from ..._data.end_request import EndRequest
+from ..._data.failure import Failure
 from ..._data.journal_format import CancelRequested
 from ..._storage.sql.entries import JournalEntry
 from ...clock import Microseconds
@@ -73,7 +74,11 @@ def progress_of(run: InstanceRun, operation: Operation, next_due: Microseconds |
     if operation.id not in request.payload.running:
         return Progress.MAY_BEGIN
     was_released = run.claim.status in (Status.PENDING, Status.WAITING)  # no attempt runs in these
-    if run.cursor.failures_of(operation.id):
+    if failures := run.cursor.failures_of(operation.id):
+        last = failures[-1].payload
         waited = was_released or (next_due is not None and next_due > request.recorded_at)
+        waited = waited or (
+            isinstance(last, Failure) and bool(last.verdict)
+        )  # for its thread, with no attempt to follow
         return Progress.MAY_BEGIN if waited else Progress.INTERRUPTED  # the first ends with its last failure
     return Progress.NOT_BEGUN if was_released else Progress.INTERRUPTED

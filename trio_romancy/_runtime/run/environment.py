@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-import trio
 from attrs import define
 
 from ..._observe.dispatcher import HookDispatcher
@@ -16,6 +15,7 @@ from ..._tasks.alarms import Alarms
 from ..._tasks.scheduler import Scheduler
 from ...clock import Clock
 from .intake import MessageSource
+from .threads import Threads
 
 
 class RunHost(Protocol):
@@ -59,7 +59,7 @@ class Environment:
     clock: Clock
     database: Database
     journal: Journal
-    thread_limiter: trio.CapacityLimiter
+    threads: Threads
     alarms: Alarms
     scheduler: Scheduler
     message_source: MessageSource

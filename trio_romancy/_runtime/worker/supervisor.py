@@ -39,6 +39,7 @@ from ..run.environment import Environment
 from ..run.exits import Abandoned, Ended, Exit, LeftToOthers, Recurred, Released
 from ..run.local_result import LocalResult
 from ..run.run import InstanceRun
+from ..run.threads import Threads
 from .ends import Ends
 from .message_fetcher import MessageFetcher
 from .outside_waits import OutsideWaits
@@ -84,7 +85,7 @@ class Supervisor:
         clock: Clock,
         database: Database,
         lease: Lease,
-        thread_limiter: trio.CapacityLimiter,
+        threads: Threads,
         local_results: WeakValueDictionary[str, LocalResult],
         max_recoveries: int,
         on_wake: Callable[[Microseconds], None],
@@ -115,7 +116,7 @@ class Supervisor:
             clock,
             database,
             journal,
-            thread_limiter,
+            threads,
             self._alarms,
             current_scheduler(),
             self._message_fetcher,

@@ -26,6 +26,7 @@ from ...clock import Clock, Microseconds, to_datetime
 from ...errors import LeaseLostError, RomancyError
 from ...hooks import BatchInfo, Hooks, LeaseInfo
 from ..run.local_result import LocalResult
+from ..run.threads import Threads, ThreadStatistics
 from .claimer import Claimer
 from .contact import Contact
 from .lease import take_lease
@@ -55,6 +56,7 @@ class WorkerStatistics:
     """Epoch of its lease."""
     journal: JournalStatistics
     supervisor: SupervisorStatistics
+    threads: ThreadStatistics
 
 
 class Worker:
@@ -86,7 +88,7 @@ class Worker:
         )
         self._retention = Retention(database, clock, keep_messages)
         self._process = this_process()
-        self._threads = trio.CapacityLimiter(trio.to_thread.current_default_thread_limiter().total_tokens)
+        self._threads = Threads(limits.threads)
         self._local_results: WeakValueDictionary[str, LocalResult] = WeakValueDictionary()
         self._supervisor: Supervisor | None = None
         self._last: Supervisor | None = None
@@ -208,7 +210,8 @@ class Worker:
         if supervisor is None:
             return None
         journal = supervisor.journal
-        return WorkerStatistics(self.worker_id, journal.lease.epoch, journal.statistics(), supervisor.statistics())
+        epoch, threads = journal.lease.epoch, self._threads.statistics()
+        return WorkerStatistics(self.worker_id, epoch, journal.statistics(), supervisor.statistics(), threads)
 
     def stop(self) -> None:
         """Let running activities finish, release all instances, and end."""
@@ -341,6 +344,8 @@ class Worker:
             nursery.start_soon(keep_running, "the alarm clock of the instances", supervisor.run_alarms)
             nursery.start_soon(keep_running, "the fetcher of messages", supervisor.fetch_messages)
             nursery.start_soon(keep_running, "the watch for waits outside", supervisor.name_outside_waits)
+            if not self._clock.is_virtual:  # a thread takes no virtual time
+                nursery.start_soon(keep_running, "the watch for used-up threads", self._threads.watch)
             self._supervisor = supervisor
             self._joined.set()
             self._notify_results()  # whatever was committed under the last lease is visible now
