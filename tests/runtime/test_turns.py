@@ -173,3 +173,35 @@ async def test_activities_that_one_cancellation_ends_are_recorded_in_the_order_o
             journal = await app.history(handle.instance_id)
             orders.add("".join(entry.operation_id for entry in journal if len(entry.operation_id) == 1)[-6:])
     assert orders == {"abcdef"}
+
+
+# -- waits that begin again ---------------------------------------------------------------------------------------------
+
+
+@workflow
+async def take_in_turn(ctx: WorkflowContext) -> list[str]:
+    got = []
+    await ctx.subscribe("numbers", "direct")
+
+    async def take(name: str, pause: float) -> None:
+        with ctx.branch(name):
+            await ctx.sleep(pause)
+            number = (await ctx.receive("numbers")).data
+            got.append(f"{name}{number}")
+
+    async with trio.open_nursery() as nursery:
+        for name, pause in (("a", 3), ("b", 1), ("c", 2)):
+            nursery.start_soon(take, name, pause)
+    return got
+
+
+@pytest.mark.parametrize("idle_timeout", [1, 1000])
+async def test_the_wait_that_began_first_gets_the_first_message_also_if_the_instance_was_away(
+    idle_timeout: float,
+) -> None:
+    async with App(":memory:", idle_timeout=idle_timeout) as app:
+        handle = await app.start(take_in_turn)
+        for number in range(3):
+            await trio.sleep(60)
+            await app.publish("numbers", number, to=handle.instance_id)
+        assert await handle.result() == ["b0", "c1", "a2"]

@@ -169,11 +169,6 @@ class InFlight:
         operation = self.by_id.get(entry.operation_id)
         return operation if operation is not None and entry.kind in operation.kinds else None
 
-    def notify_all(self) -> None:
-        """Wake all tasks that await an outcome, without one."""
-        for operation in self.by_id.values():
-            operation.notify()
-
     def give_up_all(self) -> None:
         """Tear down all operations: activities that are shielded, and waits within a shield of the workflow's own."""
         for operation in self.by_id.values():

@@ -210,9 +210,8 @@ class InstanceRun:
         return self.phase is GONE
 
     def go_live(self) -> None:
-        """Carry operations out from now on: the journal is used up."""
+        """Carry operations out from now on: the journal is used up. Those that are in flight must be notified."""
         self.enter(LIVE)
-        self.in_flight.notify_all()
 
     def refuse_if_gone(self) -> None:
         """Raise :exc:`RunGone` where user code must not go on."""

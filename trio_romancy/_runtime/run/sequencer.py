@@ -127,7 +127,18 @@ class Sequencer:
                 await self._record(pending)  # a cancel request: operations that have not begun will not begin
                 await self._run.settled()
             if run.phase is REPLAYING:
-                run.go_live()
+                await self._go_live()
+
+    async def _go_live(self) -> None:
+        """Have what the code asks for carried out, in the order in which it was asked for.
+
+        Of two waits for the same message, the one that began first gets it, as if the instance had not left memory.
+        """
+        run = self._run
+        run.go_live()
+        for operation in [*run.in_flight.by_id.values()]:
+            operation.notify()
+            await run.settled()
 
     async def _comes_to_ask(self, expected: JournalEntry) -> bool:
         """Wait for a task that is busy with something other than an operation: it may yet ask for the entry."""
