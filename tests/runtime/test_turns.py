@@ -175,7 +175,7 @@ async def test_activities_that_one_cancellation_ends_are_recorded_in_the_order_o
     assert orders == {"abcdef"}
 
 
-# -- waits that begin again ---------------------------------------------------------------------------------------------
+# -- waits that begin again --------------------------------------------------------------------------------------------
 
 
 @workflow
