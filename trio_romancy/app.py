@@ -87,7 +87,8 @@ class App(Client):
       retry: retry policy of activities that have none, by default :meth:`RetryPolicy.default`.
       lease: seconds (or a timedelta) of silence after which other workers take over the instances of this one.
       idle_timeout: seconds (or a timedelta) that an instance must have waited before it leaves memory.
-      max_running: most instances in memory that do not just wait. Further ones are stored, and run in turn.
+      max_running: most instances in memory that do not just wait, for messages, time, or other instances. Further ones
+        are stored, and run in turn.
       max_resident: most instances in memory.
       threads: most threads in which plain ``def`` activities run at once. Further ones wait for a free thread. A thread
         cannot be stopped, and counts until it has ended, also if its activity has exceeded its timeout.

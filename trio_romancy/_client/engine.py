@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import ParamSpec, TypeVar
 
 import trio
@@ -11,6 +12,7 @@ from sqlalchemy import Connection
 from .._context.activity import ActivityContext
 from .._context.current import current_execution
 from .._data.ids import is_id
+from .._data.log_fields import about, visible
 from .._observe.dispatcher import HookDispatcher
 from .._observe.instance_events import sent_info, tell_end
 from .._runtime.run.local_result import LocalResult
@@ -29,6 +31,8 @@ from ..model import ErrorInfo, Sent, Status
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_logger = logging.getLogger("trio_romancy.activity")
 
 _SHORTEST_POLL = 0.02
 _LONGEST_POLL = 1.0
@@ -104,8 +108,17 @@ class Engine:
     async def wait(self, instance_id: str, local_result: LocalResult) -> tuple[Status, str | None, ErrorInfo | None]:
         """Wait until an instance has ended, or the last one of its chain. Return status, output and error of that one.
 
-        An end in this process is learned from ``local_result``. Otherwise the database is polled.
+        An end in this process is learned from ``local_result``. Otherwise the database is polled. An activity that
+        waits leaves its place among the running instances to others, of which the awaited one may be the first.
         """
+        activity = current_execution.get()
+        if not isinstance(activity, ActivityContext):
+            return await self._wait(instance_id, local_result)
+        _warn_of_vain_wait(activity, instance_id)
+        with activity.awaiting_instance():
+            return await self._wait(instance_id, local_result)
+
+    async def _wait(self, instance_id: str, local_result: LocalResult) -> tuple[Status, str | None, ErrorInfo | None]:
         while True:
             found = None
             while found is None:
@@ -169,6 +182,25 @@ class Engine:
                 f"is open, because {self.database.name} has one writer; do it before the first statement, or in "
                 f"another activity"
             )
+
+
+def _warn_of_vain_wait(activity: ActivityContext, instance_id: str) -> None:
+    """Log what the wait of an activity for an instance holds up."""
+    session = activity.used_session
+    if activity.has_ended:
+        return
+    if instance_id == activity.instance_id:
+        why = "its own instance, which ends only after the activity; await it elsewhere"
+    elif session is not None and session.is_open:
+        why = (
+            "an instance while its session is open, whose locks and connection are held until then; await it before "
+            "the first statement, or in another activity"
+        )
+    else:
+        return
+    message = "instance %s: activity %s awaits %s"
+    ids = visible(activity.instance_id), visible(activity.activity_id)
+    _logger.warning(message, *ids, why, extra=about(activity.instance_id, activity.workflow, activity.activity_id))
 
 
 def check_instance_id(instance_id: str) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 from attrs import define, field
 
@@ -22,6 +23,32 @@ _first_use = threading.Lock()
 """Held while a part of a context is made. Threads of one activity may ask for it at once."""
 
 
+class _Settings(Protocol):
+    @property
+    def max_payload(self) -> int: ...
+
+
+class ActivityEnvironment(Protocol):
+    """The parts of a worker that a running activity uses."""
+
+    @property
+    def database(self) -> Database: ...
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def settings(self) -> _Settings: ...
+
+
+class ActivityRun(Protocol):
+    """The run of the instance that an activity runs for, as the activity's context sees it."""
+
+    @property
+    def env(self) -> ActivityEnvironment: ...
+    def awaits_instances(self, by: int, /) -> None:
+        """Count one activity more (1), or one fewer (-1), that awaits other instances."""
+        ...
+
+
 @define(eq=False)
 class ActivityContext:
     """Context of an activity (or a compensation) that runs for a workflow. Get it by :func:`current_activity`."""
@@ -34,15 +61,15 @@ class ActivityContext:
     """Number of this attempt, from 1."""
     workflow: str
     """Name of the workflow of that instance."""
-    _database: Database = field(repr=False)
-    _clock: Clock = field(repr=False)
-    _max_payload: int = field(repr=False)
+    _run: ActivityRun = field(repr=False)
     effects: Effects | None = field(default=None, init=False, repr=False)
     """Messages and events that are sent if the attempt succeeds; None without any."""
     used_session: Session | None = field(default=None, init=False, repr=False)
     """The session; None: this attempt has not used :attr:`session`."""
     has_ended: bool = field(default=False, init=False, repr=False)
     """Whether the attempt has ended. A thread or a task that it has left behind may still have the context."""
+    _awaited: int = field(default=0, init=False, repr=False)
+    """Number of instances that the activity awaits now."""
 
     @property
     def idempotency_key(self) -> str:
@@ -64,7 +91,7 @@ class ActivityContext:
             with _first_use:
                 session = self.used_session
                 if session is None:
-                    session = Session(self._database, self.instance_id, self.activity_id, self.workflow)
+                    session = Session(self._run.env.database, self.instance_id, self.activity_id, self.workflow)
                     self.used_session = session
             if self.has_ended:
                 session.end()
@@ -94,8 +121,8 @@ class ActivityContext:
             data,
             metadata=metadata,
             to=to,
-            now=self._clock.now(),
-            max_payload=self._max_payload,
+            now=self._run.env.clock.now(),
+            max_payload=self._run.env.settings.max_payload,
             sender=self.instance_id,
         )
         self._use_effects().outgoing.append(Outgoing(row))
@@ -131,7 +158,7 @@ class ActivityContext:
           RomancyError: if the attempt has ended.
         """
         self._refuse_if_ended("send_event")
-        effects, now = self._use_effects(), self._clock.now()
+        effects, now = self._use_effects(), self._run.env.clock.now()
         if id is None:
             id = short_id(f"{self.idempotency_key}:{len(effects.outbox) + 1}")
         event = event_row(
@@ -144,7 +171,7 @@ class ActivityContext:
             time=None,
             metadata=None,
             now=now,
-            max_payload=self._max_payload,
+            max_payload=self._run.env.settings.max_payload,
         )
         row = new_row(
             instance_id=self.instance_id,
@@ -160,6 +187,19 @@ class ActivityContext:
         )
         effects.outbox.append(row)
         return id
+
+    @contextmanager
+    def awaiting_instance(self) -> Iterator[None]:
+        """Tell the worker that the activity awaits an instance in this block, and needs no place of ``max_running``."""
+        self._awaited += 1
+        if self._awaited == 1:
+            self._run.awaits_instances(1)
+        try:
+            yield
+        finally:
+            self._awaited -= 1
+            if self._awaited == 0:
+                self._run.awaits_instances(-1)
 
     def _use_effects(self) -> Effects:
         if self.effects is None:

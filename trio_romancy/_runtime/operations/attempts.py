@@ -252,15 +252,7 @@ class Attempts:
             if run.writer.on_probation:
                 await run.writer.mark_begun()
             number = len(failures) + 1
-            context = ActivityContext(
-                run.instance_id,
-                operation.id,
-                number,
-                run.workflow_name,
-                run.env.database,
-                run.env.clock,
-                run.env.settings.max_payload,
-            )
+            context = ActivityContext(run.instance_id, operation.id, number, run.workflow_name, run)
             outside = current_execution.get()
             current_execution.set(context)
             if events is not None:

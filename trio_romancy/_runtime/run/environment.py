@@ -18,6 +18,19 @@ from .intake import MessageSource
 from .threads import Threads
 
 
+class AwaitingRun(Protocol):
+    """A run whose activities may await other instances, as its host sees it."""
+
+    instance_id: str
+    awaiting: int
+    """Number of activities that await other instances."""
+
+    @property
+    def only_awaits_instances(self) -> bool:
+        """Whether activities run, and each of them awaits other instances."""
+        ...
+
+
 class RunHost(Protocol):
     """The supervisor, as its runs see it."""
 
@@ -36,6 +49,10 @@ class RunHost(Protocol):
 
     def idle_changed(self, by: int, /) -> None:
         """Count one run more (1), or one fewer (-1), that only waits."""
+        ...
+
+    def awaiting_changed(self, run: AwaitingRun, /) -> None:
+        """Note that one activity more of a run awaits other instances, or one fewer."""
         ...
 
     def something_is_due(self) -> None:

@@ -179,6 +179,10 @@ class InFlight:
         """Whether an attempt of an activity or compensation is running."""
         return any(operation.is_executing for operation in self.by_id.values())
 
+    def count_executing(self) -> int:
+        """Return the number of operations of which an attempt is running."""
+        return sum(operation.is_executing for operation in self.by_id.values())
+
     def executed_by(self, task: trio.lowlevel.Task) -> Operation | None:
         """Return the operation whose attempt a task runs; None without one. May be called in any thread."""
         for operation in [*self.by_id.values()]:

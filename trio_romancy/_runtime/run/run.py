@@ -62,6 +62,7 @@ class InstanceRun:
         "_receive",
         "_side",
         "_stored",
+        "awaiting",
         "cancel_reason",
         "cancellation",
         "claim",
@@ -153,6 +154,8 @@ class InstanceRun:
         """Status and wake-up time of the release, if that is why the run is gone."""
         self.crash_cause: BaseException | None = None
         """Exception with which the runtime failed, if that is why the run is gone."""
+        self.awaiting = 0
+        """Number of activities that await other instances, by ``handle.result()``."""
         self.is_passivated = False
         """Whether to release the instance as soon as it only waits."""
         self.is_tainted = False
@@ -469,6 +472,16 @@ class InstanceRun:
             self.env.host.idle_changed(1)
         elif before is not None and since is None:
             self.env.host.idle_changed(-1)
+
+    def awaits_instances(self, by: int) -> None:
+        """Count one activity more (1), or one fewer (-1), that awaits other instances."""
+        self.awaiting += by
+        self.env.host.awaiting_changed(self)
+
+    @property
+    def only_awaits_instances(self) -> bool:
+        """Whether activities run, and each of them awaits other instances."""
+        return 0 < self.in_flight.count_executing() <= self.awaiting and not self.is_gone
 
     def changed(self) -> LightEvent:
         """Return the event set by the next call of :meth:`set_changed`."""

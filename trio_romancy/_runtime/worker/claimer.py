@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import random
 
 import trio
 
+from ..._data.log_fields import about, visible
 from ..._definitions.registry import registry
 from ..._settings import Limits
 from ..._storage.database import Database
@@ -15,6 +17,8 @@ from ...clock import Clock, Microseconds
 from ..run.sequencer import AHEAD
 from .supervisor import Supervisor
 
+_logger = logging.getLogger("trio_romancy.worker")
+
 _SHORTEST_POLL = 0.05
 _LONGEST_POLL = 1.0
 """Seconds between two polls of a database that other processes can write to as well."""
@@ -23,6 +27,13 @@ _SHARE = 0.1
 is late by a tenth of that rest, at most."""
 _LOCKED_FOR: Microseconds = 10_000
 """Time after which to try again to claim an instance that is due and could not be claimed."""
+_LOOK_AGAIN: Microseconds = 1_000_000
+"""Time after which to look for room again while activities await instances: what runs beside them ends unnoticed."""
+_PATIENCE: Microseconds = 5_000_000
+"""Time for which memory must have been full of instances that await others before the log says so."""
+_NAMED = 10
+"""The most instances that a line names."""
+_NEVER: Microseconds = 2**62
 _AT_ONCE = 200
 """The most instances to claim in one transaction."""
 
@@ -43,6 +54,8 @@ class Claimer:
         self._next_wake: Microseconds | None = None
         """Time at which the next instance is due, as far as is known; None if no instance is known to become due."""
         self._is_full = False
+        self._full_since: Microseconds | None = None
+        """Time since which memory has been full of instances that await others; None if it is not."""
         self._is_stopping = False
 
     # -- notifications ---------------------------------------------------------------------------------------------
@@ -97,7 +110,8 @@ class Claimer:
                 idle_since = now
             elif wake is not None and wake <= now:
                 wake = now + _LOCKED_FOR  # another transaction is writing to it
-            until = min(filter(None, (wake, self._poll_at(idle_since))), default=None)
+            look = now + _LOOK_AGAIN if self._is_full and supervisor.has_awaiting else None
+            until = min(filter(None, (wake, look, self._poll_at(idle_since))), default=None)
             with trio.CancelScope() as scope:
                 if until is not None:
                     scope.deadline = self._clock.deadline(until)
@@ -147,9 +161,36 @@ class Claimer:
 
     def _make_room(self, supervisor: Supervisor) -> int:
         """Return how many instances may be claimed. Without room, passivate some that only wait."""
-        running = supervisor.resident - supervisor.idle
-        room = min(self._limits.max_running - running, self._limits.max_resident - supervisor.resident)
+        room = min(self._limits.max_running - supervisor.running, self._limits.max_resident - supervisor.resident)
         self._is_full = room <= 0
-        if self._is_full:
+        if not self._is_full:
+            self._full_since = None
+        else:
+            self._name_awaiting(supervisor)
             supervisor.passivate_idle(max(supervisor.resident - self._limits.max_resident, 0) + 1)
         return min(max(room, 0), _AT_ONCE)
+
+    def _name_awaiting(self, supervisor: Supervisor) -> None:
+        """Log, once, that memory is full, and that instances in it await others in activities, perhaps in vain."""
+        awaiting = supervisor.awaiting() if supervisor.resident >= self._limits.max_resident else []
+        if not awaiting:
+            self._full_since = None
+            return
+        now = self._clock.now()
+        if self._full_since is None:
+            self._full_since = now
+        if now - self._full_since < _PATIENCE:
+            return
+        self._full_since = _NEVER
+        named = ", ".join(visible(id) for id in awaiting[:_NAMED])
+        _logger.warning(
+            "worker %s: instances are due, and memory is full of max_resident=%d others, of which %d await instances "
+            "in their activities: %s%s; if they await those that are due, none goes on: raise max_resident, or await "
+            "children in the workflow, by ctx.run",
+            self._worker_id,
+            self._limits.max_resident,
+            len(awaiting),
+            named,
+            "" if len(awaiting) <= _NAMED else f" and {len(awaiting) - _NAMED} more",
+            extra=about(None),
+        )

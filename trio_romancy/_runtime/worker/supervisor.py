@@ -35,7 +35,7 @@ from ...clock import Clock, Microseconds
 from ...errors import InvalidDataError, LeaseLostError, RomancyError
 from ...model import Status
 from ..actor.actor import Actor
-from ..run.environment import Environment
+from ..run.environment import AwaitingRun, Environment
 from ..run.exits import Abandoned, Ended, Exit, LeftToOthers, Recurred, Released
 from ..run.local_result import LocalResult
 from ..run.run import InstanceRun
@@ -101,6 +101,8 @@ class Supervisor:
         self.idle = 0
         """Number of actors that only wait."""
         self.is_draining = False
+        self._awaiting: dict[AwaitingRun, None] = {}
+        """Runs with an activity that awaits other instances, in the order in which they began to."""
         self._max_recoveries = max_recoveries
         self._on_wake = on_wake
         self._on_room = on_room
@@ -169,8 +171,22 @@ class Supervisor:
         await self._message_fetcher.run()
 
     def has_room(self, most_running: int, most_resident: int) -> bool:
-        """Whether one more instance may be taken into memory."""
+        """Whether one more instance may be taken into memory, without a closer look at what those in it do."""
         return self.resident < most_resident and self.resident - self.idle < most_running
+
+    @property
+    def running(self) -> int:
+        """Number of instances that do more than wait: for messages or time, or for instances in activities."""
+        return self.resident - self.idle - len(self.awaiting())
+
+    @property
+    def has_awaiting(self) -> bool:
+        """Whether any activity awaits another instance, perhaps beside activities that do something else."""
+        return bool(self._awaiting)
+
+    def awaiting(self) -> list[str]:
+        """Return the ids of the instances all of whose running activities await other instances."""
+        return [run.instance_id for run in self._awaiting if run.only_awaits_instances] if self._awaiting else []
 
     @property
     def resident(self) -> int:
@@ -475,6 +491,14 @@ class Supervisor:
         self.idle += by
         if by > 0:
             self._on_room()
+
+    def awaiting_changed(self, run: AwaitingRun, /) -> None:
+        """Note that one activity more of a run awaits other instances, or one fewer."""
+        if run.awaiting:
+            self._awaiting[run] = None
+            self._on_room()
+        else:
+            del self._awaiting[run]
 
     def something_is_due(self) -> None:
         """Have the worker claim what a run has made due."""
