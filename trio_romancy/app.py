@@ -28,7 +28,7 @@ from ._observe.dispatcher import checked_hooks
 from ._outbox.broker import require_web
 from ._outbox.relay import Relay, RelayStatistics
 from ._runtime.worker.clock_sync import keep_time
-from ._runtime.worker.worker import Worker, WorkerStatistics
+from ._runtime.worker.worker import LEAVE_WITHIN, Worker, WorkerStatistics
 from ._settings import (
     MAX_PAYLOAD,
     ContentMode,
@@ -296,9 +296,13 @@ class App(Client):
     async def _open(self) -> AsyncIterator[Engine]:
         clock = current_clock()
         async with _asyncio_loop(), self._open_database() as database, AsyncExitStack() as exits:
-            await _prepare(
-                database, self._start_patience, migrate=self._auto_migrate, max_payload=self._settings.max_payload
-            )
+            try:
+                await _prepare(
+                    database, self._start_patience, migrate=self._auto_migrate, max_payload=self._settings.max_payload
+                )
+            except BaseException:
+                database.end_by(trio.current_time())
+                raise
             if self._dispatcher is not None:
                 self._dispatcher.call(Hooks.app_opened, self)
                 exits.callback(self._dispatcher.call, Hooks.app_closed, self)
@@ -314,6 +318,7 @@ class App(Client):
                     yield Engine(database, clock, worker, self._dispatcher)
                 finally:
                     self._engine = None
+                    database.end_by(trio.current_time() + self._limits.shutdown_timeout + LEAVE_WITHIN)
                     timekeeping.cancel()
                     if worker is not None:
                         worker.stop()

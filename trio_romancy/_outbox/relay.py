@@ -43,7 +43,7 @@ _REST = 4.0
 its broker is away."""
 _GRACE = 5.0
 """Seconds for events that are being sent when the relayer is stopped."""
-_LEAVE_WITHIN = 5.0
+_LEAVE_WITHIN = 2.0
 """Seconds that the database may then take to record which events were not sent."""
 _RESTART_AFTER = 1.0
 """Seconds before a relayer that failed goes on."""

@@ -92,6 +92,13 @@ class Database(Protocol):
         """
         ...
 
+    def end_by(self, deadline: float) -> None:
+        """Have the calls under way end by that time on trio's clock, and later ones at once, if the server is silent.
+
+        They raise :exc:`.DatabaseAwayError` then. A file does not fall silent.
+        """
+        ...
+
     @property
     def can_listen(self) -> bool:
         """Whether :meth:`listen` reports what other processes have made due, so that polling can be rarer."""

@@ -80,6 +80,9 @@ class CrashingDatabase:
     async def alter(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return await self._inner.alter(fn, *args, **kwargs)
 
+    def end_by(self, deadline: float) -> None:
+        self._inner.end_by(deadline)
+
     async def listen(self, on_notify: Callable[[str], None]) -> None:
         await self._inner.listen(on_notify)
 

@@ -39,7 +39,7 @@ _logger = logging.getLogger("trio_romancy.worker")
 
 _STOP_CLAIMING_WITHIN = 1.0
 """Seconds that a claim may go on when the worker stops. A database that is away would delay it without a limit."""
-_LEAVE_WITHIN = 5.0
+LEAVE_WITHIN = 1.5
 """Seconds that the database may take to end the lease of a worker that stops in order."""
 _UNWIND_WITHIN = 0.1
 """Seconds that the actors of a lost lease have to unwind before the worker joins again beside them."""
@@ -223,6 +223,8 @@ class Worker:
         """Cease to wait for running activities, if the worker is stopping."""
         self._is_hurried = True
         self._drain_scope.cancel()
+        if self._is_stopping:
+            self._database.end_by(trio.current_time() + LEAVE_WITHIN)
 
     def abandon(self) -> None:
         """Stop as if the process had died, recording nothing, and join again under a new epoch."""
@@ -271,7 +273,8 @@ class Worker:
                     return
             except Exception as error:
                 if _is_lost_lease(error):
-                    _logger.warning("worker %s lost its lease: joining again", self.worker_id)
+                    next = "stopping" if self._is_stopping else "joining again"
+                    _logger.warning("worker %s lost its lease: %s", self.worker_id, next)
                     if self._dispatcher is not None:
                         info = LeaseInfo(self.worker_id, lease.epoch, to_datetime(self._clock.now()))
                         self._dispatcher.call(Hooks.lease_lost, info)
@@ -280,9 +283,9 @@ class Worker:
                     await trio.sleep(_REJOIN_AFTER)
             is_first = False
             await self._leave_behind()
+            if self._is_stopping:
+                return  # its instances are due for other workers
             with trio.CancelScope() as self._claim_scope:
-                if self._is_stopping:
-                    self._claim_scope.deadline = trio.current_time() + _STOP_CLAIMING_WITHIN
                 lease = await self._take_next_lease()
             if self._claim_scope.cancelled_caught:
                 return  # the worker is stopping, and the database is away
@@ -415,7 +418,7 @@ class Worker:
             supervisor.abandon_all()
         if self.relay is not None:
             await self.relay.drain()
-        with trio.move_on_after(_LEAVE_WITHIN) as scope:
+        with trio.move_on_after(LEAVE_WITHIN) as scope:
             await supervisor.journal.call(leave, supervisor.journal.lease, self._clock.now())
         if scope.cancelled_caught:
             _logger.warning("worker %s could not give up its lease: it will expire", self.worker_id)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
@@ -39,6 +40,8 @@ R = TypeVar("R")
 
 _GRACE = 5.0
 """Time that a statement of a session may go on after its activity was cancelled, in seconds."""
+_GRACE_OF_ENGINE = 1.0
+"""The same for a transaction of the engine. Those end in milliseconds, unless the server is gone."""
 _CONNECTING = 2
 """Connections of the pool that are made at once.
 
@@ -47,6 +50,36 @@ all of them would be given up, again and again.
 """
 _RECYCLE = 1800
 """Age at which a pooled connection is replaced, in seconds: firewalls forget idle connections after a while."""
+
+
+@define(eq=False)
+class _Wait:
+    """The wait of a trio task for a coroutine in asyncio."""
+
+    may_be_torn: bool
+    """Whether no transaction has begun yet, so that cancellation is delivered at once."""
+    scope: trio.CancelScope = field(factory=trio.CancelScope)
+    """Scope around the wait, which is cancelled when the server has taken too long."""
+
+    def grace(self) -> float:
+        """Return for how many seconds the coroutine may go on after a cancellation."""
+        if self.may_be_torn:
+            return 0.0
+        return min(_GRACE_OF_ENGINE, max(self.scope.deadline - trio.current_time(), 0.0))  # 0.0: it was too long
+
+
+_wait: ContextVar[_Wait | None] = ContextVar("trio_romancy_wait", default=None)
+"""The wait for the coroutine in asyncio that runs now."""
+
+
+def _transaction_begins() -> None:
+    """Keep cancellation away from now on."""
+    if (wait := _wait.get()) is not None:
+        wait.may_be_torn = False
+
+
+def _at_once() -> float:
+    return 0.0
 
 
 @define(eq=False)
@@ -73,7 +106,8 @@ class ServerDatabase:
 
     async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         async with self._turns:
-            return await self._cross(lambda: self._run(lambda connection: fn(connection, *args, **kwargs)))
+            run = partial(self._run, lambda connection: fn(connection, *args, **kwargs))
+            return await self._cross_to_connect(run)
 
     async def read(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return await self.run(fn, *args, **kwargs)
@@ -81,13 +115,13 @@ class ServerDatabase:
     async def run_long(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         async with self._turns:
             return await self._cross_with_grace(
-                0.0, lambda: self._run(lambda connection: fn(connection, *args, **kwargs))
+                _at_once, lambda: self._run(lambda connection: fn(connection, *args, **kwargs))
             )
 
     async def alter(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         async with self._turns:
             return await self._cross_with_grace(
-                0.0, lambda: self._alter(lambda connection: fn(connection, *args, **kwargs))
+                _at_once, lambda: self._alter(lambda connection: fn(connection, *args, **kwargs))
             )
 
     @asynccontextmanager
@@ -100,6 +134,9 @@ class ServerDatabase:
         finally:
             with trio.CancelScope(shield=True), suppress(DBAPIError, DatabaseAwayError):
                 await writer.aclose()
+
+    def end_by(self, deadline: float) -> None:
+        self._connections.end_by(deadline)
 
     @property
     def can_listen(self) -> bool:
@@ -122,7 +159,7 @@ class ServerDatabase:
 
         while True:
             lost = trio.Event()
-            connection = await retry_while_away(self, self._cross, open_listener)
+            connection = await retry_while_away(self, self._cross_to_connect, open_listener)
             try:
                 on_notify("")  # a notification may have been missed before
                 await lost.wait()
@@ -135,7 +172,7 @@ class ServerDatabase:
     @asynccontextmanager
     async def open_transaction(self) -> AsyncIterator[Transaction]:
         async with self._session_turns, self._turns:
-            transaction = _Transaction(self, await self._cross(self._begin))
+            transaction = _Transaction(self, await self._cross_to_connect(self._begin))
             try:
                 yield transaction
             finally:
@@ -157,6 +194,7 @@ class ServerDatabase:
         except BaseException:
             await connection.close()
             raise
+        _transaction_begins()
         return connection
 
     async def _run(self, fn: Callable[[Connection], R]) -> R:
@@ -192,23 +230,35 @@ class ServerDatabase:
         Raises:
           DatabaseAwayError: if it has not ended after :data:`.connections.ANSWER_TIMEOUT`.
         """
-        turn = self._connections.turn
-        with trio.CancelScope(deadline=trio.current_time() + connections.ANSWER_TIMEOUT, shield=True):
-            return await self._cross_with_grace(0.0, fn, *args)
-        raise self._connections.no_answer(turn)
+        return await self._cross_from(_Wait(may_be_torn=False), fn, *args)
+
+    async def _cross_to_connect(self, fn: Callable[..., Coroutine[Any, Any, R]], *args: Any) -> R:
+        """Run a coroutine function like :meth:`_cross`. Cancellation is delivered at once until it has a connection."""
+        return await self._cross_from(_Wait(may_be_torn=True), fn, *args)
+
+    async def _cross_from(self, wait: _Wait, fn: Callable[..., Coroutine[Any, Any, R]], *args: Any) -> R:
+        with self._connections.patience() as wait.scope:
+            token = _wait.set(wait)
+            try:
+                return await self._cross_with_grace(wait.grace, fn, *args)
+            finally:
+                _wait.reset(token)
 
     async def _cross_with_grace(
-        self, grace: float, fn: Callable[..., Coroutine[Any, Any, R]], *args: Any, **kwargs: Any
+        self, grace: Callable[[], float], fn: Callable[..., Coroutine[Any, Any, R]], *args: Any, **kwargs: Any
     ) -> R:
         """Run a coroutine function in asyncio. Cancellation is delivered when it has ended.
 
         Args:
-          grace: seconds from a cancellation until the coroutine is cancelled too.
+          grace: called at a cancellation; returns seconds until the coroutine is cancelled too.
         """
         waiting = trio.lowlevel.current_task()
 
         def cancelled(_: object) -> trio.lowlevel.Abort:
-            self._loop.call_later(grace, crossing.cancel)
+            if seconds := grace():
+                self._loop.call_later(seconds, crossing.cancel)
+            else:
+                crossing.cancel()
             return trio.lowlevel.Abort.FAILED
 
         with hold_virtual_time():
@@ -230,7 +280,8 @@ class _Transaction:
     """Whether its idleness is limited again."""
 
     async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        return await self._database._cross_with_grace(_GRACE, lambda: self._connection.run_sync(fn, *args, **kwargs))
+        run = partial(self._connection.run_sync, fn, *args, **kwargs)
+        return await self._database._cross_with_grace(lambda: _GRACE, run)
 
     async def commit(self, last: Callable[[Connection], None]) -> None:
         await self._database._cross(self._commit, last)
@@ -269,11 +320,13 @@ class _Writer:
         return await self._run("READ COMMITTED", lambda connection: fn(connection, *args, **kwargs))
 
     async def _run(self, isolation: str, fn: Callable[[Connection], R]) -> R:
-        return await self._database._cross(self._run_in_asyncio, isolation, fn)
+        return await self._database._cross_to_connect(self._run_in_asyncio, isolation, fn)
 
     async def _run_in_asyncio(self, isolation: str, fn: Callable[[Connection], R]) -> R:
         try:
-            if self._connection is None:
+            if self._connection is not None:
+                _transaction_begins()
+            else:
                 self._connection = await self._database._connect(self._engine)
                 await self._connection.run_sync(connections.in_transaction, self._database._dialect.plan_once)
             if self._isolation != isolation:
@@ -371,5 +424,9 @@ async def open_server_database(server: Server, pool_size: int) -> AsyncIterator[
             if ours.has_lost:
                 with suppress(DBAPIError, DatabaseError):
                     await database._cross(database._run, lambda _: None)  # a new connection ends them
-            with suppress(DBAPIError, DatabaseError):
+            try:
                 await database._cross(engine.dispose)
+            except (DBAPIError, DatabaseError):
+                ours.closes_by_force = True
+                with suppress(DBAPIError, DatabaseError):
+                    await database._cross(engine.dispose)

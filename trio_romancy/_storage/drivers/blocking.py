@@ -55,13 +55,9 @@ class BlockingWriter:
         await self._in_thread(self._close)
 
     async def _in_thread(self, fn: Callable[..., R], *args: Any) -> R:
-        turn = self._connections.turn
-        with (
-            hold_virtual_time(),
-            trio.CancelScope(deadline=trio.current_time() + connections.ANSWER_TIMEOUT, shield=True),
-        ):
+        with hold_virtual_time(), self._connections.patience() as scope:
+            scope.shield = self._connection is not None  # no transaction runs while the thread connects
             return await trio.to_thread.run_sync(fn, *args, abandon_on_cancel=True, limiter=self._turn)
-        raise self._connections.no_answer(turn)
 
     # -- in the thread ---------------------------------------------------------------------------------------------
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import ssl
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, TypeVar
 
 import sqlalchemy
+import trio
 from attrs import define, field
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import ExceptionContext
@@ -32,6 +34,8 @@ ANSWER_TIMEOUT = 10.0
 
 All of them are short. One that takes longer waits for a server that is gone.
 """
+LAST_PATIENCE = 0.3
+"""The same for a call that is made when the app has no time left to end."""
 
 
 @define(eq=False)
@@ -46,11 +50,43 @@ class Connections:
     """
     turn: int = 0
     """Number of the host to try first, counted round and round."""
+    closes_by_force: bool = False
+    """Whether to close connections without waiting for the server, which has not answered."""
+    _ends_at: float = math.inf
+    """When calls must have ended, on trio's clock."""
+    _waits: set[trio.CancelScope] = field(factory=set)
+    """Scopes of the calls that wait for an answer."""
 
     @property
     def has_lost(self) -> bool:
         """Whether the server may still have connections that this side has lost."""
         return bool(self._lost)
+
+    def end_by(self, deadline: float) -> None:
+        """Have the calls under way end by that time, and later ones within :data:`LAST_PATIENCE`."""
+        self._ends_at = deadline
+        for scope in self._waits:
+            scope.deadline = min(scope.deadline, deadline)
+
+    @contextmanager
+    def patience(self) -> Iterator[trio.CancelScope]:
+        """Wait in the block for an answer, for as long as a transaction may take.
+
+        Raises:
+          DatabaseAwayError: if that was not long enough. The next connection tries the next host.
+        """
+        turn, now = self.turn, trio.current_time()
+        deadline = min(now + ANSWER_TIMEOUT, max(self._ends_at, now + LAST_PATIENCE))
+        with trio.CancelScope(deadline=deadline) as scope:
+            self._waits.add(scope)
+            try:
+                yield scope
+            finally:
+                self._waits.discard(scope)
+        if scope.cancelled_caught:
+            self.turn = max(self.turn, turn + 1)
+            seconds = max(trio.current_time() - now, 0.0)
+            raise DatabaseAwayError(f"{self._server.name} has not answered for {seconds:.1f} s")
 
     def attach(
         self,
@@ -88,7 +124,7 @@ class Connections:
             record.info["made"], record.info["host"] = made, self._host(turn)
             return connection
 
-        _close_quietly(engine.dialect)
+        self._close_quietly(engine.dialect)
 
         @event.listens_for(engine, "handle_error")
         def failed(context: ExceptionContext) -> None:
@@ -102,6 +138,30 @@ class Connections:
         def invalidated(connection: Any, record: ConnectionPoolEntry, error: BaseException | None) -> None:
             if error is not None:
                 self._lost[record.info["host"], dialect.connection_id(connection)] = record.info["made"]
+
+    def _close_quietly(self, dialect: sqlalchemy.Dialect) -> None:
+        """Make it no error to close a connection that the server has closed already: a pool would log that.
+
+        aiomysql sends a last message first, and leaves the socket open if it cannot. A connection that is given up is
+        closed at once: SQLAlchemy would wait two seconds for each, and the server is probably gone.
+        """
+        close = dialect.do_close
+
+        def do_close(connection: Any) -> None:
+            try:
+                if self.closes_by_force:
+                    dialect.do_terminate(connection)
+                else:
+                    close(connection)
+            except BaseException as error:
+                if dialect.has_terminate:  # if not, closing is all that it can do
+                    dialect.do_terminate(connection)
+                if not isinstance(error, Exception):
+                    raise
+
+        dialect.do_close = do_close  # type: ignore[assignment, method-assign]
+        if dialect.has_terminate:
+            dialect.do_terminate = _close  # type: ignore[assignment, method-assign]
 
     def _host(self, turn: int) -> int:
         return turn % len(self._server.hosts) if self._server.hosts else 0
@@ -165,15 +225,6 @@ class Connections:
         kind = DatabaseAwayError if is_away(error) else DatabaseError
         return kind(f"{name} cannot be used: {getattr(error, 'orig', None) or error}")
 
-    def no_answer(self, turn: int) -> DatabaseAwayError:
-        """Return the error to raise if a transaction has not ended in time. The next connection tries the next host.
-
-        Args:
-          turn: the turn when the transaction began.
-        """
-        self.turn = max(self.turn, turn + 1)
-        return DatabaseAwayError(f"{self._server.name} has not answered for {ANSWER_TIMEOUT:g} s")
-
 
 def is_away(error: BaseException) -> bool:
     """Return whether a connection could not be made because the server is away or busy."""
@@ -186,21 +237,10 @@ def in_transaction(connection: Connection, fn: Callable[..., R], *args: Any) -> 
         return fn(connection, *args)
 
 
-def _close_quietly(dialect: sqlalchemy.Dialect) -> None:
-    """Make it no error to close a connection that the server has closed already: a pool would log that.
-
-    aiomysql sends a last message first, and leaves the socket open if it cannot.
-    """
-    close = dialect.do_close
-
-    def do_close(connection: Any) -> None:
-        try:
-            close(connection)
-        except Exception:
-            if dialect.has_terminate:  # if not, closing is all that it can do
-                dialect.do_terminate(connection)
-
-    dialect.do_close = do_close  # type: ignore[assignment, method-assign]
+def _close(connection: Any) -> None:
+    """Close a connection without waiting for its server."""
+    connection = driver_connection(connection)
+    connection.terminate() if hasattr(connection, "terminate") else connection.close()
 
 
 def _certificate_refusal(error: BaseException | None) -> ssl.SSLCertVerificationError | None:

@@ -103,6 +103,9 @@ class InlineDatabase:
     async def alter(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return await self.run(fn, *args, **kwargs)
 
+    def end_by(self, deadline: float) -> None:
+        pass
+
     async def listen(self, on_notify: Callable[[str], None]) -> None:
         await trio.sleep_forever()
 
@@ -167,6 +170,9 @@ class ThreadedDatabase:
 
     async def alter(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return await self.run(fn, *args, **kwargs)
+
+    def end_by(self, deadline: float) -> None:
+        pass
 
     async def listen(self, on_notify: Callable[[str], None]) -> None:
         await trio.sleep_forever()
