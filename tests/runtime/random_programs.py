@@ -10,22 +10,34 @@ from datetime import datetime
 from itertools import pairwise, zip_longest
 from typing import Any
 
+import sqlalchemy as sa
 import trio
 import trio.testing
 from attrs import define, field
 
-from trio_romancy import RetryPolicy, TerminalError, WorkflowContext, activity, workflow
+from trio_romancy import (
+    MessageTimeoutError,
+    RetryPolicy,
+    TerminalError,
+    WorkflowContext,
+    activity,
+    current_activity,
+    workflow,
+)
 
 Node = dict[str, Any]
 Program = list[Node]
 
-MOST_NODES = 40
+MOST_NODES = 50
 """Number of nodes after which a program gets no more."""
 
 SIMPLE = ["work"] * 4 + ["sleep"] * 3 + ["yield"] * 2 + ["stop_early", "fail_often", "wait", "notify", "cancel"]
-SIMPLE += ["send", "receive", "set", "await", "raise", "tokens", "spawn"]
+SIMPLE += ["send", "receive", "set", "await", "raise", "tokens", "spawn", "store", "split", "patch"]
+SIMPLE += ["publish"] * 2 + ["take"] * 2
 NESTED = ["lock", "limiter", "semaphore", "timeout", "fail", "scope", "finally", "try", "nursery", "branch", "shield"]
 NESTED += ["first", "start", "pipe", "stream", "generator", "map"]
+FAILING = {"fail_often", "split", "fail", "raise"}
+"""What may raise. Most of it is caught, for otherwise hardly a program would come to its second half."""
 SHIELDED = ["work", "stop_early", "sleep", "sleep", "yield", "set", "cancel"]
 """What a shield may hold: each ends by itself, so the timeout of the whole workflow ends that."""
 FORKED = {"nursery": 5, "first": 4, "start": 3, "pipe": 3, "stream": 3, "generator": 4, "map": 5}
@@ -59,11 +71,11 @@ class Generator:
             "count": pick.randrange(1, 4),
         }
         match node["do"]:
-            case "work" | "stop_early" | "fail_often" | "finally" | "branch" | "generator" | "map":
+            case kind if kind in ACTIVITIES or kind in ("finally", "branch", "generator", "map"):
                 node["seconds"] = pick.uniform(0.1, 5)
             case "sleep" | "timeout" | "fail":
                 node["seconds"] = pick.uniform(1, 300)
-            case "wait" | "await" | "send" | "receive":
+            case "wait" | "await" | "send" | "receive" | "take":
                 node["seconds"] = pick.uniform(1, 60)
         if node["do"] == "shield":
             node["inner"] = [self._step(depth + 1, SHIELDED) for _ in range(node["count"])]
@@ -71,6 +83,8 @@ class Generator:
             node["inner"] = self._steps(depth + 1)
         if node["do"] in FORKED:
             node["branches"] = [self._steps(depth + 1) for _ in range(pick.randrange(1, FORKED[node["do"]]))]
+        if node["do"] in FAILING and pick.random() < 0.9:
+            return {"do": "try", "number": 1000 + node["number"], "which": 0, "inner": [node]}
         return node
 
 
@@ -142,7 +156,35 @@ async def fail_often(instance_id: str, number: int, seconds: float) -> int:
     raise TerminalError(str(number))
 
 
-ACTIVITIES = {"work": work, "stop_early": stop_early, "fail_often": fail_often}
+@activity(name="random_store")
+async def store(instance_id: str, number: int, seconds: float) -> int:
+    await trio.sleep(seconds)
+    await current_activity().session.execute(sa.select(number))
+    return number
+
+
+@activity(name="random_split", cancellable=True, timeout=4, retry=RetryPolicy.fixed(3, 0.371))
+async def split(instance_id: str, number: int, seconds: float) -> int:
+    async with trio.open_nursery() as nursery:
+        for part in range(3):
+            nursery.start_soon(trio.sleep, seconds * (1 + part / 10))
+    return number
+
+
+@activity(name="random_publish")
+async def publish(instance_id: str, number: int, seconds: float) -> None:
+    await trio.sleep(seconds)
+    current_activity().publish("numbers", number, to=instance_id)
+
+
+ACTIVITIES: dict[str, Any] = {
+    "work": work,
+    "stop_early": stop_early,
+    "fail_often": fail_often,
+    "store": store,
+    "split": split,
+    "publish": publish,
+}
 
 
 @workflow
@@ -197,10 +239,20 @@ class Player:
     async def _play(self, node: Node, number: int, held: frozenset[str]) -> None:
         ctx, inner, which = self.ctx, node.get("inner", []), node["which"]
         match node["do"]:
-            case "work" | "stop_early" | "fail_often" as name:
+            case "work" | "stop_early" | "fail_often" | "store" | "split" | "publish" as name:
                 await ACTIVITIES[name].options(id=f"{name}:{number}")(ctx.instance_id, number, node["seconds"])
             case "sleep":
                 await ctx.sleep(node["seconds"], id=f"sleep:{number}")
+            case "take":
+                await ctx.subscribe("numbers", "direct", id=f"subscribe:{number}")
+                try:
+                    self.note(
+                        f"takes {(await ctx.receive('numbers', timeout=node['seconds'], id=f'take:{number}')).data}"
+                    )
+                except MessageTimeoutError:
+                    self.note(f"takes nothing {number}")
+            case "patch":
+                self.note(f"patched {ctx.patched(f'change-{number}')}")
             case "yield":
                 await trio.lowlevel.checkpoint()
             case "raise":
