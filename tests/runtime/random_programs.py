@@ -159,7 +159,7 @@ async def fail_often(instance_id: str, number: int, seconds: float) -> int:
 @activity(name="random_store")
 async def store(instance_id: str, number: int, seconds: float) -> int:
     await trio.sleep(seconds)
-    await current_activity().session.execute(sa.select(number))
+    await current_activity().session.execute(sa.select(sa.literal(number)))
     return number
 
 
