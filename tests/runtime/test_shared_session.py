@@ -15,6 +15,7 @@ from trio_romancy import (
     ActivityError,
     App,
     RetryPolicy,
+    RomancyError,
     TerminalError,
     WorkflowContext,
     WorkflowFailedError,
@@ -260,6 +261,31 @@ async def test_so_has_code_that_ends_it_by_a_statement(database: str) -> None:
     assert found == []
 
 
+class FrozenError(Exception):
+    """Lets no attribute be set, not even a traceback."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(name)
+
+
+async def test_an_exception_of_the_users_own_leaves_the_session_as_it_is(database: str) -> None:
+    error, caught = FrozenError(), []
+
+    def fail(session: Any) -> None:
+        raise error
+
+    @activity
+    async def write() -> None:
+        try:
+            await current_activity().session.run_sync(fail)
+        except BaseException as raised:
+            caught.append(raised)
+        await insert(1)
+
+    assert await stored(database, write) == ("", [1])
+    assert caught == [error]
+
+
 # -- crashes -----------------------------------------------------------------------------------------------------------
 
 
@@ -339,3 +365,102 @@ def test_a_rollback_by_sessions_of_two_tasks_survives_every_crash(
     assert exploration.reference.result == ([], ["7", "0"])
     record_property("points", exploration.points)
     print(f"{exploration.points} points, {exploration.commits} commits undisturbed")
+
+
+# -- beside calls of the app -------------------------------------------------------------------------------------------
+
+
+@workflow(name="shared_small")
+async def small(ctx: WorkflowContext) -> str:
+    return "done"
+
+
+async def starts(app: App) -> str:
+    return (await app.start(small)).instance_id
+
+
+async def starts_and_awaits(app: App) -> str:
+    return await (await app.start(small)).result()
+
+
+async def sends(app: App) -> str:
+    return (await app.send_event("type", None)).id
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "file"], indirect=True)
+@pytest.mark.real_clock
+@pytest.mark.parametrize("call", [starts, starts_and_awaits, sends], ids=lambda call: str(call.__name__))
+@pytest.mark.parametrize("delay", [0, 1, 2, 5, 20])
+async def test_on_a_database_with_one_writer_a_session_and_the_app_do_not_wait_for_each_other(
+    database: str, call: Callable[[App], Awaitable[str]], delay: int
+) -> None:
+    async def use_session() -> None:
+        for _ in range(delay):
+            await trio.lowlevel.checkpoint()
+        await insert(1)
+
+    async def use_app() -> None:
+        try:
+            ended.append(await call(app))
+        except RomancyError as error:  # it is refused, once the session is open
+            ended.append(str(error))
+
+    @activity
+    async def write() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(use_session)
+            nursery.start_soon(use_app)
+
+    @workflow
+    async def flow(ctx: WorkflowContext) -> list[int]:
+        await make_tables()
+        await write()
+        return await ids()
+
+    ended: list[str] = []
+    with trio.fail_after(20):
+        async with App(database, retry=RetryPolicy.no_retry(), shutdown_timeout=1) as app:
+            assert await (await app.start(flow)).result() == [1]
+    assert len(ended) == 1
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "file"], indirect=True)
+@pytest.mark.real_clock
+async def test_there_a_session_begins_when_the_calls_of_the_app_have_ended(database: str) -> None:
+    may_end, awaits = trio.Event(), trio.Event()
+
+    @activity
+    async def wait() -> None:
+        awaits.set()
+        await may_end.wait()
+
+    @workflow
+    async def waiting(ctx: WorkflowContext) -> str:
+        await wait()
+        return "done"
+
+    async def use_app() -> None:
+        results.append(await (await app.start(waiting)).result())
+
+    @activity
+    async def write() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(use_app)
+            await awaits.wait()
+            nursery.start_soon(insert, 1)
+            await trio.sleep(0.2)
+            assert not current_activity().session.is_open
+            may_end.set()
+
+    results: list[str] = []
+    with trio.fail_after(20):
+        async with App(database, retry=RetryPolicy.no_retry(), shutdown_timeout=1) as app:
+
+            @workflow
+            async def flow(ctx: WorkflowContext) -> list[int]:
+                await make_tables()
+                await write()
+                return await ids()
+
+            assert await (await app.start(flow)).result() == [1]
+    assert results == ["done"]

@@ -104,23 +104,25 @@ class Client:
                 f"the input of workflow {workflow.name!r} is {len(text)} bytes of JSON, and max_payload is "
                 f"{self._settings.max_payload}; store it elsewhere and pass a reference"
             )
-        engine.refuse_in_open_session("start an instance")
         instance_id = workflow.id or new_id()
         local_result = engine.local_result(instance_id)
         trace = None if engine.dispatcher is None else engine.dispatcher.trace_context(workflow.name, instance_id)
-        try:
-            if engine.worker is not None:
-                id_is_new = workflow.id is None
-                await engine.worker.start(instance_id, workflow.name, text, arguments, id_is_new=id_is_new, trace=trace)
-            else:
-                await engine.start_elsewhere(instance_id, workflow.name, text, trace)
-        except InstanceExistsError as error:
-            # The same arguments have another text after a parameter was added, and sets have one in each process.
-            held = await engine.read(instances.get_instance, instance_id)
-            if error.difference != instances.ANOTHER_INPUT or held is None:
-                raise
-            if not workflow.input.is_same(text, dumps(held.input)):
-                raise
+        with engine.apart_from_session("start an instance"):
+            try:
+                if engine.worker is not None:
+                    id_is_new = workflow.id is None
+                    await engine.worker.start(
+                        instance_id, workflow.name, text, arguments, id_is_new=id_is_new, trace=trace
+                    )
+                else:
+                    await engine.start_elsewhere(instance_id, workflow.name, text, trace)
+            except InstanceExistsError as error:
+                # The same arguments have another text after a parameter was added, and sets have one in each process.
+                held = await engine.read(instances.get_instance, instance_id)
+                if error.difference != instances.ANOTHER_INPUT or held is None:
+                    raise
+                if not workflow.input.is_same(text, dumps(held.input)):
+                    raise
         return WorkflowHandle(instance_id, self._require_engine, workflow, local_result)
 
     def handle(self, instance_id: str) -> WorkflowHandle[Any]:
@@ -177,8 +179,8 @@ class Client:
             now=engine.clock.now(),
             max_payload=self._settings.max_payload,
         )
-        engine.refuse_in_open_session("send an event")
-        return await engine.send(Outgoing(row, is_new=id is None, must_exist=True))
+        with engine.apart_from_session("send an event"):
+            return await engine.send(Outgoing(row, is_new=id is None, must_exist=True))
 
     async def publish(
         self, channel: str, data: Any, *, metadata: Mapping[str, Any] | None = None, to: str | None = None
@@ -208,8 +210,8 @@ class Client:
             max_payload=self._settings.max_payload,
             id=new_id(),
         )
-        engine.refuse_in_open_session("publish a message")
-        return await engine.send(Outgoing(row, is_new=True, must_exist=True))
+        with engine.apart_from_session("publish a message"):
+            return await engine.send(Outgoing(row, is_new=True, must_exist=True))
 
     # -- searching -------------------------------------------------------------------------------------------------
 
@@ -312,8 +314,8 @@ class Client:
           DatabaseError: if the database refuses, for example because the user lacks a privilege.
         """
         engine = self._require_engine("app.index_input")
-        engine.refuse_in_open_session("make an index")
-        return await finding.index_input(engine, path)
+        with engine.apart_from_session("make an index"):
+            return await finding.index_input(engine, path)
 
     async def history(self, instance_id: str) -> list[Entry]:
         """Return the journal of an instance, in order.
@@ -448,8 +450,8 @@ class Client:
           ValueError: if a status is not final, or the duration is negative.
         """
         engine = self._require_engine("app.purge")
-        engine.refuse_in_open_session("purge instances")
-        return await purging.purge(engine, older_than, status, on_batch)
+        with engine.apart_from_session("purge instances"):
+            return await purging.purge(engine, older_than, status, on_batch)
 
 
 def _find(name: str, input: Any, *, id: str | None = None) -> tuple[Workflow[..., Any], str, list[Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from typing import ParamSpec, TypeVar
 
 import trio
@@ -37,6 +38,8 @@ _logger = logging.getLogger("trio_romancy.activity")
 _SHORTEST_POLL = 0.02
 _LONGEST_POLL = 1.0
 """Seconds between two queries for the end of an instance that another process may run."""
+
+_LIKE_ANY_OTHER = nullcontext()
 
 
 @frozen(eq=False)
@@ -115,7 +118,7 @@ class Engine:
         if not isinstance(activity, ActivityContext):
             return await self._wait(instance_id, local_result)
         _warn_of_vain_wait(activity, instance_id)
-        with activity.awaiting_instance():
+        with self.apart_from_session("await an instance"), activity.awaiting_instance():
             return await self._wait(instance_id, local_result)
 
     async def _wait(self, instance_id: str, local_result: LocalResult) -> tuple[Status, str | None, ErrorInfo | None]:
@@ -162,26 +165,29 @@ class Engine:
         """Tell whether the instance has ended in this process, or is in its memory, so that no query is needed."""
         return local_result.status is not None or (self.worker is not None and self.worker.is_resident(instance_id))
 
-    def refuse_in_open_session(self, what: str) -> None:
-        """Refuse a write by an activity with an open session, on a database with one writer.
+    def apart_from_session(self, what: str) -> AbstractContextManager[None]:
+        """Return a context manager for a write by an activity apart from its session, on a database with one writer.
 
-        The write would wait for the transaction of the activity, and the activity for the write.
+        The write would wait for the transaction of the session, and the activity for the write. So the transaction must
+        not be open, and begins only after the block. Elsewhere, and for other callers, the block is like any other.
 
         Args:
           what: what the activity wants, for the message.
 
         Raises:
-          RomancyError: if the current task or thread belongs to such an activity.
+          RomancyError: if the current task or thread belongs to an activity with an open session.
         """
         activity = current_execution.get()
-        if not isinstance(activity, ActivityContext) or not self.database.has_one_writer:
-            return
-        if activity.used_session is not None and activity.used_session.is_open:
+        if not isinstance(activity, ActivityContext) or not self.database.has_one_writer or activity.has_ended:
+            return _LIKE_ANY_OTHER
+        session = activity.session
+        if session.has_begun:
             raise RomancyError(
                 f"instance {activity.instance_id!r}: activity {activity.activity_id!r} cannot {what} while its session "
                 f"is open, because {self.database.name} has one writer; do it before the first statement, or in "
                 f"another activity"
             )
+        return session.apart()
 
 
 def _warn_of_vain_wait(activity: ActivityContext, instance_id: str) -> None:

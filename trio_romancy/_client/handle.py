@@ -95,7 +95,6 @@ class WorkflowHandle(Generic[R]):
 
     def _wait(self) -> Coroutine[Any, Any, tuple[Status, str | None, ErrorInfo | None]]:
         engine, local_result = self._require_engine("handle.result"), self._local_result
-        engine.refuse_in_open_session("await an instance")
         if local_result is None or local_result.status in _MAY_GO_ON:
             check_instance_id(self.instance_id)
             local_result = engine.local_result(self.instance_id)

@@ -18,11 +18,11 @@ async def cancel(engine: Engine, instance_id: str, reason: str | None) -> bool:
       InstanceNotFoundError: if there is no such instance.
       RomancyError: from an activity with an open session, on a database with one writer.
     """
-    engine.refuse_in_open_session("cancel an instance")
     check_instance_id(instance_id)
     if reason is not None and not isinstance(reason, str):
         raise TypeError(f"the reason of a cancellation is text, not {reason!r}")
-    answer = await engine.write(steering.request_cancel, instance_id, reason, engine.clock.now())
+    with engine.apart_from_session("cancel an instance"):
+        answer = await engine.write(steering.request_cancel, instance_id, reason, engine.clock.now())
     if answer is None:
         raise InstanceNotFoundError(instance_id)
     return answer.accepted
@@ -33,13 +33,13 @@ async def terminate(engine: Engine, instance_id: str, reason: str | None, *, com
 
     Raises: as of :func:`cancel`.
     """
-    engine.refuse_in_open_session("terminate an instance")
     check_instance_id(instance_id)
     if reason is not None and not isinstance(reason, str):
         raise TypeError(f"the reason of a termination is text, not {reason!r}")
     now = engine.clock.now()
     request = EndRequest(reason, now, terminates=True, compensates=compensate)
-    answer = await engine.write(request_termination, instance_id, request, now, to_undo)
+    with engine.apart_from_session("terminate an instance"):
+        answer = await engine.write(request_termination, instance_id, request, now, to_undo)
     if answer is None:
         raise InstanceNotFoundError(instance_id)
     if (done := answer.done) is not None:
@@ -53,9 +53,9 @@ async def resume(engine: Engine, instance_id: str) -> bool:
 
     Raises: as of :func:`cancel`.
     """
-    engine.refuse_in_open_session("resume an instance")
     check_instance_id(instance_id)
-    resumed = await engine.write(steering.resume, instance_id, engine.clock.now())
+    with engine.apart_from_session("resume an instance"):
+        resumed = await engine.write(steering.resume, instance_id, engine.clock.now())
     if resumed is None:
         raise InstanceNotFoundError(instance_id)
     return resumed
@@ -68,9 +68,9 @@ async def retry(engine: Engine, instance_id: str) -> bool:
       InstanceNotFoundError: if there is no such instance.
       RomancyError: if the instance cannot be rewound; or from an activity with an open session, as of :func:`cancel`.
     """
-    engine.refuse_in_open_session("retry an instance")
     check_instance_id(instance_id)
-    retried = await engine.write(rewind.rewind, instance_id, engine.clock.now())
+    with engine.apart_from_session("retry an instance"):
+        retried = await engine.write(rewind.rewind, instance_id, engine.clock.now())
     if retried is None:
         raise InstanceNotFoundError(instance_id)
     return retried

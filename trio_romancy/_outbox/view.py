@@ -78,10 +78,10 @@ class Outbox:
           Whether there was such an event. An event that was sent, or is being sent at this moment, is left alone.
         """
         engine = self._require_engine("app.outbox.retry")
-        engine.refuse_in_open_session("retry an event")
         if not is_id(event_id):
             return False
-        retried = await engine.write(outbox.retry, event_id, engine.clock.now())
+        with engine.apart_from_session("retry an event"):
+            retried = await engine.write(outbox.retry, event_id, engine.clock.now())
         engine.notify_relay()
         return retried
 
@@ -100,8 +100,8 @@ class Outbox:
         if status is not None and status not in outbox.DEAD:
             raise ValueError(f"an event is retried that is failed, invalid or expired, not {status!r}")
         engine = self._require_engine("app.outbox.retry_all")
-        engine.refuse_in_open_session("retry events")
         statuses = outbox.DEAD if status is None else (OutboxStatus(status),)
-        retried = await engine.write(outbox.retry_all, statuses, engine.clock.now())
+        with engine.apart_from_session("retry events"):
+            retried = await engine.write(outbox.retry_all, statuses, engine.clock.now())
         engine.notify_relay()
         return retried

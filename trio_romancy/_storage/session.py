@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy
@@ -68,6 +68,10 @@ class Session:
         """Whether the transaction was, or will be, rolled back."""
         self._running: trio.CancelScope | None = None
         """Scope of the statement that is running for the activity."""
+        self._apart = 0
+        """Number of calls under way that would wait for the transaction, and that it must wait for."""
+        self._apart_ended: trio.Event | None = None
+        self._is_opening = False
         self._transaction: Transaction | None = None
         self._session: sqlalchemy.orm.Session | None = None
         self._root: RootTransaction | None = None
@@ -85,6 +89,11 @@ class Session:
         """Whether a statement has been run, which begins the transaction."""
         return self._transaction is not None
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether the transaction is open, or is being opened."""
+        return self._transaction is not None or self._is_opening
+
     async def run_sync(self, fn: Callable[[sqlalchemy.orm.Session], R]) -> R:
         """Run ``fn(session)`` with the synchronous session and return its result.
 
@@ -101,13 +110,25 @@ class Session:
         self._refuse_if_ended()
         with trio.CancelScope() as self._running:
             if self._transaction is None:
-                self._transaction = await self._exits.enter_async_context(self._database.open_transaction())
+                await self._open()
+            assert self._transaction is not None
             if not self._is_closed:
                 result = await self._transaction.run(self._with_session, fn)
                 if not self._is_closed:
                     return result
         self._refuse_if_ended()
         raise AssertionError  # only `aclose` cancels the scope
+
+    async def _open(self) -> None:
+        """Begin the transaction, after the calls that would wait for it."""
+        while self._apart:
+            self._apart_ended = trio.Event()
+            await self._apart_ended.wait()
+        self._is_opening = True
+        try:
+            self._transaction = await self._exits.enter_async_context(self._database.open_transaction())
+        finally:
+            self._is_opening = False
 
     def _refuse_if_ended(self) -> None:
         """Refuse a use after the end of the attempt. It is logged too: often nothing awaits the caller any more.
@@ -211,6 +232,20 @@ class Session:
         return _Savepoint(self)
 
     # -- called by the runtime -------------------------------------------------------------------------------------
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Keep the transaction from beginning in this block, which writes apart from it to a database with one writer.
+
+        The transaction must not have begun.
+        """
+        self._apart += 1
+        try:
+            yield
+        finally:
+            self._apart -= 1
+            if self._apart == 0 and self._apart_ended is not None:
+                self._apart_ended.set()
 
     def end(self) -> None:
         """Refuse each further use: the attempt has ended."""

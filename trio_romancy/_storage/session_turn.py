@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 
 import trio
@@ -38,26 +38,22 @@ class SessionTurn:
         self._open: Savepoint | None = None
         """The innermost savepoint that is open."""
 
-    @asynccontextmanager
-    async def taken(self) -> AsyncIterator[None]:
-        """Wait for the turn of the current task, and hold it until the block ends."""
+    def taken(self) -> AbstractAsyncContextManager[None]:
+        """Return a context manager that waits for the turn of the current task, and holds it until the block ends."""
+        return _Taken(self._wait, self._lock.release)
+
+    def taken_from_all(self) -> AbstractAsyncContextManager[None]:
+        """Return one that waits until no statement runs, whatever savepoints are open."""
+        return _Taken(self._lock.acquire, self._lock.release)
+
+    async def _wait(self) -> None:
         while True:
             await self._lock.acquire()
             inner = self._open
             if inner is None or inner is self._current():
-                break
+                return
             self._lock.release()
             await inner.ended.wait()
-        try:
-            yield
-        finally:
-            self._lock.release()
-
-    @asynccontextmanager
-    async def taken_from_all(self) -> AsyncIterator[None]:
-        """Wait until no statement runs, whatever savepoints are open, and keep others from running until the end."""
-        async with self._lock:
-            yield
 
     def _current(self) -> Savepoint | None:
         """Return the innermost open savepoint of this session that the current task is in."""
@@ -85,3 +81,17 @@ class SessionTurn:
         while self._open is not None:
             self._open.ended.set()
             self._open = self._open.outer
+
+
+@define(eq=False)
+class _Taken(AbstractAsyncContextManager[None]):
+    """The block of a turn. No generator, for which :mod:`contextlib` would assign to the exceptions of user code."""
+
+    _take: Callable[[], Awaitable[None]]
+    _give_back: Callable[[], None]
+
+    async def __aenter__(self) -> None:
+        await self._take()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._give_back()
