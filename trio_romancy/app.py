@@ -85,7 +85,8 @@ class App(Client):
         lease.
       worker: False makes a client, which starts, awaits and cancels instances, and runs none.
       retry: retry policy of activities that have none, by default :meth:`RetryPolicy.default`.
-      lease: seconds (or a timedelta) of silence after which other workers take over the instances of this one.
+      lease: seconds (or a timedelta) of silence after which other workers take over the instances of this one. While
+        code holds the event loop, the lease is renewed for six times as long.
       idle_timeout: seconds (or a timedelta) that an instance must have waited before it leaves memory.
       max_running: most instances in memory that do not just wait, for messages, time, or other instances. Further ones
         are stored, and run in turn.
@@ -93,7 +94,7 @@ class App(Client):
       threads: most threads in which plain ``def`` activities run at once. Further ones wait for a free thread. A thread
         cannot be stopped, and counts until it has ended, also if its activity has exceeded its timeout.
       pool_size: most connections to a database server, at least 2. One of them is kept free of the sessions of
-        activities. The journal has a further one of its own, and on PostgreSQL another one listens.
+        activities. The journal and the heartbeat have further ones of their own; on PostgreSQL another one listens.
       max_payload: largest input, result or message, in bytes of JSON, at most 256 MiB. On MariaDB and MySQL,
         ``max_allowed_packet`` of the server must be four times as much.
       max_recoveries: most deaths of its worker that an instance may outlive without progress in between. After one more

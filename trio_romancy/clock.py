@@ -65,6 +65,10 @@ class Clock:
             return steady_ns() // 1000 + self._ahead_of_steady
         return VIRTUAL_EPOCH + round(self._trio_clock.current_time() * 1_000_000)
 
+    def steady(self) -> Microseconds:
+        """Return the time on a clock that cannot be set, neither by :meth:`correct`, for durations."""
+        return steady_ns() // 1000 if self._trio_clock is None else self.now()
+
     def of_machine(self) -> Microseconds:
         """Return what the clock of the machine shows, which can be set at any time."""
         return time.time_ns() // 1000

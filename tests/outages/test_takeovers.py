@@ -17,7 +17,7 @@ from trio_romancy._storage.sql import workers
 from trio_romancy.testing import broken_guarantees
 
 from ..support.lossy_proxy import LossyProxy, commits_each, in_trio, open_lossy_proxy
-from ..support.probe import replace_join, replace_leave
+from ..support.probe import appear_dead, replace_join, replace_leave
 from ..support.servers import PrivateServer, execute
 from .load import SLACK
 
@@ -101,6 +101,7 @@ async def die(database: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     waiting.clear()
     with monkeypatch.context() as patch:
         replace_leave(lambda *_: None, patch)
+        appear_dead(patch)
         async with App(database, worker_id="dead", lease=DIES_AFTER, shutdown_timeout=0.01) as app:
             handles = [await app.start(taken_over, number) for number in range(INSTANCES)]
             while len(waiting) < INSTANCES:  # noqa: ASYNC110

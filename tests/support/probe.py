@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+import attrs
 import pytest
 from attrs import frozen
 from sqlalchemy import Connection
@@ -28,6 +29,7 @@ from trio_romancy._storage.journal import transaction
 from trio_romancy._storage.journal.batch import Batch
 from trio_romancy._storage.journal.journal import Journal
 from trio_romancy._storage.sql import workers
+from trio_romancy._storage.sql.workers import this_process
 from trio_romancy.clock import Clock, Microseconds
 
 P = ParamSpec("P")
@@ -213,6 +215,11 @@ def replace_join(fn: Callable[..., Any], patch: pytest.MonkeyPatch) -> None:
 def replace_leave(fn: Callable[..., Any], patch: pytest.MonkeyPatch) -> None:
     """Have workers call ``fn`` to give their lease back, instead of :func:`workers.leave`."""
     patch.setattr(worker_module, "leave", fn)
+
+
+def appear_dead(patch: pytest.MonkeyPatch) -> None:
+    """Have the processes of workers that are opened meanwhile look to others as if they had ended."""
+    patch.setattr(worker_module, "this_process", lambda: attrs.evolve(this_process(), started="long ago"))
 
 
 def wrap_session_fence(wrap: Callable[[Any], Any], patch: pytest.MonkeyPatch) -> None:

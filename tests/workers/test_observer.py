@@ -21,7 +21,7 @@ class Watch:
     def __init__(self, clock: Clock, **values: bool) -> None:
         self.clock = clock
         self.contact = Contact(clock, LEASE * 1_000_000)
-        self.observer = Observer(self.contact, LEASE * 1_000_000)
+        self.observer = Observer(clock, self.contact, LEASE * 1_000_000)
         self.other = OtherLease(
             "other", 7, self.clock.now() + LEASE * 1_000_000, **{"is_dead": False, "is_seen_to_live": False} | values
         )
@@ -33,7 +33,7 @@ class Watch:
             self.contact.renewed()
             if trio.current_time() - begun < renewed_until:
                 self.other = attrs.evolve(self.other, expires_at=self.clock.now() + LEASE * 1_000_000)
-            if self.observer.ended([self.other], self.clock.now()):
+            if self.observer.ended([self.other]):
                 return trio.current_time() - begun
             await trio.sleep(1)
         return None
@@ -71,7 +71,7 @@ async def test_a_worker_that_could_not_write_was_cut_off_whether_or_not_it_was_t
     if is_told:
         watch.contact.broken()
     for _ in range(2 * LEASE):  # it reads, and cannot write: the disk of the server is full
-        assert not watch.observer.ended([watch.other], watch.clock.now())
+        assert not watch.observer.ended([watch.other])
         await trio.sleep(1)
     assert await watch.until_ended() == pytest.approx(LEASE, abs=1)
 
@@ -91,7 +91,7 @@ async def test_a_lease_that_is_renewed_does_not_end_whatever_the_clocks_show() -
     for _ in range(10 * LEASE):
         watch.contact.renewed()
         watch.other = attrs.evolve(watch.other, expires_at=watch.other.expires_at + 1 - 10**9)
-        assert not watch.observer.ended([watch.other], watch.clock.now())
+        assert not watch.observer.ended([watch.other])
         await trio.sleep(LEASE / 3)
 
 

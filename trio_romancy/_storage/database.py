@@ -47,6 +47,18 @@ class Writer(Protocol):
         ...
 
 
+class ThreadConnection(Protocol):
+    """A connection of its own for one thread that is not trio's, and whose calls block."""
+
+    def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run ``fn(connection, ...)`` in a transaction of its own, commit, and return its result."""
+        ...
+
+    def close(self) -> None:
+        """Close the connection, if there is one. Called in the same thread."""
+        ...
+
+
 class Database(Protocol):
     """Runs plain functions over a connection, each in a transaction.
 
@@ -116,6 +128,10 @@ class Database(Protocol):
 
     def open_writer(self) -> AbstractAsyncContextManager[Writer]:
         """Open a connection apart from the others, so that its user waits for no other user of the database."""
+        ...
+
+    def thread_connection(self) -> ThreadConnection:
+        """Return a connection for a thread. It is made when it is first used, and again after an error."""
         ...
 
     def open_transaction(self) -> AbstractAsyncContextManager[Transaction]:

@@ -12,7 +12,7 @@ from attrs import define, field, frozen
 from sqlalchemy import Connection
 
 from .._runtime.worker.worker import Worker
-from .._storage.database import Database, SQLFunction, Transaction, Writer
+from .._storage.database import Database, SQLFunction, ThreadConnection, Transaction, Writer
 from ..errors import DatabaseAwayError, RomancyError
 
 P = ParamSpec("P")
@@ -90,6 +90,9 @@ class CrashingDatabase:
     async def open_writer(self) -> AsyncIterator[Writer]:
         async with self._inner.open_writer() as writer:
             yield _CrashingWriter(writer, self)
+
+    def thread_connection(self) -> ThreadConnection:
+        return self._inner.thread_connection()
 
     @asynccontextmanager
     async def open_transaction(self) -> AsyncIterator[Transaction]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from ...clock import Clock, Microseconds
 
 
@@ -20,21 +18,27 @@ class Contact:
         self._clock = clock
         self._longest = lease_time * 2 // 3
         """Longest time between two renewals. A worker renews its lease every third of the lease time."""
-        self._since = self._last = -math.inf
+        self._since: Microseconds = 0
+        self._last: Microseconds = 0
+        self._is_broken = True
 
     def renewed(self) -> None:
         """Tell that the worker has renewed its lease."""
-        now = self._clock.now()
-        if now - self._last > self._longest:
-            self._since = now
+        now = self._clock.steady()
+        if self._is_broken or now - self._last > self._longest:
+            self._since, self._is_broken = now, False
         self._last = now
 
     def broken(self) -> None:
         """Tell that the database did not answer, or with an error."""
-        self._last = -math.inf
+        self._is_broken = True
 
-    def since(self) -> float:
-        """Return the time from which on there has been contact; infinite without contact."""
-        if self._clock.now() - self._last > self._longest:
-            return math.inf
-        return self._since
+    def since_renewal(self) -> Microseconds:
+        """Return the time since the last renewal, in microseconds."""
+        return self._clock.steady() - self._last
+
+    def duration(self) -> Microseconds:
+        """Return how long contact has lasted, in microseconds; 0 without contact."""
+        if self._is_broken or self.since_renewal() > self._longest:
+            return 0
+        return self._clock.steady() - self._since

@@ -47,7 +47,7 @@ class Reaper:
         self._clock = clock
         self._worker_id = worker_id
         self._contact = contact
-        self._observer = Observer(contact, lease_time)
+        self._observer = Observer(clock, contact, lease_time)
         self._lease_time = lease_time
         self._dispatcher = dispatcher
         self._on_freed = on_freed
@@ -57,16 +57,15 @@ class Reaper:
         while not self._database.is_exclusive:
             others, has_incompatible = await retry_while_away(self._database, self._survey)
             now = self._clock.now()
-            if ending := self._observer.ended(others, now):
+            if ending := self._observer.ended(others):
                 await self._end(ending, now)
             if has_incompatible:
                 await self._park_incompatible(now)
             # A process can be found dead before its lease expires, and a lease must be read twice to end.
-            next_look = now + self._lease_time // 4
+            pause = self._lease_time // 4
             after = random.randrange(10_000, 100_000)  # workers do not all do so at once
-            ends = [end for one in others if (end := self._observer.may_end_at(one)) > now]
-            until = min(next_look, min(ends, default=next_look) + after)
-            await trio.sleep_until(self._clock.deadline(until))
+            lefts = [left for one in others if (left := self._observer.left(one)) > 0]
+            await trio.sleep(min(pause, min(lefts, default=pause) + after) / 1_000_000)
 
     async def _survey(self) -> tuple[list[OtherLease], bool]:
         try:

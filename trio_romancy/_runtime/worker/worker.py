@@ -29,6 +29,7 @@ from ..run.local_result import LocalResult
 from ..run.threads import Threads, ThreadStatistics
 from .claimer import Claimer
 from .contact import Contact
+from .heartbeat import Heartbeat
 from .lease import take_lease
 from .reaper import Reaper
 from .retention import Retention
@@ -86,6 +87,7 @@ class Worker:
         self._reaper = Reaper(
             database, clock, worker_id, self._contact, settings.lease_time, dispatcher, on_freed=self._claimer.notify
         )
+        self._heartbeat = Heartbeat(database, clock, settings.lease_time, self._contact)
         self._retention = Retention(database, clock, keep_messages)
         self._process = this_process()
         self._threads = Threads(limits.threads)
@@ -322,6 +324,7 @@ class Worker:
             after_death=self._has_died,
         )
         self._has_died = False
+        self._contact.renewed()
         return lease
 
     async def _serve(self, lease: Lease, task_status: trio.TaskStatus[None]) -> None:
@@ -339,7 +342,8 @@ class Worker:
         """Run the services around the actors. Only the journal takes the lease with it if it fails."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(supervisor.journal.run)
-            nursery.start_soon(keep_running, "the heartbeat", supervisor.journal.beat)
+            nursery.start_soon(keep_running, "the heartbeat", partial(self._heartbeat.run, supervisor.journal.lease))
+            nursery.start_soon(self._heartbeat.watch_loop)
             nursery.start_soon(keep_running, "the deletion of old messages", self._retention.run)
             if self._claimer.listens:
                 listen = partial(self._database.listen, self._claimer.notify_owner)

@@ -25,13 +25,14 @@ from sqlalchemy.util import await_only
 
 from ...clock import hold_virtual_time
 from ...errors import DatabaseAwayError, DatabaseError, RomancyError
-from ..database import Database, SQLFunction, Transaction, Writer
+from ..database import Database, SQLFunction, ThreadConnection, Transaction, Writer
 from ..dialects import server_dialect_of
 from ..dialects.dialect import ServerDialect
 from ..outages import retry_while_away
 from ..session import report_lost_transactions
 from . import connections
-from .blocking import BlockingWriter, blocking_engine, connect
+from .asyncio_thread import AsyncioThreadConnection
+from .blocking import BlockingConnection, BlockingWriter, blocking_engine, connect
 from .connections import Connections
 from .urls import Server
 
@@ -96,6 +97,8 @@ class ServerDatabase:
     _engine: AsyncEngine
     _writing_engine: Engine | AsyncEngine
     """Engine for the journal, with a driver that blocks where that is faster."""
+    _make_engine: Callable[[], AsyncEngine]
+    """Makes an engine without a pool. Threads must not share one: its first connection holds a lock of the thread."""
     _loop: asyncio.AbstractEventLoop
     _turns: trio.Semaphore
     """Free connections of the pool. Waiting for one here is fair, and can be cancelled."""
@@ -128,7 +131,10 @@ class ServerDatabase:
     async def open_writer(self) -> AsyncIterator[Writer]:
         engine = self._writing_engine
         writer: BlockingWriter | _Writer
-        writer = BlockingWriter(engine, self._connections) if isinstance(engine, Engine) else _Writer(self, engine)
+        if isinstance(engine, Engine):
+            writer = BlockingWriter(BlockingConnection(engine, self._connections), self._connections)
+        else:
+            writer = _Writer(self, engine)
         try:
             yield writer
         finally:
@@ -168,6 +174,11 @@ class ServerDatabase:
                 with trio.CancelScope(shield=True), suppress(DBAPIError, DatabaseAwayError):
                     await self._cross(connection.invalidate)
                     await self._cross(connection.close)
+
+    def thread_connection(self) -> ThreadConnection:
+        if isinstance(self._writing_engine, Engine):
+            return BlockingConnection(self._writing_engine, self._connections)
+        return AsyncioThreadConnection(self._make_engine(), self._connect)
 
     @asynccontextmanager
     async def open_transaction(self) -> AsyncIterator[Transaction]:
@@ -405,18 +416,23 @@ async def open_server_database(server: Server, pool_size: int) -> AsyncIterator[
     ours = Connections(server)
     ours.attach(engine.sync_engine, turn_to_connect=_TurnToConnect())
     report_lost_transactions(engine.sync_engine)
+
+    def make_engine() -> AsyncEngine:
+        made = create_async_engine(server.url, poolclass=NullPool, **options)
+        ours.attach(made.sync_engine)
+        return made
+
     writing: Engine | AsyncEngine
     if server.blocking_url is not None:
         writing = blocking_engine(server, server.blocking_url)
         ours.attach(writing, partial(connect, server))
     else:
-        writing = create_async_engine(server.url, poolclass=NullPool, **options)
-        ours.attach(writing.sync_engine)
+        writing = make_engine()
     loop = trio_asyncio.current_loop.get()
     assert loop is not None  # the caller has opened one
     turns, session_turns = trio.Semaphore(pool_size), trio.Semaphore(pool_size - 1)
     dialect = server_dialect_of(engine.sync_engine)
-    database = ServerDatabase(server.name, ours, dialect, engine, writing, loop, turns, session_turns)
+    database = ServerDatabase(server.name, ours, dialect, engine, writing, make_engine, loop, turns, session_turns)
     try:
         yield database
     finally:

@@ -32,42 +32,26 @@ _NO_TLS = 2026
 
 
 @define(eq=False)
-class BlockingWriter:
-    """A :class:`~.database.Writer` that keeps its connection from one transaction to the next.
-
-    Cancellation never tears a transaction: it is delivered when the transaction has ended. A transaction that takes too
-    long is left to its thread. That thread ends by itself, because the socket has timeouts too, and the next
-    transaction waits for it.
-    """
+class BlockingConnection:
+    """A connection that is kept from one transaction to the next, used by one thread at a time: its calls block."""
 
     _engine: Engine
     _connections: Connections
     _connection: Connection | None = None
-    """Used only by the thread that holds the turn."""
-    _turn: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1))
-    """A limiter of its own: other work in threads may use up trio's default limiter."""
-    autocommit = None
 
-    async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        return await self._in_thread(lambda: self._run(lambda connection: fn(connection, *args, **kwargs)))
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection."""
+        return self._connection is not None
 
-    async def aclose(self) -> None:
-        await self._in_thread(self._close)
-
-    async def _in_thread(self, fn: Callable[..., R], *args: Any) -> R:
-        with hold_virtual_time(), self._connections.patience() as scope:
-            scope.shield = self._connection is not None  # no transaction runs while the thread connects
-            return await trio.to_thread.run_sync(fn, *args, abandon_on_cancel=True, limiter=self._turn)
-
-    # -- in the thread ---------------------------------------------------------------------------------------------
-
-    def _run(self, fn: Callable[[Connection], R]) -> R:
+    def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run ``fn(connection, ...)`` in a transaction of its own, commit, and return its result."""
         if self._connection is None:
             self._connection = self._connect()
         try:
-            return connections.in_transaction(self._connection, fn)
+            return connections.in_transaction(self._connection, lambda connection: fn(connection, *args, **kwargs))
         except BaseException:
-            self._close()
+            self.close()
             raise
 
     def _connect(self) -> Connection:
@@ -84,10 +68,38 @@ class BlockingWriter:
             raise
         return connection
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Close the connection, if there is one."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+@define(eq=False)
+class BlockingWriter:
+    """A :class:`~.database.Writer` that keeps its connection from one transaction to the next.
+
+    Cancellation never tears a transaction: it is delivered when the transaction has ended. A transaction that takes too
+    long is left to its thread. That thread ends by itself, because the socket has timeouts too, and the next
+    transaction waits for it.
+    """
+
+    _connection: BlockingConnection
+    _connections: Connections
+    _turn: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1))
+    """A limiter of its own: other work in threads may use up trio's default limiter."""
+    autocommit = None
+
+    async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self._in_thread(lambda: self._connection.run(fn, *args, **kwargs))
+
+    async def aclose(self) -> None:
+        await self._in_thread(self._connection.close)
+
+    async def _in_thread(self, fn: Callable[[], R]) -> R:
+        with hold_virtual_time(), self._connections.patience() as scope:
+            scope.shield = self._connection.is_open  # no transaction runs while the thread connects
+            return await trio.to_thread.run_sync(fn, abandon_on_cancel=True, limiter=self._turn)
 
 
 def blocking_engine(server: Server, url: URL) -> Engine:

@@ -18,7 +18,7 @@ from sqlalchemy.pool import NullPool
 
 from ...clock import hold_virtual_time
 from ...errors import DatabaseError
-from ..database import Database, SQLFunction, Transaction, Writer
+from ..database import Database, SQLFunction, ThreadConnection, Transaction, Writer
 from ..session import report_lost_transactions
 from .sqlite_files import OpenFiles
 
@@ -113,6 +113,9 @@ class InlineDatabase:
     async def open_writer(self) -> AsyncIterator[Writer]:
         yield self
 
+    def thread_connection(self) -> ThreadConnection:
+        raise RuntimeError("a database in memory has no other connection")
+
     @asynccontextmanager
     async def open_transaction(self) -> AsyncIterator[Transaction]:
         async with self._turn:
@@ -181,6 +184,9 @@ class ThreadedDatabase:
     async def open_writer(self) -> AsyncIterator[Writer]:
         yield self
 
+    def thread_connection(self) -> ThreadConnection:
+        return _ThreadConnection(self._engine, self._files)
+
     @asynccontextmanager
     async def open_transaction(self) -> AsyncIterator[Transaction]:
         async with self._turn:
@@ -193,6 +199,24 @@ class ThreadedDatabase:
     async def _in_thread(self, fn: Callable[[], R]) -> R:
         with hold_virtual_time():
             return await trio.to_thread.run_sync(fn, limiter=self._threads)
+
+
+@define(eq=False)
+class _ThreadConnection:
+    """A connection for a thread: one of the pool's each time, because it is made quickly."""
+
+    _engine: Engine
+    _files: OpenFiles
+
+    def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        self._files.check()
+        with self._engine.connect() as connection, connection.begin():
+            result = fn(connection, *args, **kwargs)
+        self._files.check()
+        return result
+
+    def close(self) -> None:
+        pass
 
 
 @asynccontextmanager

@@ -76,7 +76,6 @@ class Journal:
         """The batch that is being written, or was written last."""
         self._number = 0
         self._batches = self._writes = self._largest = 0
-        self._last_commit = clock.now()
         self._lost: LeaseLostError | None = None
 
     # -- appending: never waits, and never fails because of the database -------------------------------------------
@@ -296,20 +295,6 @@ class Journal:
                         unwritten.durable.set()
                 self._listener.lost()
 
-    async def beat(self) -> None:
-        """Write an empty batch as a heartbeat, whenever no other batch was written for a third of the lease time.
-
-        Raises:
-          LeaseLostError: when the lease is lost.
-        """
-        while not self._database.is_exclusive:
-            batches = self._batches
-            await trio.sleep_until(self._clock.deadline(self._last_commit + self._lease_time // 3))
-            if self._batches == batches:
-                batch = self._gathering
-                self._arrived.set()
-                await self.durable(batch)
-
     async def _write(self, batch: Batch) -> None:
         begun = trio.current_time()
         try:
@@ -322,7 +307,6 @@ class Journal:
         self._batches += 1
         self._writes += batch.size
         self._largest = max(self._largest, batch.size)
-        self._last_commit = self._clock.now()
         self._report(batch, trio.current_time() - begun)
         batch.forget()
         batch.durable.set()

@@ -294,6 +294,22 @@ def fence_batch(connection: Connection, lease: Lease, expires_at: Microseconds, 
     return False
 
 
+def beat(connection: Connection, lease: Lease, expires_at: Microseconds) -> bool:
+    """Prolong the lease, unless another transaction of the worker has its row locked. Never waits for such a one.
+
+    That transaction is behind the fence, and the lease cannot be ended meanwhile. Returns whether it was prolonged.
+
+    Raises:
+      LeaseLostError: if the lease was ended.
+    """
+    mine = select(workers.c.epoch).where(workers.c.worker_id == lease.worker_id, workers.c.epoch == lease.epoch)
+    if connection.execute(mine.with_for_update(skip_locked=True)).first() is None:
+        check_lease(connection, lease)
+        return False
+    connection.execute(_fence, fence_values(lease, expires_at))
+    return True
+
+
 def check_lease(connection: Connection, lease: Lease) -> None:
     """Raise :class:`LeaseLostError` if the lease was ended."""
     held = select(workers.c.epoch).where(workers.c.worker_id == lease.worker_id, workers.c.epoch == lease.epoch)

@@ -1,0 +1,78 @@
+"""A connection for a thread, over a driver for asyncio: in an event loop of its own, which runs during calls only."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Awaitable, Callable
+from typing import ParamSpec, TypeVar
+
+from attrs import define
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from ...errors import DatabaseAwayError
+from ..database import SQLFunction
+from . import connections
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@define(eq=False)
+class AsyncioThreadConnection:
+    """A connection that is kept from one transaction to the next, used by one thread only: its calls block.
+
+    Args:
+      engine: an engine without a pool: connections cannot move between event loops.
+      connect: makes a connection of the engine.
+    """
+
+    _engine: AsyncEngine
+    _connect: Callable[[AsyncEngine], Awaitable[AsyncConnection]]
+    _loop: asyncio.AbstractEventLoop | None = None
+    _connection: AsyncConnection | None = None
+
+    def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run ``fn(connection, ...)`` in a transaction of its own, commit, and return its result.
+
+        Raises:
+          DatabaseAwayError: if that takes longer than :data:`.connections.ANSWER_TIMEOUT`.
+        """
+        return self._wait(lambda: self._run(lambda connection: fn(connection, *args, **kwargs)))
+
+    def close(self) -> None:
+        """Close the connection and the event loop, if there are any."""
+        if self._loop is not None:
+            try:
+                self._wait(self._close)
+            finally:
+                self._loop.close()
+                self._loop = None
+
+    def _wait(self, fn: Callable[[], Awaitable[R]]) -> R:
+        # In an empty context: otherwise trio-asyncio would take this for one of its own tasks.
+        return contextvars.Context().run(self._run_until_complete, fn)
+
+    def _run_until_complete(self, fn: Callable[[], Awaitable[R]]) -> R:
+        if self._loop is None:
+            self._loop = asyncio.SelectorEventLoop()
+        try:
+            return self._loop.run_until_complete(asyncio.wait_for(fn(), connections.ANSWER_TIMEOUT))
+        except TimeoutError:
+            message = f"the server has not answered for {connections.ANSWER_TIMEOUT:g} s"
+            raise DatabaseAwayError(message) from None
+
+    async def _run(self, fn: Callable[[Connection], R]) -> R:
+        try:
+            if self._connection is None:
+                self._connection = await self._connect(self._engine)
+            return await self._connection.run_sync(connections.in_transaction, fn)
+        except BaseException:
+            await self._close()
+            raise
+
+    async def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
