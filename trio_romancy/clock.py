@@ -3,8 +3,9 @@
 Under a :class:`trio.testing.MockClock` wall time is virtual, too: it starts at :data:`VIRTUAL_EPOCH` and moves with
 trio's clock. Otherwise it is a reading of a wall clock, plus the time since that reading on a clock that cannot be
 set. That is ``CLOCK_BOOTTIME`` where the system has it, because that goes on while the machine is suspended. The
-reading is that of the machine when the app is opened and, with a database server, that of the server every few
-seconds. So all apps on a server agree on the time, and setting the clock of a machine moves no timer.
+reading is that of the machine when the app is opened, or when the live workers of a SQLite file were. With a database
+server it is that of the server, every few seconds. So all apps on a database agree on the time, and setting the clock
+of a machine moves no timer.
 """
 
 from __future__ import annotations
@@ -47,11 +48,11 @@ _FARTHEST_SLEEP = 600.0
 class Clock:
     """Tells wall time, and converts a point in wall time to a trio deadline."""
 
-    __slots__ = ("_ahead_of_steady", "_trio_clock")
+    __slots__ = ("_trio_clock", "ahead_of_steady")
 
     def __init__(self, trio_clock: trio.abc.Clock | None) -> None:
         self._trio_clock = trio_clock
-        self._ahead_of_steady: Microseconds = 0 if self.is_virtual else self.of_machine() - steady_ns() // 1000
+        self.ahead_of_steady: Microseconds = 0 if self.is_virtual else self.of_machine() - steady_ns() // 1000
         """Wall time at the last reading, minus what the clock that cannot be set showed then."""
 
     @property
@@ -62,7 +63,7 @@ class Clock:
     def now(self) -> Microseconds:
         """Return the current time."""
         if self._trio_clock is None:
-            return steady_ns() // 1000 + self._ahead_of_steady
+            return steady_ns() // 1000 + self.ahead_of_steady
         return VIRTUAL_EPOCH + round(self._trio_clock.current_time() * 1_000_000)
 
     def steady(self) -> Microseconds:
@@ -75,7 +76,7 @@ class Clock:
 
     def correct(self, by: Microseconds) -> None:
         """Move the time: another clock is the right one, and shows this much more."""
-        self._ahead_of_steady += by
+        self.ahead_of_steady += by
 
     def deadline(self, when: float) -> float:
         """Return the deadline on trio's clock for something that is due at ``when``; if that is infinite, never.

@@ -135,7 +135,7 @@ def test_revisions_sort_in_the_order_in_which_they_are_taken() -> None:
 
 def test_a_database_that_is_up_to_date_is_left_as_it_is(empty: Connection) -> None:
     migrations.migrate(empty)
-    empty.execute(text("INSERT INTO romancy_workers VALUES ('me', 1, 2, 3, 4, '{}', NULL)"))
+    empty.execute(text("INSERT INTO romancy_workers VALUES ('me', 1, 2, 3, 4, '{}', NULL, NULL)"))
     before = definitions(empty)
     migrations.migrate(empty)
     assert definitions(empty) == before

@@ -29,6 +29,7 @@ from trio_romancy._storage.sql.workers import (
     list_workers,
     mark_begun,
     other_leases,
+    shared_clock,
     this_process,
 )
 from trio_romancy.clock import at_once
@@ -366,6 +367,29 @@ def test_leaving_with_a_lease_that_was_lost_changes_nothing(connection: Connecti
 def test_a_worker_that_has_left_can_join_again(connection: Connection) -> None:
     leave(connection, joined(connection, "me", HERE, 10, 50), 20)
     fence(connection, joined(connection, "me", OTHER, 30, 60), 70)
+
+
+# -- the clock of the machine ------------------------------------------------------------------------------------------
+
+
+def test_the_time_is_that_of_the_first_live_worker_since_the_same_boot(connection: Connection, dead: Process) -> None:
+    boot = HERE.host.split(" ")[1]
+    joined_at = iter(range(10, 100))
+
+    def join_with(worker_id: str, process: Process, clock: int | None, expires_at: int) -> None:
+        assert join(connection, worker_id, process, next(joined_at), expires_at, clock=clock) is not None
+
+    assert shared_clock(connection, 1_000) is None
+    join_with("an old version", HERE, None, 9_000)
+    join_with("dead", dead, 100, 9_000)
+    join_with("elsewhere", ELSEWHERE, 200, 9_000)
+    join_with("before the last boot", attrs.evolve(HERE, host="here another-boot pid:[1]"), 300, 9_000)
+    join_with("expired", attrs.evolve(HERE, host=f"here {boot} pid:[1]"), 400, 1_400)
+    assert shared_clock(connection, 1_000) is None
+    join_with("in a container", attrs.evolve(HERE, host=f"there {boot} pid:[1]"), 500, 1_501)
+    join_with("later", HERE, 600, 9_000)
+    assert shared_clock(connection, 1_000) == 500
+    assert shared_clock(connection, 1_001) == 600
 
 
 # -- looking -----------------------------------------------------------------------------------------------------------

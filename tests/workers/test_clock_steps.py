@@ -103,3 +103,25 @@ async def test_what_is_due_at_once_is_not_put_off_by_an_app_whose_clock_is_wrong
             await client.cancel(cancelled.instance_id)
             with trio.fail_after(10), pytest.raises(WorkflowCancelledError):
                 await cancelled.result()
+
+
+@both_ways
+async def test_a_worker_that_is_opened_after_the_clock_was_set_has_the_time_of_those_that_live(
+    database: str, machine: Machine, step: int
+) -> None:
+    """Otherwise it would fire the timers of the others early, or late, and time out what was started here."""
+    async with App(database, worker_id="a", lease=2.0, idle_timeout=0.1) as app:
+        paying = await app.start(payment)
+        begun = trio.current_time()
+        napping = await app.start(nap)
+        await trio.sleep(0.4)  # both are passive
+        machine.step = step
+        async with App(database, worker_id="b", lease=2.0, idle_timeout=0.1) as late:
+            await napping.result(timeout=10)
+            assert 1.5 <= trio.current_time() - begun < 4
+            from_late = await late.start(payment)
+            await trio.sleep(2.5)
+            for handle in (paying, from_late):
+                instance = await late.get_instance(handle.instance_id)
+                assert instance is not None and not instance.status.is_final
+            assert [worker.is_alive for worker in await late.list_workers()] == [True, True]

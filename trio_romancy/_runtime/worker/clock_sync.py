@@ -11,6 +11,7 @@ from ..._storage.database import Database
 from ..._storage.dialects import server_time
 from ..._storage.dialects.errors import is_transient
 from ..._storage.outages import retry_while_away_for
+from ..._storage.sql.workers import shared_clock
 from ...clock import Clock, Microseconds
 from .services import keep_running
 
@@ -77,9 +78,17 @@ class _Timekeeper:
         if self._is_servers:
             earliest, there, latest = await self._database.read(ask)
             self._is_servers = there is not None
-            if there is not None and not earliest <= there <= latest:
+            if there is None:
+                await self._follow_workers()
+            elif not earliest <= there <= latest:
                 clock.correct(there - (earliest + latest) // 2)
         self._look_at_machine()
+
+    async def _follow_workers(self) -> None:
+        """Take the time of the workers that live: the clock of the machine may have been set since they began."""
+        theirs = await self._database.read(shared_clock, self._clock.steady())
+        if theirs is not None:
+            self._clock.correct(theirs - self._clock.ahead_of_steady)
 
     def _look_at_machine(self) -> None:
         """Log how far the clock of the machine is off, once for each time that it was set."""
@@ -93,7 +102,7 @@ class _Timekeeper:
             _logger.warning(message, seconds, direction, self._database.name)
         else:
             message = (
-                "the clock of this machine was set: it is %.1f s %s the time of this app, which goes on as if it had "
-                "not been; open the app again to have timers follow it"
+                "the clock of this machine was set: it is %.1f s %s the time of the workers, which go on as if it had "
+                "not been; stop them all, and start them again, to have timers follow it"
             )
             _logger.warning(message, seconds, direction)

@@ -24,7 +24,7 @@ PATIENCE = 6
 
 After that its instances are better off with other workers. The fence protects what the worker writes when it goes on.
 """
-_STOP_WITHIN = 2.0
+_STOP_WITHIN = 0.5
 """Seconds in which the thread must end. One that waits for a server that is gone ends by itself, later."""
 _RESIGNED: Microseconds = 0
 """Expiry of a lease that its worker no longer renews, because its event loop stands still."""

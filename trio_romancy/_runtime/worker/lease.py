@@ -48,7 +48,9 @@ async def take_lease(
     async def join_now() -> Lease | None:
         now = clock.now()  # each time: the lease begins when the database is back
         until = now + settings.lease_time
-        return await database.run(join, worker_id, process, now, until, version, after_death=after_death)
+        return await database.run(
+            join, worker_id, process, now, until, version, clock=clock.ahead_of_steady, after_death=after_death
+        )
 
     while True:
         lease = await retry_while_away_for(patience, database, join_now)

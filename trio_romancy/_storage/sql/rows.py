@@ -128,6 +128,7 @@ class WorkerRow(TypedDict):
     joined_at: Microseconds
     process: str
     version: str | None
+    clock: Microseconds | None
 
 
 class IncompatibleRow(TypedDict):
@@ -273,6 +274,7 @@ class StoredWorker(NamedTuple):
     joined_at: Microseconds
     process: str
     version: str | None
+    clock: Microseconds | None
 
 
 R = TypeVar("R", bound=NamedTuple)

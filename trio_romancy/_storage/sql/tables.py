@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, Ta
 
 from ..dialects.sql import ExactString, long_text
 
-REVISION = "0005"
+REVISION = "0006"
 """The migration that creates exactly these tables."""
 
 metadata = MetaData()
@@ -125,6 +125,7 @@ workers = Table(
     Column("joined_at", BigInteger, nullable=False),
     Column("process", _json(), nullable=False, comment="host, process id and start of the worker's process"),
     Column("version", _name(), comment="of the code of its workflows"),
+    Column("clock", BigInteger, comment="its time minus that of a clock of the machine that cannot be set"),
     **_options,
 )
 

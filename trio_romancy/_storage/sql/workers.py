@@ -113,6 +113,7 @@ _join = (
         joined_at=bindparam("now"),
         process=bindparam("process_"),
         version=bindparam("version_"),
+        clock=bindparam("clock_"),
     )
 )
 _fence = (
@@ -131,12 +132,14 @@ def join(
     expires_at: Microseconds,
     version: str | None = None,
     *,
+    clock: Microseconds | None = None,
     after_death: bool = False,
 ) -> Lease | None:
     """Take the lease of a worker id under a new epoch, and free the instances that the id owned.
 
     Args:
       version: the version of the code of the worker's workflows.
+      clock: the worker's time minus that of a clock of the machine that cannot be set: see :func:`shared_clock`.
       after_death: whether to count the death of the holder although that is this process, which lives.
 
     Returns None, and does nothing, if another live process holds the lease.
@@ -153,6 +156,7 @@ def join(
             "joined_at": now,
             "process": _process_text(process),
             "version": version,
+            "clock": clock,
         }
         connection.execute(insert_if_absent(workers), new)
         row = fetch_first(connection, StoredWorker, locked)
@@ -164,7 +168,7 @@ def join(
     if holder != process and row.expires_at > now and not is_dead(holder):
         return None
     values = {"me": worker_id, "expires": expires_at, "now": now, "process_": _process_text(process)}
-    connection.execute(_join, values | {"version_": version})
+    connection.execute(_join, values | {"version_": version, "clock_": clock})
     _free(connection, worker_id, now, died=after_death or holder != process)
     return Lease(worker_id, row.epoch + 1)
 
@@ -235,6 +239,30 @@ def end_lease_of_dead(connection: Connection, worker_id: str, now: Microseconds)
         return False
     _free(connection, worker_id, now, died=True)
     return True
+
+
+def shared_clock(connection: Connection, steady: Microseconds) -> Microseconds | None:
+    """Return by how much the time of live workers on this machine is ahead of the clock that cannot be set.
+
+    If the machine's clock was set since they joined, that differs from what the machine shows. The worker that joined
+    first counts. None without live workers.
+
+    Args:
+      steady: what the clock that cannot be set shows now. It is the same for all processes since the machine's boot.
+    """
+    boot = _boot(_host())
+    for row in fetch_all(connection, StoredWorker, select(workers).order_by(workers.c.joined_at)):
+        process = _process(row)
+        if row.clock is None or not boot or _boot(process.host) != boot or is_dead(process):
+            continue
+        if row.expires_at > steady + row.clock:
+            return row.clock
+    return None
+
+
+def _boot(host: str) -> str:
+    """Return the id of the current boot of a machine; empty if it is not known."""
+    return host.split(" ")[1] if " " in host else ""
 
 
 def list_workers(connection: Connection, now: Microseconds) -> list[WorkerInfo]:
