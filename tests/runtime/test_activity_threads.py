@@ -286,6 +286,33 @@ async def test_a_thread_that_hangs_does_not_hold_up_the_end_of_the_app(caplog: p
     assert trio.current_time() - began < 10
 
 
+async def test_nor_does_one_that_overruns_while_the_app_ends() -> None:
+    @activity(timeout=1, retry=RetryPolicy.no_retry())
+    def work() -> None:
+        hold()
+
+    @workflow
+    async def flow(ctx: WorkflowContext) -> None:
+        await work()
+
+    began = trio.current_time()
+    async with App(":memory:", shutdown_timeout=20) as app:
+        await app.start(flow)
+        await has_begun()
+    assert trio.current_time() - began < 10
+
+
+@pytest.mark.parametrize("ends_first", [False, True], ids=["overran before", "overruns later"])
+async def test_nor_does_a_compensation_in_a_thread(ends_first: bool, caplog: pytest.LogCaptureFixture) -> None:
+    began = trio.current_time()
+    async with App(":memory:", shutdown_timeout=20) as app:
+        await app.start(undoing)
+        await has_begun()
+        if not ends_first:
+            await until_logged(caplog, "its thread goes on")
+    assert trio.current_time() - began < 10
+
+
 # -- how many ----------------------------------------------------------------------------------------------------------
 
 

@@ -417,6 +417,8 @@ class Attempts:
         if due is not None:
             run.in_flight.retry_at(operation, due)
             operation.waits = not overran
+        if run.has_ended_function:
+            operation.waits = True  # nothing passivates a rollback for that, and a worker that stops releases it
         operation.scope.shield = due is None and not what.cancellable
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -446,9 +448,11 @@ class Attempts:
         return self._run.env.threads.used_by(self._run.instance_id, self._operation.id)
 
     async def _until_thread_has_ended(self) -> None:
-        """Wait for the thread of an earlier attempt, if it goes on."""
+        """Wait for the thread of an earlier attempt, if it goes on. A worker that stops does not."""
         run, operation = self._run, self._operation
         while (use := self._thread_in_use()) is not None:
+            if run.env.host.is_draining:
+                await run.stop_here()
             message = "%s of %s: its thread goes on after its timeout, or after its run; what follows waits for it"
             _logger.warning(message, operation.id, run.instance_id, extra=run.about(operation.id))
             await use.has_ended.wait()
