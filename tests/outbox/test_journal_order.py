@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import sqlalchemy as sa
 import trio
@@ -9,12 +11,14 @@ import trio.testing
 
 from trio_romancy import App, WorkflowContext, activity, current_activity, workflow
 from trio_romancy._storage.journal.batch import Batch
+from trio_romancy.model import OutboxStatus
+from trio_romancy.testing import How, explore_crashes
 
-from ..support.broker import open_broker
-from ..support.databases import ALL_KINDS
+from ..support.broker import free_port, open_broker
+from ..support.databases import ALL_KINDS, KINDS
 from ..support.probe import probe
 
-pytestmark = [pytest.mark.real_clock, pytest.mark.parametrize("kind", ALL_KINDS, indirect=True)]
+every_kind = pytest.mark.parametrize("kind", ALL_KINDS, indirect=True)
 
 session_may_end: trio.Event
 
@@ -42,6 +46,8 @@ async def both(ctx: WorkflowContext) -> None:
         nursery.start_soon(first)
 
 
+@every_kind
+@pytest.mark.real_clock
 async def test_an_event_does_not_overtake_one_whose_entry_is_not_on_disk_yet(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,6 +76,8 @@ async def test_an_event_does_not_overtake_one_whose_entry_is_not_on_disk_yet(
     assert [post.event["type"] for post in broker.posts] == journal == ["plain", "transactional"]
 
 
+@every_kind
+@pytest.mark.real_clock
 async def test_an_event_that_was_held_back_leaves_if_the_worker_dies_first(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,3 +99,47 @@ async def test_an_event_that_was_held_back_leaves_if_the_worker_dies_first(
             await broker.until(lambda: len(broker.posts) == 2)
             journal = [entry.operation_id for entry in await app.history(handle.instance_id) if entry.operation_id]
     assert [post.event["type"] for post in broker.posts] == journal
+
+
+# -- crashes -----------------------------------------------------------------------------------------------------------
+
+
+@activity(name="journal_order_slow")
+async def slow(seconds: float, name: str) -> None:
+    if name == "transactional":
+        await current_activity().session.execute(sa.text("SELECT 1"))
+    await trio.sleep(seconds)
+    current_activity().send_event(name, None)
+
+
+@workflow(name="journal_order_several")
+async def several(ctx: WorkflowContext) -> None:
+    async with trio.open_nursery() as nursery:
+        for number, name in enumerate(("plain", "transactional", "plain", "transactional")):
+            nursery.start_soon(slow.options(id=f"{number}"), number / 100, name)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", KINDS, indirect=True)
+def test_the_order_is_that_of_the_journal_whatever_crashes_when(kind: str, new_database: Callable[[], str]) -> None:
+    port = free_port()
+
+    async def scenario(app: App) -> object:
+        async with open_broker(port) as broker:
+            handle = await app.start(several.options(id="several"))
+            await handle.result()
+            while await app.outbox.list(status=OutboxStatus.PENDING, limit=1):  # noqa: ASYNC110
+                await trio.sleep(0.1)
+            journal = [entry.operation_id for entry in await app.history("several") if entry.operation_id]
+            events = {event.event_id: event for event in await app.outbox.list()}
+            posted = [events[id].event_id.split(":")[1] for id in dict.fromkeys(broker.ids)]
+            assert posted == journal
+            return sorted(posted)
+
+    hows = tuple(How) if kind == "sqlite" else (How.WORKER_BEFORE, How.WORKER_AFTER, How.ANSWER_LOST)
+    explore_crashes(
+        scenario,
+        hows=hows,
+        new_database=new_database,
+        broker_url=f"http://127.0.0.1:{port}/",
+    )
