@@ -412,3 +412,11 @@ class LeaseLostError(RomancyError):
 
     Workflow code never sees it: the worker abandons its actors and joins again under a new epoch.
     """
+
+
+class CommitsLostError(LeaseLostError):
+    """The database has lost what this worker has committed: a standby took over that did not have it yet.
+
+    Workflow code never sees it. The worker logs it as an error and joins again: its instances go back to what is
+    stored.
+    """

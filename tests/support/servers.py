@@ -207,6 +207,12 @@ class PostgreSQL:
         as_anybody = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C"]
         return [self._binary("initdb"), f"--pgdata={data}", "--no-sync", *as_anybody]
 
+    def copying(self, url: str, data: Path) -> list[str]:
+        """The command that fills the data directory of a standby. Raises :class:`ServerMissingError`."""
+        primary = make_url(url)
+        there = [f"--host={primary.host}", f"--port={primary.port}", f"--username={primary.username}"]
+        return [self._binary("pg_basebackup"), *there, f"--pgdata={data}", "--write-recovery-conf", "--checkpoint=fast"]
+
     def command(self, data: Path, port: int, *, durable: bool, settings: Mapping[str, object]) -> list[str]:
         own = {
             "listen_addresses": "127.0.0.1",
@@ -316,6 +322,8 @@ class PrivateServer:
     """Whether a commit waits for the disk. If not, a killed MariaDB may forget the last second."""
     _product: _Product
     _directory: Path
+    _primary: PrivateServer | None = None
+    """The server that this one is a standby of."""
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _watchdog: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
@@ -393,12 +401,22 @@ class PrivateServer:
         if "user" in self._privileges:
             os.chown(self._directory, self._privileges["user"], self._privileges["group"])
         with self._log.open("ab") as log:
-            command = self._product.preparation(self._data)
+            command = self._preparation()
             done = subprocess.run(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=START_TIMEOUT, **self._privileges
             )
         if done.returncode:
             raise RuntimeError(f"{command[0]} failed: {self._end_of_log()}")
+
+    def _preparation(self) -> list[str]:
+        if self._primary is None:
+            return self._product.preparation(self._data)
+        assert isinstance(self._product, PostgreSQL)
+        return self._product.copying(self._primary.url(), self._data)
+
+    def promote(self) -> None:
+        """Make a standby of PostgreSQL a server of its own, and return when it takes writes."""
+        execute(self.url(), "SELECT pg_promote()")
 
     def _halt(self) -> list[int]:
         """Stop its first process where it is, and return its children, who are all there will be."""
@@ -444,12 +462,16 @@ class PrivateServer:
 
 @contextmanager
 def open_private_server(
-    kind: str, *, settings: Mapping[str, object] | None = None, durable: bool = True
+    kind: str,
+    *,
+    settings: Mapping[str, object] | None = None,
+    durable: bool = True,
+    standby_of: PrivateServer | None = None,
 ) -> Iterator[PrivateServer]:
     """A private server that runs when the block begins. It is killed, and its directory removed, when the block ends.
 
-    ``settings`` go by the server's own names: ``{"max_connections": 10}``. Raises :class:`ServerMissingError` if its
-    programs are not installed.
+    ``settings`` go by the server's own names: ``{"max_connections": 10}``. With ``standby_of`` it follows another
+    server of PostgreSQL. Raises :class:`ServerMissingError` if its programs are not installed.
     """
     if not sys.platform.startswith("linux"):
         raise ServerMissingError("tests start servers of their own on Linux only, because they look into /proc")
@@ -461,6 +483,7 @@ def open_private_server(
             durable=durable,
             product=PRODUCTS[kind],
             directory=directory,
+            primary=standby_of,
         )
         server._prepare()
         try:

@@ -175,6 +175,9 @@ class _Examination:
             self.note("settings", found, f"set {', '.join(wrong)}, unless other machines have a copy")
         else:
             self.ok("settings", "every commit survives a crash")
+        if name := await database.read(dialects.loses_by_fail_over):
+            found = "commits do not wait for its standbys, so a standby that takes over can lack the last ones"
+            self.note("replication", found, f"set {name}, or be ready to start again what was started last")
 
     async def _check_tables(self, database: Database) -> None:
         self.revision = await database.read(migrations.revision)

@@ -13,6 +13,7 @@ import trio
 from attrs import frozen
 
 from ..._data.log_fields import about, visible
+from ..._exceptions import leaves
 from ..._observe.dispatcher import HookDispatcher
 from ..._outbox.relay import Relay
 from ..._settings import Limits, Settings
@@ -23,7 +24,7 @@ from ..._storage.sql.instances import new_row
 from ..._storage.sql.messages import Outgoing
 from ..._storage.sql.workers import Lease, leave, this_process
 from ...clock import Clock, Microseconds, to_datetime
-from ...errors import LeaseLostError, RomancyError
+from ...errors import CommitsLostError, LeaseLostError, RomancyError
 from ...hooks import BatchInfo, Hooks, LeaseInfo
 from ..run.local_result import LocalResult
 from ..run.threads import Threads, ThreadStatistics
@@ -275,6 +276,9 @@ class Worker:
                     return
             except Exception as error:
                 if _is_lost_lease(error):
+                    for cause in leaves(error):
+                        if isinstance(cause, CommitsLostError):
+                            _logger.error("worker %s: %s", self.worker_id, cause)
                     next = "stopping" if self._is_stopping else "joining again"
                     _logger.warning("worker %s lost its lease: %s", self.worker_id, next)
                     if self._dispatcher is not None:

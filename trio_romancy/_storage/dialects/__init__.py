@@ -44,6 +44,11 @@ def unsafe_settings(connection: Connection) -> list[str]:
     return dialect_of(connection).unsafe_settings(connection)
 
 
+def loses_by_fail_over(connection: Connection) -> str | None:
+    """See :meth:`.Dialect.loses_by_fail_over`."""
+    return dialect_of(connection).loses_by_fail_over(connection)
+
+
 def payload_problem(connection: Connection, largest: int) -> str | None:
     """See :meth:`.Dialect.payload_problem`."""
     return dialect_of(connection).payload_problem(connection, largest)

@@ -36,6 +36,13 @@ class Dialect(Protocol):
         """Return the settings under which a crash of the server's machine can undo commits, each as it should be."""
         ...
 
+    def loses_by_fail_over(self, connection: Connection) -> str | None:
+        """Return the setting without which a standby that takes over may lack commits; None: no standby lacks any.
+
+        None as well if the database does not tell.
+        """
+        ...
+
     def payload_problem(self, connection: Connection, largest: int) -> str | None:
         """Return why the server does not take a payload of that many bytes, with the setting to change; or None."""
         ...

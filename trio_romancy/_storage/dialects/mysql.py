@@ -92,6 +92,10 @@ def unsafe_settings(connection: Connection) -> list[str]:
     return [] if is_safe else ["innodb_flush_log_at_trx_commit = 1"]
 
 
+def loses_by_fail_over(connection: Connection) -> str | None:
+    return None  # a server does not tell whether its replicas take over
+
+
 def payload_problem(connection: Connection, largest: int) -> str | None:
     packet = int(connection.execute(_packet).scalar_one())
     if packet >= _ESCAPED * largest:

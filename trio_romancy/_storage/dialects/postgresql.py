@@ -78,6 +78,16 @@ def unsafe_settings(connection: Connection) -> list[str]:
     return wanted
 
 
+_has_standby = text("SELECT EXISTS (SELECT 1 FROM pg_stat_replication)")
+
+
+def loses_by_fail_over(connection: Connection) -> str | None:
+    is_awaited = connection.execute(text("SHOW synchronous_standby_names")).scalar_one()
+    if is_awaited or not connection.execute(_has_standby).scalar_one():
+        return None
+    return "synchronous_standby_names"
+
+
 def payload_problem(connection: Connection, largest: int) -> str | None:
     return None  # it takes any value up to a gigabyte
 

@@ -43,6 +43,10 @@ def unsafe_settings(connection: Connection) -> list[str]:
     return [] if is_safe else ["journal_mode = wal"]
 
 
+def loses_by_fail_over(connection: Connection) -> str | None:
+    return None  # it has no standbys
+
+
 def payload_problem(connection: Connection, largest: int) -> str | None:
     return None  # it takes any value up to a gigabyte
 

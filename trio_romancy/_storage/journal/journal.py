@@ -347,6 +347,7 @@ class Journal:
         await retry_unless_refused(
             self._database, run, write, batch, self._number, self.lease, self._clock, self._lease_time
         )
+        self.lease.committed = self._number
 
     async def _write_parts(self, batch: Batch) -> None:
         """Write a refused batch instance by instance, so that one bad write harms no other instance."""

@@ -15,11 +15,11 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from attrs import asdict, frozen
+from attrs import asdict, define, field, frozen
 from sqlalchemy import Connection, and_, bindparam, case, delete, func, or_, select, update
 
 from ...clock import Microseconds, at_once, to_datetime
-from ...errors import LeaseLostError
+from ...errors import CommitsLostError, LeaseLostError
 from ...model import Status, WorkerInfo
 from ..dialects import notify_workers, server_time
 from ..dialects.sql import insert_if_absent
@@ -95,12 +95,15 @@ _may_have_begun = and_(instances.c.recoveries == 0, instances.c.status.in_((Stat
 """Whether an attempt may have begun although that is not recorded: only an instance on probation records it."""
 
 
-@frozen
+@define(unsafe_hash=True)
 class Lease:
     """The right of one worker to write, while its row holds this epoch."""
 
     worker_id: str
     epoch: int
+    committed: int = field(default=0, eq=False)
+    """Number of the last batch that was certainly committed under the lease. A database that has an older one has lost
+    transactions: a standby was promoted that did not have them yet, or a backup was restored."""
 
 
 _join = (
@@ -118,7 +121,11 @@ _join = (
 )
 _fence = (
     update(workers)
-    .where(workers.c.worker_id == bindparam("me"), workers.c.epoch == bindparam("my_epoch"))
+    .where(
+        workers.c.worker_id == bindparam("me"),
+        workers.c.epoch == bindparam("my_epoch"),
+        workers.c.batch >= bindparam("committed"),
+    )
     .values(expires_at=bindparam("expires"))
 )
 FENCE_BATCH = _fence.where(workers.c.batch < bindparam("number")).values(batch=bindparam("number"))
@@ -307,6 +314,7 @@ def fence(connection: Connection, lease: Lease, expires_at: Microseconds) -> Non
       LeaseLostError: if the lease was ended. The transaction must not commit.
     """
     if not connection.execute(_fence, fence_values(lease, expires_at)).rowcount:
+        check_lease(connection, lease)
         raise _lost(lease)
 
 
@@ -339,14 +347,26 @@ def beat(connection: Connection, lease: Lease, expires_at: Microseconds) -> bool
 
 
 def check_lease(connection: Connection, lease: Lease) -> None:
-    """Raise :class:`LeaseLostError` if the lease was ended."""
-    held = select(workers.c.epoch).where(workers.c.worker_id == lease.worker_id, workers.c.epoch == lease.epoch)
-    if connection.execute(held).first() is None:
+    """Check that the lease is held, and that the database has all that was committed under it.
+
+    Raises:
+      LeaseLostError: if the lease was ended.
+      CommitsLostError: if the database has lost transactions.
+    """
+    held = select(workers.c.batch).where(workers.c.worker_id == lease.worker_id, workers.c.epoch == lease.epoch)
+    batch = connection.execute(held).scalar()
+    if batch is None:
         raise _lost(lease)
+    if batch < lease.committed:
+        raise CommitsLostError(
+            f"the database has lost {lease.committed - batch} committed transactions of worker {lease.worker_id!r}, as "
+            f"when a standby takes over that did not have them yet: its instances go back to what is stored, "
+            f"activities whose outcome was lost run again, and instances whose start was lost are gone"
+        )
 
 
 def fence_values(lease: Lease, expires_at: Microseconds) -> dict[str, object]:
-    return {"me": lease.worker_id, "my_epoch": lease.epoch, "expires": expires_at}
+    return {"me": lease.worker_id, "my_epoch": lease.epoch, "expires": expires_at, "committed": lease.committed}
 
 
 def _lost(lease: Lease) -> LeaseLostError:
