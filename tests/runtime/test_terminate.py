@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from pathlib import Path
 
 import attrs
 import pytest
@@ -350,6 +351,18 @@ async def test_an_instance_that_is_stuck_in_its_rollback_goes_on_when_it_is_canc
         with pytest.raises(WorkflowError, match="failed"):
             await app.handle("i").result(timeout=100)
         assert did[-2:] == ["undo hanging", "undo a"]
+
+
+async def test_the_result_of_a_stuck_instance_is_not_told_between_its_cancellation_and_its_next_run(
+    tmp_path: Path,
+) -> None:
+    database = str(tmp_path / "romancy.db")
+    async with App(database) as app:
+        await is_parked("a", "hanging", "fail")(app)
+    async with App(database, worker=False) as client:
+        await client.cancel("i")
+        with pytest.raises(trio.TooSlowError):
+            await client.handle("i").result(timeout=0.5)
 
 
 async def test_an_instance_that_was_cancelled_and_is_stuck_in_its_rollback_still_ends_as_cancelled() -> None:

@@ -291,9 +291,10 @@ class _Ending(NamedTuple):
     status: str
     output: str | None
     error: str | None
+    wake_at: Microseconds | None
 
 
-_ending = select(instances.c.status, instances.c.output, instances.c.error).where(
+_ending = select(instances.c.status, instances.c.output, instances.c.error, instances.c.wake_at).where(
     instances.c.instance_id == bindparam("id")
 )
 
@@ -306,7 +307,10 @@ def get_ending(connection: Connection, instance_id: str) -> tuple[Status, str | 
     error = None if row.error is None else to_error(row.error)
     if problems := status_problems(row.status):
         error = _as_error(unreadable_row(instance_id, problems))
-    return read_status(row.status), row.output, error
+    status = read_status(row.status)
+    if status is Status.STUCK and row.wake_at is not None:
+        status = Status.RUNNING  # a worker is about to take it up again, as it was cancelled or resumed
+    return status, row.output, error
 
 
 def status_problems(stored: str) -> list[Problem]:
