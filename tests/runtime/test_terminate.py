@@ -358,7 +358,7 @@ async def test_the_result_of_a_stuck_instance_is_not_told_between_its_cancellati
 ) -> None:
     database = str(tmp_path / "romancy.db")
     async with App(database) as app:
-        await is_parked("a", "hanging", "fail")(app)
+        await is_parked("a", "hang")(app)
     async with App(database, worker=False) as client:
         await client.cancel("i")
         with pytest.raises(trio.TooSlowError):
