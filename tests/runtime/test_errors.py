@@ -413,6 +413,11 @@ async def raise_frozen_in_a_savepoint() -> None:
         raise FrozenError(1)
 
 
+@activity(retry=RetryPolicy.fixed(1, 1), timeout=60)
+async def raise_frozen_in_time() -> None:
+    raise FrozenError(1)
+
+
 @workflow(name="errors_frozen")
 async def raise_frozen_in_each_block(ctx: WorkflowContext) -> list[str]:
     found = []
@@ -422,7 +427,8 @@ async def raise_frozen_in_each_block(ctx: WorkflowContext) -> list[str]:
             await ctx.sleep(number)
             raise FrozenError(number)
 
-    for call in (lambda: ctx.map(in_scopes, [1]), lambda: in_scopes(2), raise_frozen_in_a_savepoint):
+    calls = [raise_frozen_in_a_savepoint, raise_frozen_in_time]
+    for call in (lambda: ctx.map(in_scopes, [1]), lambda: in_scopes(2), *calls):
         try:
             await call()
         except (FrozenError, ActivityError) as error:
@@ -432,7 +438,7 @@ async def raise_frozen_in_each_block(ctx: WorkflowContext) -> list[str]:
 
 async def test_a_frozen_exception_leaves_each_block_as_it_is() -> None:
     """:func:`contextlib.contextmanager` sets attributes of the exceptions that pass it, and raises if it cannot."""
-    assert await result_of(raise_frozen_in_each_block) == ["FrozenError"] * 3
+    assert await result_of(raise_frozen_in_each_block) == ["FrozenError"] * 4
     with pytest.raises(FrozenError):
         async with App(":memory:"):
             raise FrozenError(3)

@@ -265,8 +265,11 @@ class Attempts:
                 elif what.timeout is None:
                     value = await what.function(*self._args, **self._kwargs)
                 else:
-                    with trio.fail_after(what.timeout):
+                    # No trio.fail_after: its generator assigns to the exceptions that pass it, and frozen ones refuse.
+                    with trio.move_on_after(what.timeout) as limit:
                         value = await what.function(*self._args, **self._kwargs)
+                    if limit.cancelled_caught:
+                        raise trio.TooSlowError
                 if innermost(task) is not mark:
                     raise _left_open(what.name)
                 context.has_ended = True
