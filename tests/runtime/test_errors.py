@@ -427,7 +427,7 @@ async def raise_frozen_in_each_block(ctx: WorkflowContext) -> list[str]:
             await ctx.sleep(number)
             raise FrozenError(number)
 
-    calls = [raise_frozen_in_a_savepoint, raise_frozen_in_time]
+    calls: list[Callable[[], Awaitable[object]]] = [raise_frozen_in_a_savepoint, raise_frozen_in_time]
     for call in (lambda: ctx.map(in_scopes, [1]), lambda: in_scopes(2), *calls):
         try:
             await call()

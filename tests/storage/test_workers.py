@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from trio_romancy._storage.sql import tables
 from trio_romancy._storage.sql.workers import (
     Lease,
     Process,
+    beat,
     end_dead_leases,
     end_leases,
     fence,
@@ -33,7 +35,7 @@ from trio_romancy._storage.sql.workers import (
     this_process,
 )
 from trio_romancy.clock import at_once
-from trio_romancy.errors import LeaseLostError
+from trio_romancy.errors import CommitsLostError, LeaseLostError
 from trio_romancy.model import Status
 
 HERE = this_process()
@@ -250,6 +252,24 @@ def test_each_batch_passes_the_fence_once(connection: Connection) -> None:
     passed = [fence_batch(connection, lease, 60, number) for number in (1, 1, 2, 1, 2, 5, 4, 6)]
     assert passed == [True, False, True, False, False, True, False, True]
     assert leases(connection)["me"]["batch"] == 6
+
+
+def write_batch_9(connection: Connection, lease: Lease, expires_at: int) -> bool:
+    return fence_batch(connection, lease, expires_at, 9)
+
+
+@pytest.mark.parametrize("write", [fence, beat, write_batch_9])
+def test_a_worker_whose_committed_batches_are_gone_writes_nothing(
+    connection: Connection, write: Callable[[Connection, Lease, int], object]
+) -> None:
+    lease = joined(connection, "me", HERE, 10, 50)
+    fence_batch(connection, lease, 60, 6)
+    lease.committed = 6
+    write(connection, lease, 70)
+    lease.committed = 12
+    with pytest.raises(CommitsLostError, match=r"has lost [36] committed transactions of worker 'me'"):
+        write(connection, lease, 80)
+    assert leases(connection)["me"]["expires_at"] == 70
 
 
 def test_a_batch_is_a_heartbeat(connection: Connection) -> None:

@@ -337,12 +337,13 @@ def beat(connection: Connection, lease: Lease, expires_at: Microseconds) -> bool
 
     Raises:
       LeaseLostError: if the lease was ended.
+      CommitsLostError: if the database has lost transactions.
     """
     mine = select(workers.c.epoch).where(workers.c.worker_id == lease.worker_id, workers.c.epoch == lease.epoch)
     if connection.execute(mine.with_for_update(skip_locked=True)).first() is None:
         check_lease(connection, lease)
         return False
-    connection.execute(_fence, fence_values(lease, expires_at))
+    fence(connection, lease, expires_at)
     return True
 
 
