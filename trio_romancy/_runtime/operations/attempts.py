@@ -259,6 +259,7 @@ class Attempts:
                 around = events.begin_attempt(operation.id, number)
             if what.cancellable:
                 operation.scope.shield = False
+            value: Any = None
             try:
                 if not what.is_async:
                     value = (await self._call_in_thread()).unwrap()
