@@ -44,11 +44,17 @@ class SessionTurn:
 
     def taken_from_all(self) -> AbstractAsyncContextManager[None]:
         """Return one that waits until no statement runs, whatever savepoints are open."""
-        return _Taken(self._lock.acquire, self._lock.release)
+        return _Taken(self._wait_for_all, self._lock.release)
+
+    async def _wait_for_all(self) -> None:
+        try:
+            self._lock.acquire_nowait()  # a checkpoint costs more than all the rest, and the statement has its own
+        except trio.WouldBlock:
+            await self._lock.acquire()
 
     async def _wait(self) -> None:
         while True:
-            await self._lock.acquire()
+            await self._wait_for_all()
             inner = self._open
             if inner is None or inner is self._current():
                 return
