@@ -19,7 +19,7 @@ from trio_romancy._storage.sql import tables
 from trio_romancy._storage.sql.workers import Lease
 from trio_romancy.clock import Microseconds
 
-from ..support.probe import replace_fences
+from ..support.probe import be_on_machine, replace_fences
 from . import workflows
 
 __all__ = ["workflows"]  # a worker runs what is defined in its process
@@ -70,6 +70,7 @@ def main() -> None:
     if os.getppid() != parent:
         return
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    be_on_machine(f"the machine of {arguments.worker_id}")
     if arguments.without_fence:
         break_fence()
     app = App(

@@ -15,6 +15,7 @@ import trio
 
 from trio_romancy import App, WorkflowContext, activity, workflow
 
+from ..support.databases import SHARED_KINDS
 from ..support.probe import wrap_batch_fence, write_several_statements
 from ..support.servers import PRODUCTS, execute
 
@@ -87,10 +88,53 @@ async def test_a_worker_that_stands_still_in_a_batch_holds_up_nobody_and_is_take
     assert longest < 2
 
 
+@activity(name="frozen_long_step")
+async def long_step() -> str:
+    print("begun", flush=True)
+    await trio.sleep(0.5 if __name__ == "__main__" else 0.0)
+    return "here" if __name__ == "__main__" else "there"
+
+
+@workflow(name="frozen_long_workflow")
+async def long_workflow(ctx: WorkflowContext) -> str:
+    return await long_step()
+
+
+async def work_and_be_frozen(database: str) -> None:
+    async with App(database, worker_id="frozen", lease=LEASE) as app:
+        await app.start(long_workflow.options(id="long"))
+        await trio.sleep_forever()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGSTOP")
+@pytest.mark.real_clock
+@pytest.mark.parametrize("kind", SHARED_KINDS, indirect=True)
+async def test_a_worker_that_is_stopped_is_taken_over_and_joins_again_when_it_goes_on(database: str) -> None:
+    async with App(database, worker_id="live", lease=LEASE) as app:
+        command = [sys.executable, "-m", __spec__.name, database, "outside"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: ASYNC220
+            try:
+                assert process.stdout is not None
+                assert await trio.to_thread.run_sync(process.stdout.readline) == "begun\n"
+                process.send_signal(signal.SIGSTOP)
+                begun = trio.current_time()
+                assert await app.handle("long").result(timeout=20) == "there"
+                assert trio.current_time() - begun < LEASE + 3
+                process.send_signal(signal.SIGCONT)
+                with trio.fail_after(20):
+                    while len(await app.list_workers()) < 2:  # noqa: ASYNC110
+                        await trio.sleep(0.05)
+                await trio.sleep(1)
+                history = await app.history("long")
+            finally:
+                process.kill()
+    assert [entry.operation_id for entry in history].count("frozen_long_step:1") == 1
+
+
 def is_taken_over(database: str) -> bool:
     """Whether nothing is left with the worker that stands still."""
     return execute(database, "SELECT count(*) FROM romancy_instances WHERE owner = 'frozen'") == [(0,)]
 
 
 if __name__ == "__main__":
-    trio.run(work_and_freeze, sys.argv[1])
+    trio.run(work_and_be_frozen if sys.argv[2:] else work_and_freeze, sys.argv[1])
