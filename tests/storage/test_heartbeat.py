@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, event, select
 from trio.testing import MockClock
 from trio_asyncio import open_loop
 
@@ -19,9 +19,9 @@ from trio_romancy import App
 from trio_romancy._storage import migrations
 from trio_romancy._storage.open import open_database
 from trio_romancy._storage.sql import tables
-from trio_romancy._storage.sql.workers import beat, fence, join, this_process
+from trio_romancy._storage.sql.workers import beat, check_lease, fence, join, this_process
 from trio_romancy.clock import VIRTUAL_EPOCH, current_clock
-from trio_romancy.errors import LeaseLostError
+from trio_romancy.errors import CommitsLostError, LeaseLostError
 
 from ..support.databases import SHARED_KINDS, query
 from ..support.probe import probe
@@ -146,6 +146,30 @@ async def test_a_heartbeat_does_not_wait_for_the_fence_of_an_open_transaction(da
         with pytest.raises(LeaseLostError):
             await in_thread(connection.run, beat, lease, 90)
         await in_thread(connection.close)
+
+
+@pytest.mark.real_clock
+@on_all
+async def test_a_batch_that_commits_while_the_heartbeat_asks_is_not_taken_for_a_lost_one(database: str) -> None:
+    clock = current_clock()
+    async with open_loop(), open_database(database) as opened:
+        await opened.run(migrations.migrate)
+        lease = await opened.run(join, "w", this_process(), clock.now(), clock.now() + 1)
+        assert lease is not None
+
+        def ask(connection: Connection) -> None:
+            def commits(*_: object) -> None:
+                lease.committed = 1
+
+            event.listen(connection.engine, "after_cursor_execute", commits)
+            try:
+                check_lease(connection, lease)
+            finally:
+                event.remove(connection.engine, "after_cursor_execute", commits)
+
+        await opened.read(ask)
+        with pytest.raises(CommitsLostError):
+            await opened.read(check_lease, lease)
 
 
 def expiry(connection: Connection) -> int:

@@ -354,13 +354,14 @@ def check_lease(connection: Connection, lease: Lease) -> None:
       LeaseLostError: if the lease was ended.
       CommitsLostError: if the database has lost transactions.
     """
+    committed = lease.committed  # before the query: the heartbeat asks from a thread, beside a batch that commits
     held = select(workers.c.batch).where(workers.c.worker_id == lease.worker_id, workers.c.epoch == lease.epoch)
     batch = connection.execute(held).scalar()
     if batch is None:
         raise _lost(lease)
-    if batch < lease.committed:
+    if batch < committed:
         raise CommitsLostError(
-            f"the database has lost {lease.committed - batch} committed transactions of worker {lease.worker_id!r}, as "
+            f"the database has lost {committed - batch} committed transactions of worker {lease.worker_id!r}, as "
             f"when a standby takes over that did not have them yet: its instances go back to what is stored, "
             f"activities whose outcome was lost run again, and instances whose start was lost are gone"
         )
