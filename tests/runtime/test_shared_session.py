@@ -69,7 +69,7 @@ async def stored(database: str, write: Callable[[], Awaitable[None]]) -> tuple[s
         return failure, await ids()
 
     async with App(database, retry=RetryPolicy.no_retry()) as app:
-        return await (await app.start(flow)).result(timeout=30)
+        return await (await app.start(flow)).result(timeout=90)
 
 
 @every_kind
@@ -259,6 +259,33 @@ async def test_so_has_code_that_ends_it_by_a_statement(database: str) -> None:
     failure, found = await stored(database, write)
     assert "begin_nested" in failure
     assert found == []
+
+
+async def test_a_block_that_waits_for_a_task_that_waits_for_the_block_is_named(
+    database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    @activity(timeout=60)
+    async def write() -> None:
+        inserted, is_open = trio.Event(), trio.Event()
+
+        async def beside_it() -> None:
+            await is_open.wait()
+            await insert(1)
+            inserted.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(beside_it)
+            async with current_activity().session.begin_nested():
+                is_open.set()
+                await inserted.wait()
+
+    failure, found = await stored(database, write)
+    assert "longer than 60 s" in failure
+    assert found == []
+    messages = [record.getMessage() for record in caplog.records]
+    named = [text for text in messages if "another task has left a block of begin_nested()" in text]
+    assert len(named) == 1
+    assert "a task of activity write:1 waits" in named[0]
 
 
 class FrozenError(Exception):

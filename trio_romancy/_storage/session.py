@@ -12,7 +12,7 @@ import trio
 from sqlalchemy import Connection, Engine, Executable, event
 from sqlalchemy.engine import ExceptionContext, Result, RootTransaction, ScalarResult
 
-from .._data.log_fields import about
+from .._data.log_fields import about, visible
 from ..errors import RomancyError
 from .database import Database, Transaction
 from .dialects import dialect_of
@@ -61,7 +61,7 @@ class Session:
         self._activity_id = activity_id
         self._workflow = workflow
         self._exits = AsyncExitStack()
-        self._turn = SessionTurn()
+        self._turn = SessionTurn(self._name_long_wait)
         self._has_ended = False
         """Whether the attempt has ended, so that nothing more may begin."""
         self._is_closed = False
@@ -129,6 +129,16 @@ class Session:
             self._transaction = await self._exits.enter_async_context(self._database.open_transaction())
         finally:
             self._is_opening = False
+
+    def _name_long_wait(self) -> None:
+        _logger.warning(
+            "instance %s: a task of activity %s waits to use its session until another task has left a block of "
+            "begin_nested(); if that block awaits the first task, neither goes on: await it after the block, or start "
+            "it in the block",
+            visible(self._instance_id),
+            visible(self._activity_id),
+            extra=about(self._instance_id, self._workflow, self._activity_id),
+        )
 
     def _refuse_if_ended(self) -> None:
         """Refuse a use after the end of the attempt. It is logged too: often nothing awaits the caller any more.

@@ -9,6 +9,9 @@ from contextvars import ContextVar
 import trio
 from attrs import define, field
 
+_PATIENCE = 5.0
+"""Seconds that a task may wait until a block ends before the log says so."""
+
 
 @define(eq=False)
 class Savepoint:
@@ -29,11 +32,15 @@ class SessionTurn:
 
     While a savepoint is open, only the tasks of its block have a turn. Otherwise the statement of another task would be
     undone together with the block.
+
+    Args:
+      on_long_wait: called when a task has waited for long until a block ends: perhaps the block waits for the task.
     """
 
-    __slots__ = ("_lock", "_open")
+    __slots__ = ("_lock", "_on_long_wait", "_open")
 
-    def __init__(self) -> None:
+    def __init__(self, on_long_wait: Callable[[], None]) -> None:
+        self._on_long_wait = on_long_wait
         self._lock = trio.Lock()
         self._open: Savepoint | None = None
         """The innermost savepoint that is open."""
@@ -59,7 +66,11 @@ class SessionTurn:
             if inner is None or inner is self._current():
                 return
             self._lock.release()
-            await inner.ended.wait()
+            with trio.move_on_after(_PATIENCE):
+                await inner.ended.wait()
+            if not inner.ended.is_set():
+                self._on_long_wait()
+                await inner.ended.wait()
 
     def _current(self) -> Savepoint | None:
         """Return the innermost open savepoint of this session that the current task is in."""
