@@ -254,7 +254,10 @@ class Relay:
         try:
             for number, event in enumerate(run, 1):
                 async with self._limiter:
-                    outcome = await self._send(broker, event)
+                    try:
+                        outcome = await self._send(broker, event)
+                    except Exception as error:  # no event may keep others back
+                        outcome = _unreadable(event, error)
                 is_last = number == len(run)
                 ends_run = outcome is None or outcome.status is OutboxStatus.PENDING or self._is_stopping
                 report = _Report(event, outcome, is_last or ends_run, has_rest=outcome is None or not is_last)
@@ -336,3 +339,10 @@ class Relay:
                 while await self._write(delete_finished, statuses, before, _CLEAN_UP_AT_ONCE) == _CLEAN_UP_AT_ONCE:
                     pass
             await trio.sleep(_CLEAN_UP_EVERY * random.uniform(0.5, 1.0))
+
+
+def _unreadable(event: Claimed, error: Exception) -> Outcome:
+    """Return the outcome of an event whose row is damaged."""
+    return Outcome(
+        event, OutboxStatus.INVALID, f"its row cannot be read: {type(error).__name__}: {error}", was_tried=False
+    )

@@ -14,6 +14,7 @@ from attrs import define, field, frozen
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+from .._data.log_fields import visible
 from .._storage import dialects, migrations
 from .._storage.database import Database
 from .._storage.dialects.errors import is_transient
@@ -230,6 +231,9 @@ class _Examination:
         now = await database.read(dialects.server_time) or current_clock().now()
         found = await database.read(workers.list_workers, now)
         alive = [worker for worker in found if worker.is_alive]
+        if unreadable := await database.read(workers.unreadable_workers):
+            todo = "if its worker does not run, delete it from romancy_workers; a worker that joins again replaces it"
+            self.problem("workers", f"damaged row: {', '.join(map(visible, unreadable))}", todo)
         overdue = await database.read(checks.overdue, now - _OVERDUE * 1_000_000)
         left = sum(worker.owned for worker in found if not worker.is_alive)
         start = "start one: trio-romancy worker MODULE:APP"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import trio
 from sqlalchemy import Connection
 
-from ..._data.log_fields import about
+from ..._data.log_fields import about, visible
 from ..._observe.dispatcher import HookDispatcher
 from ..._observe.instance_events import tell_end
 from ..._storage.database import Database
@@ -51,11 +51,14 @@ class Reaper:
         self._lease_time = lease_time
         self._dispatcher = dispatcher
         self._on_freed = on_freed
+        self._unreadable: set[str] = set()
+        """Workers whose damaged rows have been named in the log."""
 
     async def run(self) -> None:
         """Free and park instances until cancelled. Returns at once if no other process can reach the database."""
         while not self._database.is_exclusive:
             others, has_incompatible = await retry_while_away(self._database, self._survey)
+            self._name_unreadable(others)
             now = self._clock.now()
             if ending := self._observer.ended(others):
                 await self._end(ending, now)
@@ -66,6 +69,15 @@ class Reaper:
             after = random.randrange(10_000, 100_000)  # workers do not all do so at once
             lefts = [left for one in others if (left := self._observer.left(one)) > 0]
             await trio.sleep(min(pause, min(lefts, default=pause) + after) / 1_000_000)
+
+    def _name_unreadable(self, others: Sequence[OtherLease]) -> None:
+        unreadable = {one.worker_id for one in others if not one.is_readable}
+        for worker_id in unreadable - self._unreadable:
+            _logger.error(
+                "the row of worker %s cannot be read: the death of its process is noticed only when its lease ends",
+                visible(worker_id),
+            )
+        self._unreadable = unreadable
 
     async def _survey(self) -> tuple[list[OtherLease], bool]:
         try:

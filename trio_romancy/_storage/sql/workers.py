@@ -40,6 +40,10 @@ class Process:
     """A random text, which other workers in the same process do not share."""
 
 
+_UNKNOWN = Process("", 0, "", "")
+"""Process of a worker whose row is damaged."""
+
+
 def this_process() -> Process:
     """Return the current process, with a new token."""
     return Process(_host(), os.getpid(), _started(os.getpid()), secrets.token_hex(8))
@@ -191,6 +195,8 @@ class OtherLease:
     """Whether its process has certainly ended."""
     is_seen_to_live: bool
     """Whether its process certainly runs. Neither is known of a process on another machine."""
+    is_readable: bool = True
+    """False if the row of the worker is damaged."""
 
 
 def other_leases(connection: Connection, me: str) -> list[OtherLease]:
@@ -201,7 +207,8 @@ def other_leases(connection: Connection, me: str) -> list[OtherLease]:
 
 def _other(row: StoredWorker) -> OtherLease:
     process = _process(row)
-    return OtherLease(row.worker_id, row.epoch, row.expires_at, is_dead(process), is_seen_to_live(process))
+    is_readable = process is not _UNKNOWN
+    return OtherLease(row.worker_id, row.epoch, row.expires_at, is_dead(process), is_seen_to_live(process), is_readable)
 
 
 def end_leases(
@@ -278,6 +285,12 @@ def list_workers(connection: Connection, now: Microseconds) -> list[WorkerInfo]:
     counts = {row.owner: row.number for row in fetch_all(connection, _Owned, owned.group_by(instances.c.owner))}
     rows = fetch_all(connection, StoredWorker, select(workers).order_by(workers.c.worker_id))
     return [_info(row, now, counts.get(row.worker_id, 0)) for row in rows]
+
+
+def unreadable_workers(connection: Connection) -> list[str]:
+    """Return the ids of workers whose rows are damaged, so that the death of their processes is not noticed early."""
+    rows = fetch_all(connection, StoredWorker, select(workers).order_by(workers.c.worker_id))
+    return [row.worker_id for row in rows if _process(row) is _UNKNOWN]
 
 
 class _Owned(NamedTuple):
@@ -401,7 +414,13 @@ _mark_begun = update(instances).where(instances.c.instance_id == bindparam("id")
 
 
 def _process(row: StoredWorker) -> Process:
-    return Process(**json.loads(row.process))
+    """Return the process of a worker; of a damaged row one that is neither seen to run nor to have ended."""
+    try:
+        process = Process(**json.loads(row.process))
+    except (RecursionError, TypeError, ValueError):
+        return _UNKNOWN
+    texts = process.host, process.started, process.token
+    return process if type(process.pid) is int and all(type(text) is str for text in texts) else _UNKNOWN
 
 
 def _process_text(process: Process) -> str:
