@@ -120,7 +120,7 @@ async def test_what_is_wrong_with_the_database_is_logged_and_not_told(
         async def fails(*_: object, **__: object) -> None:
             raise DatabaseError("mysql://user@private.host cannot be used")
 
-        monkeypatch.setattr(app, "send_event", fails)
+        monkeypatch.setattr(app, "send_prepared", fails)
         answer = await http.post("/", json=EVENT, headers=STRUCTURED)
         check_unavailable(answer)
         assert "private.host" not in answer.text
@@ -133,7 +133,7 @@ async def test_a_failure_of_the_server_has_the_form_of_every_error(monkeypatch: 
         async def fails(*_: object, **__: object) -> None:
             raise ZeroDivisionError("a secret")
 
-        monkeypatch.setattr(app, "send_event", fails)
+        monkeypatch.setattr(app, "send_prepared", fails)
         transport = httpx.ASGITransport(app.asgi, raise_app_exceptions=False)
         async with AsyncClient(transport=transport, base_url="http://app") as http:
             answer = await http.post("/", json=EVENT, headers=STRUCTURED)

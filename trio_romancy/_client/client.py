@@ -17,6 +17,7 @@ from .._storage.outgoing import DEFAULT_SOURCE, event_row, message_row
 from .._storage.sql import instances, search, workers
 from .._storage.sql.entries import load_history
 from .._storage.sql.messages import Outgoing
+from .._storage.sql.rows import MessageRow
 from ..clock import Duration, from_datetime
 from ..errors import (
     InstanceExistsError,
@@ -88,7 +89,7 @@ class Client:
           PayloadTooLargeError: if the input is larger than ``max_payload``. Nothing is stored.
           InstanceExistsError: if an instance of another workflow, or with another input, has the id.
         """
-        engine = self._require_engine("app.start")
+        self._require_engine("app.start")
         if isinstance(workflow, str):
             if len(args) != 1 or kwargs.keys() - {"id"}:
                 raise TypeError(
@@ -99,11 +100,14 @@ class Client:
             raise TypeError(f"app.start takes a workflow made with @workflow, or its name, not {workflow!r}")
         else:
             text, arguments = workflow.input.encode(args, kwargs)
-        if len(text) > self._settings.max_payload:
-            raise PayloadTooLargeError(
-                f"the input of workflow {workflow.name!r} is {len(text)} bytes of JSON, and max_payload is "
-                f"{self._settings.max_payload}; store it elsewhere and pass a reference"
-            )
+        check_input(workflow, text, self._settings.max_payload)
+        return await self.start_prepared(workflow, text, arguments)
+
+    async def start_prepared(
+        self, workflow: Workflow[..., Any], text: str, arguments: list[Any]
+    ) -> WorkflowHandle[Any]:
+        """Start an instance with an input that has been encoded and checked."""
+        engine = self._require_engine("app.start")
         instance_id = workflow.id or new_id()
         local_result = engine.local_result(instance_id)
         trace = None if engine.dispatcher is None else engine.dispatcher.trace_context(workflow.name, instance_id)
@@ -166,7 +170,7 @@ class Client:
           PayloadTooLargeError: if the event is larger than ``max_payload``. Nothing is stored.
           InstanceNotFoundError: if there is no instance ``to``. Nothing is stored.
         """
-        engine = self._require_engine("app.send_event")
+        now = self._require_engine("app.send_event").clock.now()
         row = event_row(
             type,
             data,
@@ -176,11 +180,17 @@ class Client:
             to=to,
             time=time,
             metadata=metadata,
-            now=engine.clock.now(),
+            now=now,
             max_payload=self._settings.max_payload,
         )
+        return await self.send_prepared(row, is_new=id is None)
+
+    async def send_prepared(self, row: MessageRow, *, is_new: bool = False) -> Sent:
+        """Send an event that has been encoded and checked."""
+        engine = self._require_engine("app.send_event")
+        row["sent_at"] = engine.clock.now()
         with engine.apart_from_session("send an event"):
-            return await engine.send(Outgoing(row, is_new=id is None, must_exist=True))
+            return await engine.send(Outgoing(row, is_new=is_new, must_exist=True))
 
     async def publish(
         self, channel: str, data: Any, *, metadata: Mapping[str, Any] | None = None, to: str | None = None
@@ -452,6 +462,15 @@ class Client:
         engine = self._require_engine("app.purge")
         with engine.apart_from_session("purge instances"):
             return await purging.purge(engine, older_than, status, on_batch)
+
+
+def check_input(workflow: Workflow[..., Any], text: str, max_payload: int) -> None:
+    """Raise :exc:`PayloadTooLargeError` if the JSON text of an input is larger than it may be."""
+    if len(text) > max_payload:
+        raise PayloadTooLargeError(
+            f"the input of workflow {workflow.name!r} is {len(text)} bytes of JSON, and max_payload is {max_payload}; "
+            f"store it elsewhere and pass a reference"
+        )
 
 
 def _find(name: str, input: Any, *, id: str | None = None) -> tuple[Workflow[..., Any], str, list[Any]]:

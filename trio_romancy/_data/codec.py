@@ -22,6 +22,7 @@ from cattrs.errors import StructureHandlerNotFoundError
 
 from .._exceptions import text_of
 from ..errors import InvalidDataError, Problem
+from . import patient_json
 from .annotations import field_names, is_class
 from .converter import make_converter
 from .diagnosis import LONGEST_CAUSE, expected, fault_of_scalar, name_of, problems_of_error, problems_of_value
@@ -89,7 +90,8 @@ class Codec(Generic[T]):
             restored: Any = None
             text = _json.encode(self._unstructure(value))
             if (why := why_unreadable(text)) is None:
-                restored = self._structure(loads(text), self.annotation)
+                raw = loads(text) if len(text) < patient_json.LARGE else patient_json.loads(text)
+                restored = self._structure(raw, self.annotation)
                 if restored == value or _same(restored, value):
                     return text, restored
         except RecursionError:
@@ -101,6 +103,22 @@ class Codec(Generic[T]):
             raise InvalidDataError("this value cannot be stored", [Problem("$", why)])
         problems = self._problems(value) or [Problem("$", altered(value, restored))]
         raise InvalidDataError("this value would not survive being stored", problems)
+
+    def encode_json(self, raw: Any) -> tuple[str, T]:
+        """Return what was read from JSON as JSON text, and as the value that it stands for.
+
+        Raises:
+          InvalidDataError: naming every bad place, if the data do not match the annotation.
+        """
+        if self.annotation is not Any:
+            return self.encode(self.decode(raw))
+        try:
+            text = dumps(raw)  # and nothing to compare: it is read back as it was read
+        except ValueError:  # infinity, which a number of JSON may mean
+            return self.encode(raw)
+        if (why := why_unreadable(text)) is not None:
+            raise InvalidDataError("this value cannot be stored", [Problem("$", why)])
+        return text, raw
 
     def decode(self, raw: object) -> T:
         """Return the value that plain JSON data stand for.

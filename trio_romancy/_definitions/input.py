@@ -49,16 +49,19 @@ class InputCodec:
         bound.apply_defaults()
         return self._as_text(self._each(bound.arguments, Codec.encode))
 
-    def check(self, raw: Any) -> tuple[str, list[Any]]:
+    def check(self, raw: Any, *, is_json: bool = False) -> tuple[str, list[Any]]:
         """Return the same as :meth:`encode` for an input that is given as plain JSON data.
 
         What was an input before optional parameters were added still is one.
+
+        Args:
+          is_json: whether it was read from JSON text. The caller must neither keep nor change it then.
 
         Raises:
           InvalidInputError: naming every bad field.
         """
         try:
-            return self._as_text(self._each(self._by_name(raw), _checked))
+            return self._as_text(self._each(self._by_name(raw), Codec.encode_json if is_json else _checked))
         except InvalidInputError:
             # A dict would take any object, also one with a misspelt parameter.
             first = self._first

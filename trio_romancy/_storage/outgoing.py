@@ -30,6 +30,7 @@ def event_row(
     metadata: Mapping[str, Any] | None,
     now: Microseconds,
     max_payload: int,
+    is_json: bool = False,
 ) -> MessageRow:
     """Return the row of an event.
 
@@ -37,6 +38,7 @@ def event_row(
       to: the instance that the event is for; None for any.
       time: when the event happened, as an aware datetime.
       max_payload: the most bytes of JSON in data and metadata.
+      is_json: whether the data were read from JSON text.
 
     Raises:
       InvalidInputError: if the event is not valid. It has all problems.
@@ -54,7 +56,7 @@ def event_row(
             event_time = from_datetime(time)
         except (AttributeError, TypeError, ValueError) as error:
             problems.append(Problem("$.time", str(error)))
-    texts = _texts(what, data, metadata, max_payload, problems)
+    texts = _texts(what, data, metadata, max_payload, problems, is_json=is_json)
     return new_message(
         type,
         texts[0],
@@ -115,11 +117,17 @@ def _problems(**names: object) -> list[Problem]:
 
 
 def _texts(
-    what: str, data: object, metadata: Mapping[str, Any] | None, max_payload: int, problems: list[Problem]
+    what: str,
+    data: object,
+    metadata: Mapping[str, Any] | None,
+    max_payload: int,
+    problems: list[Problem],
+    *,
+    is_json: bool = False,
 ) -> tuple[str, str | None]:
     text, metadata_text = "null", None
     try:
-        text = to_json(data)
+        text = codec(Any).encode_json(data)[0] if is_json else to_json(data)
     except InvalidDataError as error:
         problems += [Problem(f"$.data{problem.path[1:]}", problem.message) for problem in error.problems]
     if metadata is not None:

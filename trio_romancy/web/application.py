@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import trio
-from attrs import asdict, define
+from attrs import asdict, define, field
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -15,12 +15,14 @@ from starlette.routing import Mount, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .._client.client import Client
+from .._data.patient_json import LARGE
+from ..clock import hold_virtual_time
 from ..errors import RomancyError
 from .answers import answer, refusal, unavailable
 from .authorization import Authorization
 from .body import read_body
 from .cancelling import Cancel
-from .delivery import deliver
+from .delivery import Prepared, deliver, prepare
 from .events import Mode, content_mode, read_events
 from .health import Ready, live
 from .in_time import Attempt
@@ -71,18 +73,27 @@ class Events:
     _body_limit: int
     _max_payload: int
     _seconds: float
+    _threads: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1))
+    """Large bodies are read in a thread, one at a time: the event loop goes on meanwhile, and so do small requests."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         mode = content_mode(request.headers)
-        events = read_events(mode, request.headers, await read_body(request, self._body_limit))
+        body = await read_body(request, self._body_limit)
         is_batch = mode is Mode.BATCHED
+
+        def read() -> list[Prepared]:
+            return prepare(read_events(mode, request.headers, body), self._max_payload, is_batch=is_batch)
+
+        if len(body) < LARGE:
+            prepared = read()
+        else:
+            with hold_virtual_time():
+                prepared = await trio.to_thread.run_sync(read, limiter=self._threads)
         attempt = Attempt(self._seconds)
 
         async def work() -> Response:
-            delivered = await deliver(
-                self._client, self._max_payload, events, is_batch=is_batch, on_progress=attempt.renew
-            )
+            delivered = await deliver(self._client, prepared, is_batch=is_batch, on_progress=attempt.renew)
             results = [asdict(each) for each in delivered]
             return answer(results if is_batch else results[0], 202)
 

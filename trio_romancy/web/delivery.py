@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
-from .._client.client import Client
+from .._client.client import Client, check_input
 from .._data.codec import dumps
 from .._definitions.registry import registry
 from .._definitions.values import Workflow
 from .._storage.outgoing import event_row
+from .._storage.sql.rows import MessageRow
 from ..errors import (
     DatabaseError,
     InstanceExistsError,
@@ -42,8 +43,59 @@ class Delivered:
     """Whether it had come before. It was then dropped."""
 
 
+@frozen
+class Prepared:
+    """A valid event, ready to be stored. It is encoded once, however large it is."""
+
+    event: Event
+    row: MessageRow
+    workflow: Workflow[..., Any] | None
+    """Workflow that it starts, with the id of the instance; None if it starts none."""
+    input_text: str = ""
+    arguments: list[Any] = field(factory=list)
+
+
+def prepare(events: Sequence[Event], max_payload: int, *, is_batch: bool) -> list[Prepared]:
+    """Check the events and encode them. May be called in a thread.
+
+    Args:
+      max_payload: the most bytes of JSON in the data of an event.
+      is_batch: whether an error names the position of its event.
+
+    Raises:
+      RefusedError: if one of the events is refused.
+    """
+    prepared = []
+    for index, event in enumerate(events):
+        with refusals(index if is_batch else None):
+            prepared.append(_prepare(event, max_payload))
+    return prepared
+
+
+def _prepare(event: Event, max_payload: int) -> Prepared:
+    row = event_row(
+        event.type,
+        event.data,
+        source=event.source,
+        id=event.id,
+        subject=event.subject,
+        to=event.to,
+        time=event.time,
+        metadata=event.metadata or None,
+        now=0,
+        max_payload=max_payload,
+        is_json=True,
+    )
+    workflow = registry.find_workflow(event.type)
+    if workflow is None or not workflow.event_handler or event.to is not None:
+        return Prepared(event, row, None)
+    text, arguments = workflow.input.check(_input(event), is_json=True)
+    check_input(workflow, text, max_payload)
+    return Prepared(event, row, workflow.options(id=_instance_id(event)), text, arguments)
+
+
 async def deliver(
-    client: Client, max_payload: int, events: Sequence[Event], *, is_batch: bool, on_progress: Callable[[], None]
+    client: Client, prepared: Sequence[Prepared], *, is_batch: bool, on_progress: Callable[[], None]
 ) -> list[Delivered]:
     """Send the events in order, and start the workflows of events that have one. All is durable when it returns.
 
@@ -51,64 +103,38 @@ async def deliver(
     the same events delivers the rest, and repeats nothing.
 
     Args:
-      max_payload: the most bytes of JSON in the data of an event.
       is_batch: whether an error names the position of its event.
       on_progress: called after each event.
 
     Raises:
       RefusedError: if one of the events is refused. Then none was delivered.
     """
-    workflows = []
-    for index, event in enumerate(events):
-        with refusals(index if is_batch else None):
-            workflows.append(_check(event, max_payload))
-            # send_event checks this too, but only after the events before this one have been sent.
-            if is_batch and event.to is not None and await client.get_instance(event.to) is None:
-                raise InstanceNotFoundError(event.to)
+    for index, one in enumerate(prepared):
+        # The journal checks this too, but only after the events before this one have been sent.
+        if is_batch and (to := one.event.to) is not None:
+            with refusals(index):
+                if await client.get_instance(to) is None:
+                    raise InstanceNotFoundError(to)
     delivered = []
-    for index, (event, workflow) in enumerate(zip(events, workflows, strict=True)):
+    for index, one in enumerate(prepared):
         with refusals(index if is_batch else None):
-            delivered.append(await _deliver(client, event, workflow))
+            delivered.append(await _deliver(client, one))
         on_progress()
     return delivered
 
 
-def _check(event: Event, max_payload: int) -> Workflow[..., Any] | None:
-    """Raise what the client would raise for this event. Returns the workflow that it starts; None if it starts none."""
-    event_row(event.type, event.data, id=event.id, **_options(event), now=0, max_payload=max_payload)
-    workflow = registry.find_workflow(event.type)
-    if workflow is None or not workflow.event_handler or event.to is not None:
-        return None
-    text, _ = workflow.input.check(_input(event))
-    if len(text) > max_payload:
-        raise PayloadTooLargeError(
-            f"the input of workflow {workflow.name!r} is {len(text)} bytes of JSON, and max_payload is {max_payload}"
-        )
-    return workflow
-
-
-def _options(event: Event) -> dict[str, Any]:
-    return {
-        "source": event.source,
-        "subject": event.subject,
-        "to": event.to,
-        "time": event.time,
-        "metadata": event.metadata or None,
-    }
-
-
-async def _deliver(client: Client, event: Event, workflow: Workflow[..., Any] | None) -> Delivered:
+async def _deliver(client: Client, prepared: Prepared) -> Delivered:
+    id, workflow = prepared.event.id, prepared.workflow
     # The event is sent before its instance is started. Otherwise the new instance could receive it, too.
-    sent = await client.send_event(event.type, event.data, id=event.id, **_options(event))
+    sent = await client.send_prepared(prepared.row)
     if workflow is None:
-        return Delivered(event.id, None, sent.waiting, sent.is_duplicate)
+        return Delivered(id, None, sent.waiting, sent.is_duplicate)
     # Also for a duplicate: the process that accepted it first may have died before it started the instance.
-    instance_id = _instance_id(event)
     try:
-        await client.start(workflow.name, _input(event), id=instance_id)
+        await client.start_prepared(workflow, prepared.input_text, prepared.arguments)
     except InstanceExistsError:  # the event came before, with other data
-        return Delivered(event.id, instance_id, sent.waiting, duplicate=True)
-    return Delivered(event.id, instance_id, sent.waiting, sent.is_duplicate)
+        return Delivered(id, workflow.id, sent.waiting, duplicate=True)
+    return Delivered(id, workflow.id, sent.waiting, sent.is_duplicate)
 
 
 def _input(event: Event) -> Any:

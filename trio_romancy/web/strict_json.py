@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, NoReturn
 
+from .._data.patient_json import LARGE, PatientDecoder
+
 MAX_DEPTH = 100
 """Greatest depth of nested arrays and objects. Stored data is parsed again, possibly deep in a stack."""
 
@@ -14,6 +16,7 @@ def _refuse(constant: str) -> NoReturn:
 
 
 _decoder = json.JSONDecoder(parse_constant=_refuse)
+_patient_decoder = PatientDecoder(parse_constant=_refuse)
 
 
 def loads(body: bytes) -> Any:
@@ -24,7 +27,7 @@ def loads(body: bytes) -> Any:
     """
     try:
         text = body.decode()
-        value = _decoder.decode(text)
+        value = (_decoder if len(text) < LARGE else _patient_decoder).decode(text)
     except UnicodeDecodeError as error:
         raise ValueError(f"it is not UTF-8: {error}") from None
     except json.JSONDecodeError as error:
