@@ -15,7 +15,7 @@ from sqlalchemy import Connection, event, select
 from trio.testing import MockClock
 from trio_asyncio import open_loop
 
-from trio_romancy import App
+from trio_romancy import App, WorkflowContext, workflow
 from trio_romancy._storage import migrations
 from trio_romancy._storage.open import open_database
 from trio_romancy._storage.sql import tables
@@ -47,6 +47,17 @@ def test_an_idle_worker_is_never_silent_for_more_than_a_third_of_its_lease(tmp_p
         assert after.epoch == before.epoch
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+@workflow(name="heartbeat_long_sleep")
+async def long_sleep(ctx: WorkflowContext) -> None:
+    await ctx.sleep(10 * 365 * 24 * 3600)
+
+
+@pytest.mark.time_limit(30)
+async def test_nothing_of_a_worker_runs_during_years_of_virtual_time_in_memory() -> None:
+    async with App(":memory:") as app:
+        await (await app.start(long_sleep)).result()
 
 
 class Expiries:

@@ -84,8 +84,8 @@ class Heartbeat:
                 await thread.ended.wait()
 
     async def watch_loop(self) -> None:
-        """Note again and again that the event loop runs, until cancelled."""
-        while True:
+        """Note again and again that the event loop runs, until cancelled. Returns at once if there is no thread."""
+        while not (self._database.is_exclusive or self._clock.is_virtual):
             self._loop_ran_at = time.monotonic()
             await trio.sleep(self._interval / 1_000_000)
 
