@@ -62,6 +62,7 @@ class Proxy:
     _links: set[_Link] = field(factory=set, init=False)
     _flow: trio.Event = field(init=False)
     _seconds_for_each: float = field(default=0.0, init=False)
+    _bytes_per_second: float = field(default=0.0, init=False)
     _carrier: trio.Lock = field(factory=trio.Lock, init=False)
     _losses: list[_Loss] = field(factory=list, init=False)
     accepted: int = field(default=0, init=False)
@@ -120,6 +121,14 @@ class Proxy:
         """Take so many seconds for each piece, and carry that of another connection only then. 0: all at once again."""
         self._seconds_for_each = seconds
 
+    def carry_slowly(self, bytes_per_second: float) -> None:
+        """Carry so many bytes in a second, on all connections together. 0: as fast as it goes again.
+
+        On new connections the system takes few bytes from clients that have not been carried yet.
+        """
+        self._bytes_per_second = bytes_per_second
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, CHUNK)
+
     def half_close(self) -> None:
         """End the stream to each client, and drop what it still sends. The server does not notice."""
         for link in self._links:
@@ -135,7 +144,10 @@ class Proxy:
         self._losses.append(loss)
         return loss.happened
 
-    async def _may_flow(self) -> None:
+    async def _may_flow(self, chunk: bytes) -> None:
+        if self._bytes_per_second:
+            async with self._carrier:
+                await trio.sleep(len(chunk) / self._bytes_per_second)
         if self._seconds_for_each:
             async with self._carrier:
                 await trio.sleep(self._seconds_for_each)
@@ -172,7 +184,7 @@ class Proxy:
 
     async def _forward_requests(self, link: _Link, server: trio.SocketStream) -> None:
         while chunk := await link.client.receive_some(CHUNK):
-            await self._may_flow()
+            await self._may_flow(chunk)
             if link.is_half_closed:
                 continue
             if chunk == POSTGRESQL_WANTS_TLS:
@@ -191,7 +203,7 @@ class Proxy:
             chunk = await server.receive_some(CHUNK)
             if link.loss is not None:
                 link.cut()
-            await self._may_flow()
+            await self._may_flow(chunk)
             if link.is_half_closed:
                 if not chunk:
                     return

@@ -110,10 +110,9 @@ async def _close(
     entry = run.writer.next_row("", kind, payload)
     journal = run.journal
     row = run.writer.closing_row(status, entry["recorded_at"], output=output, error=error)
-    if run.used_intake is not None or not run.is_new:
-        journal.append_end(run.instance_id)
+    has_waits = run.used_intake is not None or not run.is_new
     origin = run.claim.child_of_chain if status.is_final and successor is None else None
-    refused_for = await journal.close(row, entry, origin=origin, successor=successor)
+    refused_for = await journal.close(row, entry, has_waits=has_waits, origin=origin, successor=successor)
     if refused_for is not None:
         run.writer.take_back()
         request = EndRequest.from_text(refused_for)

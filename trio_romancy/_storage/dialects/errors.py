@@ -127,6 +127,10 @@ _ALREADY_APPLIED = frozenset(
 )
 
 
+class NoAnswerError(DatabaseAwayError):
+    """The server has not answered in time: it is away, or has too much to do."""
+
+
 def is_transient(error: BaseException) -> bool:
     """Return whether the same transaction can succeed later: the database is away, busy or full, or a race was lost."""
     if isinstance(error, DatabaseAwayError):
@@ -152,6 +156,11 @@ def is_cut_off(error: BaseException) -> bool:
     For a statement of the engine that is a short outage. A statement of the user may be too slow each time.
     """
     return not _CUT_OFF.isdisjoint(_codes(error))
+
+
+def is_slow(error: BaseException) -> bool:
+    """Return whether a transaction took too long: for this side, or for the server. A shorter one may succeed."""
+    return isinstance(error, NoAnswerError) or is_cut_off(error)
 
 
 def is_outage(error: BaseException) -> bool:

@@ -20,8 +20,8 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from ...errors import DatabaseAwayError, DatabaseError
 from ..dialects import server_dialect_of
 from ..dialects.dbapi import driver_connection
-from ..dialects.errors import is_of_this_server, is_transient
-from .sockets import find_socket, keep_alive
+from ..dialects.errors import NoAnswerError, is_of_this_server, is_transient
+from .sockets import find_socket, keep_alive, transferred
 from .urls import Server
 
 R = TypeVar("R")
@@ -30,9 +30,10 @@ Connect = Callable[..., Any]
 """Makes a DBAPI connection from the arguments that SQLAlchemy derives from the URL."""
 
 ANSWER_TIMEOUT = 10.0
-"""Time in which a transaction of the engine must end, in seconds.
+"""Longest time that a transaction of the engine may make no progress, in seconds.
 
-All of them are short. One that takes longer waits for a server that is gone.
+All statements are short. One that takes longer waits for a server that is gone, unless bytes go to and fro meanwhile: a
+large value over a slow link takes its time.
 """
 LAST_PATIENCE = 0.3
 """The same for a call that is made when the app has no time left to end."""
@@ -73,7 +74,7 @@ class Connections:
         """Wait in the block for an answer, for as long as a transaction may take.
 
         Raises:
-          DatabaseAwayError: if that was not long enough. The next connection tries the next host.
+          NoAnswerError: if that was not long enough. The next connection tries the next host.
         """
         turn, now = self.turn, trio.current_time()
         deadline = min(now + ANSWER_TIMEOUT, max(self._ends_at, now + LAST_PATIENCE))
@@ -86,7 +87,16 @@ class Connections:
         if scope.cancelled_caught:
             self.turn = max(self.turn, turn + 1)
             seconds = max(trio.current_time() - now, 0.0)
-            raise DatabaseAwayError(f"{self._server.name} has not answered for {seconds:.1f} s")
+            raise NoAnswerError(f"{self._server.name} has not answered for {seconds:.1f} s")
+
+    def may_go_on(self) -> bool:
+        """Return whether a transaction that takes long may go on if it makes progress."""
+        return trio.current_time() < self._ends_at
+
+    def renew(self, scope: trio.CancelScope) -> None:
+        """Restart the time limit of a call, which makes progress."""
+        if self.may_go_on():
+            scope.deadline = min(trio.current_time() + ANSWER_TIMEOUT, self._ends_at)
 
     def attach(
         self,
@@ -122,6 +132,8 @@ class Connections:
                 made = time.monotonic()
                 connection, turn = self._make(make_one, args, options)
             record.info["made"], record.info["host"] = made, self._host(turn)
+            with suppress(AttributeError):  # it has been closed already
+                record.info["socket"] = find_socket(driver_connection(connection))[0]
             return connection
 
         self._close_quietly(engine.dialect)
@@ -224,6 +236,31 @@ class Connections:
             return DatabaseError(f"{name}: the certificate of the server is not trusted: {refusal}")
         kind = DatabaseAwayError if is_away(error) else DatabaseError
         return kind(f"{name} cannot be used: {getattr(error, 'orig', None) or error}")
+
+
+@define(eq=False)
+class Progress:
+    """What a transaction has sent and received, to tell a slow connection from one that is gone."""
+
+    _socket: Any = None
+    _before: tuple[int, ...] = ()
+    _made_at: float = -math.inf
+    """When progress was seen last, on trio's clock."""
+
+    def begin(self, connection: Connection) -> None:
+        """Watch the transaction that begins on this connection."""
+        self._socket = None if connection.invalidated or connection.closed else connection.info.get("socket")
+        self._before = transferred(self._socket)
+
+    def is_recent(self) -> bool:
+        """Return whether bytes have gone to the server or come from it, if that is known.
+
+        The first call tells it for the time since the beginning, later ones for the last :data:`ANSWER_TIMEOUT`.
+        """
+        now, time = transferred(self._socket), trio.current_time()
+        if now and now != self._before:
+            self._before, self._made_at = now, time
+        return time < self._made_at + ANSWER_TIMEOUT
 
 
 def is_away(error: BaseException) -> bool:

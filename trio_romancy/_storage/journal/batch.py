@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from attrs import define, field
@@ -79,6 +79,8 @@ class Batch:
     effects: Effects | None = None
     size: int = 0
     """The number of writes."""
+    bytes: int = 0
+    """The size of their payloads, as far as it was counted when they were appended."""
     durable: LightEvent = field(factory=LightEvent)
     lost: LeaseLostError | None = None
     """Set if the lease was lost before the batch was known to be committed."""
@@ -157,6 +159,12 @@ class Batch:
         for outgoing in self.effects.outgoing if self.effects is not None else ():
             outgoing.failure = error
 
+    def halves(self) -> Sequence[Batch]:
+        """Return two batches with half of the instances each; nothing if the batch is about one instance only."""
+        parts = [part for _, part in self.parts()]
+        middle = len(parts) // 2
+        return [_joined(parts[:middle]), _joined(parts[middle:])] if middle else ()
+
     def parts(self) -> Iterator[tuple[str, Batch]]:
         """Yield instance ids and a batch for each, in the order in which the instances first wrote."""
         parts: dict[str, Batch] = {}
@@ -183,3 +191,21 @@ class Batch:
         for number, call in enumerate(self.calls):
             part(f"\0call {number}").calls.append(call)
         yield from parts.items()
+
+
+def _joined(parts: Iterable[Batch]) -> Batch:
+    """Return one batch with the writes of several."""
+    joined = Batch()
+    for part in parts:
+        joined.size += part.size
+        joined.starts += part.starts
+        joined.named_starts += part.named_starts
+        joined.closings += part.closings
+        joined.entries += part.entries
+        joined.updates += part.updates
+        joined.calls += part.calls
+        joined.details = (joined.details or {}) | (part.details or {}) or None
+        if part.effects is not None:
+            joined.effects = joined.effects or Effects()
+            joined.effects.add(part.effects)
+    return joined

@@ -153,6 +153,17 @@ class Effects:
         self.ending_children |= other.ending_children
         self.channels |= other.channels
 
+    def bytes(self) -> int:
+        """Return the size of the data that are sent."""
+        size = 0
+        for one in self.outgoing:
+            size += len(one.row["data"])
+        for row in self.outbox:
+            size += len(row["data"])
+        for child in self.children:
+            size += len(child["input"])
+        return size
+
     def add_results(self, part: Effects) -> None:
         """Add the results of a part of these effects, which had a transaction of its own."""
         self.matches += part.matches

@@ -11,6 +11,7 @@ batch under the same number, and the database writes it at most once.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -22,6 +23,7 @@ from ..._data.log_fields import about
 from ...clock import Clock, Microseconds
 from ...errors import LeaseLostError
 from ..database import Database, Writer
+from ..dialects.errors import is_slow
 from ..outages import retry_unless_refused
 from ..sql.chains import Successor
 from ..sql.messages import Outgoing
@@ -31,10 +33,14 @@ from ..sql.workers import Lease
 from .batch import Batch, Call, Closing, Start
 from .committed import Committed, JournalListener
 from .effects import Effects, WaitRequest
-from .transaction import write_batch, write_plain_batch
+from .transaction import take_number, write_batch, write_plain_batch
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_MOST_BYTES = 1_000_000
+"""The most bytes of payloads in a batch, unless it is a single write: a batch of many large values takes long, and all
+of its writes are durable only at its end."""
 
 _logger = logging.getLogger("trio_romancy.journal")
 
@@ -71,6 +77,8 @@ class Journal:
         self._lease_time = lease_time
         self._listener = listener
         self._gathering = Batch()
+        self._full: deque[Batch] = deque()
+        """Batches that are complete because another large value would have made them too long."""
         self._arrived = trio.Event()
         self._under_way: Batch | None = None
         """The batch that is being written, or was written last."""
@@ -89,9 +97,29 @@ class Journal:
             self._arrived.set()
         return batch
 
+    def _complete_batch(self) -> None:
+        """Have the next write begin another batch, which is written after the one that has gathered.
+
+        A write with a large value calls this before it is appended. What belongs to it, such as its effects, comes
+        after it, and so is part of the same transaction.
+        """
+        if self._gathering.size:
+            self._full.append(self._gathering)
+            self._gathering = Batch()
+
+    def _make_room(self, size: int) -> None:
+        """Complete the batch if a value of that many bytes does not fit in it any more; count its bytes."""
+        if self._gathering.bytes + size > _MOST_BYTES:
+            self._complete_batch()
+        self._gathering.bytes += size
+
     def append_entry(self, row: EntryRow) -> Batch:
         """Record an entry. Returns the batch that :meth:`durable` waits for."""
+        size = len(row["payload"])
+        if self._gathering.bytes + size > _MOST_BYTES:
+            self._complete_batch()
         batch = self._next()
+        batch.bytes += size
         batch.entries.append(row)
         return batch
 
@@ -99,6 +127,7 @@ class Journal:
         """Apply effects, in the same transaction as everything that is appended before the next checkpoint."""
         batch = self._gathering
         self._effects().add(effects)
+        batch.bytes += effects.bytes()
         return batch
 
     def _effects(self) -> Effects:
@@ -175,6 +204,7 @@ class Journal:
         Raises:
           InstanceExistsError: if another workflow or another input has the id.
         """
+        self._make_room(len(row["input"]))
         batch = self._next()
         start = Start(row, arguments)
         (batch.starts if id_is_new else batch.named_starts).append(start)
@@ -186,18 +216,23 @@ class Journal:
         row: ClosingRow,
         entry: EntryRow,
         *,
+        has_waits: bool = False,
         origin: str | None = None,
         successor: Successor | None = None,
     ) -> str | None:
         """Record the end of a workflow function, unless a cancel request was accepted first.
 
         Args:
+          has_waits: whether the instance may have waits and subscriptions, which are removed.
           origin: the origin of the instance's chain, if the chain ends here and has a parent.
           successor: the instance that continues the chain.
 
         Returns None once the end is durable. If a cancel request was first, nothing is written, and the request is
         returned as JSON text.
         """
+        self._make_room(len(entry["payload"]) + len(row["output_"] or ""))
+        if has_waits:
+            self.append_end(row["id"])
         batch = self._next()
         closing = Closing(row, entry, origin, successor)
         batch.closings.append(closing)
@@ -240,7 +275,10 @@ class Journal:
 
     async def send(self, outgoing: Sequence[Outgoing]) -> None:
         """Send messages, and return once they are durable. Each :class:`.Outgoing` then has its results."""
-        batch = self.append_effects(Effects(outgoing=list(outgoing)))
+        effects = Effects(outgoing=list(outgoing))
+        if self._gathering.bytes + effects.bytes() > _MOST_BYTES:
+            self._complete_batch()
+        batch = self.append_effects(effects)
         await batch.durable.wait()
         batch.check()
 
@@ -264,7 +302,8 @@ class Journal:
 
     def statistics(self) -> JournalStatistics:
         """Return numbers about this journal."""
-        return JournalStatistics(self._batches, self._writes, self._largest, self._gathering.size)
+        waiting = self._gathering.size + sum(batch.size for batch in self._full)
+        return JournalStatistics(self._batches, self._writes, self._largest, waiting)
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
@@ -279,17 +318,20 @@ class Journal:
             lost = LeaseLostError(f"worker {self.lease.worker_id!r} has stopped")
             try:
                 while True:
-                    if not self._gathering.size:
-                        await self._arrived.wait()
-                    self._under_way, self._gathering = self._gathering, Batch()
-                    self._arrived = trio.Event()
+                    if not self._full:
+                        if not self._gathering.size:
+                            await self._arrived.wait()
+                        self._full.append(self._gathering)
+                        self._gathering = Batch()
+                        self._arrived = trio.Event()
+                    self._under_way = self._full.popleft()
                     await self._write(self._under_way)
             except LeaseLostError as error:
                 lost = error
                 raise
             finally:
                 self._lost = lost
-                for unwritten in (self._under_way, self._gathering):
+                for unwritten in (self._under_way, *self._full, self._gathering):
                     if unwritten is not None and not unwritten.durable.is_set():
                         unwritten.lost = lost
                         unwritten.durable.set()
@@ -297,13 +339,7 @@ class Journal:
 
     async def _write(self, batch: Batch) -> None:
         begun = trio.current_time()
-        try:
-            await self._commit(batch)
-        except LeaseLostError:
-            raise
-        except Exception:
-            _logger.exception("a batch was refused by %s; writing its parts one by one", self._database.name)
-            await self._write_parts(batch)
+        await self._store(batch)
         self._batches += 1
         self._writes += batch.size
         self._largest = max(self._largest, batch.size)
@@ -334,8 +370,28 @@ class Journal:
         for _, observer in batch.observations or ():
             observer()  # after the hook `batch_committed`, which the listener calls
 
-    async def _commit(self, batch: Batch) -> None:
-        """Commit the batch exactly once, however often that takes."""
+    async def _store(self, batch: Batch) -> None:
+        """Commit the batch: as a whole, in halves if that takes too long, or instance by instance if it is refused."""
+        try:
+            halves = await self._commit(batch)
+        except LeaseLostError:
+            raise
+        except Exception:
+            _logger.exception("a batch was refused by %s; writing its parts one by one", self._database.name)
+            await self._write_parts(batch)
+            return
+        if halves:
+            _logger.warning("%s takes too long for a batch; writing it in two halves", self._database.name)
+            _forget_results(batch)
+            for half in halves:
+                await self._store(half)
+                _add_results(batch, half)
+
+    async def _commit(self, batch: Batch) -> Sequence[Batch]:
+        """Commit the batch exactly once, however often that takes.
+
+        Returns the halves of the batch if it took too long, and can be divided; nothing of it is written then.
+        """
         self._number += 1
         writer = self._writer
         assert writer is not None
@@ -344,21 +400,30 @@ class Journal:
             run, write = autocommit.run, write_plain_batch
         else:
             run, write = writer.run, write_batch
-        await retry_unless_refused(
-            self._database, run, write, batch, self._number, self.lease, self._clock, self._lease_time
-        )
+        fence = self._number, self.lease, self._clock, self._lease_time
+
+        async def attempt() -> Sequence[Batch]:
+            try:
+                await run(write, batch, *fence)
+            except Exception as error:
+                if not is_slow(error) or not (halves := batch.halves()):
+                    raise
+                return halves
+            return ()
+
+        halves = await retry_unless_refused(self._database, attempt)
+        # Unless it was committed all the same: then its number is taken.
+        taken = not halves or await retry_unless_refused(self._database, lambda: writer.run(take_number, *fence))
         self.lease.committed = self._number
+        return halves if taken else ()
 
     async def _write_parts(self, batch: Batch) -> None:
         """Write a refused batch instance by instance, so that one bad write harms no other instance."""
-        if batch.effects is not None:
-            batch.effects.matches, batch.effects.wakes_others = [], False  # they were rolled back
+        _forget_results(batch)
         for instance_id, part in batch.parts():
             try:
                 await self._commit(part)
-                if part.effects is not None:
-                    batch.effects = batch.effects or Effects()  # the part may have got its effects in the transaction
-                    batch.effects.add_results(part.effects)
+                _add_results(batch, part)
             except LeaseLostError:
                 raise
             except Exception as error:
@@ -369,3 +434,16 @@ class Journal:
                 if batch.observations is not None:
                     batch.observations = [one for one in batch.observations if one[0] != instance_id]
                 self._listener.refused(instance_id, error)
+
+
+def _forget_results(batch: Batch) -> None:
+    """Forget what a transaction that was rolled back has found for the batch."""
+    if batch.effects is not None:
+        batch.effects.matches, batch.effects.wakes_others = [], False
+
+
+def _add_results(batch: Batch, part: Batch) -> None:
+    """Add to the batch what the transaction of a part of it has found."""
+    if part.effects is not None:
+        batch.effects = batch.effects or Effects()  # the part may have got its effects in the transaction
+        batch.effects.add_results(part.effects)

@@ -29,6 +29,15 @@ from .single_statement import write_at_once
 _by_id = itemgetter("id")
 
 
+def take_number(connection: Connection, number: int, lease: Lease, clock: Clock, lease_time: Microseconds) -> bool:
+    """Write nothing under the number of a batch, so that the batch can never be committed; False if it was.
+
+    Raises:
+      LeaseLostError: if the lease was ended.
+    """
+    return fence_batch(connection, lease, clock.now() + lease_time, number)
+
+
 def write_plain_batch(
     connection: Connection, batch: Batch, number: int, lease: Lease, clock: Clock, lease_time: Microseconds
 ) -> None:
