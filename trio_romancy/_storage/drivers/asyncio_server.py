@@ -320,7 +320,9 @@ class _Transaction:
     """Whether its idleness is limited again."""
 
     async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        run = partial(self._connection.run_sync, fn, *args, **kwargs)
+        def run() -> Coroutine[Any, Any, R]:
+            return self._connection.run_sync(fn, *args, **kwargs)
+
         return await self._database._cross_with_grace(_of_session, run)
 
     async def commit(self, last: Callable[[Connection], None]) -> None:
