@@ -163,7 +163,7 @@ async def store(instance_id: str, number: int, seconds: float) -> int:
     return number
 
 
-@activity(name="random_split", cancellable=True, timeout=4, retry=RetryPolicy.fixed(3, 0.371))
+@activity(name="random_split", cancellable=True, retry=RetryPolicy.fixed(3, 0.371))
 async def split(instance_id: str, number: int, seconds: float) -> int:
     async with trio.open_nursery() as nursery:
         for part in range(3):
@@ -240,7 +240,10 @@ class Player:
         ctx, inner, which = self.ctx, node.get("inner", []), node["which"]
         match node["do"]:
             case "work" | "stop_early" | "fail_often" | "store" | "split" | "publish" as name:
-                await ACTIVITIES[name].options(id=f"{name}:{number}")(ctx.instance_id, number, node["seconds"])
+                # A third of those that are split take longer, and no two of them have the same timeout.
+                timeout = 3 + node["seconds"] * 0.3 if name == "split" else None
+                called = ACTIVITIES[name].options(id=f"{name}:{number}", timeout=timeout)
+                await called(ctx.instance_id, number, node["seconds"])
             case "sleep":
                 await ctx.sleep(node["seconds"], id=f"sleep:{number}")
             case "take":
