@@ -33,21 +33,16 @@ from ..session import report_lost_transactions
 from . import connections
 from .asyncio_thread import AsyncioThreadConnection
 from .blocking import BlockingConnection, BlockingWriter, blocking_engine, connect
-from .connections import Connections, Progress
+from .connections import Connections
 from .urls import Server
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-Grace = Callable[..., float]
-"""Called with ``again``; returns for how many seconds a coroutine may go on after a cancellation."""
-
 _GRACE = 5.0
 """Time that a statement of a session may go on after its activity was cancelled, in seconds."""
 _GRACE_OF_ENGINE = 1.0
 """The same for a transaction of the engine. Those end in milliseconds, unless the server is gone."""
-_LOOK_EVERY = 0.2
-"""Seconds between two looks at the progress of a transaction that takes long."""
 _CONNECTING = 2
 """Connections of the pool that are made at once.
 
@@ -64,44 +59,28 @@ class _Wait:
 
     may_be_torn: bool
     """Whether no transaction has begun yet, so that cancellation is delivered at once."""
-    connections: Connections
     scope: trio.CancelScope = field(factory=trio.CancelScope)
     """Scope around the wait, which is cancelled when the server has taken too long."""
-    progress: Progress = field(factory=Progress)
-    """What its transaction has sent and received."""
 
-    def grace(self, *, again: bool) -> float:
-        """Return for how many seconds the coroutine may go on after a cancellation.
-
-        Args:
-          again: whether the seconds of an earlier call are over.
-        """
+    def grace(self) -> float:
+        """Return for how many seconds the coroutine may go on after a cancellation."""
         if self.may_be_torn:
             return 0.0
-        left = self.scope.deadline - trio.current_time()
-        if left > 0:  # the caller was cancelled
-            return 0.0 if again else min(_GRACE_OF_ENGINE, left)
-        return _LOOK_EVERY if self.connections.may_go_on() and self.progress.is_recent() else 0.0
+        return min(_GRACE_OF_ENGINE, max(self.scope.deadline - trio.current_time(), 0.0))  # 0.0: it was too long
 
 
 _wait: ContextVar[_Wait | None] = ContextVar("trio_romancy_wait", default=None)
 """The wait for the coroutine in asyncio that runs now."""
 
 
-def _transaction_begins(connection: AsyncConnection) -> None:
-    """Keep cancellation away from now on, and watch the progress on the connection."""
+def _transaction_begins() -> None:
+    """Keep cancellation away from now on."""
     if (wait := _wait.get()) is not None:
         wait.may_be_torn = False
-        if connection.sync_connection is not None:
-            wait.progress.begin(connection.sync_connection)
 
 
-def _at_once(*, again: bool) -> float:
+def _at_once() -> float:
     return 0.0
-
-
-def _of_session(*, again: bool) -> float:
-    return 0.0 if again else _GRACE
 
 
 @define(eq=False)
@@ -226,7 +205,7 @@ class ServerDatabase:
         except BaseException:
             await connection.close()
             raise
-        _transaction_begins(connection)
+        _transaction_begins()
         return connection
 
     async def _run(self, fn: Callable[[Connection], R]) -> R:
@@ -260,13 +239,13 @@ class ServerDatabase:
         """Run a coroutine function in asyncio. Cancellation is delivered when it has ended.
 
         Raises:
-          NoAnswerError: if it has made no progress for :data:`.connections.ANSWER_TIMEOUT`.
+          DatabaseAwayError: if it has not ended after :data:`.connections.ANSWER_TIMEOUT`.
         """
-        return await self._cross_from(_Wait(False, self._connections), fn, *args)
+        return await self._cross_from(_Wait(may_be_torn=False), fn, *args)
 
     async def _cross_to_connect(self, fn: Callable[..., Coroutine[Any, Any, R]], *args: Any) -> R:
         """Run a coroutine function like :meth:`_cross`. Cancellation is delivered at once until it has a connection."""
-        return await self._cross_from(_Wait(True, self._connections), fn, *args)
+        return await self._cross_from(_Wait(may_be_torn=True), fn, *args)
 
     async def _cross_from(self, wait: _Wait, fn: Callable[..., Coroutine[Any, Any, R]], *args: Any) -> R:
         with self._connections.patience() as wait.scope:
@@ -277,29 +256,21 @@ class ServerDatabase:
                 _wait.reset(token)
 
     async def _cross_with_grace(
-        self, grace: Grace, fn: Callable[..., Coroutine[Any, Any, R]], *args: Any, **kwargs: Any
+        self, grace: Callable[[], float], fn: Callable[..., Coroutine[Any, Any, R]], *args: Any, **kwargs: Any
     ) -> R:
         """Run a coroutine function in asyncio. Cancellation is delivered when it has ended.
 
         Args:
-          grace: called at a cancellation, and whenever the seconds that it has returned are over. With none left, the
-            coroutine is cancelled too.
+          grace: called at a cancellation; returns seconds until the coroutine is cancelled too.
         """
         waiting = trio.lowlevel.current_task()
 
         def cancelled(_: object) -> trio.lowlevel.Abort:
-            cancel_after(grace(again=False))
-            return trio.lowlevel.Abort.FAILED
-
-        def cancel_after(seconds: float) -> None:
-            if seconds:
-                self._loop.call_later(seconds, look_again)
+            if seconds := grace():
+                self._loop.call_later(seconds, crossing.cancel)
             else:
                 crossing.cancel()
-
-        def look_again() -> None:
-            if not crossing.done():
-                cancel_after(grace(again=True))
+            return trio.lowlevel.Abort.FAILED
 
         with hold_virtual_time():
             crossing = self._loop.create_task(fn(*args, **kwargs))
@@ -323,13 +294,12 @@ class _Transaction:
         def run() -> Coroutine[Any, Any, R]:
             return self._connection.run_sync(fn, *args, **kwargs)
 
-        return await self._database._cross_with_grace(_of_session, run)
+        return await self._database._cross_with_grace(lambda: _GRACE, run)
 
     async def commit(self, last: Callable[[Connection], None]) -> None:
         await self._database._cross(self._commit, last)
 
     async def _commit(self, last: Callable[[Connection], None]) -> None:
-        _transaction_begins(self._connection)
         await self._connection.run_sync(last)
         self._is_limited = True  # by the session, in ``last``
         await self._connection.commit()
@@ -368,7 +338,7 @@ class _Writer:
     async def _run_in_asyncio(self, isolation: str, fn: Callable[[Connection], R]) -> R:
         try:
             if self._connection is not None:
-                _transaction_begins(self._connection)
+                _transaction_begins()
             else:
                 self._connection = await self._database._connect(self._engine)
                 await self._connection.run_sync(connections.in_transaction, self._database._dialect.plan_once)

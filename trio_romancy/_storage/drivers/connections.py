@@ -21,7 +21,7 @@ from ...errors import DatabaseAwayError, DatabaseError
 from ..dialects import server_dialect_of
 from ..dialects.dbapi import driver_connection
 from ..dialects.errors import NoAnswerError, is_of_this_server, is_transient
-from .sockets import find_socket, keep_alive, transferred
+from .sockets import find_socket, keep_alive
 from .urls import Server
 
 R = TypeVar("R")
@@ -132,8 +132,6 @@ class Connections:
                 made = time.monotonic()
                 connection, turn = self._make(make_one, args, options)
             record.info["made"], record.info["host"] = made, self._host(turn)
-            with suppress(AttributeError):  # it has been closed already
-                record.info["socket"] = find_socket(driver_connection(connection))[0]
             return connection
 
         self._close_quietly(engine.dialect)
@@ -236,31 +234,6 @@ class Connections:
             return DatabaseError(f"{name}: the certificate of the server is not trusted: {refusal}")
         kind = DatabaseAwayError if is_away(error) else DatabaseError
         return kind(f"{name} cannot be used: {getattr(error, 'orig', None) or error}")
-
-
-@define(eq=False)
-class Progress:
-    """What a transaction has sent and received, to tell a slow connection from one that is gone."""
-
-    _socket: Any = None
-    _before: tuple[int, ...] = ()
-    _made_at: float = -math.inf
-    """When progress was seen last, on trio's clock."""
-
-    def begin(self, connection: Connection) -> None:
-        """Watch the transaction that begins on this connection."""
-        self._socket = None if connection.invalidated or connection.closed else connection.info.get("socket")
-        self._before = transferred(self._socket)
-
-    def is_recent(self) -> bool:
-        """Return whether bytes have gone to the server or come from it, if that is known.
-
-        The first call tells it for the time since the beginning, later ones for the last :data:`ANSWER_TIMEOUT`.
-        """
-        now, time = transferred(self._socket), trio.current_time()
-        if now and now != self._before:
-            self._before, self._made_at = now, time
-        return time < self._made_at + ANSWER_TIMEOUT
 
 
 def is_away(error: BaseException) -> bool:

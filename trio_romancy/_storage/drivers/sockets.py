@@ -4,15 +4,8 @@ from __future__ import annotations
 
 import socket as socket_module
 import ssl
-import struct
-import sys
 from socket import AF_INET, AF_INET6, IPPROTO_TCP, SO_KEEPALIVE, SOL_SOCKET
 from typing import Any
-
-# Linux since 4.1: tcpi_bytes_acked and tcpi_bytes_received of struct tcp_info, see linux/tcp.h.
-_COUNTERS = struct.Struct("QQ")
-_COUNTERS_AT = 120
-_TCP_INFO: int | None = getattr(socket_module, "TCP_INFO", None) if sys.platform == "linux" else None
 
 _KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 25_000}
 """Values of the socket options: in seconds, seconds, probes, milliseconds."""
@@ -35,14 +28,3 @@ def keep_alive(socket: Any) -> None:
     for name, value in _KEEP_ALIVE.items():
         if (option := getattr(socket_module, name, None)) is not None:  # not every system has all of them
             socket.setsockopt(IPPROTO_TCP, option, value)
-
-
-def transferred(socket: Any) -> tuple[int, ...]:
-    """Return how many bytes the other end of a TCP connection has received, and sent; nothing if that is unknown."""
-    if _TCP_INFO is None or socket is None or socket.family not in (AF_INET, AF_INET6):
-        return ()
-    try:
-        info = socket.getsockopt(IPPROTO_TCP, _TCP_INFO, _COUNTERS_AT + _COUNTERS.size)
-        return _COUNTERS.unpack_from(info, _COUNTERS_AT)
-    except (OSError, struct.error):  # closed, or an old system
-        return ()
