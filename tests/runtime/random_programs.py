@@ -163,7 +163,7 @@ async def store(instance_id: str, number: int, seconds: float) -> int:
     return number
 
 
-@activity(name="random_split", cancellable=True, retry=RetryPolicy.fixed(3, 0.371))
+@activity(name="random_split", retry=RetryPolicy.fixed(3, 0.371))
 async def split(instance_id: str, number: int, seconds: float) -> int:
     async with trio.open_nursery() as nursery:
         for part in range(3):
