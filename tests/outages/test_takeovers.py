@@ -12,6 +12,7 @@ import trio
 from sqlalchemy import Connection, Engine, event
 
 from trio_romancy import App, Kind, WorkflowContext, activity, current_activity, workflow
+from trio_romancy._runtime.worker import heartbeat
 from trio_romancy._storage.drivers import connections
 from trio_romancy._storage.sql import workers
 from trio_romancy.testing import broken_guarantees
@@ -102,6 +103,7 @@ async def die(database: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     with monkeypatch.context() as patch:
         replace_leave(lambda *_: None, patch)
         appear_dead(patch)
+        patch.setattr(heartbeat, "PATIENCE", 100)  # of so short a lease; a busy machine lets it stand still for longer
         async with App(database, worker_id="dead", lease=DIES_AFTER, shutdown_timeout=0.01) as app:
             handles = [await app.start(taken_over, number) for number in range(INSTANCES)]
             while len(waiting) < INSTANCES:  # noqa: ASYNC110

@@ -235,7 +235,7 @@ def test_nobody_hears_of_a_message_that_the_database_has_refused(caplog: pytest.
             row = message_row(
                 "looks.refused", 0, metadata=None, to=None, now=inside.clock.now(), max_payload=100, sender="nobody"
             )
-            incomplete: Any = {"instance_id": "nobody"}
+            incomplete: Any = {"instance_id": "nobody", "data": "1"}
             effects = Effects(outgoing=[Outgoing(row)], outbox=[incomplete])
             await inside.journal.durable(inside.journal.append_effects(effects))
             await app.publish("looks.refused", 1)
