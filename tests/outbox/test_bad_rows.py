@@ -33,7 +33,7 @@ async def telling(ctx: WorkflowContext, number: int) -> None:
 EVERYWHERE: dict[str, dict[str, Any]] = {
     "no JSON": {"data": "{{{"},
     "deep JSON": {"data": "[" * 100_000},
-    "a time that is none": {"time": 2**62},
+    "a time beyond all times": {"time": 2**62},
     "no type": {"type": ""},
     "no id": {"event_id": ""},
 }

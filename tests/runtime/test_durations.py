@@ -116,7 +116,7 @@ async def test_a_duration_that_cannot_be_stored_is_refused_in_the_workflow(datab
 
 @workflow(name="durations_limit_that_is_lifted")
 async def lifted(ctx: WorkflowContext, limits: list[float | None]) -> str:
-    """An optional limit, which is none on the second run: ids must be the same."""
+    """An optional limit, which the second run does not have: ids must be the same."""
     limit = math.inf if limits[0] is None else limits[0]
     with ctx.move_on_after(limit):
         await ctx.sleep(1)

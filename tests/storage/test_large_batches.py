@@ -29,7 +29,7 @@ gate = trio.Event()
 
 
 @pytest.fixture(autouse=True)
-def anew() -> None:
+def begin_again() -> None:
     global gate
     runs.clear()
     gate = trio.Event()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import pytest
 import trio
@@ -14,6 +12,7 @@ import trio
 from trio_romancy import App, Status, WorkflowContext, activity, workflow
 
 from ..support.databases import SHARED_KINDS
+from ..support.processes import open_process
 
 pytestmark = [pytest.mark.long, pytest.mark.real_clock, pytest.mark.parametrize("kind", SHARED_KINDS, indirect=True)]
 
@@ -58,16 +57,8 @@ async def work(database: str, seconds: float) -> None:
         await trio.sleep_forever()
 
 
-@contextmanager
-def blocked_worker(database: str, seconds: float) -> Iterator[None]:
-    command = [sys.executable, "-m", __spec__.name, database, str(seconds)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "begun\n"
-            yield
-        finally:
-            process.kill()
+def blocked_worker(database: str, seconds: float) -> AbstractContextManager[None]:
+    return open_process(__spec__.name, database, str(seconds), says="begun")
 
 
 async def test_neighbours_of_code_that_holds_the_loop_are_not_begun_again(database: str) -> None:

@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pytest
 import trio
@@ -17,6 +17,7 @@ from trio_romancy import App, WorkflowContext, activity, workflow
 
 from ..support.databases import SHARED_KINDS
 from ..support.probe import wrap_batch_fence, write_several_statements
+from ..support.processes import open_process
 from ..support.servers import PRODUCTS, execute
 
 pytestmark = pytest.mark.long
@@ -60,16 +61,8 @@ async def work_and_freeze(database: str) -> None:
                 await (await app.start(stepping)).result()
 
 
-@contextmanager
-def frozen_worker(database: str) -> Iterator[None]:
-    command = [sys.executable, "-m", __spec__.name, database]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "frozen\n"
-            yield
-        finally:
-            process.kill()
+def frozen_worker(database: str) -> AbstractContextManager[None]:
+    return open_process(__spec__.name, database, says="frozen")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGSTOP")
