@@ -37,8 +37,7 @@ def new_id(run: InstanceRun, task: trio.lowlevel.Task, name: str, id: str | None
       NonDeterminismError: if one of trio's own deadlines could cancel it. The instance is parked.
       RunGone: if the run is gone.
     """
-    if run.is_unwinding:
-        raise RunGone
+    run.refuse_if_gone()
     id = run.ids.new_id(task, name, id, what)
     scope = run.function_scope.scope
     if scope is not None and has_deadline_within(scope, task):

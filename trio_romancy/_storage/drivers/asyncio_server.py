@@ -383,7 +383,7 @@ class _TurnToConnect:
         if self._turns.locked():
             try:
                 await_only(asyncio.wait_for(self._turns.acquire(), connections.ANSWER_TIMEOUT / 2))
-            except asyncio.TimeoutError:  # noqa: UP041 (another class before Python 3.11)
+            except TimeoutError:
                 raise DatabaseAwayError("other connections took too long to be made") from None
         else:
             await_only(self._turns.acquire())

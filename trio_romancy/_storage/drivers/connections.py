@@ -89,13 +89,9 @@ class Connections:
             seconds = max(trio.current_time() - now, 0.0)
             raise NoAnswerError(f"{self._server.name} has not answered for {seconds:.1f} s")
 
-    def may_go_on(self) -> bool:
-        """Return whether a transaction that takes long may go on if it makes progress."""
-        return trio.current_time() < self._ends_at
-
     def renew(self, scope: trio.CancelScope) -> None:
         """Restart the time limit of a call, which makes progress."""
-        if self.may_go_on():
+        if trio.current_time() < self._ends_at:
             scope.deadline = min(trio.current_time() + ANSWER_TIMEOUT, self._ends_at)
 
     def attach(
