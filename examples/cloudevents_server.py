@@ -34,7 +34,7 @@ from attrs import frozen
 from hypercorn.config import Config
 from hypercorn.trio import serve
 
-from trio_romancy import App, WorkflowContext, activity, workflow
+from trio_romancy import App, WebSettings, WorkflowContext, activity, workflow
 
 DEMO = "--demo" in sys.argv
 TOKEN = "secret"  # in production: from the environment
@@ -66,7 +66,10 @@ async def order_received(ctx: WorkflowContext, order: Order) -> str:
 
 
 async def main() -> None:
-    async with App("cloudevents.db", worker_id="worker-1", web_token=TOKEN) as app, trio.open_nursery() as nursery:
+    async with (
+        App("cloudevents.db", worker_id="worker-1", web=WebSettings(token=TOKEN)) as app,
+        trio.open_nursery() as nursery,
+    ):
         config = Config()
         config.bind = ["127.0.0.1:0" if DEMO else "127.0.0.1:8000"]
         config.errorlog = None if DEMO else "-"

@@ -26,6 +26,7 @@ from trio_romancy import (
     InstanceExistsError,
     InstanceNotFoundError,
     InvalidInputError,
+    Limits,
     PayloadTooLargeError,
     RomancyError,
     Status,
@@ -252,7 +253,7 @@ async def test_an_id_that_is_taken_by_another_input_or_workflow_is_refused_and_i
 @pytest.mark.parametrize("by_name", [False, True], ids=["by workflow", "by name"])
 async def test_an_input_that_is_too_large_is_refused_and_nothing_is_stored(database: str, by_name: bool) -> None:
     order_id = "x" * 1000
-    async with App(database, max_payload=1000) as app:
+    async with App(database, limits=Limits(max_payload=1000)) as app:
         with pytest.raises(
             PayloadTooLargeError, match=r"input of workflow 'bad_input_order' is \d+ bytes.*max_payload is 1000"
         ):
@@ -265,14 +266,14 @@ async def test_an_input_that_is_too_large_is_refused_and_nothing_is_stored(datab
 
 async def test_an_input_just_as_large_as_allowed_is_accepted_and_one_byte_more_is_not(database: str) -> None:
     size = len('{"order_id":"","items":[]}')
-    async with App(database, max_payload=size + 10) as app:
+    async with App(database, limits=Limits(max_payload=size + 10)) as app:
         assert await (await app.start(bad_input_order, Order("x" * 10, []))).result() == "x" * 10
         with pytest.raises(PayloadTooLargeError, match=f"is {size + 11} bytes"):
             await app.start(bad_input_order, Order("x" * 11, []))
 
 
 async def test_the_size_is_that_of_what_is_stored_and_not_the_number_of_characters() -> None:
-    async with App(":memory:", max_payload=1000) as app:
+    async with App(":memory:", limits=Limits(max_payload=1000)) as app:
         with pytest.raises(PayloadTooLargeError):
             await app.start(bad_input_order, Order("\N{PILE OF POO}" * 100, []))
 
@@ -292,7 +293,7 @@ async def test_the_size_is_that_of_what_is_stored_and_not_the_number_of_characte
 async def test_a_result_that_is_too_large_fails_the_workflow_and_is_not_stored(
     database: str, starter: Any, error_type: str, named: str
 ) -> None:
-    async with App(database, max_payload=1000) as app:
+    async with App(database, limits=Limits(max_payload=1000)) as app:
         handle = await app.start(starter, 5000)
         with pytest.raises(WorkflowFailedError, match=re.escape(named)) as caught:
             await handle.result()
@@ -419,10 +420,6 @@ async def test_an_app_is_for_one_block() -> None:
         ("max_running", 2.5),
         ("max_resident", 0),
         ("max_resident", -3),
-        ("max_payload", 0),
-        ("max_payload", None),
-        ("max_payload", 2**30),
-        ("max_recoveries", -1),
         ("shutdown_timeout", 0),
         ("shutdown_timeout", math.nan),
         ("retry", 3),
@@ -432,6 +429,16 @@ async def test_an_app_is_for_one_block() -> None:
 def test_an_argument_out_of_range_is_refused_by_name(argument: str, value: Any) -> None:
     with pytest.raises((ValueError, TypeError), match=argument.replace("_", "[_ ]")) as caught:
         App(":memory:", **{argument: value})
+    assert repr(value)[:20] in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("limit", "value"),
+    [("max_payload", 0), ("max_payload", None), ("max_payload", 2**30), ("max_recoveries", -1), ("threads", 0)],
+)
+def test_a_limit_out_of_range_is_refused_by_name(limit: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=limit) as caught:
+        Limits(**{limit: value})
     assert repr(value)[:20] in str(caught.value)
 
 

@@ -14,6 +14,7 @@ from trio_romancy import (
     EventTimeoutError,
     InstanceNotFoundError,
     InvalidDataError,
+    Limits,
     MessageTimeoutError,
     PayloadTooLargeError,
     WorkflowContext,
@@ -72,7 +73,7 @@ async def bad_result(ctx: WorkflowContext) -> int:
 
 @asynccontextmanager
 async def opened() -> AsyncIterator[App]:
-    async with App(":memory:", max_payload=2000) as app:
+    async with App(":memory:", limits=Limits(max_payload=2000)) as app:
         yield app
 
 

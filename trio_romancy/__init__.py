@@ -11,6 +11,12 @@ from ._context.workflow import WorkflowContext
 from ._definitions.decorators import activity, compensation, workflow
 from ._definitions.values import Activity, Compensation, Workflow
 from ._observe.log_filter import InstanceFilter
+from ._outbox.relay import RelayStatistics
+from ._runtime.run.threads import ThreadStatistics
+from ._runtime.worker.supervisor import SupervisorStatistics
+from ._runtime.worker.worker import WorkerStatistics
+from ._settings import Limits, OutboxSettings, WebSettings
+from ._storage.journal.journal import JournalStatistics
 from ._storage.session import Session
 from .app import App, AppStatistics
 from .errors import (
@@ -19,6 +25,7 @@ from .errors import (
     ChannelModeConflictError,
     ChildWorkflowError,
     DatabaseError,
+    DataProblem,
     DefinitionError,
     EventTimeoutError,
     InstanceExistsError,
@@ -29,7 +36,6 @@ from .errors import (
     NonDeterminismError,
     OperationIdError,
     PayloadTooLargeError,
-    Problem,
     RetryExhaustedError,
     RomancyError,
     SchemaError,
@@ -45,15 +51,15 @@ from .model import (
     CancelRequest,
     ChannelMode,
     Entry,
+    EntryKind,
     ErrorInfo,
     Instance,
-    Kind,
     Message,
     OutboxEvent,
     OutboxStatus,
     Page,
     ReceivedEvent,
-    Sent,
+    SendResult,
     Status,
     WorkerInfo,
 )
@@ -77,9 +83,11 @@ __all__ = [
     "ChildHandle",
     "ChildWorkflowError",
     "Compensation",
+    "DataProblem",
     "DatabaseError",
     "DefinitionError",
     "Entry",
+    "EntryKind",
     "ErrorInfo",
     "EventTimeoutError",
     "Hooks",
@@ -89,29 +97,35 @@ __all__ = [
     "InstanceNotFoundError",
     "InvalidDataError",
     "InvalidInputError",
-    "Kind",
+    "JournalStatistics",
     "LeaseInfo",
+    "Limits",
     "Message",
     "MessageInfo",
     "MessageTimeoutError",
     "NonDeterminismError",
     "OperationIdError",
     "OutboxEvent",
+    "OutboxSettings",
     "OutboxStatus",
     "Page",
     "PayloadTooLargeError",
-    "Problem",
     "ReceivedEvent",
+    "RelayStatistics",
     "RetryExhaustedError",
     "RetryPolicy",
     "RomancyError",
     "SchemaError",
-    "Sent",
+    "SendResult",
     "Session",
     "Status",
+    "SupervisorStatistics",
     "TerminalError",
+    "ThreadStatistics",
     "TimerInfo",
+    "WebSettings",
     "WorkerInfo",
+    "WorkerStatistics",
     "Workflow",
     "WorkflowCancelledError",
     "WorkflowContext",

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 from urllib.parse import SplitResult, urlsplit
 
 from attrs import field, frozen
@@ -14,6 +14,8 @@ from attrs import field, frozen
 from .clock import Duration, Microseconds, microseconds
 from .model import Status
 from .retry import RetryPolicy
+
+T = TypeVar("T")
 
 ContentMode = Literal["structured", "binary"]
 """Form of an event in a request: all of it as JSON in the body, or its attributes as headers ``ce-...``."""
@@ -32,7 +34,7 @@ def checked_token(token: str) -> bytes:
       ValueError: if a header cannot carry it unchanged and uncut. The message does not show it.
     """
     if not isinstance(token, str) or not token or not all("!" <= character <= "~" for character in token):
-        raise ValueError("web_token is a string of ASCII characters without spaces, and not empty")
+        raise ValueError("token is a string of ASCII characters without spaces, and not empty")
     return token.encode("ascii")
 
 
@@ -142,12 +144,12 @@ def checked_headers(headers: Any) -> dict[str, str]:
     """
     checked: dict[str, str] = {}
     if not isinstance(headers, Mapping):
-        raise ValueError("broker_headers is a mapping of header names to their values")
+        raise ValueError("headers is a mapping of header names to their values")
     for name, value in headers.items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name) or name.lower().startswith("ce-"):
-            raise ValueError(f"broker_headers: {name!r} is not the name of a header that can be set")
+            raise ValueError(f"headers: {name!r} is not the name of a header that can be set")
         if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
-            raise ValueError(f"broker_headers: the value of {name!r} is not a line of ASCII text")
+            raise ValueError(f"headers: the value of {name!r} is not a line of ASCII text")
         checked[name.lower()] = value
     return checked
 
@@ -159,9 +161,101 @@ def checked_content_mode(mode: Any) -> ContentMode:
       ValueError: if there is no such mode.
     """
     if mode not in get_args(ContentMode):
-        raise ValueError(f'broker_content_mode is "structured" or "binary", not {mode!r}')
+        raise ValueError(f'content_mode is "structured" or "binary", not {mode!r}')
     checked: ContentMode = mode
     return checked
+
+
+# -- groups of options -------------------------------------------------------------------------------------------------
+
+
+def _checked_age(age: Duration | None) -> float | None:
+    limit = None if age is None else checked_limit("max_age", age, least=1)
+    return None if limit is None else limit / 1_000_000
+
+
+@frozen(kw_only=True)
+class Limits:
+    """Limits of an :class:`App` that most programs leave as they are: ``App(limits=Limits(threads=100))``.
+
+    Raises:
+      ValueError: if a limit is not valid.
+    """
+
+    threads: int = 40
+    """Most threads in which plain ``def`` activities run at once. Further ones wait for a free thread. A thread cannot
+    be stopped, and counts until it has ended, also if its activity has exceeded its timeout."""
+    max_payload: int = 4 * 1024 * 1024
+    """Largest input, result or message, in bytes of JSON, at most 256 MiB. On MariaDB and MySQL, ``max_allowed_packet``
+    of the server must be four times as much."""
+    max_recoveries: int = 3
+    """Most deaths of its worker that an instance may outlive without progress in between. After one more it is parked
+    as stuck, because it probably takes the process down."""
+
+    def __attrs_post_init__(self) -> None:
+        check_numbers(threads=self.threads)
+        check_numbers(most=MAX_PAYLOAD, max_payload=self.max_payload)
+        check_numbers(least=0, max_recoveries=self.max_recoveries)
+
+
+@frozen(kw_only=True)
+class OutboxSettings:
+    """How a worker posts the events of the :attr:`~App.outbox` to the broker: ``App(outbox=OutboxSettings(...))``.
+
+    Raises:
+      ValueError: if a setting is not valid.
+    """
+
+    headers: Mapping[str, str] = field(factory=dict, converter=checked_headers, repr=False)
+    """Headers that are sent with each event, such as ``Authorization``."""
+    content_mode: ContentMode = field(default="structured", converter=checked_content_mode)
+    """``"structured"`` posts an event as one JSON object, ``"binary"`` its data in the body and its attributes in
+    headers."""
+    max_attempts: int = 100
+    """Number of attempts to post an event after which it has failed; 0: no limit."""
+    max_age: float | None = field(default=None, converter=_checked_age)
+    """Seconds (or a timedelta) after which an event that could not be posted has expired; None: no limit."""
+
+    def __attrs_post_init__(self) -> None:
+        check_numbers(least=0, max_attempts=self.max_attempts)
+
+
+def _checked_web_timeout(timeout: Duration) -> float:
+    return in_seconds(checked_limit("timeout", timeout, least=1))
+
+
+@frozen(kw_only=True)
+class WebSettings:
+    """What clients of :attr:`App.asgi` must present and may send: ``App(web=WebSettings(token=...))``.
+
+    Raises:
+      ValueError: if a setting is not valid.
+    """
+
+    token: str | None = field(default=None, repr=False)
+    """Token that clients must present, as ``Authorization: Bearer ...``, for all requests but those for its health.
+    Without a token it takes events from every client, and cancels nothing."""
+    body_limit: int | None = None
+    """Largest body of a request, in bytes; None: ``max_payload`` and 64 KiB."""
+    timeout: float = field(default=5.0, converter=_checked_web_timeout)
+    """Seconds (or a timedelta) that the database may be away before clients are told to try again."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.token is not None:
+            checked_token(self.token)
+        if self.body_limit is not None:
+            check_numbers(body_limit=self.body_limit)
+
+
+def checked_group(name: str, group: T | None, kind: type[T]) -> T:
+    """Return a group of options; its defaults if none is given.
+
+    Raises:
+      TypeError: if it is something else.
+    """
+    if group is not None and not isinstance(group, kind):
+        raise TypeError(f"{name} is made with {kind.__name__}(...), and not {type(group).__name__}")
+    return kind() if group is None else group
 
 
 # -- settings ----------------------------------------------------------------------------------------------------------
@@ -186,7 +280,7 @@ class Settings:
 
 
 @frozen
-class Limits:
+class WorkerLimits:
     """Limits on the work of one worker."""
 
     max_running: int
@@ -201,20 +295,12 @@ class Limits:
     """Most threads for plain ``def`` activities."""
 
 
-@frozen
-class RelaySettings:
+@frozen(kw_only=True)
+class RelaySettings(OutboxSettings):
     """The broker that the relayer sends events to, and the limits and delays of its attempts."""
 
     broker_url: str = field(converter=checked_broker_url, repr=shown_broker_url)
     """The URL to post to; user and password in it are sent as basic authentication."""
-    headers: Mapping[str, str] = field(factory=dict, converter=checked_headers, repr=False)
-    """Headers of each request."""
-    content_mode: ContentMode = field(default="structured", converter=checked_content_mode)
-    """Form of an event in a request."""
-    max_attempts: int = 100
-    """Number of attempts after which an event has failed; 0: no limit."""
-    max_age: float | None = None
-    """Seconds after which an event that could not be sent has expired; None: no limit."""
     first_delay: float = 1.0
     """Seconds before the second attempt; each further delay is twice as long."""
     longest_delay: float = 300.0

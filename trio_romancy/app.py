@@ -8,7 +8,7 @@ import math
 import os
 import platform
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from types import TracebackType
@@ -30,13 +30,15 @@ from ._outbox.relay import Relay, RelayStatistics
 from ._runtime.worker.clock_sync import keep_time
 from ._runtime.worker.worker import LEAVE_WITHIN, Worker, WorkerStatistics
 from ._settings import (
-    MAX_PAYLOAD,
-    ContentMode,
     Limits,
+    OutboxSettings,
     RelaySettings,
     Settings,
+    WebSettings,
+    WorkerLimits,
     check_numbers,
     checked_duration,
+    checked_group,
     checked_limit,
     checked_token,
     in_seconds,
@@ -91,14 +93,8 @@ class App(Client):
       max_running: most instances in memory that do not just wait, for messages, time, or other instances. Further ones
         are stored, and run in turn.
       max_resident: most instances in memory.
-      threads: most threads in which plain ``def`` activities run at once. Further ones wait for a free thread. A thread
-        cannot be stopped, and counts until it has ended, also if its activity has exceeded its timeout.
       pool_size: most connections to a database server, at least 2. One of them is kept free of the sessions of
         activities. The journal and the heartbeat have further ones of their own; on PostgreSQL another one listens.
-      max_payload: largest input, result or message, in bytes of JSON, at most 256 MiB. On MariaDB and MySQL,
-        ``max_allowed_packet`` of the server must be four times as much.
-      max_recoveries: most deaths of its worker that an instance may outlive without progress in between. After one more
-        it is parked as stuck, because it probably takes the process down.
       code_version: version of the code of this process, such as a commit or a release. An instance whose journal does
         not fit the code of one version is left to workers that run another. By default it is made of what this process
         defines: the code of workflow functions, without the functions that they call; the names of all definitions; and
@@ -114,16 +110,9 @@ class App(Client):
       auto_migrate: whether to create or upgrade the tables. Otherwise they must exist.
       broker_url: URL that the worker posts the events of the :attr:`outbox` to, with ``user:password@`` for basic
         authentication. Without a URL the events stay in the outbox. Needs the extra ``trio_romancy[web]``.
-      broker_headers: headers that are sent with each event, such as ``Authorization``.
-      broker_content_mode: ``"structured"`` posts an event as one JSON object, ``"binary"`` its data in the body and its
-        attributes in headers.
-      outbox_max_attempts: number of attempts to post an event after which it has failed; 0: no limit.
-      outbox_max_age: seconds (or a timedelta) after which an event that could not be posted has expired.
-      web_token: token that clients of :attr:`asgi` must present, as ``Authorization: Bearer ...``, for all requests but
-        those for its health. Without a token it takes events from every client, and cancels nothing.
-      web_body_limit: largest body of a request to :attr:`asgi`, in bytes, by default ``max_payload`` and 64 KiB.
-      web_timeout: seconds (or a timedelta) that the database may be away before clients of :attr:`asgi` are told to
-        try again.
+      limits: limits that most programs leave as they are, see :class:`Limits`.
+      outbox: how events are posted to the broker, see :class:`OutboxSettings`.
+      web: what clients of :attr:`asgi` must present and may send, see :class:`WebSettings`.
       hooks: hooks to call, see :class:`Hooks`.
 
     ``math.inf`` as a duration means that there is no limit. Only ``lease`` must have an end.
@@ -147,10 +136,7 @@ class App(Client):
         idle_timeout: Duration = 10.0,
         max_running: int = 1_000,
         max_resident: int = 10_000,
-        threads: int = 40,
         pool_size: int = POOL_SIZE,
-        max_payload: int = 4 * 1024 * 1024,
-        max_recoveries: int = 3,
         code_version: str | None = None,
         check_arguments: bool = False,
         start_timeout: Duration = 30.0,
@@ -158,22 +144,19 @@ class App(Client):
         message_retention: Duration = 24 * 3600.0,
         auto_migrate: bool = True,
         broker_url: str | None = None,
-        broker_headers: Mapping[str, str] | None = None,
-        broker_content_mode: ContentMode = "structured",
-        outbox_max_attempts: int = 100,
-        outbox_max_age: Duration | None = None,
-        web_token: str | None = None,
-        web_body_limit: int | None = None,
-        web_timeout: Duration = 5.0,
+        limits: Limits | None = None,
+        outbox: OutboxSettings | None = None,
+        web: WebSettings | None = None,
         hooks: Sequence[Hooks] = (),
     ) -> None:
         if worker_id is not None:
             checked_id(worker_id, "a worker id")
         if retry is not None and not isinstance(retry, RetryPolicy):
             raise TypeError(f"retry is a RetryPolicy, not {retry!r}")
-        check_numbers(max_running=max_running, max_resident=max_resident, threads=threads)
-        check_numbers(most=MAX_PAYLOAD, max_payload=max_payload)
-        check_numbers(least=0, max_recoveries=max_recoveries)
+        check_numbers(max_running=max_running, max_resident=max_resident)
+        limits = checked_group("limits", limits, Limits)
+        outbox = checked_group("outbox", outbox, OutboxSettings)
+        self._web = checked_group("web", web, WebSettings)
         check_numbers(least=2, pool_size=pool_size)
         self._url = database
         self._shown = shown_url(database)
@@ -185,7 +168,7 @@ class App(Client):
         idle = checked_limit("idle_timeout", idle_timeout, least=0)
         self._settings = Settings(
             retry=retry or RetryPolicy.default(),
-            max_payload=max_payload,
+            max_payload=limits.max_payload,
             idle_timeout=math.inf if idle is None else idle,
             lease_time=checked_duration("lease", lease, least=1),
             code_version=None if code_version is None else checked_id(code_version, "a code version"),
@@ -194,24 +177,17 @@ class App(Client):
         self._start_patience = in_seconds(checked_limit("start_timeout", start_timeout, least=0))
         self._keep_messages = checked_limit("message_retention", message_retention, least=1)
         shutdown_time = in_seconds(checked_limit("shutdown_timeout", shutdown_timeout, least=1))
-        self._limits = Limits(max_running, max_resident, max_recoveries, shutdown_time, threads)
-        check_numbers(least=0, outbox_max_attempts=outbox_max_attempts)
-        max_age = None if outbox_max_age is None else checked_limit("outbox_max_age", outbox_max_age, least=1)
+        self._limits = WorkerLimits(max_running, max_resident, limits.max_recoveries, shutdown_time, limits.threads)
         self._relay_settings: RelaySettings | None = None
         if broker_url is not None:
             self._relay_settings = RelaySettings(
                 broker_url=broker_url,
-                headers=broker_headers or {},
-                content_mode=broker_content_mode,
-                max_attempts=outbox_max_attempts,
-                max_age=None if max_age is None else max_age / 1_000_000,
+                headers=outbox.headers,
+                content_mode=outbox.content_mode,
+                max_attempts=outbox.max_attempts,
+                max_age=outbox.max_age,
             )
             require_web()
-        if web_body_limit is not None:
-            check_numbers(web_body_limit=web_body_limit)
-        self._web_body_limit = max_payload + _ROOM_IN_BODY if web_body_limit is None else web_body_limit
-        self._web_timeout = in_seconds(checked_limit("web_timeout", web_timeout, least=1))
-        self._web_token = None if web_token is None else checked_token(web_token)
         self._asgi: ASGIApplication | None = None
         self._dispatcher = checked_hooks(hooks)
         self._engine: Engine | None = None
@@ -250,10 +226,10 @@ class App(Client):
                 raise RomancyError(f"{error.name} is missing: pip install 'trio_romancy[web]'") from error
             self._asgi = make_application(
                 self,
-                token=self._web_token,
-                body_limit=self._web_body_limit,
+                token=None if self._web.token is None else checked_token(self._web.token),
+                body_limit=self._web.body_limit or self._settings.max_payload + _ROOM_IN_BODY,
                 max_payload=self._settings.max_payload,
-                seconds=self._web_timeout,
+                seconds=self._web.timeout,
                 may_work=self._may_work,
             )
         return self._asgi

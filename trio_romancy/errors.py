@@ -22,7 +22,7 @@ class DefinitionError(RomancyError):
 
 
 @frozen
-class Problem:
+class DataProblem:
     """One mistake in a piece of data."""
 
     path: str
@@ -39,12 +39,12 @@ class InvalidDataError(RomancyError):
 
     Attributes:
       what: the sentence that the problems belong to.
-      problems: every mistake, as a list of :class:`Problem`.
+      problems: every mistake, as a list of :class:`DataProblem`.
     """
 
-    def __init__(self, what: str, problems: Iterable[Problem]) -> None:
+    def __init__(self, what: str, problems: Iterable[DataProblem]) -> None:
         self.what = what
-        self.problems: list[Problem] = list(problems)
+        self.problems: list[DataProblem] = list(problems)
         super().__init__(f"{what}: " + "; ".join(str(problem) for problem in self.problems))
 
 

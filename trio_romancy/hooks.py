@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import frozen
 
-from .model import ErrorInfo, Kind
+from .model import EntryKind, ErrorInfo
 
 
 @frozen
@@ -98,7 +98,7 @@ class TimerInfo:
     workflow: str
     worker_id: str
     operation_id: str
-    kind: Kind
+    kind: EntryKind
     """Kind of the timer: ``timer_fired`` of a sleep, ``timeout_fired`` of a block, ``wait_timed_out`` of a wait."""
     due_at: datetime
     """Time at which the timer was due, in UTC."""

@@ -37,7 +37,7 @@ for _status in Status:
     _status.is_final = _status in (Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.RECURRED)
 
 
-class Kind(StrEnum):
+class EntryKind(StrEnum):
     """Kind of a journal entry."""
 
     ACTIVITY_COMPLETED = "activity_completed"
@@ -95,33 +95,33 @@ class Kind(StrEnum):
 
 _DELIVERED = frozenset(
     {
-        Kind.ACTIVITY_COMPLETED,
-        Kind.ACTIVITY_FAILED,
-        Kind.ACTIVITY_CANCELLED,
-        Kind.TIMER_FIRED,
-        Kind.TIMEOUT_FIRED,
-        Kind.EVENT_RECEIVED,
-        Kind.MESSAGE_RECEIVED,
-        Kind.WAIT_TIMED_OUT,
-        Kind.PUBLISHED,
-        Kind.SUBSCRIBED,
-        Kind.UNSUBSCRIBED,
-        Kind.CHILD_STARTED,
-        Kind.CHILD_ENDED,
-        Kind.CANCEL_REQUESTED,
+        EntryKind.ACTIVITY_COMPLETED,
+        EntryKind.ACTIVITY_FAILED,
+        EntryKind.ACTIVITY_CANCELLED,
+        EntryKind.TIMER_FIRED,
+        EntryKind.TIMEOUT_FIRED,
+        EntryKind.EVENT_RECEIVED,
+        EntryKind.MESSAGE_RECEIVED,
+        EntryKind.WAIT_TIMED_OUT,
+        EntryKind.PUBLISHED,
+        EntryKind.SUBSCRIBED,
+        EntryKind.UNSUBSCRIBED,
+        EntryKind.CHILD_STARTED,
+        EntryKind.CHILD_ENDED,
+        EntryKind.CANCEL_REQUESTED,
     }
 )
 _ENDS_FUNCTION = frozenset(
     {
-        Kind.WORKFLOW_COMPLETED,
-        Kind.WORKFLOW_FAILED,
-        Kind.WORKFLOW_CANCELLED,
-        Kind.WORKFLOW_TERMINATED,
-        Kind.WORKFLOW_RECURRED,
+        EntryKind.WORKFLOW_COMPLETED,
+        EntryKind.WORKFLOW_FAILED,
+        EntryKind.WORKFLOW_CANCELLED,
+        EntryKind.WORKFLOW_TERMINATED,
+        EntryKind.WORKFLOW_RECURRED,
     }
 )
 
-for _kind in Kind:
+for _kind in EntryKind:
     _kind.is_delivered = _kind in _DELIVERED
     _kind.ends_function = _kind in _ENDS_FUNCTION
 
@@ -134,7 +134,7 @@ class Entry:
     seq: int
     """Place in the journal. It grows; a number can be missing after a crash."""
     operation_id: str
-    kind: Kind
+    kind: EntryKind
     payload: Any
     """The recorded value as plain JSON data. Its form depends on the kind."""
     recorded_at: datetime
@@ -268,7 +268,7 @@ class ChannelMode(StrEnum):
 
 
 @frozen
-class Sent:
+class SendResult:
     """Result of sending an event or a message, which is durable."""
 
     id: str

@@ -16,7 +16,7 @@ from trio_romancy._storage.sql.instances import closing_row, new_row
 from trio_romancy._storage.sql.rows import EntryRow
 from trio_romancy._storage.sql.workers import join, this_process
 from trio_romancy.clock import current_clock
-from trio_romancy.model import Kind, Status
+from trio_romancy.model import EntryKind, Status
 
 
 class _Silent:
@@ -57,7 +57,7 @@ async def run(database: str, concurrency: int, total: int) -> tuple[float, list[
                 await journal.durable(journal.append_entry(row(2, "charge:1", '{"result":9.5}')))
                 journal.append_entry(row(3, "ship:1", f'{{"result":"TRACK-o{number}"}}'))
                 end = closing_row(id, Status.COMPLETED, now, owner=None, output=f'"TRACK-o{number}"', error=None)
-                await journal.close(end, row(4, "", "null", Kind.WORKFLOW_COMPLETED))
+                await journal.close(end, row(4, "", "null", EntryKind.WORKFLOW_COMPLETED))
                 latencies.append(time.perf_counter() - begun)
 
         begun = time.perf_counter()
@@ -69,7 +69,9 @@ async def run(database: str, concurrency: int, total: int) -> tuple[float, list[
     return elapsed, latencies
 
 
-def _entry(id: str, seq: int, operation_id: str, payload: str, kind: Kind = Kind.ACTIVITY_COMPLETED) -> EntryRow:
+def _entry(
+    id: str, seq: int, operation_id: str, payload: str, kind: EntryKind = EntryKind.ACTIVITY_COMPLETED
+) -> EntryRow:
     return {
         "instance_id": id,
         "seq": seq,

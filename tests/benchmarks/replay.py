@@ -19,7 +19,7 @@ from typing import Any
 import sqlalchemy as sa
 import trio
 
-from trio_romancy import App, WorkflowContext, activity, current_activity, workflow
+from trio_romancy import App, Limits, WorkflowContext, activity, current_activity, workflow
 
 from . import fresh, table
 from .databases import FILES, open_new
@@ -116,7 +116,7 @@ async def _replay(database: str, entries: int, times: int) -> dict[str, list[flo
     ids = [f"instance-{number}" for number in range(times + 1)]
     async with App(database) as app:
         await (await app.start(store_all, ids, entries)).result()
-    async with App(database, max_payload=1024) as app:
+    async with App(database, limits=Limits(max_payload=1024)) as app:
         for instance_id in ids:
             await app.resume(instance_id)
             begun, cpu = time.perf_counter(), time.process_time()

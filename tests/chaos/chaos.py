@@ -12,7 +12,7 @@ from random import Random
 import trio
 from attrs import define, field
 
-from trio_romancy import App, Kind
+from trio_romancy import App, EntryKind
 
 from .checker import find_violations
 from .crew import open_crew
@@ -43,7 +43,7 @@ class Report:
     evidence: Evidence
     finish_seconds: float = 0.0
     """From the end of the nemesis to that of the last instance."""
-    _kinds: Counter[Kind] = field(init=False)
+    _kinds: Counter[EntryKind] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._kinds = Counter(entry.kind for entry in self.evidence.entries)
@@ -151,5 +151,5 @@ def _log_to(path: Path) -> None:
     logger.handlers[0].setFormatter(logging.Formatter("%(asctime)s %(message)s"))
 
 
-def _counted(counts: Counter[str] | Counter[Kind]) -> str:
+def _counted(counts: Counter[str] | Counter[EntryKind]) -> str:
     return ", ".join(f"{count} {what}" for what, count in sorted(counts.items())) or "none"

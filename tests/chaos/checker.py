@@ -8,16 +8,16 @@ from itertools import pairwise
 
 from attrs import define, field
 
-from trio_romancy import Kind, Status
+from trio_romancy import EntryKind, Status
 
 from .evidence import EntryRow, Evidence, InstanceRow
 from .load import ANYTHING, Expected, Plan
 from .workflows import ACCOUNTS, BALANCE, STOP
 
-NO_OUTCOMES = frozenset({Kind.ATTEMPT_FAILED, Kind.RESUMED, Kind.ROLLBACK_REQUESTED})
+NO_OUTCOMES = frozenset({EntryKind.ATTEMPT_FAILED, EntryKind.RESUMED, EntryKind.ROLLBACK_REQUESTED})
 """Of every other kind of entry an operation has one at most. (The operation '' is the workflow function.)"""
 
-_BEFORE_THE_END = frozenset(kind for kind in Kind if kind.is_delivered)
+_BEFORE_THE_END = frozenset(kind for kind in EntryKind if kind.is_delivered)
 """What workflow code is told, so that it must not be written any more once its function has ended."""
 
 
@@ -82,13 +82,13 @@ class _Checker:
         yield from _events_received(plan, row, journal)
         yield from _sleeps(plan, row, journal)
         if row.status is Status.COMPLETED:
-            result = [e.payload["data"] for e in journal if e.kind is Kind.MESSAGE_RECEIVED][:-1]
+            result = [e.payload["data"] for e in journal if e.kind is EntryKind.MESSAGE_RECEIVED][:-1]
             right = result if plan.kind == "receiver" else plan.result
             if right is not ANYTHING and row.output != right:
                 yield f"it has returned {row.output!r}, and not {right!r}"
 
     def _was_started(self, child_id: str, parent: InstanceRow) -> bool:
-        started = [e.payload["child"] for e in self.journals[parent.instance_id] if e.kind is Kind.CHILD_STARTED]
+        started = [e.payload["child"] for e in self.journals[parent.instance_id] if e.kind is EntryKind.CHILD_STARTED]
         return started.count(child_id) == 1
 
     def _in_doubt(self, instance_id: str) -> set[str]:
@@ -96,8 +96,10 @@ class _Checker:
         found = set()
         for entry in self.journals[instance_id]:
             if (
-                entry.kind is Kind.ACTIVITY_CANCELLED and entry.payload is not None and entry.payload["was_interrupted"]
-            ) or (entry.kind is Kind.CHILD_STARTED and self._in_doubt(entry.payload["child"])):
+                entry.kind is EntryKind.ACTIVITY_CANCELLED
+                and entry.payload is not None
+                and entry.payload["was_interrupted"]
+            ) or (entry.kind is EntryKind.CHILD_STARTED and self._in_doubt(entry.payload["child"])):
                 found.add(f"{entry.operation_id}/compensation")
         return found
 
@@ -113,7 +115,7 @@ class _Checker:
     def _of_jobs(self) -> Iterator[str]:
         taken: dict[int, list[EntryRow]] = defaultdict(list)
         for entry in self.evidence.entries:
-            if entry.kind is Kind.MESSAGE_RECEIVED:
+            if entry.kind is EntryKind.MESSAGE_RECEIVED:
                 taken[entry.payload["seq"]].append(entry)
         stored: dict[str, Counter[str]] = defaultdict(Counter)
         for message in self.evidence.messages:
@@ -149,7 +151,8 @@ class _Checker:
         recorded = {
             (entry.instance_id, entry.operation_id): entry
             for entry in self.evidence.entries
-            if entry.kind in (Kind.ACTIVITY_COMPLETED, Kind.COMPENSATION_COMPLETED) and is_booking(entry.operation_id)
+            if entry.kind in (EntryKind.ACTIVITY_COMPLETED, EntryKind.COMPENSATION_COMPLETED)
+            and is_booking(entry.operation_id)
         }
         for id, operation in sorted(booked.keys() | recorded.keys()):
             amounts, entry = sorted(booked[id, operation]), recorded.get((id, operation))
@@ -157,7 +160,7 @@ class _Checker:
                 yield f"{id}: {operation} has booked {amounts}, and its completion is not recorded"
             elif len(amounts) != 2 or sum(amounts) != 0:
                 yield f"{id}: {operation} has completed once, and has booked {amounts}"
-            elif entry.kind is Kind.ACTIVITY_COMPLETED and amounts[1] != entry.payload["result"]:
+            elif entry.kind is EntryKind.ACTIVITY_COMPLETED and amounts[1] != entry.payload["result"]:
                 yield f"{id}: {operation} has booked {amounts}, and returned {entry.payload['result']}"
         for account, balance in balances.items():
             if self.evidence.balances.get(account) != balance:
@@ -209,7 +212,7 @@ def _of_child(
     if row.owner is not None and row.status.is_final:
         yield f"it has ended, and is still owned by {row.owner}"
     ends = [str(entry.kind) for entry in journal if entry.kind.ends_function]
-    is_rolled_back = any(entry.kind is Kind.ROLLBACK_REQUESTED for entry in journal)
+    is_rolled_back = any(entry.kind is EntryKind.ROLLBACK_REQUESTED for entry in journal)
     if row.status.is_final and ends != ["workflow_completed" if is_rolled_back else f"workflow_{row.status}"]:
         yield f"it is {row.status}, and its journal says {ends}"
     yield from _recorded_once(journal)
@@ -227,7 +230,7 @@ def _recorded_once(journal: Sequence[EntryRow]) -> Iterator[str]:
             yield f"operation {operation_id!r} has {len(entries)} outcomes: {entries}"
     done = {}
     for entry in journal:
-        if entry.kind is Kind.ATTEMPT_FAILED and entry.operation_id in done:
+        if entry.kind is EntryKind.ATTEMPT_FAILED and entry.operation_id in done:
             yield f"operation {entry.operation_id!r} was attempted again after its outcome"
         elif entry.kind not in NO_OUTCOMES:
             done[entry.operation_id] = entry.seq
@@ -249,9 +252,9 @@ def _order(journal: Sequence[EntryRow]) -> Iterator[str]:
 def _compensations(
     plan: Plan, row: InstanceRow, journal: Sequence[EntryRow], in_doubt: Collection[str]
 ) -> Iterator[str]:
-    undone = [entry.operation_id for entry in journal if entry.kind is Kind.COMPENSATION_COMPLETED]
+    undone = [entry.operation_id for entry in journal if entry.kind is EntryKind.COMPENSATION_COMPLETED]
     for entry in journal:
-        if entry.kind is Kind.COMPENSATION_FAILED and entry.operation_id not in in_doubt:
+        if entry.kind is EntryKind.COMPENSATION_FAILED and entry.operation_id not in in_doubt:
             yield f"{entry.operation_id} has failed for good"
     completed = _undoable(journal) if row.status is not Status.COMPLETED else []
     right = [id for id in (f"{id}/compensation" for id in reversed(completed)) if id not in in_doubt]
@@ -268,11 +271,11 @@ def _undoable(journal: Sequence[EntryRow]) -> list[str]:
     """What a rollback has to undo, in the order of the journal: a child that has completed in the place of its end."""
     found: list[str] = []
     for entry in journal:
-        if entry.kind is Kind.CHILD_STARTED or (
-            entry.kind is Kind.ACTIVITY_COMPLETED and entry.payload.get("compensation")
+        if entry.kind is EntryKind.CHILD_STARTED or (
+            entry.kind is EntryKind.ACTIVITY_COMPLETED and entry.payload.get("compensation")
         ):
             found.append(entry.operation_id)
-        elif entry.kind is Kind.CHILD_ENDED:
+        elif entry.kind is EntryKind.CHILD_ENDED:
             child = entry.operation_id.removesuffix("/result")
             found.remove(child)
             if entry.payload["status"] == Status.COMPLETED:
@@ -281,7 +284,7 @@ def _undoable(journal: Sequence[EntryRow]) -> list[str]:
 
 
 def _events_received(plan: Plan, row: InstanceRow, journal: Sequence[EntryRow]) -> Iterator[str]:
-    entries = [entry for entry in journal if entry.kind is Kind.EVENT_RECEIVED]
+    entries = [entry for entry in journal if entry.kind is EntryKind.EVENT_RECEIVED]
     received = [entry.payload["event"]["id"] for entry in entries]
     for entry, id in zip(entries, received, strict=True):
         if id not in plan.events:
@@ -297,7 +300,7 @@ def _events_received(plan: Plan, row: InstanceRow, journal: Sequence[EntryRow]) 
 
 def _sleeps(plan: Plan, row: InstanceRow, journal: Sequence[EntryRow]) -> Iterator[str]:
     now = row.created_at
-    fired = [entry for entry in journal if entry.kind is Kind.TIMER_FIRED]
+    fired = [entry for entry in journal if entry.kind is EntryKind.TIMER_FIRED]
     for entry, seconds in zip(fired, plan.sleeps, strict=False):
         if entry.recorded_at < now + round(seconds * 1_000_000):
             yield f"{entry.operation_id} fired {(entry.recorded_at - now) / 1e6:.3f} s after {seconds:g} s had begun"

@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from trio_romancy import Kind, Status
+from trio_romancy import EntryKind, Status
 
 
 @frozen
@@ -28,7 +28,7 @@ class EntryRow:
     instance_id: str
     seq: int
     operation_id: str
-    kind: Kind
+    kind: EntryKind
     payload: Any = None
     recorded_at: int = 0
     """Microseconds since the epoch."""
@@ -92,7 +92,7 @@ def read_evidence(rows: Callable[[str], Sequence[tuple[Any, ...]]], *, watched: 
     writes = rows("SELECT instance_id, seq, writer, leases, owner FROM chaos_writes") if watched else None
     return Evidence(
         [InstanceRow(id, Status(s), _loads(out), _loads(err), owner, at) for id, s, out, err, owner, at in instances],
-        [EntryRow(id, seq, op, Kind(kind), _loads(payload), at) for id, seq, op, kind, payload, at in entries],
+        [EntryRow(id, seq, op, EntryKind(kind), _loads(payload), at) for id, seq, op, kind, payload, at in entries],
         [MessageRow(seq, name, id, of, by, _loads(data)) for seq, name, id, of, by, data in messages],
         [Booking(*row) for row in bookings],
         {row[0]: row[1] for row in rows("SELECT id, balance FROM chaos_accounts")},

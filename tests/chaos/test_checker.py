@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from attrs import define, evolve, field
 
-from trio_romancy import Kind, Status
+from trio_romancy import EntryKind, Status
 
 from .checker import find_violations, is_booking
 from .evidence import Booking, EntryRow, Evidence, InstanceRow, MessageRow, Write
@@ -27,7 +27,7 @@ class World:
     expected: Expected = field(factory=Expected)
     evidence: Evidence = field(factory=lambda: Evidence(balances=dict.fromkeys(range(ACCOUNTS), BALANCE), writes=[]))
 
-    def add(self, plan: Plan, status: Status, output: Any, *entries: tuple[str, Kind, Any]) -> None:
+    def add(self, plan: Plan, status: Status, output: Any, *entries: tuple[str, EntryKind, Any]) -> None:
         """An instance that has ended, and its journal."""
         self.expected.plans[plan.instance_id] = plan
         self.evidence.instances.append(InstanceRow(plan.instance_id, status, output))
@@ -58,7 +58,7 @@ class World:
             for row in rows
         ]
 
-    def append(self, instance_id: str, operation_id: str, kind: Kind, payload: Any = None, seq: int = 99) -> None:
+    def append(self, instance_id: str, operation_id: str, kind: EntryKind, payload: Any = None, seq: int = 99) -> None:
         """One more entry at the end of a journal, which somebody with a lease has written."""
         self.evidence.entries.append(EntryRow(instance_id, seq, operation_id, kind, payload, seq * 1_000_000))
         self.writes.append(Write(instance_id, seq, WORKER, 1, WORKER))
@@ -87,14 +87,14 @@ def good_world() -> World:
         Plan("saga", "saga", fails=True, undone=2),
         Status.FAILED,
         None,
-        ("chaos_book_for_now:1", Kind.ACTIVITY_COMPLETED, undoable(5)),
-        ("chaos_note:1", Kind.ATTEMPT_FAILED, {}),
-        ("chaos_note:1", Kind.ATTEMPT_FAILED, {}),
-        ("chaos_note:1", Kind.ACTIVITY_COMPLETED, undoable(1)),
-        ("chaos_refuse:1", Kind.ACTIVITY_FAILED, {}),
-        ("", Kind.WORKFLOW_FAILED, {}),
-        ("chaos_note:1/compensation", Kind.COMPENSATION_COMPLETED, {}),
-        ("chaos_book_for_now:1/compensation", Kind.COMPENSATION_COMPLETED, {}),
+        ("chaos_book_for_now:1", EntryKind.ACTIVITY_COMPLETED, undoable(5)),
+        ("chaos_note:1", EntryKind.ATTEMPT_FAILED, {}),
+        ("chaos_note:1", EntryKind.ATTEMPT_FAILED, {}),
+        ("chaos_note:1", EntryKind.ACTIVITY_COMPLETED, undoable(1)),
+        ("chaos_refuse:1", EntryKind.ACTIVITY_FAILED, {}),
+        ("", EntryKind.WORKFLOW_FAILED, {}),
+        ("chaos_note:1/compensation", EntryKind.COMPENSATION_COMPLETED, {}),
+        ("chaos_book_for_now:1/compensation", EntryKind.COMPENSATION_COMPLETED, {}),
     )
     world.book("saga", "chaos_book_for_now:1", 0, 1, 5)
     world.book("saga", "chaos_book_for_now:1/compensation", 1, 0, 5)
@@ -102,8 +102,8 @@ def good_world() -> World:
         Plan("transfer", "transfer", 3),
         Status.COMPLETED,
         3,
-        ("chaos_book:1", Kind.ACTIVITY_COMPLETED, {"result": 3}),
-        ("", Kind.WORKFLOW_COMPLETED, None),
+        ("chaos_book:1", EntryKind.ACTIVITY_COMPLETED, {"result": 3}),
+        ("", EntryKind.WORKFLOW_COMPLETED, None),
     )
     world.book("transfer", "chaos_book:1", 2, 3, 3)
     for name in ("waiter", "other waiter"):
@@ -111,16 +111,16 @@ def good_world() -> World:
             Plan(name, "waiter", [1, 2], events=["event-1", "event-2"]),
             Status.COMPLETED,
             [1, 2],
-            ("wait_event:1", Kind.EVENT_RECEIVED, event("event-1")),
-            ("wait_event:2", Kind.EVENT_RECEIVED, event("event-2")),
-            ("", Kind.WORKFLOW_COMPLETED, None),
+            ("wait_event:1", EntryKind.EVENT_RECEIVED, event("event-1")),
+            ("wait_event:2", EntryKind.EVENT_RECEIVED, event("event-2")),
+            ("", EntryKind.WORKFLOW_COMPLETED, None),
         )
     world.add(
         Plan("cancelled waiter", "waiter", [3], events=["event-3"], is_cancelled=True),
         Status.CANCELLED,
         None,
-        ("cancel", Kind.CANCEL_REQUESTED, {}),
-        ("", Kind.WORKFLOW_CANCELLED, {}),
+        ("cancel", EntryKind.CANCEL_REQUESTED, {}),
+        ("", EntryKind.WORKFLOW_CANCELLED, {}),
     )
     world.expected.events |= {"event-1", "event-2", "event-3"}
     world.evidence.messages += [MessageRow(n, EVENT, f"event-{n}", "/chaos", None, n) for n in (1, 2, 3)]
@@ -131,10 +131,10 @@ def good_world() -> World:
             Plan(name, "receiver", channel="jobs"),
             Status.COMPLETED,
             [job],
-            ("subscribe:1", Kind.SUBSCRIBED, {}),
-            ("receive:1", Kind.MESSAGE_RECEIVED, {"seq": 10 + number, "data": job}),
-            ("receive:2", Kind.MESSAGE_RECEIVED, {"seq": 20 + number, "data": STOP}),
-            ("", Kind.WORKFLOW_COMPLETED, None),
+            ("subscribe:1", EntryKind.SUBSCRIBED, {}),
+            ("receive:1", EntryKind.MESSAGE_RECEIVED, {"seq": 10 + number, "data": job}),
+            ("receive:2", EntryKind.MESSAGE_RECEIVED, {"seq": 20 + number, "data": STOP}),
+            ("", EntryKind.WORKFLOW_COMPLETED, None),
         )
         world.evidence.messages.append(MessageRow(10 + number, "jobs", None, None, name, job))
         world.evidence.messages.append(MessageRow(20 + number, "jobs", None, None, name, STOP))
@@ -143,31 +143,31 @@ def good_world() -> World:
         Plan("parent", "parent", fails=True, undone=2),
         Status.FAILED,
         None,
-        ("chaos_saga:1", Kind.CHILD_STARTED, child),
-        ("chaos_note:1", Kind.ACTIVITY_COMPLETED, undoable(1)),
-        ("chaos_saga:1/result", Kind.CHILD_ENDED, child | {"status": "completed"}),
-        ("chaos_refuse:1", Kind.ACTIVITY_FAILED, {}),
-        ("", Kind.WORKFLOW_FAILED, {}),
-        ("chaos_saga:1/compensation", Kind.COMPENSATION_COMPLETED, {}),
-        ("chaos_note:1/compensation", Kind.COMPENSATION_COMPLETED, {}),
+        ("chaos_saga:1", EntryKind.CHILD_STARTED, child),
+        ("chaos_note:1", EntryKind.ACTIVITY_COMPLETED, undoable(1)),
+        ("chaos_saga:1/result", EntryKind.CHILD_ENDED, child | {"status": "completed"}),
+        ("chaos_refuse:1", EntryKind.ACTIVITY_FAILED, {}),
+        ("", EntryKind.WORKFLOW_FAILED, {}),
+        ("chaos_saga:1/compensation", EntryKind.COMPENSATION_COMPLETED, {}),
+        ("chaos_note:1/compensation", EntryKind.COMPENSATION_COMPLETED, {}),
     )
     world.add(
         Plan("parent/chaos_saga:1", "child"),
         Status.CANCELLED,
         1,
-        ("chaos_note:1", Kind.ACTIVITY_COMPLETED, undoable(1)),
-        ("", Kind.WORKFLOW_COMPLETED, {}),
-        ("", Kind.ROLLBACK_REQUESTED, {}),
-        ("chaos_note:1/compensation", Kind.COMPENSATION_COMPLETED, {}),
+        ("chaos_note:1", EntryKind.ACTIVITY_COMPLETED, undoable(1)),
+        ("", EntryKind.WORKFLOW_COMPLETED, {}),
+        ("", EntryKind.ROLLBACK_REQUESTED, {}),
+        ("chaos_note:1/compensation", EntryKind.COMPENSATION_COMPLETED, {}),
     )
     del world.expected.plans["parent/chaos_saga:1"]  # its parent has started it, and nobody else
     world.add(
         Plan("sleeper", "sleeper", "woken", sleeps=[1.0, 0.5]),
         Status.COMPLETED,
         "woken",
-        ("sleep:1", Kind.TIMER_FIRED, None),
-        ("sleep:2", Kind.TIMER_FIRED, None),
-        ("", Kind.WORKFLOW_COMPLETED, None),
+        ("sleep:1", EntryKind.TIMER_FIRED, None),
+        ("sleep:2", EntryKind.TIMER_FIRED, None),
+        ("", EntryKind.WORKFLOW_COMPLETED, None),
     )
     return world
 
@@ -183,10 +183,10 @@ def test_a_compensation_may_fail_only_if_its_activity_was_interrupted(was_interr
         Plan("interrupted", "saga", is_cancelled=True),
         Status.CANCELLED,
         None,
-        ("cancel", Kind.CANCEL_REQUESTED, {}),
-        ("chaos_note:1", Kind.ACTIVITY_CANCELLED, {"was_interrupted": True} if was_interrupted else None),
-        ("", Kind.WORKFLOW_CANCELLED, {}),
-        ("chaos_note:1/compensation", Kind.COMPENSATION_FAILED, {}),
+        ("cancel", EntryKind.CANCEL_REQUESTED, {}),
+        ("chaos_note:1", EntryKind.ACTIVITY_CANCELLED, {"was_interrupted": True} if was_interrupted else None),
+        ("", EntryKind.WORKFLOW_CANCELLED, {}),
+        ("chaos_note:1/compensation", EntryKind.COMPENSATION_FAILED, {}),
     )
     failed = ["interrupted: chaos_note:1/compensation has failed for good"]
     assert world.violations() == ([] if was_interrupted else failed)
@@ -200,7 +200,7 @@ def test_it_finds_nothing_if_nobody_has_watched_the_writers() -> None:
 
 def test_what_the_driver_writes_needs_no_lease() -> None:
     world = good_world()
-    world.append("saga", "", Kind.RESUMED)
+    world.append("saga", "", EntryKind.RESUMED)
     world.writes[-1] = evolve(world.writes[-1], writer=DRIVER, leases=0, owner=None)
     assert world.violations() == []
 
@@ -264,11 +264,11 @@ def lose_a_job(world: World) -> None:
 
 def send_a_job_again(world: World) -> None:
     world.evidence.messages.append(MessageRow(31, "jobs", None, None, "receiver-1", "job-2"))
-    world.append("receiver-1", "receive:0", Kind.MESSAGE_RECEIVED, {"seq": 31, "data": "job-2"})
+    world.append("receiver-1", "receive:0", EntryKind.MESSAGE_RECEIVED, {"seq": 31, "data": "job-2"})
 
 
 def receive_a_job_again(world: World) -> None:
-    world.append("receiver-2", "receive:3", Kind.MESSAGE_RECEIVED, {"seq": 11, "data": "job-1"})
+    world.append("receiver-2", "receive:3", EntryKind.MESSAGE_RECEIVED, {"seq": 11, "data": "job-1"})
 
 
 def receive_a_job_of_others(world: World) -> None:
@@ -282,7 +282,7 @@ def take_a_job_for_another(world: World) -> None:
 
 
 def receive_what_nobody_sent(world: World) -> None:
-    world.append("receiver-2", "receive:3", Kind.MESSAGE_RECEIVED, {"seq": 77, "data": "job-9"})
+    world.append("receiver-2", "receive:3", EntryKind.MESSAGE_RECEIVED, {"seq": 77, "data": "job-9"})
 
 
 def receive_nothing(world: World) -> None:
@@ -310,7 +310,7 @@ def compensate_in_another_order(world: World) -> None:
 
 
 def compensate_what_completed(world: World) -> None:
-    world.append("transfer", "chaos_book:1/compensation", Kind.COMPENSATION_COMPLETED)
+    world.append("transfer", "chaos_book:1/compensation", EntryKind.COMPENSATION_COMPLETED)
     world.book("transfer", "chaos_book:1/compensation", 3, 2, 3)
 
 
@@ -322,27 +322,27 @@ CASES: list[tuple[Callable[[World], Any], str]] = [
     (lambda world: world.instance("saga", status=Status.CANCELLED), "saga: it must be failed, and is cancelled"),
     (lambda world: world.instance("cancelled waiter", status=Status.COMPLETED), "must be cancelled, and is completed"),
     (lambda world: world.instance("waiter", owner=WORKER), "waiter: it has ended, and is still owned by worker1"),
-    (lambda world: world.entry("waiter", "", kind=Kind.WORKFLOW_FAILED), "its journal says ['workflow_failed']"),
+    (lambda world: world.entry("waiter", "", kind=EntryKind.WORKFLOW_FAILED), "its journal says ['workflow_failed']"),
     (lambda world: world.instance("waiter", output=[2, 1]), "waiter: it has returned [2, 1], and not [1, 2]"),
     (lambda world: world.instance("receiver-1", output=[]), "receiver-1: it has returned [], and not ['job-1']"),
     (
-        lambda world: world.append("sleeper", "sleep:2", Kind.TIMER_FIRED),
+        lambda world: world.append("sleeper", "sleep:2", EntryKind.TIMER_FIRED),
         "sleeper: operation 'sleep:2' has 2 outcomes",
     ),
     (
-        lambda world: world.append("saga", "chaos_refuse:1", Kind.ACTIVITY_COMPLETED, {"result": 1}),
+        lambda world: world.append("saga", "chaos_refuse:1", EntryKind.ACTIVITY_COMPLETED, {"result": 1}),
         "saga: operation 'chaos_refuse:1' has 2 outcomes",
     ),
     (
-        lambda world: world.append("saga", "chaos_note:1/compensation", Kind.COMPENSATION_COMPLETED),
+        lambda world: world.append("saga", "chaos_note:1/compensation", EntryKind.COMPENSATION_COMPLETED),
         "saga: operation 'chaos_note:1/compensation' has 2 outcomes",
     ),
     (
-        lambda world: world.append("transfer", "chaos_book:1", Kind.ATTEMPT_FAILED),
+        lambda world: world.append("transfer", "chaos_book:1", EntryKind.ATTEMPT_FAILED),
         "transfer: operation 'chaos_book:1' was attempted again after its outcome",
     ),
     (
-        lambda world: world.append("sleeper", "sleep:3", Kind.TIMER_FIRED),
+        lambda world: world.append("sleeper", "sleep:3", EntryKind.TIMER_FIRED),
         "sleeper: sleep:3: entry 99 tells a function something that has ended",
     ),
     (lambda world: world.entry("sleeper", "sleep:2", recorded_at=1), "sleeper: entry 2 (sleep:2) was recorded before"),
@@ -350,22 +350,22 @@ CASES: list[tuple[Callable[[World], Any], str]] = [
     (lambda world: world.entry("sleeper", "sleep:1", recorded_at=900_000), "sleeper: sleep:1 fired 0.900 s after 1 s"),
     (lambda world: world.remove("saga", "chaos_note:1/compensation"), "missing ['chaos_note:1/compensation']"),
     (
-        lambda world: world.append("saga", "chaos_refuse:1/compensation", Kind.COMPENSATION_COMPLETED),
+        lambda world: world.append("saga", "chaos_refuse:1/compensation", EntryKind.COMPENSATION_COMPLETED),
         "too many ['chaos_refuse:1/compensation']",
     ),
     (compensate_in_another_order, "saga: compensated ['chaos_book_for_now:1/compensation', 'chaos_note:1"),
     (compensate_what_completed, "transfer: compensated ['chaos_book:1/compensation'], and not []"),
     (
-        lambda world: world.entry("saga", "chaos_note:1/compensation", kind=Kind.COMPENSATION_FAILED),
+        lambda world: world.entry("saga", "chaos_note:1/compensation", kind=EntryKind.COMPENSATION_FAILED),
         "saga: chaos_note:1/compensation has failed for good",
     ),
     (lambda world: setattr(world.expected.plans["saga"], "undone", 3), "saga: 3 activities must have been undone"),
     (
-        lambda world: world.append("waiter", "wait_event:3", Kind.EVENT_RECEIVED, event("event-3")),
+        lambda world: world.append("waiter", "wait_event:3", EntryKind.EVENT_RECEIVED, event("event-3")),
         "waiter: wait_event:3 has received event 'event-3', which is not for it",
     ),
     (
-        lambda world: world.append("waiter", "wait_event:3", Kind.EVENT_RECEIVED, event("event-2")),
+        lambda world: world.append("waiter", "wait_event:3", EntryKind.EVENT_RECEIVED, event("event-2")),
         "waiter: event 'event-2' was received 2 times",
     ),
     (receive_events_in_another_order, "waiter: events were received in the order ['event-2', 'event-1']"),

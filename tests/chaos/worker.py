@@ -14,7 +14,7 @@ import signal
 import trio
 from sqlalchemy import Connection, update
 
-from trio_romancy import App
+from trio_romancy import App, Limits
 from trio_romancy._storage.sql import tables
 from trio_romancy._storage.sql.workers import Lease
 from trio_romancy.clock import Microseconds
@@ -79,7 +79,7 @@ def main() -> None:
         lease=LEASE,
         idle_timeout=IDLE_TIMEOUT,
         shutdown_timeout=SHUTDOWN_TIMEOUT,
-        max_recoveries=1_000_000,  # no instance is to blame for so many deaths
+        limits=Limits(max_recoveries=1_000_000),  # no instance is to blame for so many deaths
         auto_migrate=False,
     )
     trio.run(run_until_sigterm, app)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from trio_romancy import CancelRequest, Entry, Instance, Kind, Status
+from trio_romancy import CancelRequest, Entry, EntryKind, Instance, Status
 from trio_romancy._data.log_fields import visible
 from trio_romancy.cli.documents import to_document
 from trio_romancy.cli.terminal.instances import show_instance, show_instances
@@ -110,7 +110,7 @@ def timeline(width: int, monkeypatch: pytest.MonkeyPatch, *entries: Entry, in_fu
     return stream.getvalue().splitlines()
 
 
-@pytest.mark.parametrize("kind", [*Kind, "of_a_later_version", "x" * 32])
+@pytest.mark.parametrize("kind", [*EntryKind, "of_a_later_version", "x" * 32])
 def test_every_kind_has_its_line_also_a_new_one(kind: str, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = timeline(width, monkeypatch, entry(kind, payload={"any": "thing " * 30}))
     assert all(len(line) <= width for line in lines)
@@ -121,18 +121,18 @@ def test_every_kind_has_its_line_also_a_new_one(kind: str, width: int, monkeypat
 @pytest.mark.parametrize(
     ("kind", "operation_id", "mark"),
     [
-        (Kind.ACTIVITY_COMPLETED, "a:1", "✓"),
-        (Kind.ACTIVITY_FAILED, "a:1", "✗"),
-        (Kind.ATTEMPT_FAILED, "a:1", "✗"),
-        (Kind.WAIT_TIMED_OUT, "a:1", "✗"),
-        (Kind.EVENT_RECEIVED, "a:1", "·"),
-        (Kind.COMPENSATION_COMPLETED, "a:1/compensation", "↩"),
-        (Kind.COMPENSATION_FAILED, "a:1/compensation", "↩"),
-        (Kind.ATTEMPT_FAILED, "a:1/compensation", "↩"),
+        (EntryKind.ACTIVITY_COMPLETED, "a:1", "✓"),
+        (EntryKind.ACTIVITY_FAILED, "a:1", "✗"),
+        (EntryKind.ATTEMPT_FAILED, "a:1", "✗"),
+        (EntryKind.WAIT_TIMED_OUT, "a:1", "✗"),
+        (EntryKind.EVENT_RECEIVED, "a:1", "·"),
+        (EntryKind.COMPENSATION_COMPLETED, "a:1/compensation", "↩"),
+        (EntryKind.COMPENSATION_FAILED, "a:1/compensation", "↩"),
+        (EntryKind.ATTEMPT_FAILED, "a:1/compensation", "↩"),
     ],
 )
 def test_marks_tell_without_colours(
-    kind: Kind, operation_id: str, mark: str, width: int, monkeypatch: pytest.MonkeyPatch
+    kind: EntryKind, operation_id: str, mark: str, width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, *_ = timeline(width, monkeypatch, entry(kind, operation_id))
     assert first.split()[1] == mark
@@ -140,20 +140,20 @@ def test_marks_tell_without_colours(
 
 def test_a_long_operation_id_is_told_whole(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     name = "branch/" * 30 + "step:12"
-    lines = timeline(width, monkeypatch, entry(Kind.ACTIVITY_COMPLETED, name, {"result": 1}))
+    lines = timeline(width, monkeypatch, entry(EntryKind.ACTIVITY_COMPLETED, name, {"result": 1}))
     assert all(len(line) <= width for line in lines)
     assert name in packed("".join(lines))
 
 
 def test_a_payload_is_shortened_unless_all_is_asked_for(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    done = entry(Kind.ACTIVITY_COMPLETED, payload={"result": list(range(1000))})
+    done = entry(EntryKind.ACTIVITY_COMPLETED, payload={"result": list(range(1000))})
     assert len(timeline(width, monkeypatch, done)) <= 3
     assert "998,999]" in packed("".join(timeline(width, monkeypatch, done, in_full=True)))
 
 
 def test_what_failed_is_told_with_its_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     payload = {"error_type": "ConnectionError", "message": "no\nanswer", "attempts": 2, "traceback": "", "verdict": ""}
-    (line,) = timeline(WIDE, monkeypatch, entry(Kind.ATTEMPT_FAILED, payload=payload))
+    (line,) = timeline(WIDE, monkeypatch, entry(EntryKind.ATTEMPT_FAILED, payload=payload))
     assert line.endswith("attempt 2: ConnectionError: no answer")
 
 

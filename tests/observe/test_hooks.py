@@ -16,9 +16,9 @@ from trio_romancy import (
     ActivityInfo,
     App,
     BatchInfo,
+    EntryKind,
     EventTimeoutError,
     Hooks,
-    Kind,
     LeaseInfo,
     MessageInfo,
     RetryPolicy,
@@ -591,11 +591,11 @@ ONCE = (
     "workflow_started",
 )
 IN_JOURNAL = {
-    "activity_completed": Kind.ACTIVITY_COMPLETED,
-    "activity_retried": Kind.ATTEMPT_FAILED,
-    "timer_fired": Kind.TIMER_FIRED,
-    "event_received": Kind.EVENT_RECEIVED,
-    "message_sent": Kind.PUBLISHED,
+    "activity_completed": EntryKind.ACTIVITY_COMPLETED,
+    "activity_retried": EntryKind.ATTEMPT_FAILED,
+    "timer_fired": EntryKind.TIMER_FIRED,
+    "event_received": EntryKind.EVENT_RECEIVED,
+    "message_sent": EntryKind.PUBLISHED,
 }
 
 
@@ -626,7 +626,7 @@ def test_whatever_crashes_nothing_is_told_twice_and_nothing_that_was_not_committ
         assert of_journal <= journaled, (commit, hooks.lines())
         if how in (How.ACTOR_BEFORE, How.ACTOR_AFTER, How.ANSWER_LOST, How.DATABASE_AWAY):  # the worker lives on
             missing = journaled - of_journal
-            assert {kind for _, _, kind in missing} == {Kind.WORKFLOW_COMPLETED}, (commit, hooks.lines())
+            assert {kind for _, _, kind in missing} == {EntryKind.WORKFLOW_COMPLETED}, (commit, hooks.lines())
             assert len(hooks.all("workflow_completed")) == 2
         lives = Counter(name for name, _ in hooks.told)
         assert lives["workflow_started"] + lives["workflow_replayed"] == lives["instance_dropped"]

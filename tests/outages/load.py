@@ -12,7 +12,7 @@ from attrs import define, field
 
 from trio_romancy import (
     App,
-    Kind,
+    EntryKind,
     Status,
     TerminalError,
     WorkflowContext,
@@ -127,7 +127,7 @@ class Load:
         return trio.current_time() - since
 
     def _completed(self) -> int:
-        counted = f"SELECT count(*) FROM romancy_history WHERE kind = '{Kind.ACTIVITY_COMPLETED}'"
+        counted = f"SELECT count(*) FROM romancy_history WHERE kind = '{EntryKind.ACTIVITY_COMPLETED}'"
         return int(execute(self.url, counted)[0][0])
 
     async def check(self) -> None:
@@ -142,7 +142,7 @@ class Load:
             problems.extend(
                 f"{number}: {e.operation_id} was held to have failed: {e.payload}"
                 for e in history
-                if e.kind is Kind.ATTEMPT_FAILED
+                if e.kind is EntryKind.ATTEMPT_FAILED
             )
             fails = number % 3 == 0
             if instance.status is not (Status.FAILED if fails else Status.COMPLETED):

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 import sqlalchemy.orm
 import trio
 
-from trio_romancy import App, Kind, RetryPolicy, WorkflowContext, activity, current_activity, workflow
+from trio_romancy import App, EntryKind, RetryPolicy, WorkflowContext, activity, current_activity, workflow
 from trio_romancy._storage.drivers import asyncio_server
 from trio_romancy.testing import broken_guarantees
 
@@ -97,7 +97,7 @@ async def nothing_is_left_open(kind: str, database: str) -> None:
     await until(lambda: not execute(database, OPEN_TRANSACTIONS[kind]))
 
 
-async def check(app: App, instance_id: str) -> list[Kind]:
+async def check(app: App, instance_id: str) -> list[EntryKind]:
     """What its journal holds, which is in order; and other sessions work."""
     assert await (await app.start(sleeping_there, "another")).result(timeout=SLACK) == "another"
     instance = await app.get_instance(instance_id)
@@ -113,7 +113,7 @@ async def test_an_attempt_that_takes_too_long_fails_and_the_next_one_follows(kin
         assert await handle.result(timeout=0.3 + BACK_WITHIN) == "retried"
         await nothing_is_left_open(kind, database)
         kinds = await check(app, handle.instance_id)
-        assert kinds == [Kind.ATTEMPT_FAILED, Kind.ACTIVITY_COMPLETED, Kind.WORKFLOW_COMPLETED]
+        assert kinds == [EntryKind.ATTEMPT_FAILED, EntryKind.ACTIVITY_COMPLETED, EntryKind.WORKFLOW_COMPLETED]
     assert execute(database, "SELECT what FROM slept ORDER BY what") == [("another",), ("retried",)]
 
 
@@ -122,7 +122,7 @@ async def test_a_cancellable_activity_is_cancelled_and_the_workflow_goes_on(kind
         handle = await app.start(sleeping_there_until_cancelled)
         assert await handle.result(timeout=0.3 + BACK_WITHIN) == "afterwards"
         await nothing_is_left_open(kind, database)
-        assert Kind.ACTIVITY_CANCELLED in await check(app, handle.instance_id)
+        assert EntryKind.ACTIVITY_CANCELLED in await check(app, handle.instance_id)
     assert execute(database, "SELECT what FROM slept ORDER BY what") == [("afterwards",), ("another",)]
 
 
@@ -133,7 +133,7 @@ async def test_a_dropped_actor_gives_its_connection_back_and_the_activity_runs_a
         probe(app).abandon()
         assert await handle.result(timeout=BACK_WITHIN) == "dropped"
         await nothing_is_left_open(kind, database)
-        assert await check(app, handle.instance_id) == [Kind.ACTIVITY_COMPLETED, Kind.WORKFLOW_COMPLETED]
+        assert await check(app, handle.instance_id) == [EntryKind.ACTIVITY_COMPLETED, EntryKind.WORKFLOW_COMPLETED]
     assert execute(database, "SELECT what FROM slept ORDER BY what") == [("another",), ("dropped",)]
 
 
@@ -146,5 +146,5 @@ async def test_an_app_is_left_and_the_next_one_runs_the_activity_again(kind: str
     await nothing_is_left_open(kind, database)
     async with App(database, pool_size=2) as app:
         assert await app.handle(handle.instance_id).result(timeout=SLACK) == "left"
-        assert await check(app, handle.instance_id) == [Kind.ACTIVITY_COMPLETED, Kind.WORKFLOW_COMPLETED]
+        assert await check(app, handle.instance_id) == [EntryKind.ACTIVITY_COMPLETED, EntryKind.WORKFLOW_COMPLETED]
     assert execute(database, "SELECT what FROM slept ORDER BY what") == [("another",), ("left",)]

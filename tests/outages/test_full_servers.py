@@ -11,7 +11,7 @@ import trio_asyncio
 from attrs import define
 from sqlalchemy import make_url
 
-from trio_romancy import App, Kind, WorkflowContext, activity, workflow
+from trio_romancy import App, EntryKind, WorkflowContext, activity, workflow
 from trio_romancy._storage.database import Database
 from trio_romancy._storage.dialects.errors import is_transient
 from trio_romancy._storage.open import open_database
@@ -90,7 +90,7 @@ async def is_fine(app: App) -> None:
     assert instance is not None
     history = await app.history(handle.instance_id)
     assert broken_guarantees(instance, history) == []
-    assert Kind.ATTEMPT_FAILED not in {entry.kind for entry in history}
+    assert EntryKind.ATTEMPT_FAILED not in {entry.kind for entry in history}
 
 
 async def test_an_app_waits_until_there_is_room_for_it(database: str, caplog: pytest.LogCaptureFixture) -> None:

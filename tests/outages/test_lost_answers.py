@@ -10,7 +10,7 @@ import sqlalchemy as sa
 import trio
 from sqlalchemy import Connection
 
-from trio_romancy import App, InstanceExistsError, Kind, WorkflowContext, activity, current_activity, workflow
+from trio_romancy import App, EntryKind, InstanceExistsError, WorkflowContext, activity, current_activity, workflow
 from trio_romancy.testing import broken_guarantees
 
 from ..support.lossy_proxy import LossyProxy, before_commit, open_app
@@ -90,7 +90,7 @@ async def check(app: App, instance_id: str) -> list[str]:
     assert instance is not None
     history = await app.history(instance_id)
     assert broken_guarantees(instance, history) == []
-    assert Kind.ATTEMPT_FAILED not in {entry.kind for entry in history}
+    assert EntryKind.ATTEMPT_FAILED not in {entry.kind for entry in history}
     return [entry.operation_id for entry in history]
 
 

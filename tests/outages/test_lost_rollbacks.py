@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 
 from trio_romancy import (
-    Kind,
+    EntryKind,
     RetryPolicy,
     TerminalError,
     WorkflowContext,
@@ -56,7 +56,7 @@ async def test_a_failed_attempt_counts_and_the_next_one_follows(database: str) -
         handle = await app.start(failing_once, "any")
         assert await handle.result(timeout=10) == 2
         kinds = [entry.kind for entry in await app.history(handle.instance_id)]
-        assert kinds == [Kind.ATTEMPT_FAILED, Kind.ACTIVITY_COMPLETED, Kind.WORKFLOW_COMPLETED]
+        assert kinds == [EntryKind.ATTEMPT_FAILED, EntryKind.ACTIVITY_COMPLETED, EntryKind.WORKFLOW_COMPLETED]
     assert execute(database, "SELECT n FROM spent") == [(2,)]
 
 

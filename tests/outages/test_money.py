@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 import trio
 
-from trio_romancy import App, Kind, WorkflowContext, activity, current_activity, workflow
+from trio_romancy import App, EntryKind, WorkflowContext, activity, current_activity, workflow
 from trio_romancy.testing import broken_guarantees
 
 from ..support.servers import PrivateServer, execute
@@ -82,7 +82,7 @@ async def test_money_transfers_survive_five_crashes_of_the_server(server: Privat
             assert instance is not None
             history = await app.history(handle.instance_id)
             assert broken_guarantees(instance, history) == []
-            failed = [entry.payload for entry in history if entry.kind is Kind.ATTEMPT_FAILED]
+            failed = [entry.payload for entry in history if entry.kind is EntryKind.ATTEMPT_FAILED]
             assert not failed, failed[0]
 
         async with trio.open_nursery() as nursery:

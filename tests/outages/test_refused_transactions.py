@@ -13,7 +13,7 @@ import trio_asyncio
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from trio_romancy import App, Kind, WorkflowContext, activity, current_activity, workflow
+from trio_romancy import App, EntryKind, WorkflowContext, activity, current_activity, workflow
 from trio_romancy._storage.database import Transaction
 from trio_romancy._storage.dialects import limits
 from trio_romancy._storage.open import open_database
@@ -110,7 +110,7 @@ async def is_in_order(app: App, instance_id: str) -> None:
     assert instance is not None
     history = await app.history(instance_id)
     assert broken_guarantees(instance, history) == []
-    assert Kind.ATTEMPT_FAILED not in {entry.kind for entry in history}
+    assert EntryKind.ATTEMPT_FAILED not in {entry.kind for entry in history}
 
 
 # -- the journal -------------------------------------------------------------------------------------------------------

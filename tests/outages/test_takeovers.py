@@ -11,7 +11,7 @@ import sqlalchemy as sa
 import trio
 from sqlalchemy import Connection, Engine, event
 
-from trio_romancy import App, Kind, WorkflowContext, activity, current_activity, workflow
+from trio_romancy import App, EntryKind, WorkflowContext, activity, current_activity, workflow
 from trio_romancy._runtime.worker import heartbeat
 from trio_romancy._storage.drivers import connections
 from trio_romancy._storage.sql import workers
@@ -123,7 +123,7 @@ async def check(app: App, database: str, ids: list[str]) -> None:
         assert instance is not None
         history = await app.history(id)
         assert broken_guarantees(instance, history) == []
-        assert Kind.ATTEMPT_FAILED not in {entry.kind for entry in history}
+        assert EntryKind.ATTEMPT_FAILED not in {entry.kind for entry in history}
     booked = execute(database, "SELECT number, what FROM booked")
     assert sorted(booked) == [(n, what) for n in range(INSTANCES) for what in ("after", "before")]
     execute(database, "DELETE FROM booked")

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 import trio
 from sqlalchemy import Connection
 
-from trio_romancy import App, WorkflowContext, activity, current_activity, workflow
+from trio_romancy import App, OutboxSettings, WorkflowContext, activity, current_activity, workflow
 from trio_romancy._storage.sql.tables import outbox
 
 from ..support.broker import open_broker
@@ -62,7 +62,7 @@ async def test_a_damaged_event_is_parked_and_named_and_the_others_are_posted(
     with trio.fail_after(30):
         async with (
             open_broker() as broker,
-            App(database, broker_url=broker.url, outbox_max_age=3600, shutdown_timeout=1) as app,
+            App(database, broker_url=broker.url, outbox=OutboxSettings(max_age=3600), shutdown_timeout=1) as app,
         ):
             await broker.until(lambda: len(broker.posts) >= 3)
             while (relay := app.statistics().relay) is None or not relay.dead:  # noqa: ASYNC110 - no request tells

@@ -20,7 +20,7 @@ import trio.testing
 import trio_asyncio
 from sqlalchemy import select
 
-from trio_romancy import App, RomancyError
+from trio_romancy import App, OutboxSettings, RomancyError
 from trio_romancy._outbox import relay as relay_module
 from trio_romancy._outbox.relay import Relay
 from trio_romancy._settings import RelaySettings
@@ -53,7 +53,7 @@ async def open_outbox(url: str) -> AsyncIterator[Database]:
 async def relaying(database: Database, broker: Broker | str, me: str = "me", **settings: Any) -> AsyncIterator[Relay]:
     """A relayer that is stopped in order when the block ends."""
     url = broker if isinstance(broker, str) else broker.url
-    relay = Relay(database, current_clock(), me, RelaySettings(url, **settings))
+    relay = Relay(database, current_clock(), me, RelaySettings(broker_url=url, **settings))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(relay.run)
         yield relay
@@ -433,7 +433,7 @@ async def test_a_broker_that_never_ends_its_headers_hangs_too() -> None:
 @asynccontextmanager
 async def dying(database: Database, broker: Broker, me: str) -> AsyncIterator[None]:
     """A relayer that is gone when the block ends, as if its process had died."""
-    relay = Relay(database, current_clock(), me, RelaySettings(broker.url))
+    relay = Relay(database, current_clock(), me, RelaySettings(broker_url=broker.url))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(relay.run)
         yield
@@ -519,7 +519,7 @@ async def test_order_holds_while_relayers_die_and_the_broker_fails(database: str
         broker.decide = decide
         await store(one, *ids)
         settings = RelaySettings(
-            broker.url, first_delay=0.01, longest_delay=0.05, concurrency=3, timeout=0.3, claim_time=0.4
+            broker_url=broker.url, first_delay=0.01, longest_delay=0.05, concurrency=3, timeout=0.3, claim_time=0.4
         )
         done = trio.Event()
 
@@ -602,7 +602,7 @@ async def test_what_is_being_sent_when_it_stops_is_given_some_time_and_the_rest_
         broker.script(a1=[Answer(waits_for=go)])
         await store(outbox, "a1", "a2", "a3")
         async with trio.open_nursery() as nursery:
-            relay = Relay(outbox, current_clock(), "me", RelaySettings(broker.url))
+            relay = Relay(outbox, current_clock(), "me", RelaySettings(broker_url=broker.url))
             nursery.start_soon(relay.run)
             await broker.until(lambda: broker.ids == ["a1"])
             nursery.start_soon(relay.drain)
@@ -665,7 +665,7 @@ async def test_no_log_error_or_repr_shows_a_password(caplog: pytest.LogCaptureFi
         url = broker.url.replace("127", "ada:h%2Ash@127")
         settings: dict[str, Any] = {"headers": {"X-Api-Key": "t0ken"}}
         await store(database, "a1", "b1")
-        shown = repr(RelaySettings(url, **settings))
+        shown = repr(RelaySettings(broker_url=url, **settings))
         async with relaying(database, url, **settings):
             await settled(database)
         shown += repr(await listed(database))
@@ -703,18 +703,25 @@ def test_a_url_that_is_none_is_refused_when_the_app_is_made(url: Any) -> None:
     "headers", [{"a b": "secret"}, {"": "secret"}, {"a": "sec\nret"}, {"a": "secr€t"}, {"ce-id": "1"}, ["a"], {1: "2"}]
 )
 def test_headers_that_cannot_be_sent_are_refused_without_their_values(headers: Any) -> None:
-    with pytest.raises(ValueError, match=r"^broker_headers") as caught:
-        App(":memory:", broker_url="http://broker", broker_headers=headers)
+    with pytest.raises(ValueError, match=r"^headers") as caught:
+        OutboxSettings(headers=headers)
     assert "sec" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"outbox_max_attempts": -1}, {"outbox_max_attempts": 1.5}, {"outbox_max_age": 0}, {"broker_content_mode": "x"}],
+    [{"max_attempts": -1}, {"max_attempts": 1.5}, {"max_age": 0}, {"content_mode": "x"}],
 )
 def test_other_bad_options_are_refused_too(options: Any) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
-        App(":memory:", broker_url="http://broker", **options)
+        OutboxSettings(**options)
+
+
+def test_a_group_of_options_must_be_of_its_class() -> None:
+    for group in ("limits", "outbox", "web"):
+        options: dict[str, Any] = {group: {"max_age": 5}}
+        with pytest.raises(TypeError, match=rf"^{group} is made with (Limits|OutboxSettings|WebSettings)\("):
+            App(":memory:", **options)
 
 
 @pytest.mark.parametrize("missing", ["httpx", "cloudevents.core.bindings.http"])

@@ -13,7 +13,8 @@ from trio_romancy import (
     ActivityError,
     ActivityTerminalError,
     App,
-    Kind,
+    EntryKind,
+    Limits,
     RetryExhaustedError,
     RetryPolicy,
     TerminalError,
@@ -61,7 +62,7 @@ def seconds_between(history: Any) -> list[float]:
 async def test_default_policy_makes_five_attempts_after_1_2_4_and_8_seconds(database: str) -> None:
     result, history = await run(database, failing())
     assert result == ["RetryExhaustedError", "ConnectionError", "attempt 5", "5"]
-    assert [entry.kind for entry in history[:5]] == [Kind.ATTEMPT_FAILED] * 4 + [Kind.ACTIVITY_FAILED]
+    assert [entry.kind for entry in history[:5]] == [EntryKind.ATTEMPT_FAILED] * 4 + [EntryKind.ACTIVITY_FAILED]
     assert seconds_between(history)[:4] == [1, 2, 4, 8]
 
 
@@ -109,7 +110,7 @@ async def test_terminal_errors_are_never_retried(database: str, raised: Exceptio
 
     result, history = await run(database, flow)
     assert result == 1
-    assert history[0].kind is Kind.ACTIVITY_FAILED
+    assert history[0].kind is EntryKind.ACTIVITY_FAILED
 
 
 async def test_a_result_that_cannot_be_stored_fails_at_once_with_its_path(database: str) -> None:
@@ -142,7 +143,7 @@ async def test_a_result_over_the_limit_fails_at_once(database: str) -> None:
             await returns_much()
         return caught.value.error_type
 
-    assert (await run(database, flow, max_payload=1000))[0] == "trio_romancy.PayloadTooLargeError"
+    assert (await run(database, flow, limits=Limits(max_payload=1000)))[0] == "trio_romancy.PayloadTooLargeError"
 
 
 async def test_timeout_bounds_one_attempt_and_is_retried(database: str) -> None:
@@ -286,8 +287,8 @@ async def test_activity_runs_to_its_outcome_when_a_sibling_fails_and_a_cancellab
             await handle.result()
         kinds = {entry.operation_id: entry.kind for entry in await app.history(handle.instance_id)}
     assert ended == ["cancellable torn down", "steady in full"]
-    assert kinds["steady"] is Kind.ACTIVITY_COMPLETED
-    assert kinds["cancellable"] is Kind.ACTIVITY_CANCELLED
+    assert kinds["steady"] is EntryKind.ACTIVITY_COMPLETED
+    assert kinds["cancellable"] is EntryKind.ACTIVITY_CANCELLED
 
 
 async def test_a_cancellation_ends_a_backoff_and_giving_up_is_recorded(database: str) -> None:
@@ -313,11 +314,11 @@ async def test_a_cancellation_ends_a_backoff_and_giving_up_is_recorded(database:
             await handle.result(timeout=1)
         kinds = [entry.kind for entry in await app.history(handle.instance_id)]
     assert kinds == [
-        Kind.ATTEMPT_FAILED,
-        Kind.ATTEMPT_FAILED,
-        Kind.CANCEL_REQUESTED,
-        Kind.ACTIVITY_FAILED,
-        Kind.WORKFLOW_CANCELLED,
+        EntryKind.ATTEMPT_FAILED,
+        EntryKind.ATTEMPT_FAILED,
+        EntryKind.CANCEL_REQUESTED,
+        EntryKind.ACTIVITY_FAILED,
+        EntryKind.WORKFLOW_CANCELLED,
     ]
     assert seen[0].attempts == 2
 

@@ -17,8 +17,9 @@ from trio_romancy import (
     ActivityError,
     ActivityInfo,
     App,
+    EntryKind,
     Hooks,
-    Kind,
+    Limits,
     RetryPolicy,
     TerminalError,
     WorkflowCancelledError,
@@ -184,7 +185,7 @@ async def test_a_rollback_waits_for_the_thread_of_the_last_attempt(
         assert happened == ["begins", "ends", "undone"]
         assert "TooSlowError" in caught.value.message
         kinds = [entry.kind for entry in await app.history("order-1")]
-        assert kinds[1:3] == [Kind.ATTEMPT_FAILED, Kind.ACTIVITY_FAILED]
+        assert kinds[1:3] == [EntryKind.ATTEMPT_FAILED, EntryKind.ACTIVITY_FAILED]
     assert told == ["failed"]  # no other attempt has followed
 
 
@@ -331,14 +332,14 @@ async def counting(ctx: WorkflowContext) -> int:
 
 
 async def test_threads_is_the_most_that_run_at_once() -> None:
-    async with App(":memory:", threads=2) as app:
+    async with App(":memory:", limits=Limits(threads=2)) as app:
         assert await (await app.start(counting)).result() == 2
 
 
 async def test_they_are_apart_from_trios_own() -> None:
     limiter = trio.to_thread.current_default_thread_limiter()
     limiter.total_tokens = 1
-    async with App(":memory:", threads=3) as app, trio.open_nursery() as nursery:
+    async with App(":memory:", limits=Limits(threads=3)) as app, trio.open_nursery() as nursery:
         nursery.start_soon(partial(trio.to_thread.run_sync, release.wait))
         assert await (await app.start(counting)).result() == 3
         release.set()
@@ -347,7 +348,7 @@ async def test_they_are_apart_from_trios_own() -> None:
 @pytest.mark.parametrize("wrong", [0, -1, 2.5, "4"])
 def test_a_number_of_threads_that_is_none_is_refused(wrong: int) -> None:
     with pytest.raises(ValueError, match="threads is a whole number, at least 1"):
-        App(":memory:", threads=wrong)
+        App(":memory:", limits=Limits(threads=wrong))
 
 
 # -- who has them ------------------------------------------------------------------------------------------------------
@@ -367,7 +368,7 @@ async def test_the_log_names_who_has_the_threads_and_who_waits(
         return await quick()
 
     with caplog.at_level(logging.WARNING):
-        async with App(":memory:", threads=2) as app:
+        async with App(":memory:", limits=Limits(threads=2)) as app:
             for number in range(3):
                 await app.start(going_on.options(id=f"slow-{number}"))
             await has_begun()
@@ -380,7 +381,7 @@ async def test_the_log_names_who_has_the_threads_and_who_waits(
             assert "threads_slow:1 of slow-0" in text
             assert "threads_slow:1 of slow-1" in text
             assert "quick:1 of quick-1" in text
-            assert "App(threads=...)" in text
+            assert "Limits(threads=...)" in text
             await until_logged(caplog, "whose attempt has ended")  # it has overrun its timeout
             assert statistics.threads.overrun <= 2
             release.set()

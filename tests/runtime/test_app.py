@@ -18,9 +18,9 @@ import trio_asyncio
 from trio_romancy import (
     App,
     DatabaseError,
+    EntryKind,
     InstanceExistsError,
     InstanceNotFoundError,
-    Kind,
     RomancyError,
     Status,
     WorkflowCancelledError,
@@ -170,7 +170,7 @@ async def test_a_request_that_meets_the_end_of_the_function_is_recorded_once(mom
         with suppress(WorkflowCancelledError):
             assert await handle.result() == "completed"
         kinds = [entry.kind for entry in await app.history(handle.instance_id)]
-        assert kinds.count(Kind.CANCEL_REQUESTED) == won
+        assert kinds.count(EntryKind.CANCEL_REQUESTED) == won
         worker = app.statistics().worker
         assert worker is not None and worker.supervisor.restarts == 0
 
@@ -191,7 +191,7 @@ async def test_a_request_that_came_with_the_last_commit_wins_over_completion(dat
         with pytest.raises(WorkflowCancelledError, match="late"):
             await handle.result()
         kinds = [entry.kind for entry in await app.history(handle.instance_id)]
-    assert kinds[1:3] == [Kind.CANCEL_REQUESTED, Kind.WORKFLOW_CANCELLED]
+    assert kinds[1:3] == [EntryKind.CANCEL_REQUESTED, EntryKind.WORKFLOW_CANCELLED]
     assert ran[-1] == "undo one"
 
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 import trio
 import trio.testing
 
-from trio_romancy import App, RetryPolicy, WorkflowContext, activity, current_activity, workflow
+from trio_romancy import App, Limits, RetryPolicy, WorkflowContext, activity, current_activity, workflow
 from trio_romancy._runtime.run import threads
 
 from ..support.databases import ALL_KINDS, KINDS
@@ -164,7 +164,7 @@ async def test_threads_that_are_full_of_those_who_wait_are_named(
     async def flow(ctx: WorkflowContext, number: int) -> int:
         return await awaits_in_a_thread(number)
 
-    async with App(":memory:", threads=2, shutdown_timeout=1) as app:
+    async with App(":memory:", limits=Limits(threads=2), shutdown_timeout=1) as app:
         for number in range(2):
             await app.start(flow.options(id=f"flow-{number}"), number)
         await trio.sleep(1)

@@ -10,11 +10,12 @@ import trio
 from trio_romancy import (
     App,
     ChannelMode,
+    EntryKind,
     EventTimeoutError,
     Hooks,
     InstanceExistsError,
     InvalidInputError,
-    Kind,
+    Limits,
     MessageTimeoutError,
     Status,
     TerminalError,
@@ -86,9 +87,9 @@ async def test_each_goes_on_as_the_next_and_the_result_is_that_of_the_last(datab
         ]
         assert await app.get_instance("x#4") is None
         first, second, third = [[entry.kind for entry in await app.history(id)] for id in ("x", "x#2", "x#3")]
-    assert first == [Kind.ACTIVITY_COMPLETED, Kind.WORKFLOW_RECURRED]
-    assert second == [Kind.CONTINUED, Kind.ACTIVITY_COMPLETED, Kind.WORKFLOW_RECURRED]
-    assert third == [Kind.CONTINUED, Kind.ACTIVITY_COMPLETED, Kind.WORKFLOW_COMPLETED]
+    assert first == [EntryKind.ACTIVITY_COMPLETED, EntryKind.WORKFLOW_RECURRED]
+    assert second == [EntryKind.CONTINUED, EntryKind.ACTIVITY_COMPLETED, EntryKind.WORKFLOW_RECURRED]
+    assert third == [EntryKind.CONTINUED, EntryKind.ACTIVITY_COMPLETED, EntryKind.WORKFLOW_COMPLETED]
     assert log == ["1", "2", "3"]  # and what those before did is not undone
 
 
@@ -180,7 +181,7 @@ async def recurring_wrongly(ctx: WorkflowContext, number: int, how: str) -> str:
     ],
 )
 async def test_a_bad_input_is_refused_in_the_workflow_which_goes_on(how: str, answer: str) -> None:
-    async with App(":memory:", max_payload=1000) as app:
+    async with App(":memory:", limits=Limits(max_payload=1000)) as app:
         found = await (await app.start(recurring_wrongly.options(id="x"), 1, how)).result()
         assert found.startswith(answer)
         assert [one.instance_id for one in (await app.list_instances()).instances] == ["x"]
@@ -209,12 +210,12 @@ async def test_except_exception_does_not_hold_it_and_finally_blocks_are_run(data
         kinds = [entry.kind for entry in await app.history("x#2")]
     assert log == [f"{what} {life}" for life in (1, 2, 3) for what in ("life", "finally")]
     assert kinds == [
-        Kind.CONTINUED,
-        Kind.ACTIVITY_COMPLETED,
-        Kind.ACTIVITY_COMPLETED,
-        Kind.TIMER_FIRED,
-        Kind.PUBLISHED,
-        Kind.WORKFLOW_RECURRED,
+        EntryKind.CONTINUED,
+        EntryKind.ACTIVITY_COMPLETED,
+        EntryKind.ACTIVITY_COMPLETED,
+        EntryKind.TIMER_FIRED,
+        EntryKind.PUBLISHED,
+        EntryKind.WORKFLOW_RECURRED,
     ]
 
 
@@ -264,9 +265,9 @@ async def test_it_unwinds_nurseries_and_an_activity_that_runs_goes_on_to_its_out
         if how == "beside a child":
             child = await app.get_instance("child")
             assert child is not None and child.status is Status.CANCELLED
-    assert kinds[-1] is Kind.WORKFLOW_RECURRED
+    assert kinds[-1] is EntryKind.WORKFLOW_RECURRED
     assert log == {"beside": ["work 1"], "beside a child": ["1", "undo 1"]}.get(how, [])
-    assert (Kind.ACTIVITY_COMPLETED in kinds) == (how == "beside")
+    assert (EntryKind.ACTIVITY_COMPLETED in kinds) == (how == "beside")
 
 
 @workflow(name="failing_beside")

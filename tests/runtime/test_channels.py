@@ -20,6 +20,7 @@ from trio_romancy import (
     InstanceNotFoundError,
     InvalidDataError,
     InvalidInputError,
+    Limits,
     Message,
     MessageTimeoutError,
     PayloadTooLargeError,
@@ -683,7 +684,7 @@ async def test_a_message_to_nobody_or_too_large_is_refused(database: str) -> Non
             seen.append(error.error_type.rpartition(".")[2])
         return seen
 
-    async with App(database, max_payload=100) as app:
+    async with App(database, limits=Limits(max_payload=100)) as app:
         with pytest.raises(InstanceNotFoundError, match="'nobody'"):
             await app.publish("ch", 1, to="nobody")
         with pytest.raises(PayloadTooLargeError):

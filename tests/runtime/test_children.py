@@ -12,9 +12,9 @@ from trio_romancy import (
     ActivityInfo,
     App,
     ChildWorkflowError,
+    EntryKind,
     Hooks,
     InstanceExistsError,
-    Kind,
     RomancyError,
     Status,
     TerminalError,
@@ -86,10 +86,10 @@ async def test_a_parent_gets_what_its_children_return(database: str) -> None:
         assert (made.parent_id, made.status, made.output) == ("p", Status.COMPLETED, "second done")
         kinds = [(entry.operation_id, entry.kind) for entry in await app.history("p")]
     assert kinds[1:5] == [
-        ("child:1", Kind.CHILD_STARTED),
-        ("child:1/result", Kind.CHILD_ENDED),
-        ("child:2", Kind.CHILD_STARTED),
-        ("child:2/result", Kind.CHILD_ENDED),
+        ("child:1", EntryKind.CHILD_STARTED),
+        ("child:1/result", EntryKind.CHILD_ENDED),
+        ("child:2", EntryKind.CHILD_STARTED),
+        ("child:2/result", EntryKind.CHILD_ENDED),
     ]
 
 
@@ -294,7 +294,12 @@ async def test_a_timeout_around_a_child_cancels_it_and_waits_for_its_end(databas
         assert found is not None and found.status is Status.CANCELLED
         kinds = [entry.kind for entry in await app.history("p")]
     assert log == ["late 1", "undo late 1"]
-    assert kinds == [Kind.CHILD_STARTED, Kind.TIMEOUT_FIRED, Kind.CHILD_ENDED, Kind.WORKFLOW_COMPLETED]
+    assert kinds == [
+        EntryKind.CHILD_STARTED,
+        EntryKind.TIMEOUT_FIRED,
+        EntryKind.CHILD_ENDED,
+        EntryKind.WORKFLOW_COMPLETED,
+    ]
 
 
 @workflow(name="wide_parent")

@@ -14,8 +14,10 @@ from trio_romancy import (
     App,
     EventTimeoutError,
     MessageTimeoutError,
+    OutboxSettings,
     RetryPolicy,
     Status,
+    WebSettings,
     WorkflowCancelledError,
     WorkflowContext,
     activity,
@@ -198,9 +200,10 @@ async def test_attempts_and_their_waits_can_be_without_limit(database: str, time
 
 async def test_options_of_an_app_can_be_without_limit(database: str) -> None:
     endless: Any = dict.fromkeys(
-        ("idle_timeout", "start_timeout", "shutdown_timeout", "message_retention", "outbox_max_age", "web_timeout"),
+        ("idle_timeout", "start_timeout", "shutdown_timeout", "message_retention"),
         math.inf,
     )
+    endless |= {"outbox": OutboxSettings(max_age=math.inf), "web": WebSettings(timeout=math.inf)}
     App(database, broker_url="http://localhost:1/", **endless)
     async with App(database, **endless) as app:
         await app.send_event("go", {})

@@ -17,8 +17,8 @@ from trio_romancy import (
     ActivityTerminalError,
     App,
     ChildWorkflowError,
+    EntryKind,
     ErrorInfo,
-    Kind,
     RetryExhaustedError,
     RetryPolicy,
     Status,
@@ -324,12 +324,12 @@ async def test_a_strange_exception_is_a_failed_attempt_like_any_other(
             kinds = [entry.kind for entry in await app.history("x")]
     assert ran == ["do", "async", "async", "thread", "thread", "undo", "undo"]
     assert kinds == [
-        Kind.ACTIVITY_COMPLETED,
-        *[Kind.ATTEMPT_FAILED, Kind.ACTIVITY_FAILED] * 2,
-        Kind.TIMER_FIRED,
-        Kind.WORKFLOW_FAILED,
-        Kind.ATTEMPT_FAILED,
-        Kind.COMPENSATION_FAILED,
+        EntryKind.ACTIVITY_COMPLETED,
+        *[EntryKind.ATTEMPT_FAILED, EntryKind.ACTIVITY_FAILED] * 2,
+        EntryKind.TIMER_FIRED,
+        EntryKind.WORKFLOW_FAILED,
+        EntryKind.ATTEMPT_FAILED,
+        EntryKind.COMPENSATION_FAILED,
     ]
     assert "Strange" in caught.value.error_type
     assert caught.value.uncompensated == ["errors_do:1"]
@@ -649,7 +649,7 @@ async def test_an_interrupt_in_a_compensation_leaves_the_app_and_the_rollback_go
     async with App(database, worker=False) as app:
         kinds = [entry.kind for entry in await app.history("x")]
         instance = await app.get_instance("x")
-    assert kinds == [Kind.ACTIVITY_COMPLETED, Kind.WORKFLOW_FAILED]
+    assert kinds == [EntryKind.ACTIVITY_COMPLETED, EntryKind.WORKFLOW_FAILED]
     assert instance is not None and instance.status is Status.COMPENSATING
     assert ran == ["undo"]
 

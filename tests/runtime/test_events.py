@@ -16,15 +16,16 @@ from sqlalchemy import Connection, func, select
 
 from trio_romancy import (
     App,
+    EntryKind,
     EventTimeoutError,
     InstanceNotFoundError,
     InvalidDataError,
     InvalidInputError,
-    Kind,
+    Limits,
     PayloadTooLargeError,
     ReceivedEvent,
     RomancyError,
-    Sent,
+    SendResult,
     Status,
     WorkflowCancelledError,
     WorkflowContext,
@@ -83,7 +84,7 @@ async def take_until_timeout(ctx: WorkflowContext, type: str, subject: str | Non
             return seen
 
 
-async def send(app: App, type: str, *data: Any, **attributes: Any) -> list[Sent]:
+async def send(app: App, type: str, *data: Any, **attributes: Any) -> list[SendResult]:
     return [await app.send_event(type, each, **attributes) for each in data]
 
 
@@ -216,7 +217,7 @@ async def test_an_event_has_the_attributes_that_it_was_sent_with(database: str) 
         handle = await app.start(attributes)
         await trio.sleep(5)
         sent = await app.send_event("t", [1], source="/shop", id="e-1", subject="S \u2603", time=when)
-        assert sent == Sent("e-1", False, 1)
+        assert sent == SendResult("e-1", False, 1)
         await trio.sleep(5)
         anonymous = await app.send_event("t")
         await handle.result()
@@ -276,8 +277,8 @@ async def test_the_same_source_and_id_is_a_duplicate_and_is_dropped(database: st
     async with App(database, idle_timeout=5) as app:
         handle = await app.start(take_until_timeout, "t", None, 100.0)
         await trio.sleep(1)
-        assert await app.send_event("t", "first", source="s", id="1") == Sent("1", False, 1)
-        assert await app.send_event("t", "again", source="s", id="1") == Sent("1", True, 0)
+        assert await app.send_event("t", "first", source="s", id="1") == SendResult("1", False, 1)
+        assert await app.send_event("t", "again", source="s", id="1") == SendResult("1", True, 0)
         await trio.sleep(50)
         assert (await app.send_event("t", "long after", source="s", id="1")).is_duplicate
         assert (await app.send_event("u", "of another type", source="s", id="1")).is_duplicate
@@ -288,7 +289,7 @@ async def test_the_same_source_and_id_is_a_duplicate_and_is_dropped(database: st
 
 
 async def test_of_many_sent_at_once_under_one_id_one_is_accepted(database: str) -> None:
-    answers: list[Sent] = []
+    answers: list[SendResult] = []
 
     async def send_it(number: int) -> None:
         answers.append(await app.send_event("t", number, source="s", id="same"))
@@ -394,7 +395,7 @@ async def test_a_wait_times_out_at_its_time_with_an_error_that_says_what_it_wait
     assert (first.type, first.subject) == ("never", None)
     assert (second.operation_id, second.type, second.subject) == ("wait_event:2", "never", "s")
     assert "'s'" in str(second)
-    assert [entry.kind for entry in history[:2]] == [Kind.WAIT_TIMED_OUT] * 2
+    assert [entry.kind for entry in history[:2]] == [EntryKind.WAIT_TIMED_OUT] * 2
 
 
 @pytest.mark.parametrize("timeout", [0, -5.0, timedelta(days=-1)], ids=str)
@@ -869,7 +870,7 @@ async def test_a_bad_event_is_refused_naming_what_is_bad_and_nothing_is_stored(b
 
 
 async def test_an_event_to_nobody_or_too_large_is_refused_and_nothing_is_stored(database: str) -> None:
-    async with App(database, max_payload=100) as app:
+    async with App(database, limits=Limits(max_payload=100)) as app:
         handle = await app.start(take, "t", 1, 0.0)
         await trio.sleep(1)
         before = await count_rows(app)

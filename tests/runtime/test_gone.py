@@ -13,7 +13,7 @@ import trio
 from trio_romancy import (
     App,
     ChannelMode,
-    Kind,
+    EntryKind,
     NonDeterminismError,
     RetryPolicy,
     TerminalError,
@@ -295,8 +295,8 @@ async def test_nothing_is_recorded_whatever_the_code_raises(
         assert await handle.result() == "after"
         entries = await app.history(handle.instance_id)
     assert not undone
-    failed = [entry.kind for entry in entries if entry.kind in (Kind.ATTEMPT_FAILED, Kind.ACTIVITY_FAILED)]
-    assert failed == ([Kind.ATTEMPT_FAILED] if place is before_the_next_attempt else [])
+    failed = [entry.kind for entry in entries if entry.kind in (EntryKind.ATTEMPT_FAILED, EntryKind.ACTIVITY_FAILED)]
+    assert failed == ([EntryKind.ATTEMPT_FAILED] if place is before_the_next_attempt else [])
 
 
 @pytest.mark.parametrize("made", ANSWERS)
@@ -433,7 +433,7 @@ async def test_a_run_that_goes_away_while_its_end_is_written_does_not_compensate
         assert closed
         assert not undone
         entries = await app.history("i")
-        assert [entry.kind for entry in entries] == [Kind.ACTIVITY_COMPLETED, Kind.WORKFLOW_FAILED]
+        assert [entry.kind for entry in entries] == [EntryKind.ACTIVITY_COMPLETED, EntryKind.WORKFLOW_FAILED]
         probe(app).abandon()
         with pytest.raises(WorkflowFailedError, match="it fails"):
             await handle.result()

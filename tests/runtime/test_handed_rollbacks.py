@@ -11,7 +11,7 @@ import trio
 
 from trio_romancy import (
     App,
-    Kind,
+    EntryKind,
     Status,
     WorkflowCancelledError,
     WorkflowContext,
@@ -173,7 +173,7 @@ def test_a_rollback_that_is_handed_over_survives_a_crash_at_each_commit(how: How
             with pytest.raises(WorkflowFailedError):
                 await old.handle("x").result()
             kinds = [entry.kind for entry in await old.history("x")]
-        assert kinds.count(Kind.COMPENSATION_COMPLETED) == 3
+        assert kinds.count(EntryKind.COMPENSATION_COMPLETED) == 3
         once = list(dict.fromkeys(undone))
         return str(Status.FAILED), once
 

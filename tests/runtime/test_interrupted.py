@@ -11,8 +11,8 @@ import trio
 from trio_romancy import (
     ActivityInfo,
     App,
+    EntryKind,
     Hooks,
-    Kind,
     RetryPolicy,
     Status,
     WorkflowCancelledError,
@@ -107,7 +107,7 @@ async def cancelled(app: App, id: str = "i") -> WorkflowCancelledError:
 
 
 async def not_compensated_because(app: App) -> list[str]:
-    return [entry.payload["message"] for entry in await app.history("i") if entry.kind is Kind.COMPENSATION_FAILED]
+    return [entry.payload["message"] for entry in await app.history("i") if entry.kind is EntryKind.COMPENSATION_FAILED]
 
 
 INTERRUPTED = [
@@ -136,7 +136,7 @@ async def test_it_is_named_as_not_compensated_because_its_outcome_is_not_known(
         assert did == [*before, "plain", "refund first"]  # the clean-up, which is shielded, and the rollback
         entries = {entry.operation_id: entry for entry in await app.history("i")}
         for id, payload in interrupted.items():
-            assert entries[id].kind is Kind.ACTIVITY_CANCELLED
+            assert entries[id].kind is EntryKind.ACTIVITY_CANCELLED
             assert entries[id].payload["was_interrupted"]
             assert payload is None or entries[id].payload == payload
 
@@ -150,7 +150,7 @@ async def test_the_operator_who_resumes_the_instance_has_it_compensated() -> Non
         probe(app).abandon()
         assert (await cancelled(app)).uncompensated == ["cut_charge:2"]
         failed = [
-            entry.payload["message"] for entry in await app.history("i") if entry.kind is Kind.COMPENSATION_FAILED
+            entry.payload["message"] for entry in await app.history("i") if entry.kind is EntryKind.COMPENSATION_FAILED
         ]
         assert "'cut_charge:2' was interrupted after the cancellation was requested" in failed[0]
         assert await app.resume("i")
@@ -169,7 +169,7 @@ async def test_a_compensation_that_takes_the_result_cannot_be_run() -> None:
         assert await app.resume("i")
         assert (await cancelled(app)).uncompensated == ["cut_take:1"]
         failed = [
-            entry.payload["message"] for entry in await app.history("i") if entry.kind is Kind.COMPENSATION_FAILED
+            entry.payload["message"] for entry in await app.history("i") if entry.kind is EntryKind.COMPENSATION_FAILED
         ]
         assert "compensation 'cut_give_back' takes the result of 'cut_take:1', which was interrupted" in failed[1]
 
@@ -182,7 +182,7 @@ async def test_one_that_waits_for_its_next_attempt_fails_with_the_last_one() -> 
         probe(app).crash_actors()
         assert (await cancelled(app)).uncompensated == []
         kinds = [entry.kind for entry in await app.history("i") if entry.operation_id == "cut_plain:1"]
-        assert kinds == [Kind.ATTEMPT_FAILED, Kind.ACTIVITY_FAILED]
+        assert kinds == [EntryKind.ATTEMPT_FAILED, EntryKind.ACTIVITY_FAILED]
     assert did.count("plain") == 2
 
 

@@ -7,7 +7,7 @@ import collections
 import pytest
 import trio
 
-from trio_romancy import App, RetryPolicy, RomancyError, TerminalError, WorkflowContext, activity, workflow
+from trio_romancy import App, Limits, RetryPolicy, RomancyError, TerminalError, WorkflowContext, activity, workflow
 from trio_romancy.testing import Crash, How, run_with_crashes
 
 from ..support.probe import probe
@@ -107,7 +107,7 @@ async def test_a_line_is_logged_once_however_often_its_worker_stops(
 @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("what", ["worker", "actors"])
 async def test_a_line_is_logged_once_if_the_lease_is_lost_or_the_runtime_crashes(database: str, what: str) -> None:
-    async with App(database, max_recoveries=1000) as app:
+    async with App(database, limits=Limits(max_recoveries=1000)) as app:
         handle = await app.start(talking)
         every = 7.0
         while True:

@@ -9,7 +9,8 @@ import trio
 
 from trio_romancy import (
     App,
-    Kind,
+    EntryKind,
+    Limits,
     RetryPolicy,
     Status,
     WorkflowContext,
@@ -161,7 +162,7 @@ async def test_a_crashed_actor_is_restarted_and_one_that_always_crashes_is_parke
         assert await app.resume(handle.instance_id)
         assert await handle.result() == "done"
         kinds = [entry.kind for entry in await app.history(handle.instance_id)]
-    assert kinds.count(Kind.RESUMED) == 1
+    assert kinds.count(EntryKind.RESUMED) == 1
     assert ran == ["begun", "finally"]
 
 
@@ -181,7 +182,7 @@ async def test_only_deaths_without_progress_in_between_count_towards_parking(dat
     async def flow(ctx: WorkflowContext) -> int:
         return sum([await fatal_once(number) for number in range(8)])
 
-    async with App(database, max_recoveries=1) as app:
+    async with App(database, limits=Limits(max_recoveries=1)) as app:
         assert await (await app.start(flow)).result() == sum(range(8))
     assert deaths == 8
 
@@ -200,7 +201,7 @@ async def test_deaths_without_progress_park_an_instance_after_max_recoveries(dat
     async def flow(ctx: WorkflowContext) -> None:
         await fatal()
 
-    async with App(database, max_recoveries=2) as app:
+    async with App(database, limits=Limits(max_recoveries=2)) as app:
         with pytest.raises(
             WorkflowStuckError, match="has died or lost its lease 3 times while it ran, and max_recoveries is 2"
         ):

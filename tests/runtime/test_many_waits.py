@@ -13,7 +13,7 @@ from trio_romancy._runtime.run.message_table import MessageFilter, MessageTable
 from trio_romancy._runtime.run.operation import Operation
 from trio_romancy._storage.sql.tables import waits
 from trio_romancy._storage.sql.waits import Match
-from trio_romancy.model import Kind
+from trio_romancy.model import EntryKind
 
 from ..support.probe import probe
 from ..support.steps import counted
@@ -27,7 +27,7 @@ SAME = 1.3
 
 
 def operation(number: int) -> Operation:
-    return Operation(f"wait:{number}", "wait_event", frozenset({Kind.EVENT_RECEIVED}))
+    return Operation(f"wait:{number}", "wait_event", frozenset({EntryKind.EVENT_RECEIVED}))
 
 
 def steps_of_a_table(count: int, subject_of: Callable[[int], str | None]) -> int:

@@ -19,7 +19,7 @@ from trio_romancy._runtime.run.operation import Operation
 from trio_romancy._storage.sql.news import NewMessage
 from trio_romancy._storage.sql.waits import Match, MatchResult, Wait
 from trio_romancy.clock import Microseconds
-from trio_romancy.model import Kind
+from trio_romancy.model import EntryKind
 
 SUBJECTS = ["a", "b"]
 CHANNEL = "news"
@@ -40,7 +40,7 @@ steps = st.lists(
 
 
 def operation(number: int) -> Operation:
-    return Operation(f"wait:{number}", "wait_event", frozenset({Kind.EVENT_RECEIVED}))
+    return Operation(f"wait:{number}", "wait_event", frozenset({EntryKind.EVENT_RECEIVED}))
 
 
 @define
@@ -116,7 +116,7 @@ class Events:
         for wait in [*self.table.open.values()]:
             self.close(wait)
         self.results.clear()
-        carried = from_text(Kind.CONTINUED, self.table.pack().to_text())
+        carried = from_text(EntryKind.CONTINUED, self.table.pack().to_text())
         assert isinstance(carried, CarryOver)
         self.table = MessageTable("i#2", 0, "i")
         self.table.unpack(carried)

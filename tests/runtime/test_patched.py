@@ -11,7 +11,7 @@ import trio
 
 from trio_romancy import (
     App,
-    Kind,
+    EntryKind,
     OperationIdError,
     Status,
     TerminalError,
@@ -338,7 +338,7 @@ def test_a_step_that_has_failed_attempts_is_one_it_has_come_to(tmp_path: Path) -
         async with App(database) as app:
             handle = await app.start(patched_flow.options(id="flaky"))
             await handle.result(timeout=100)
-            assert (await app.history("flaky"))[0].kind is Kind.ATTEMPT_FAILED
+            assert (await app.history("flaky"))[0].kind is EntryKind.ATTEMPT_FAILED
         assert len(set(answers)) == 1
         assert done == (["new"] if answers[0] else [])
 
@@ -518,7 +518,7 @@ def test_it_is_in_the_journal_once() -> None:
             handle = await app.start(patched_flow)
             await handle.result()
             history = await app.history(handle.instance_id)
-        assert [entry.kind for entry in history].count(Kind.PATCHED) == 1
+        assert [entry.kind for entry in history].count(EntryKind.PATCHED) == 1
 
     run(main)
 

@@ -12,7 +12,7 @@ import trio
 
 from trio_romancy import (
     App,
-    Kind,
+    EntryKind,
     Status,
     TerminalError,
     WorkflowContext,
@@ -91,10 +91,10 @@ def test_a_workflow_whose_code_does_not_fit_must_not_go_on_but_its_rollback_may(
 # -- what a run that is gone refuses -----------------------------------------------------------------------------------
 
 WRITES: dict[str, Callable[[InstanceRun], object]] = {
-    "append": lambda run: run.writer.append("a:1", Kind.PATCHED, "null"),
-    "append with effects": lambda run: run.writer.append("a:1", Kind.PATCHED, "null", Effects()),
-    "append_row": lambda run: run.writer.append_row("a:1", Kind.PATCHED, "null"),
-    "next_row": lambda run: run.writer.next_row("a:1", Kind.PATCHED, "null"),
+    "append": lambda run: run.writer.append("a:1", EntryKind.PATCHED, "null"),
+    "append with effects": lambda run: run.writer.append("a:1", EntryKind.PATCHED, "null", Effects()),
+    "append_row": lambda run: run.writer.append_row("a:1", EntryKind.PATCHED, "null"),
+    "next_row": lambda run: run.writer.next_row("a:1", EntryKind.PATCHED, "null"),
     "set_status": lambda run: run.writer.set_status(run.writer.status),
     "clear_probation": lambda run: run.writer.clear_probation(),
     "journal": lambda run: run.journal.append_end("i"),

@@ -8,7 +8,7 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trio_romancy import App, EventTimeoutError, WorkflowContext, workflow
+from trio_romancy import App, EventTimeoutError, Limits, WorkflowContext, workflow
 from trio_romancy.testing import Crash, How, run_with_crashes
 
 subjects = st.sampled_from([None, "a", "b"])
@@ -96,7 +96,7 @@ def check(program: list[Any], schedule: list[dict[str, Any]], before: int, crash
                 of_filter = [number for subject, number in got if subject == asked]
                 assert of_filter == sorted(of_filter)
 
-    run = run_with_crashes(scenario, crashes, idle_timeout=20, max_recoveries=100)
+    run = run_with_crashes(scenario, crashes, idle_timeout=20, limits=Limits(max_recoveries=100))
     assert not run.broken_guarantees
 
 

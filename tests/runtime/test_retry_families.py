@@ -12,7 +12,7 @@ import trio
 from trio_romancy import (
     App,
     ChildWorkflowError,
-    Kind,
+    EntryKind,
     RetryPolicy,
     RomancyError,
     Status,
@@ -116,10 +116,10 @@ async def test_completed_children_and_grandchildren_without_compensations_stay_c
         await fails(app)
         for id in ("p/kin_nest:1", "p/kin_nest:1/kin_child:1", "p/kin_chain:1#3"):
             assert await status(app, id) is Status.COMPLETED, id
-        undone = [entry for entry in await app.history("p") if entry.kind is Kind.COMPENSATION_COMPLETED]
+        undone = [entry for entry in await app.history("p") if entry.kind is EntryKind.COMPENSATION_COMPLETED]
         assert [entry.payload for entry in undone] == [{"had_nothing": True}] * 2
         assert await retried(app) == [["a1", "a2"], "c", ["a3", "b"], "d"]
-        assert Kind.COMPENSATION_COMPLETED not in [entry.kind for entry in await app.history("p")]
+        assert EntryKind.COMPENSATION_COMPLETED not in [entry.kind for entry in await app.history("p")]
     assert set(ran.values()) == {1}
 
 

@@ -12,10 +12,10 @@ from trio_romancy import (
     ActivityError,
     ActivityInfo,
     App,
+    EntryKind,
     EventTimeoutError,
     Hooks,
     InstanceNotFoundError,
-    Kind,
     MessageInfo,
     RetryPolicy,
     RomancyError,
@@ -94,8 +94,12 @@ async def test_what_succeeded_before_is_not_done_again_and_attempts_are_counted_
         found = await app.get_instance("x")
     assert found is not None and (found.status, found.error) == (Status.COMPLETED, None)
     assert log[4:] == ["try a", "last"]
-    assert Kind.ACTIVITY_FAILED not in kinds and Kind.WORKFLOW_FAILED not in kinds and Kind.ATTEMPT_FAILED not in kinds
-    assert kinds.count(Kind.RETRIED) == 1
+    assert (
+        EntryKind.ACTIVITY_FAILED not in kinds
+        and EntryKind.WORKFLOW_FAILED not in kinds
+        and EntryKind.ATTEMPT_FAILED not in kinds
+    )
+    assert kinds.count(EntryKind.RETRIED) == 1
 
 
 async def test_one_that_fails_again_has_all_its_attempts_and_can_be_retried_again(database: str) -> None:
@@ -305,7 +309,7 @@ async def test_to_ask_twice_or_at_once_is_to_ask_once(database: str) -> None:
                 nursery.start_soon(ask)
         assert await app.handle("x").result() == ["first", "a", "last"]
         assert sorted(answers) == [False] * 4 + [True]
-        assert [entry.kind for entry in await app.history("x")].count(Kind.RETRIED) == 1
+        assert [entry.kind for entry in await app.history("x")].count(EntryKind.RETRIED) == 1
     assert log == ["first", *["try a"] * 4, "last"]
 
 

@@ -17,21 +17,21 @@ from trio_romancy._runtime.run.journal_cursor import JournalCursor
 from trio_romancy._runtime.run.operation import InFlight, Operation
 from trio_romancy._runtime.run.operation_ids import OperationIds
 from trio_romancy._storage.sql.entries import JournalEntry
-from trio_romancy.model import Kind
+from trio_romancy.model import EntryKind
 
-FIRED = frozenset({Kind.TIMER_FIRED})
+FIRED = frozenset({EntryKind.TIMER_FIRED})
 
 
 def fired(seq: int, operation_id: str | None = None) -> JournalEntry:
-    return JournalEntry(seq, operation_id or f"sleep:{seq}", Kind.TIMER_FIRED, TimerFired(), 100 + seq)
+    return JournalEntry(seq, operation_id or f"sleep:{seq}", EntryKind.TIMER_FIRED, TimerFired(), 100 + seq)
 
 
 def failed(seq: int, operation_id: str) -> JournalEntry:
-    return JournalEntry(seq, operation_id, Kind.ATTEMPT_FAILED, AttemptFailed("E", "m", "t", 1), 100 + seq)
+    return JournalEntry(seq, operation_id, EntryKind.ATTEMPT_FAILED, AttemptFailed("E", "m", "t", 1), 100 + seq)
 
 
 def patched(seq: int, change: str) -> JournalEntry:
-    return JournalEntry(seq, change, Kind.PATCHED, Patched(), 100 + seq)
+    return JournalEntry(seq, change, EntryKind.PATCHED, Patched(), 100 + seq)
 
 
 def cursor(*entries: JournalEntry) -> JournalCursor:
@@ -50,7 +50,7 @@ def test_an_empty_journal_is_used_up_and_its_time_is_that_of_the_start() -> None
 def test_the_journal_is_told_in_its_order_and_time_goes_with_it() -> None:
     some = cursor(fired(1), failed(2, "a:1"), fired(3))
     assert some.take("sleep:3", FIRED) is None  # it is not its turn
-    assert some.take("sleep:1", frozenset({Kind.PUBLISHED})) is None
+    assert some.take("sleep:1", frozenset({EntryKind.PUBLISHED})) is None
     assert some.take("sleep:1", FIRED) == fired(1)
     assert (some.now, some.taken) == (101, 1)
     assert some.next_entry() == fired(3)  # a failed attempt is told to no workflow
@@ -70,17 +70,17 @@ def test_failed_attempts_are_counted_for_each_operation_from_where_they_count() 
 
 
 def test_an_outcome_from_before_a_retry_counts_once_and_for_its_own_operation() -> None:
-    kept = JournalEntry(2, "sleep:2", Kind.KEPT, Kept(Kind.TIMER_FIRED, TimerFired()), 102)
+    kept = JournalEntry(2, "sleep:2", EntryKind.KEPT, Kept(EntryKind.TIMER_FIRED, TimerFired()), 102)
     some = cursor(fired(1), kept)
     assert some.take_kept("sleep:1", FIRED) is None
     outcome = some.take_kept("sleep:2", FIRED)
     assert outcome is not None
-    assert (outcome.kind, outcome.operation_id) == (Kind.TIMER_FIRED, "sleep:2")
+    assert (outcome.kind, outcome.operation_id) == (EntryKind.TIMER_FIRED, "sleep:2")
     assert some.take_kept("sleep:2", FIRED) is None
 
 
 def test_an_outcome_that_was_asked_for_since_the_retry_is_not_kept_twice() -> None:
-    kept = JournalEntry(1, "sleep:1", Kind.KEPT, Kept(Kind.TIMER_FIRED, TimerFired()), 101)
+    kept = JournalEntry(1, "sleep:1", EntryKind.KEPT, Kept(EntryKind.TIMER_FIRED, TimerFired()), 101)
     assert cursor(kept, fired(2, "sleep:1")).take_kept("sleep:1", FIRED) is None
 
 

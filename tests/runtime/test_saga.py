@@ -11,7 +11,8 @@ from attrs import define
 
 from trio_romancy import (
     App,
-    Kind,
+    EntryKind,
+    Limits,
     RetryPolicy,
     Status,
     TerminalError,
@@ -95,7 +96,7 @@ async def test_what_completed_is_compensated_in_reverse_order_with_the_arguments
     assert undone[4] == ("hotel", 2, Booking("hotel-2"), 1)
     assert instance is not None
     assert instance.status is Status.FAILED
-    done = [entry.operation_id for entry in entries if entry.kind is Kind.COMPENSATION_COMPLETED]
+    done = [entry.operation_id for entry in entries if entry.kind is EntryKind.COMPENSATION_COMPLETED]
     assert done == [f"{id}/compensation" for id in ("bar/book:1", "opera/book:1", "zoo/book:1", "book:2", "book:1")]
 
 
@@ -246,7 +247,7 @@ async def test_a_rollback_that_takes_its_worker_down_again_and_again_is_parked_a
         await arm()
         await fail("it does not go off")
 
-    async with App(":memory:", max_recoveries=2) as app:
+    async with App(":memory:", limits=Limits(max_recoveries=2)) as app:
         handle = await app.start(bomb)
         with pytest.raises(WorkflowStuckError, match="its worker has died or lost its lease 3 times"):
             await handle.result(timeout=1000)

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 import trio
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from trio_romancy import App, Kind, RetryPolicy, WorkflowContext, activity, current_activity, workflow
+from trio_romancy import App, EntryKind, RetryPolicy, WorkflowContext, activity, current_activity, workflow
 
 from ..support.databases import ALL_KINDS
 
@@ -82,7 +82,7 @@ async def test_core_and_orm_statements_commit_with_the_entry(database: str) -> N
     result, history, notes = await run(database, flow)
     assert result == [1, ["c", 1]]
     assert notes == ["changed", "bulk", "bulk too"]
-    assert history[0].kind is Kind.ACTIVITY_COMPLETED
+    assert history[0].kind is EntryKind.ACTIVITY_COMPLETED
 
 
 async def test_a_failed_attempt_leaves_nothing_and_the_next_one_has_a_transaction_of_its_own(database: str) -> None:

@@ -12,7 +12,7 @@ from trio_romancy import (
     ActivityError,
     App,
     Entry,
-    Kind,
+    EntryKind,
     RetryPolicy,
     WorkflowContext,
     activity,
@@ -65,7 +65,7 @@ async def test_found_when_it_is_flushed_at_the_end(database: str) -> None:
             await session.add(Ticket(id=1, holder="berta"))
 
     entries, found = await attempts(database, write)
-    assert [entry.kind for entry in entries] == [Kind.ATTEMPT_FAILED] * 2 + [Kind.ACTIVITY_COMPLETED]
+    assert [entry.kind for entry in entries] == [EntryKind.ATTEMPT_FAILED] * 2 + [EntryKind.ACTIVITY_COMPLETED]
     assert "IntegrityError" in entries[0].payload["error_type"]
     assert "berta" not in str(entries)  # what users store is no business of a journal of errors
     assert found == ["anna"]
@@ -85,7 +85,7 @@ async def test_found_when_it_is_committed(database: str) -> None:
             await session.execute(sa.text("UPDATE tickets SET parent = 7"))
 
     entries, found = await attempts(database, write)
-    assert [entry.kind for entry in entries] == [Kind.ATTEMPT_FAILED] * 2 + [Kind.ACTIVITY_COMPLETED]
+    assert [entry.kind for entry in entries] == [EntryKind.ATTEMPT_FAILED] * 2 + [EntryKind.ACTIVITY_COMPLETED]
     assert "foreign key" in entries[0].payload["message"]
     assert found == ["anna"]
 
@@ -129,7 +129,7 @@ async def test_a_result_that_cannot_be_journaled_counts_more_than_what_cannot_be
         assert error_type == "trio_romancy.InvalidDataError"  # not the IntegrityError of the flush
         assert found == []
         kinds = [entry.kind for entry in await app.history(handle.instance_id) if entry.operation_id == "write:1"]
-        assert kinds == [Kind.ACTIVITY_FAILED]  # a further attempt would repeat the work for nothing
+        assert kinds == [EntryKind.ACTIVITY_FAILED]  # a further attempt would repeat the work for nothing
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "mariadb"], indirect=True)
@@ -142,7 +142,7 @@ async def test_an_error_that_the_activity_catches_undoes_only_its_own_statement(
             await session.execute(sa.insert(Ticket).values(id=1, holder="berta"))
 
     entries, found = await attempts(database, write)
-    assert [entry.kind for entry in entries] == [Kind.ACTIVITY_COMPLETED]
+    assert [entry.kind for entry in entries] == [EntryKind.ACTIVITY_COMPLETED]
     assert found == ["anna"]
 
 
@@ -161,6 +161,6 @@ async def test_on_postgresql_it_takes_a_savepoint_to_go_on_after_an_error(databa
                     await session.execute(twice)
 
     entries, found = await attempts(database, write)
-    assert [entry.kind for entry in entries] == [Kind.ATTEMPT_FAILED, Kind.ACTIVITY_COMPLETED]
+    assert [entry.kind for entry in entries] == [EntryKind.ATTEMPT_FAILED, EntryKind.ACTIVITY_COMPLETED]
     assert "current transaction is aborted" in entries[0].payload["message"]
     assert found == ["anna"]

@@ -17,8 +17,8 @@ from sqlalchemy import Connection, select, update
 
 from trio_romancy import (
     App,
+    EntryKind,
     InvalidDataError,
-    Kind,
     RetryPolicy,
     Status,
     Workflow,
@@ -446,7 +446,7 @@ async def test_a_stranger_cannot_make_the_journal_grow_with_problems() -> None:
 
 def _forget_receipts(connection: Connection) -> None:
     """Make entries of received messages what earlier versions have written."""
-    for row in connection.execute(select(history).where(history.c.kind == Kind.EVENT_RECEIVED)).all():
+    for row in connection.execute(select(history).where(history.c.kind == EntryKind.EVENT_RECEIVED)).all():
         payload = json.loads(row.payload)
         del payload["channel"], payload["problems"]
         entry = history.c.instance_id == row.instance_id, history.c.seq == row.seq

@@ -17,9 +17,9 @@ from sqlalchemy import Connection
 from trio_romancy import (
     App,
     ChildWorkflowError,
+    EntryKind,
     Hooks,
     InstanceNotFoundError,
-    Kind,
     Status,
     TerminalError,
     WorkflowCancelledError,
@@ -148,7 +148,7 @@ async def test_it_ends_whatever_the_code_does_and_says_what_was_not_undone(plan:
         assert str(error).startswith("instance 'i' was terminated: it hangs")
         assert (error.reason, error.uncompensated) == ("it hangs", ["end_do:1"])
         last = (await app.history("i"))[-1]
-        assert last.kind is Kind.WORKFLOW_TERMINATED
+        assert last.kind is EntryKind.WORKFLOW_TERMINATED
         running = {"hang": ["end_hang:1"], "swallow": ["end_swallow:1"]}.get(plan, [])
         assert last.payload == {"reason": "it hangs", "compensates": False, "running": running}
         release.set()

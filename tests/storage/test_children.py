@@ -10,7 +10,7 @@ import trio
 import trio_asyncio
 from sqlalchemy import Connection, delete, select
 
-from trio_romancy import App, Kind, Status, WorkflowContext, activity, compensation, workflow
+from trio_romancy import App, EntryKind, Status, WorkflowContext, activity, compensation, workflow
 from trio_romancy._data.codec import loads
 from trio_romancy._data.end_request import EndRequest
 from trio_romancy._data.journal_format import CarryOver
@@ -91,7 +91,7 @@ def recur(connection: Connection, life: int) -> bool:
 def successor(life: int) -> Successor:
     row: Any = instance_sql.new_row(name(life + 1), "w", "{}", NOW, owner=None)
     row |= {"origin": "c", "continued_from": name(life), "parent_id": "p"}
-    entry: Any = {"instance_id": row["instance_id"], "seq": 1, "operation_id": "", "kind": Kind.CONTINUED}
+    entry: Any = {"instance_id": row["instance_id"], "seq": 1, "operation_id": "", "kind": EntryKind.CONTINUED}
     return Successor(row, entry | {"recorded_at": NOW}, CarryOver())
 
 
@@ -191,7 +191,7 @@ async def test_a_child_that_completes_while_its_parent_rolls_it_back_is_undone_o
         if order == "end first":
             assert await opened.read(status_of, name(life)) == Status.COMPENSATING
             kinds = [one.kind for one in await opened.read(load_entries, name(life))]
-            assert kinds[-1] is Kind.ROLLBACK_REQUESTED
+            assert kinds[-1] is EntryKind.ROLLBACK_REQUESTED
         else:
             assert not ender.result
         assert (await opened.read(wake_times))[name(life)] == DUE
@@ -260,7 +260,7 @@ async def test_a_child_that_ends_or_recurs_and_who_cancels_it_take_their_rows_in
                 change = instance_sql.update_row("c#2", Status.CANCELLED, NOW, owner=None)
                 await journal.durable(journal.append_update(change))
             else:
-                entry["kind"] = Kind.WORKFLOW_COMPLETED if ends else Kind.WORKFLOW_RECURRED
+                entry["kind"] = EntryKind.WORKFLOW_COMPLETED if ends else EntryKind.WORKFLOW_RECURRED
                 answers.append(
                     await journal.close(
                         row, entry, origin="c" if ends else None, successor=None if ends else successor(2)
@@ -296,7 +296,7 @@ async def test_a_parent_is_told_of_the_end_of_a_child_also_if_the_batch_is_writt
         listener = Listener()
         journal = Journal(opened, lease, clock, 10_000_000, listener)
         row = instance_sql.closing_row("c", Status.COMPLETED, NOW, owner=None, output="1", error=None)
-        entry: Any = {"instance_id": "c", "seq": 1, "operation_id": "", "kind": Kind.WORKFLOW_COMPLETED}
+        entry: Any = {"instance_id": "c", "seq": 1, "operation_id": "", "kind": EntryKind.WORKFLOW_COMPLETED}
         entry |= {"payload": "null", "recorded_at": NOW}
         refused: list[str] = []
 

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 from sqlalchemy import Connection
 
-from trio_romancy import Kind, Status
+from trio_romancy import EntryKind, Status
 from trio_romancy._storage import migrations
 from trio_romancy._storage.database import Database
 from trio_romancy._storage.journal.committed import Committed
@@ -57,7 +57,7 @@ def entry(instance_id: str, seq: int) -> EntryRow:
         "instance_id": instance_id,
         "seq": seq,
         "operation_id": f"op:{seq}",
-        "kind": Kind.TIMER_FIRED,
+        "kind": EntryKind.TIMER_FIRED,
         "payload": "null",
         "recorded_at": 1,
     }

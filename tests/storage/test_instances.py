@@ -47,7 +47,7 @@ from trio_romancy._storage.sql.instances import (
 from trio_romancy._storage.sql.steering import Cancelled, request_cancel, resume
 from trio_romancy.clock import at_once, to_datetime
 from trio_romancy.errors import InstanceExistsError
-from trio_romancy.model import ErrorInfo, Kind, Status
+from trio_romancy.model import EntryKind, ErrorInfo, Status
 
 Row = dict[str, Any]
 
@@ -71,12 +71,12 @@ def store(connection: Connection, instance_id: str, *, owner: str | None = None,
     connection.execute(tables.instances.update().where(tables.instances.c.instance_id == instance_id).values(**values))
 
 
-FUNCTION_ENDS: dict[Kind, Payload] = {
-    Kind.WORKFLOW_COMPLETED: WorkflowCompleted(),
-    Kind.WORKFLOW_FAILED: WorkflowFailed("ValueError", "no", "", 1),
-    Kind.WORKFLOW_TERMINATED: WorkflowTerminated("enough", compensates=False, running=[]),
-    Kind.WORKFLOW_CANCELLED: WorkflowCancelled(None),
-    Kind.WORKFLOW_RECURRED: WorkflowRecurred("a#2"),
+FUNCTION_ENDS: dict[EntryKind, Payload] = {
+    EntryKind.WORKFLOW_COMPLETED: WorkflowCompleted(),
+    EntryKind.WORKFLOW_FAILED: WorkflowFailed("ValueError", "no", "", 1),
+    EntryKind.WORKFLOW_TERMINATED: WorkflowTerminated("enough", compensates=False, running=[]),
+    EntryKind.WORKFLOW_CANCELLED: WorkflowCancelled(None),
+    EntryKind.WORKFLOW_RECURRED: WorkflowRecurred("a#2"),
 }
 
 
@@ -477,7 +477,7 @@ def test_only_what_is_stuck_or_was_not_compensated_is_resumed(
     store(connection, "a", wake_at=None)
     update_instances(connection, [update_row("a", status, 150, owner=None, error=error)])
     if error is not None:
-        record(connection, "a", 7, FUNCTION_ENDS[Kind.WORKFLOW_FAILED])
+        record(connection, "a", 7, FUNCTION_ENDS[EntryKind.WORKFLOW_FAILED])
     before = stored(connection, "a"), load_entries(connection, "a")
     is_resumable = status is Status.STUCK or (status in (Status.FAILED, Status.CANCELLED) and error is UNCOMPENSATED)
     assert resume(connection, "a", 200) is is_resumable
@@ -485,7 +485,7 @@ def test_only_what_is_stuck_or_was_not_compensated_is_resumed(
         row = stored(connection, "a")
         assert (row["wake_at"], row["recoveries"]) == (at_once(200), 0)
         assert (row["updated_at"], row["finished_at"]) == (200, None)
-        assert [entry.kind for entry in load_entries(connection, "a")][-1] is Kind.RESUMED
+        assert [entry.kind for entry in load_entries(connection, "a")][-1] is EntryKind.RESUMED
     else:
         assert (stored(connection, "a"), load_entries(connection, "a")) == before
 
@@ -495,14 +495,14 @@ def test_a_stuck_instance_runs_on_and_its_error_and_deaths_are_forgotten(connect
     record(connection, "a", 3, ActivityCompleted(1))
     assert resume(connection, "a", 200)
     assert get_ending(connection, "a") == (Status.RUNNING, None, None)
-    assert load_entries(connection, "a")[1:] == [JournalEntry(4, "", Kind.RESUMED, Resumed(), 200)]
+    assert load_entries(connection, "a")[1:] == [JournalEntry(4, "", EntryKind.RESUMED, Resumed(), 200)]
     assert claim(connection, now=200, suspects=False) == ["a"]
 
 
-@pytest.mark.parametrize("end", [kind for kind in Kind if kind.ends_function])
+@pytest.mark.parametrize("end", [kind for kind in EntryKind if kind.ends_function])
 @pytest.mark.parametrize("status", [Status.STUCK, Status.FAILED, Status.CANCELLED])
 def test_an_instance_whose_function_has_ended_goes_on_compensating(
-    connection: Connection, end: Kind, status: Status
+    connection: Connection, end: EntryKind, status: Status
 ) -> None:
     store(connection, "a")
     record(connection, "a", 1, ActivityCompleted(1))
@@ -564,7 +564,7 @@ def test_the_journal_is_read_in_order_also_where_a_number_is_missing(connection:
     entries = load_history(connection, "a")
     assert [entry.seq for entry in entries] == [1, 2, 9, 10]
     last = entries[-1]
-    assert (last.instance_id, last.operation_id, last.kind) == ("a", "op:10", Kind.ACTIVITY_COMPLETED)
+    assert (last.instance_id, last.operation_id, last.kind) == ("a", "op:10", EntryKind.ACTIVITY_COMPLETED)
     assert (last.payload, last.recorded_at) == ({"result": 10}, to_datetime(10))
 
 

@@ -11,7 +11,7 @@ import trio
 import trio_asyncio
 from sqlalchemy import Connection, func, insert, select, update
 
-from trio_romancy import ChannelMode, InstanceNotFoundError, Kind, Status
+from trio_romancy import ChannelMode, EntryKind, InstanceNotFoundError, Status
 from trio_romancy._storage import migrations
 from trio_romancy._storage.open import open_database
 from trio_romancy._storage.sql import instances as instance_sql
@@ -271,7 +271,7 @@ def entry(instance_id: str, seq: int) -> EntryRow:
         "instance_id": instance_id,
         "seq": seq,
         "operation_id": f"receive:{seq}",
-        "kind": Kind.MESSAGE_RECEIVED,
+        "kind": EntryKind.MESSAGE_RECEIVED,
         "payload": "null",
         "recorded_at": NOW,
     }

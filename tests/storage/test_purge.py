@@ -16,7 +16,7 @@ from trio_romancy._storage.sql import tables
 from trio_romancy._storage.sql.entries import JournalEntry, entry_row, insert_entries
 from trio_romancy._storage.sql.instances import insert_instances, new_row
 from trio_romancy._storage.sql.purge import purge
-from trio_romancy.model import Kind
+from trio_romancy.model import EntryKind
 
 from ..support.databases import SHARED_KINDS
 from ..support.probe import probe
@@ -32,7 +32,9 @@ def store(connection: Connection, instance_id: str, status: Status, created: int
     row: Any = new_row(instance_id, "w", "{}", created, owner=None)
     ended = {"finished_at": created + 5 if status.is_final else None}
     insert_instances(connection, [row | {"status": status, "wake_at": None} | ended | values])
-    entry = entry_row(instance_id, JournalEntry(1, "op:1", Kind.ACTIVITY_COMPLETED, ActivityCompleted(None), created))
+    entry = entry_row(
+        instance_id, JournalEntry(1, "op:1", EntryKind.ACTIVITY_COMPLETED, ActivityCompleted(None), created)
+    )
     insert_entries(connection, [entry])
     connection.execute(insert(tables.history_archive).values(**entry))
     wait = {"operation_id": "op:1", "channel": "c", "after": 0, "mode": None, "is_open": True}
@@ -95,7 +97,7 @@ def test_a_transaction_does_not_delete_too_many_entries(
     monkeypatch.setattr(purge_sql, "_MOST_ENTRIES", 4)  # each has one, and one that was archived
     for number in range(7):
         store(connection, str(number), Status.COMPLETED, number)
-    entries = [entry_row("3", JournalEntry(seq, "op", Kind.PATCHED, Patched(), 1)) for seq in range(2, 10)]
+    entries = [entry_row("3", JournalEntry(seq, "op", EntryKind.PATCHED, Patched(), 1)) for seq in range(2, 10)]
     insert_entries(connection, entries)
     assert purge_all(connection, 1000) == [2, 1, 1, 2, 1]
     assert left(connection) == []

@@ -15,7 +15,7 @@ import trio
 from attrs import define
 from sqlalchemy import Connection
 
-from trio_romancy import App, DatabaseError, RetryPolicy, WorkflowContext, activity, current_activity, workflow
+from trio_romancy import App, DatabaseError, Limits, RetryPolicy, WorkflowContext, activity, current_activity, workflow
 from trio_romancy._storage.dialects import limits, mysql
 
 from ..support.probe import probe
@@ -236,10 +236,10 @@ def test_a_server_that_takes_too_short_statements_is_refused() -> None:
 async def test_an_app_whose_payloads_the_server_does_not_take_is_refused(database: str, worker: bool) -> None:
     (packet,) = execute(database, "SELECT @@GLOBAL.max_allowed_packet")[0]
     with pytest.raises(DatabaseError, match=f"max_allowed_packet.* {packet} bytes.* max_payload") as caught:
-        async with App(database, max_payload=packet // 4 + 1, worker=worker):
+        async with App(database, limits=Limits(max_payload=packet // 4 + 1), worker=worker):
             pass
     assert str(packet // 4) in str(caught.value)
-    async with App(database, max_payload=packet // 4, worker=worker):
+    async with App(database, limits=Limits(max_payload=packet // 4), worker=worker):
         pass
 
 
@@ -250,7 +250,7 @@ async def test_the_largest_payload_fits_into_a_statement_whatever_it_consists_of
     largest = packet // 4
     data = character * ((largest - 200) // (len(json.dumps(character)) - 2))
     with trio.fail_after(100):
-        async with App(database, max_payload=largest) as app:
+        async with App(database, limits=Limits(max_payload=largest)) as app:
             handle = await app.start(returns_what_it_receives)
             await app.send_event("large", data)
             assert await handle.result() == data

@@ -30,7 +30,7 @@ from trio_romancy._storage.sql.messages import count_messages, lock_channels
 from trio_romancy._storage.sql.steering import request_cancel
 from trio_romancy._storage.sql.workers import Lease, Process, join, leave
 from trio_romancy.errors import LeaseLostError
-from trio_romancy.model import Kind, Status
+from trio_romancy.model import EntryKind, Status
 
 from ..support.probe import forbid_several_statements
 
@@ -68,12 +68,12 @@ def write(
 
 def end(instance_id: str, seq: int = 1) -> Row:
     row: Row = closing_row(instance_id, Status.COMPLETED, 50, owner=None, output='"done"', error=None)
-    return row | entry_row(instance_id, JournalEntry(seq, "", Kind.WORKFLOW_COMPLETED, WorkflowCompleted(), 50))
+    return row | entry_row(instance_id, JournalEntry(seq, "", EntryKind.WORKFLOW_COMPLETED, WorkflowCompleted(), 50))
 
 
 def entry(instance_id: str, seq: int = 1, result: object = None) -> Row:
     return entry_row(
-        instance_id, JournalEntry(seq, f"op:{seq}", Kind.ACTIVITY_COMPLETED, ActivityCompleted(result), 40)
+        instance_id, JournalEntry(seq, f"op:{seq}", EntryKind.ACTIVITY_COMPLETED, ActivityCompleted(result), 40)
     )
 
 
@@ -103,7 +103,7 @@ def test_everything_is_written(connection: Connection) -> None:
     assert entries(connection) == [("a", 1), ("a", 2), ("b", 1), ("c", 1)]
     assert load_entries(connection, "c") == [
         JournalEntry(
-            1, "op:1", Kind.ACTIVITY_COMPLETED, ActivityCompleted({"text": "\\ ' \" 🦊 \0", "number": 2**63}), 40
+            1, "op:1", EntryKind.ACTIVITY_COMPLETED, ActivityCompleted({"text": "\\ ' \" 🦊 \0", "number": 2**63}), 40
         )
     ]
     new = connection.execute(select(tables.instances).where(tables.instances.c.instance_id == "d")).one()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, select
 
-from trio_romancy import Kind, Status
+from trio_romancy import EntryKind, Status
 from trio_romancy._storage.journal.batch import Batch
 from trio_romancy._storage.outgoing import event_row
 from trio_romancy._storage.sql.instances import closing_row, new_row, update_row
@@ -18,7 +18,7 @@ def writing(batch: Batch, outbox: OutboxRow) -> None:
         "seq": 1,
         "sequence": 1,
         "operation_id": "b",
-        "kind": Kind.PATCHED,
+        "kind": EntryKind.PATCHED,
         "payload": "null",
         "recorded_at": 1,
     }

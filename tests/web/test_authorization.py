@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from trio_romancy import App
+from trio_romancy import App, WebSettings
 
 from .serving import EVENT, NOTHING, STRUCTURED, call, client, stored
 
@@ -35,7 +35,7 @@ TOKEN = "s3cret-~!token"
 )
 @pytest.mark.parametrize("path", ["/", "/cancel/a", "/nothing", "/health"])
 async def test_nobody_gets_in_without_the_token(path: str, authorization: list[bytes]) -> None:
-    async with App(":memory:", web_token=TOKEN) as app:
+    async with App(":memory:", web=WebSettings(token=TOKEN)) as app:
         headers = [(b"content-type", b"application/cloudevents+json")]
         headers += [(b"authorization", value) for value in authorization]
 
@@ -48,14 +48,14 @@ async def test_nobody_gets_in_without_the_token(path: str, authorization: list[b
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
 async def test_the_token_lets_in(scheme: str) -> None:
-    async with App(":memory:", web_token=TOKEN) as app, client(app) as http:
+    async with App(":memory:", web=WebSettings(token=TOKEN)) as app, client(app) as http:
         headers = STRUCTURED | {"authorization": f"{scheme} {TOKEN}"}
         assert (await http.post("/", json=EVENT, headers=headers)).status_code == 202
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
 async def test_health_needs_no_token(path: str) -> None:
-    async with App(":memory:", web_token=TOKEN) as app, client(app) as http:
+    async with App(":memory:", web=WebSettings(token=TOKEN)) as app, client(app) as http:
         assert (await http.get(path)).status_code == 200
 
 
@@ -66,7 +66,7 @@ async def test_without_a_token_everybody_gets_in() -> None:
 
 async def test_the_token_is_shown_nowhere(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    async with App(":memory:", web_token=TOKEN) as app, client(app, TOKEN) as http:
+    async with App(":memory:", web=WebSettings(token=TOKEN)) as app, client(app, TOKEN) as http:
         assert (await http.post("/", content=b"{", headers=STRUCTURED)).status_code == 400
         assert TOKEN not in repr(app) + repr(app.asgi) + repr(vars(app.asgi)["router"].routes)
     assert TOKEN not in caplog.text
@@ -74,7 +74,7 @@ async def test_the_token_is_shown_nowhere(caplog: pytest.LogCaptureFixture) -> N
 
 @pytest.mark.parametrize("token", ["", " ", "two words", "t\xf6ken", "line\n", 3, b"bytes"])
 def test_a_token_that_no_header_can_carry_is_refused_without_showing_it(token: Any) -> None:
-    with pytest.raises(ValueError, match="web_token is a string of ASCII characters") as caught:
-        App(":memory:", web_token=token)
+    with pytest.raises(ValueError, match="token is a string of ASCII characters") as caught:
+        App(":memory:", web=WebSettings(token=token))
     if token not in ("", " ", 3):
         assert str(token) not in "".join(traceback.format_exception_only(caught.value))

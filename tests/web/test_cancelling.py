@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from trio_romancy import App, WorkflowCancelledError, WorkflowContext, WorkflowTerminatedError, workflow
+from trio_romancy import App, WebSettings, WorkflowCancelledError, WorkflowContext, WorkflowTerminatedError, workflow
 
 from .serving import call, client, stored
 
@@ -28,7 +28,7 @@ async def web_ended(ctx: WorkflowContext) -> None:
     ("body", "reason"), [(None, None), ({}, None), ({"reason": None}, None), ({"reason": "too late"}, "too late")]
 )
 async def test_an_instance_is_cancelled(database: str, body: Any, reason: str | None) -> None:
-    async with App(database, web_token=TOKEN) as app, client(app, TOKEN) as http:
+    async with App(database, web=WebSettings(token=TOKEN)) as app, client(app, TOKEN) as http:
         handle = await app.start(web_cancelled.options(id="a"))
         answer = await (http.post("/cancel/a") if body is None else http.post("/cancel/a", json=body))
         assert (answer.status_code, answer.json()) == (202, {"instance_id": "a", "cancelled": True})
@@ -40,7 +40,7 @@ async def test_an_instance_is_cancelled(database: str, body: Any, reason: str | 
 
 @pytest.mark.parametrize("id", ["a/b", "/", "a b", "Zoë", "a%2Fb", "a?b#c", "a\nb", "\N{PILE OF POO}"])
 async def test_any_id_can_be_cancelled(id: str) -> None:
-    async with App(":memory:", web_token=TOKEN) as app, client(app, TOKEN) as http:
+    async with App(":memory:", web=WebSettings(token=TOKEN)) as app, client(app, TOKEN) as http:
         await app.start(web_cancelled.options(id=id))
         answer = await http.post(f"/cancel/{quote(id, safe='')}")
         if "\n" in id:  # Starlette's paths end at a newline
@@ -50,7 +50,7 @@ async def test_any_id_can_be_cancelled(id: str) -> None:
 
 
 async def test_an_id_that_ends_with_a_newline_does_not_cancel_another() -> None:
-    async with App(":memory:", web_token=TOKEN) as app, client(app, TOKEN) as http:
+    async with App(":memory:", web=WebSettings(token=TOKEN)) as app, client(app, TOKEN) as http:
         await app.start(web_cancelled.options(id="a"))
         before = await stored(app)
         assert (await http.post("/cancel/a%0A")).status_code == 404
@@ -59,14 +59,14 @@ async def test_an_id_that_ends_with_a_newline_does_not_cancel_another() -> None:
 
 @pytest.mark.parametrize("id", ["nobody", "", "x" * 256, "a%00b", "%FF"])
 async def test_an_instance_that_is_not_there_is_404(id: str) -> None:
-    async with App(":memory:", web_token=TOKEN) as app, client(app, TOKEN) as http:
+    async with App(":memory:", web=WebSettings(token=TOKEN)) as app, client(app, TOKEN) as http:
         answer = await http.post(f"/cancel/{id}")
         assert answer.status_code == 404
         assert answer.json()["retryable"] is False
 
 
 async def test_an_instance_that_has_ended_is_409(database: str) -> None:
-    async with App(database, web_token=TOKEN) as app, client(app, TOKEN) as http:
+    async with App(database, web=WebSettings(token=TOKEN)) as app, client(app, TOKEN) as http:
         await (await app.start(web_ended.options(id="a"))).result()
         answer = await http.post("/cancel/a", json={"reason": "x"})
         assert (answer.status_code, answer.json()["error_type"]) == (409, "InstanceEndedError")
@@ -77,7 +77,7 @@ async def test_an_instance_that_has_ended_is_409(database: str) -> None:
     [b"x", b"[]", b"null", b'{"why": "x"}', b'{"reason": 1}', b'{"reason": "\\ud800"}', b"\xff", b"[" * 10_000],
 )
 async def test_a_bad_body_cancels_nothing(body: bytes) -> None:
-    async with App(":memory:", web_token=TOKEN) as app, client(app, TOKEN) as http:
+    async with App(":memory:", web=WebSettings(token=TOKEN)) as app, client(app, TOKEN) as http:
         await app.start(web_cancelled.options(id="a"))
         before = await stored(app)
         answer = await http.post("/cancel/a", content=body)
@@ -107,7 +107,7 @@ async def test_it_is_off_without_a_token() -> None:
     ],
 )
 async def test_an_instance_is_terminated(body: Any, message: str) -> None:
-    async with App(":memory:", web_token=TOKEN) as app, client(app, TOKEN) as http:
+    async with App(":memory:", web=WebSettings(token=TOKEN)) as app, client(app, TOKEN) as http:
         handle = await app.start(web_cancelled.options(id="a"))
         answer = await (http.post("/terminate/a") if body is None else http.post("/terminate/a", json=body))
         assert (answer.status_code, answer.json()) == (202, {"instance_id": "a", "terminated": True})
@@ -118,7 +118,7 @@ async def test_an_instance_is_terminated(body: Any, message: str) -> None:
 
 
 async def test_what_cannot_be_terminated_is_refused() -> None:
-    async with App(":memory:", web_token=TOKEN) as app, client(app, TOKEN) as http:
+    async with App(":memory:", web=WebSettings(token=TOKEN)) as app, client(app, TOKEN) as http:
         await (await app.start(web_ended.options(id="ended"))).result()
         await app.start(web_cancelled.options(id="a"))
         before = await stored(app)

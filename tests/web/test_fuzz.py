@@ -21,7 +21,7 @@ from attrs import frozen
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trio_romancy import App, WorkflowContext, workflow
+from trio_romancy import App, Limits, WebSettings, WorkflowContext, workflow
 
 from .serving import Answer, call, open_hypercorn, stored
 
@@ -261,7 +261,9 @@ def check_stored(answer: Answer, before: dict[str, list[Any]], after: dict[str, 
 
 
 async def send_all(way: str, all_requests: list[Request]) -> None:
-    async with App(":memory:", web_token=TOKEN, web_body_limit=BODY_LIMIT, max_payload=MAX_PAYLOAD) as app:
+    async with App(
+        ":memory:", web=WebSettings(token=TOKEN, body_limit=BODY_LIMIT), limits=Limits(max_payload=MAX_PAYLOAD)
+    ) as app:
         await app.start(web_fuzzed_waits.options(id="resident"))
         if way == "hypercorn":
             async with open_hypercorn(app) as url:

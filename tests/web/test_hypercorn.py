@@ -12,7 +12,7 @@ import trio.testing
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from trio_romancy import App
+from trio_romancy import App, WebSettings
 
 from .serving import BATCHED, BINARY, EVENT, NOTHING, STRUCTURED, open_client, open_hypercorn, stored
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.real_clock
 
 
 async def test_all_content_modes_and_statuses() -> None:
-    async with App(":memory:", web_token="token") as app, open_client(app) as http:
+    async with App(":memory:", web=WebSettings(token="token")) as app, open_client(app) as http:
         assert (await http.get("/health/live")).status_code == 200
         assert (await http.get("/health/ready")).status_code == 200
         assert (await http.post("/", json=EVENT, headers=STRUCTURED)).status_code == 401
@@ -62,7 +62,7 @@ async def test_a_body_without_end_is_refused_and_its_connection_let_go(status: i
     sent: list[int] = []
     token = "token" if status == 401 else None
     headers = STRUCTURED if status == 413 else {"content-type": "text/plain"}
-    async with App(":memory:", web_body_limit=1_000_000, web_token=token) as app, open_hypercorn(app) as url:
+    async with App(":memory:", web=WebSettings(body_limit=1_000_000, token=token)) as app, open_hypercorn(app) as url:
         tasks = await idle_tasks()
         with trio.fail_after(30):
             async with httpx.AsyncClient() as http:
@@ -79,7 +79,7 @@ async def test_a_body_without_end_is_refused_and_its_connection_let_go(status: i
 
 
 async def test_an_answer_can_be_read_although_the_rest_of_the_body_is_not() -> None:
-    async with App(":memory:", web_body_limit=100) as app, open_hypercorn(app) as url:
+    async with App(":memory:", web=WebSettings(body_limit=100)) as app, open_hypercorn(app) as url:
         tasks = await idle_tasks()
         stream = await trio.open_tcp_stream("127.0.0.1", int(url.rpartition(":")[2]))
         async with stream:
@@ -125,7 +125,7 @@ async def test_many_clients_at_once() -> None:
 
 
 async def test_it_can_be_a_part_of_another_application() -> None:
-    async with App(":memory:", web_token="token") as app:
+    async with App(":memory:", web=WebSettings(token="token")) as app:
         whole = Starlette(routes=[Mount("/events", app.asgi)])
         transport = httpx.ASGITransport(whole)
         async with httpx.AsyncClient(transport=transport, base_url="http://x") as http:

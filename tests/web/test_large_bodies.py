@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 
-from trio_romancy import App, WorkflowContext, workflow
+from trio_romancy import App, WebSettings, WorkflowContext, workflow
 
 from .serving import BATCHED, BINARY, STRUCTURED, client
 
@@ -51,7 +51,11 @@ async def test_other_tasks_go_on_while_a_large_event_is_read(mode: str) -> None:
                 ticks += 1
                 await trio.sleep(0.005)
 
-    async with App(":memory:", web_timeout=0.5) as app, client(app) as http, trio.open_nursery() as nursery:
+    async with (
+        App(":memory:", web=WebSettings(timeout=0.5)) as app,
+        client(app) as http,
+        trio.open_nursery() as nursery,
+    ):
         nursery.start_soon(tick)
         answer = await http.post("/", headers=headers, content=body, timeout=100)
         nursery.cancel_scope.cancel()

@@ -13,7 +13,7 @@ import trio
 from httpx import AsyncClient, Response
 from sqlalchemy import make_url
 
-from trio_romancy import App, DatabaseError, WorkflowContext, workflow
+from trio_romancy import App, DatabaseError, WebSettings, WorkflowContext, workflow
 
 from ..support.databases import Databases
 from ..support.proxy import Proxy, open_proxy
@@ -78,7 +78,7 @@ async def check_back(app: App, http: AsyncClient) -> None:
 
 async def test_a_locked_file(tmp_path: Path) -> None:
     path = tmp_path / "romancy.db"
-    async with App(str(path), web_timeout=TIMEOUT, web_token="token") as app, open_client(app) as http:
+    async with App(str(path), web=WebSettings(timeout=TIMEOUT, token="token")) as app, open_client(app) as http:
         with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
             other.execute("BEGIN IMMEDIATE")
             await check_away(http, is_readable=True)
@@ -104,7 +104,10 @@ async def test_a_server_that_is_away(kind: str, databases: Databases, how: str) 
     port = {"mariadb": 3306, "postgresql": 5432}[kind]
     async with open_proxy(url.host or "127.0.0.1", url.port or port) as proxy:
         through = proxy.url(url.render_as_string(hide_password=False))
-        async with App(through, web_timeout=TIMEOUT, web_token="token", lease=60) as app, open_client(app) as http:
+        async with (
+            App(through, web=WebSettings(timeout=TIMEOUT, token="token"), lease=60) as app,
+            open_client(app) as http,
+        ):
             AWAY[how](proxy)
             await check_away(http)
             proxy.accept()
@@ -148,7 +151,7 @@ async def test_a_failure_of_the_server_has_the_form_of_every_error(monkeypatch: 
 
 async def test_a_batch_gets_its_time_for_each_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a slow database could never take a long one, however often it is sent again."""
-    async with App(":memory:", web_timeout=TIMEOUT) as app, open_client(app) as http:
+    async with App(":memory:", web=WebSettings(timeout=TIMEOUT)) as app, open_client(app) as http:
         send_event = app.send_event
 
         async def slowly(*args: object, **kwargs: object) -> object:

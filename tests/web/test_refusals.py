@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 
-from trio_romancy import App, WorkflowContext, workflow
+from trio_romancy import App, Limits, WebSettings, WorkflowContext, workflow
 from trio_romancy.web.events import MAX_BATCH
 
 from ..support.databases import ALL_KINDS
@@ -138,7 +138,7 @@ async def test_a_bad_event_in_a_batch_is_named_and_the_batch_is_refused_whole(bo
 async def test_nothing_of_a_bad_batch_is_stored_on_any_database(database: str, changes: dict[str, Any]) -> None:
     batch = [EVENT | {"id": "1"}, EVENT | {"id": "2"} | changes]
     status = 413 if len(str(changes)) > 1000 else 400
-    error = await refused(database, BATCHED, json.dumps(batch).encode(), status, max_payload=1000)
+    error = await refused(database, BATCHED, json.dumps(batch).encode(), status, limits=Limits(max_payload=1000))
     assert error["index"] == 1
 
 
@@ -234,7 +234,7 @@ async def test_a_body_over_the_limit_is_refused_and_not_read_further(promised: b
             read += 1
             yield part
 
-    async with App(":memory:", web_body_limit=10_000) as app:
+    async with App(":memory:", web=WebSettings(body_limit=10_000)) as app:
         error = check_error(await call(app, "POST", "/", headers, counted()), 413)
         assert error["error"] == "the body of a request may have 10000 bytes here"
         assert read <= (1 if promised else 11) + 5  # what comes while it answers is dropped
@@ -251,7 +251,7 @@ async def test_a_nonsensical_content_length_is_no_problem(length: str) -> None:
 
 async def test_a_body_of_exactly_the_limit_is_taken() -> None:
     body = structured()
-    async with App(":memory:", web_body_limit=len(body)) as app:
+    async with App(":memory:", web=WebSettings(body_limit=len(body))) as app:
         answer = await call(app, "POST", "/", STRUCTURED, [body])
         assert answer is not None and answer.status == 202
         check_error(await call(app, "POST", "/", STRUCTURED, [body + b" "]), 413)
@@ -260,13 +260,13 @@ async def test_a_body_of_exactly_the_limit_is_taken() -> None:
 @pytest.mark.parametrize("type", ["web_nobody_waits", "web_refuses"])
 async def test_data_beyond_max_payload_are_refused(database: str, type: str) -> None:
     data = {"name": "\N{PILE OF POO}" * 50, "count": 1}
-    error = await refused(database, STRUCTURED, structured(type=type, data=data), 413, max_payload=500)
+    error = await refused(database, STRUCTURED, structured(type=type, data=data), 413, limits=Limits(max_payload=500))
     assert error["error_type"] == "PayloadTooLargeError"
     assert "max_payload is 500" in error["error"]
 
 
 async def test_metadata_count_as_payload() -> None:
-    error = await refused(":memory:", STRUCTURED, structured(extension="x" * 1000), 413, max_payload=500)
+    error = await refused(":memory:", STRUCTURED, structured(extension="x" * 1000), 413, limits=Limits(max_payload=500))
     assert error["error_type"] == "PayloadTooLargeError"
 
 
@@ -343,7 +343,7 @@ async def test_a_server_that_cannot_send_before_it_has_handed_over_the_rest_of_t
             done.set()
 
     scope = {"type": "http", "method": "POST", "path": "/", "root_path": "", "query_string": b""}
-    async with App(":memory:", web_body_limit=1) as app:
+    async with App(":memory:", web=WebSettings(body_limit=1)) as app:
         with trio.fail_after(10):
             headers = [(b"content-type", b"application/cloudevents+json")]
             await app.asgi(scope | {"headers": headers}, receive, send)

@@ -20,7 +20,7 @@ import trio.testing
 from trio_romancy import (
     App,
     DatabaseError,
-    Kind,
+    EntryKind,
     Status,
     WorkflowContext,
     WorkflowHandle,
@@ -281,7 +281,7 @@ async def test_as_a_task_it_gives_the_app_and_stops_by_signal_or_cancellation(da
     async with App(database, worker=False) as client:
         instance, history = await client.get_instance("naps"), await client.history("naps")
     assert instance is not None and instance.status in (Status.RUNNING, Status.PENDING, Status.COMPLETED)
-    assert history[0].kind is Kind.ACTIVITY_COMPLETED
+    assert history[0].kind is EntryKind.ACTIVITY_COMPLETED
 
 
 def test_as_a_whole_program_it_raises_what_is_wrong_with_the_database_as_it_is() -> None:

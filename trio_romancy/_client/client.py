@@ -20,14 +20,14 @@ from .._storage.sql.messages import Outgoing
 from .._storage.sql.rows import MessageRow
 from ..clock import Duration, from_datetime
 from ..errors import (
+    DataProblem,
     InstanceExistsError,
     InstanceNotFoundError,
     InvalidInputError,
     PayloadTooLargeError,
-    Problem,
     RomancyError,
 )
-from ..model import Entry, Instance, Page, Sent, Status, WorkerInfo
+from ..model import Entry, Instance, Page, SendResult, Status, WorkerInfo
 from . import purge as purging
 from . import search as finding
 from . import steering
@@ -146,7 +146,7 @@ class Client:
         to: str | None = None,
         time: datetime | None = None,
         metadata: Mapping[str, Any] | None = None,
-    ) -> Sent:
+    ) -> SendResult:
         """Send an event to every instance that waits for its type, now or later. It is durable once this returns.
 
         It reaches every instance that was started before, no matter when the instance waits for it; see
@@ -185,7 +185,7 @@ class Client:
         )
         return await self.send_prepared(row, is_new=id is None)
 
-    async def send_prepared(self, row: MessageRow, *, is_new: bool = False) -> Sent:
+    async def send_prepared(self, row: MessageRow, *, is_new: bool = False) -> SendResult:
         """Send an event that has been encoded and checked."""
         engine = self._require_engine("app.send_event")
         row["sent_at"] = engine.clock.now()
@@ -194,7 +194,7 @@ class Client:
 
     async def publish(
         self, channel: str, data: Any, *, metadata: Mapping[str, Any] | None = None, to: str | None = None
-    ) -> Sent:
+    ) -> SendResult:
         """Publish a message to a channel. It is durable once this returns, and kept for ``message_retention``.
 
         If the call is cancelled, the message may or may not have been stored.
@@ -479,6 +479,6 @@ def _find(name: str, input: Any, *, id: str | None = None) -> tuple[Workflow[...
         known = ", ".join(sorted(registry.workflow_names())) or "none"
         raise InvalidInputError(
             f"workflow {name!r} cannot be started",
-            [Problem("$", f"no workflow of that name is defined in this process (defined: {known})")],
+            [DataProblem("$", f"no workflow of that name is defined in this process (defined: {known})")],
         )
     return workflow if id is None else workflow.options(id=id), *workflow.input.check(input)

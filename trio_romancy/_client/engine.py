@@ -28,7 +28,7 @@ from .._storage.sql.termination import Termination
 from ..clock import Clock
 from ..errors import InstanceNotFoundError, RomancyError
 from ..hooks import Hooks
-from ..model import ErrorInfo, Sent, Status
+from ..model import ErrorInfo, SendResult, Status
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -88,7 +88,7 @@ class Engine:
         row = instances.new_row(instance_id, workflow, text, self.clock.now(), owner=None, trace=trace)
         await self.write(_store_instance, row)
 
-    async def send(self, outgoing: Outgoing) -> Sent:
+    async def send(self, outgoing: Outgoing) -> SendResult:
         """Store a message or an event for its receivers.
 
         Raises: the failure of the message, if it cannot be sent.
@@ -106,7 +106,7 @@ class Engine:
         if self.dispatcher is not None and not is_duplicate:
             is_event = outgoing.row["source"] is not None
             self.dispatcher.call(Hooks.event_sent if is_event else Hooks.message_sent, sent_info(outgoing.row))
-        return Sent(id, is_duplicate, len(outgoing.waiting))
+        return SendResult(id, is_duplicate, len(outgoing.waiting))
 
     async def wait(self, instance_id: str, local_result: LocalResult) -> tuple[Status, str | None, ErrorInfo | None]:
         """Wait until an instance has ended, or the last one of its chain. Return status, output and error of that one.

@@ -21,7 +21,7 @@ from typing import Any, Generic, TypeVar
 from cattrs.errors import StructureHandlerNotFoundError
 
 from .._exceptions import text_of
-from ..errors import InvalidDataError, Problem
+from ..errors import DataProblem, InvalidDataError
 from . import patient_json
 from .annotations import field_names, is_class
 from .converter import make_converter
@@ -31,7 +31,7 @@ from .scalars import AlteredError, altered
 
 T = TypeVar("T")
 
-_CONTAINS_ITSELF = Problem("$", "it contains itself, or is nested too deeply")
+_CONTAINS_ITSELF = DataProblem("$", "it contains itself, or is nested too deeply")
 
 # ASCII only: no database's character set, collation or treatment of NUL can change what is stored.
 _json = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
@@ -100,8 +100,8 @@ class Codec(Generic[T]):
             problems = self._problems(value) or [_whole(error)]
             raise InvalidDataError("this value cannot be stored", problems) from None
         if why is not None:
-            raise InvalidDataError("this value cannot be stored", [Problem("$", why)])
-        problems = self._problems(value) or [Problem("$", altered(value, restored))]
+            raise InvalidDataError("this value cannot be stored", [DataProblem("$", why)])
+        problems = self._problems(value) or [DataProblem("$", altered(value, restored))]
         raise InvalidDataError("this value would not survive being stored", problems)
 
     def encode_json(self, raw: Any) -> tuple[str, T]:
@@ -117,7 +117,7 @@ class Codec(Generic[T]):
         except ValueError:  # infinity, which a number of JSON may mean
             return self.encode(raw)
         if (why := why_unreadable(text)) is not None:
-            raise InvalidDataError("this value cannot be stored", [Problem("$", why)])
+            raise InvalidDataError("this value cannot be stored", [DataProblem("$", why)])
         return text, raw
 
     def decode(self, raw: object) -> T:
@@ -147,7 +147,7 @@ class Codec(Generic[T]):
             return fault_of_scalar(raw) or expected(self.annotation, value)
         return fault_of_scalar(raw) or altered(value, restored, self.annotation)
 
-    def _problems(self, value: object) -> list[Problem]:
+    def _problems(self, value: object) -> list[DataProblem]:
         """Return why encoding a value has failed. This is slow, and called only after a failure."""
         try:
             return problems_of_value(value, self.annotation, _fault)
@@ -213,7 +213,7 @@ _fast = make_converter(detailed=False)
 _detailed = make_converter(detailed=True)
 
 
-def _problems_of_data(raw: object, annotation: Any) -> list[Problem]:
+def _problems_of_data(raw: object, annotation: Any) -> list[DataProblem]:
     try:
         try:
             _detailed.structure(raw, annotation)
@@ -226,8 +226,8 @@ def _problems_of_data(raw: object, annotation: Any) -> list[Problem]:
     return []
 
 
-def _whole(error: Exception) -> Problem:
-    return Problem("$", text_of(error, LONGEST_CAUSE) or type(error).__name__)
+def _whole(error: Exception) -> DataProblem:
+    return DataProblem("$", text_of(error, LONGEST_CAUSE) or type(error).__name__)
 
 
 def _same(one: object, other: object) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from attrs import frozen
 
-from ..errors import InvalidInputError, Problem
+from ..errors import DataProblem, InvalidInputError
 from .codec import dumps
 
 Path = tuple[str, ...]
@@ -103,18 +103,18 @@ def checked_where(where: Where) -> list[Condition]:
       InvalidInputError: naming every path that is not valid, and every value that no input can hold.
     """
     if isinstance(where, str | bytes) or not isinstance(where, Iterable):
-        raise _invalid([Problem("$.where", f"expected a mapping of paths to values, got {type(where).__name__}")])
+        raise _invalid([DataProblem("$.where", f"expected a mapping of paths to values, got {type(where).__name__}")])
     conditions: list[Condition] = []
-    problems: list[Problem] = []
+    problems: list[DataProblem] = []
     for pair in where.items() if isinstance(where, Mapping) else where:
         if not isinstance(pair, tuple | list) or len(pair) != 2:
-            problems.append(Problem("$.where", f"expected a pair of a path and a value, got {pair!r}"))
+            problems.append(DataProblem("$.where", f"expected a pair of a path and a value, got {pair!r}"))
             continue
         given, value = pair
         path = _path(given)
         wrong = path if isinstance(path, str) else _fault(value)
         if isinstance(path, str) or wrong is not None:
-            problems.append(Problem(f"$.where[{given!r}]", wrong or ""))
+            problems.append(DataProblem(f"$.where[{given!r}]", wrong or ""))
         else:
             conditions.append(Condition(path, _plain(value)))
     if problems:
@@ -130,7 +130,7 @@ def checked_path(given: GivenPath) -> Path:
     """
     path = _path(given)
     if isinstance(path, str):
-        raise InvalidInputError("the input cannot be indexed", [Problem("$.path", path)])
+        raise InvalidInputError("the input cannot be indexed", [DataProblem("$.path", path)])
     return path
 
 
@@ -180,5 +180,5 @@ def _fault(value: Any) -> str | None:
     return None
 
 
-def _invalid(problems: list[Problem]) -> InvalidInputError:
+def _invalid(problems: list[DataProblem]) -> InvalidInputError:
     return InvalidInputError("instances cannot be found by this", problems)

@@ -17,7 +17,7 @@ from cattrs import BaseValidationError, ClassValidationError, IterableValidation
 from cattrs.errors import ForbiddenExtraKeysError
 
 from .._exceptions import text_of
-from ..errors import Problem
+from ..errors import DataProblem
 from .annotations import (
     SCALARS,
     bare,
@@ -75,7 +75,7 @@ def key_in(path: str, key: object) -> str:
 # -- values that cannot be stored --------------------------------------------------------------------------------------
 
 
-def problems_of_value(value: object, annotation: Any, fault: Fault, path: str = "$") -> list[Problem]:
+def problems_of_value(value: object, annotation: Any, fault: Fault, path: str = "$") -> list[DataProblem]:
     """Return every place of a value that cannot be stored: its smallest parts, or the whole if all parts are good."""
     annotation = bare(annotation)
     if Any in members(annotation):
@@ -93,7 +93,7 @@ def problems_of_value(value: object, annotation: Any, fault: Fault, path: str = 
         found += _problems_of_names(value, kind, path)
     elif isinstance(value, Mapping) and isinstance(kind, type) and issubclass(kind, Mapping):
         found = [*_problems_of_keys(value, annotation, fault, path), *found]
-    return found or [Problem(path, message)]
+    return found or [DataProblem(path, message)]
 
 
 def _parts(value: Any, annotation: Any, path: str) -> Iterator[Part]:
@@ -144,43 +144,43 @@ def _member_for(value: object, union: Any) -> Any:
     return fitting[0] if len(fitting) == 1 else None
 
 
-def _problems_of_keys(value: Mapping[Any, Any], annotation: Any, fault: Fault, path: str) -> list[Problem]:
+def _problems_of_keys(value: Mapping[Any, Any], annotation: Any, fault: Fault, path: str) -> list[DataProblem]:
     of_keys = element(annotation)
     mapping: Any = types.GenericAlias(dict, (of_keys, type(None)))
     found = []
     for key in value:
         if message := fault_of_scalar(key if isinstance(key, str) else None):
-            found.append(Problem(path, message))
+            found.append(DataProblem(path, message))
         elif fault({key: None}, mapping) is not None:  # the value itself may be good, but keys of JSON objects are text
             message = f"expected {name_of(of_keys)} as a key, got {short(key)}"
-            found.append(Problem(path, _not_text(key) if of_keys is Any else message))
+            found.append(DataProblem(path, _not_text(key) if of_keys is Any else message))
     return found
 
 
-def _problems_of_names(value: Mapping[Any, Any], typed_dict: Any, path: str) -> list[Problem]:
+def _problems_of_names(value: Mapping[Any, Any], typed_dict: Any, path: str) -> list[DataProblem]:
     known = field_types(typed_dict)
     missing = [
-        Problem(key_in(path, name), "missing") for name in known if name in required_keys(typed_dict) - set(value)
+        DataProblem(key_in(path, name), "missing") for name in known if name in required_keys(typed_dict) - set(value)
     ]
-    return missing + [Problem(key_in(path, name), "unknown field") for name in value if name not in known]
+    return missing + [DataProblem(key_in(path, name), "unknown field") for name in value if name not in known]
 
 
-def not_json(value: object, path: str) -> list[Problem]:
+def not_json(value: object, path: str) -> list[DataProblem]:
     """Return every place in plain JSON data that JSON would change or refuse."""
     if type(value) is dict:
         found = []
         for key, item in value.items():
             if type(key) is not str:
-                found.append(Problem(path, _not_text(key)))
+                found.append(DataProblem(path, _not_text(key)))
             elif message := _not_scalar(key):
-                found.append(Problem(path, message))
+                found.append(DataProblem(path, message))
             found += not_json(item, key_in(path, key))
         return found
     if type(value) is list:
         return [p for index, item in enumerate(value) for p in not_json(item, f"{path}[{index}]")]
     if type(value) in SCALARS:
-        return [Problem(path, message)] if (message := _not_scalar(value)) else []
-    return [Problem(path, f"JSON has no {type(value).__name__}; annotate its type, got {short(value)}")]
+        return [DataProblem(path, message)] if (message := _not_scalar(value)) else []
+    return [DataProblem(path, f"JSON has no {type(value).__name__}; annotate its type, got {short(value)}")]
 
 
 def _not_text(key: object) -> str:
@@ -210,14 +210,14 @@ def fault_of_scalar(raw: object) -> str | None:
 # -- data that do not match --------------------------------------------------------------------------------------------
 
 
-def problems_of_error(error: BaseException, raw: object, path: str = "$") -> list[Problem]:
+def problems_of_error(error: BaseException, raw: object, path: str = "$") -> list[DataProblem]:
     """Return the errors in the tree that cattrs raises, each with its path."""
     if isinstance(error, ClassValidationError):
         with_notes, without = error.group_exceptions()
         found = []
         for inner, note in with_notes:
             if isinstance(inner, KeyError) and isinstance(raw, dict) and note.name not in raw:
-                found.append(Problem(key_in(path, note.name), "missing"))
+                found.append(DataProblem(key_in(path, note.name), "missing"))
             else:
                 found += problems_of_error(inner, _item(raw, note.name), key_in(path, note.name))
         return found + [p for inner in without for p in problems_of_error(inner, raw, path)]
@@ -231,8 +231,8 @@ def problems_of_error(error: BaseException, raw: object, path: str = "$") -> lis
     if isinstance(error, BaseValidationError):
         return [p for inner in error.exceptions for p in problems_of_error(inner, raw, path)]
     if isinstance(error, ForbiddenExtraKeysError):
-        return [Problem(key_in(path, name), "unknown field") for name in sorted(error.extra_fields)]
-    return [Problem(path, text_of(error, LONGEST_CAUSE) or type(error).__name__)]
+        return [DataProblem(key_in(path, name), "unknown field") for name in sorted(error.extra_fields)]
+    return [DataProblem(path, text_of(error, LONGEST_CAUSE) or type(error).__name__)]
 
 
 def _item(raw: object, key: Any) -> object:

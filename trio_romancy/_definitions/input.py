@@ -11,7 +11,7 @@ from attrs import frozen
 from .._data.annotations import field_names, is_class, kind_of
 from .._data.codec import Codec, dumps, is_structured, loads
 from .._data.keys import is_mapping
-from ..errors import InvalidDataError, InvalidInputError, Problem
+from ..errors import DataProblem, InvalidDataError, InvalidInputError
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ class InputCodec:
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise self._invalid([Problem("$", str(error))]) from None
+            raise self._invalid([DataProblem("$", str(error))]) from None
         bound.apply_defaults()
         return self._as_text(self._each(bound.arguments, Codec.encode))
 
@@ -81,7 +81,7 @@ class InputCodec:
         try:
             raw = loads(text)
         except (RecursionError, ValueError) as error:
-            raise InvalidDataError("its input cannot be read", [Problem("$", str(error))]) from None
+            raise InvalidDataError("its input cannot be read", [DataProblem("$", str(error))]) from None
         # An object with no other field than the first parameter's name may be the value of that parameter.
         may_be_first = isinstance(raw, dict) and raw.keys() <= {next(iter(self.codecs), "")}
         if may_be_first and (values := self._from_fewer_parameters(raw)) is not None:
@@ -143,17 +143,17 @@ class InputCodec:
         if self.takes_object:
             return dict.fromkeys(self.codecs, raw)
         if not isinstance(raw, dict):
-            raise self._invalid([Problem("$", f"expected an object, got {type(raw).__name__}")])
+            raise self._invalid([DataProblem("$", f"expected an object, got {type(raw).__name__}")])
         parameters = self.signature.parameters
         defaults = {name: each.default for name, each in parameters.items() if each.default is not each.empty}
-        unknown = [Problem(f"$.{name}", "unknown field") for name in raw if name not in self.codecs]
+        unknown = [DataProblem(f"$.{name}", "unknown field") for name in raw if name not in self.codecs]
         if unknown or any(name not in raw and name not in defaults for name in self.codecs):
-            wrong: list[Problem] = []
+            wrong: list[DataProblem] = []
             for name in self.codecs:
                 if name in raw:
                     wrong += self._problems_with(name, raw[name], Codec.decode)
                 elif name not in defaults:
-                    wrong.append(Problem(f"$.{name}", "missing"))
+                    wrong.append(DataProblem(f"$.{name}", "missing"))
             raise self._invalid(wrong + unknown)
         encoded = {name: loads(self.codecs[name].encode(defaults[name])[0]) for name in self.codecs if name not in raw}
         return {name: raw[name] if name in raw else encoded[name] for name in self.codecs}
@@ -177,15 +177,15 @@ class InputCodec:
             problems = [p for name, value in values.items() for p in self._problems_with(name, value, apply)]
             raise self._invalid(problems) from None
 
-    def _problems_with(self, name: str, value: Any, apply: Callable[[Codec[Any], Any], object]) -> list[Problem]:
+    def _problems_with(self, name: str, value: Any, apply: Callable[[Codec[Any], Any], object]) -> list[DataProblem]:
         try:
             apply(self.codecs[name], value)
         except InvalidDataError as error:
             at = "$" if self.takes_object else f"$.{name}"
-            return [Problem(at + problem.path[1:], problem.message) for problem in error.problems]
+            return [DataProblem(at + problem.path[1:], problem.message) for problem in error.problems]
         return []
 
-    def _invalid(self, problems: list[Problem]) -> InvalidInputError:
+    def _invalid(self, problems: list[DataProblem]) -> InvalidInputError:
         return InvalidInputError(f"workflow {self.workflow!r} does not take this input", problems)
 
 

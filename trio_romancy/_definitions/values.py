@@ -18,7 +18,7 @@ from .._data.ids import checked_id
 from .._tasks.trio_internals import closes_generator
 from ..clock import Duration, seconds
 from ..errors import DefinitionError, RomancyError
-from ..model import Kind
+from ..model import EntryKind
 from ..retry import RetryPolicy
 from .call_check import CallCheck
 from .input import InputCodec
@@ -64,8 +64,8 @@ class Compensation(_Definition, Generic[P, R]):
     cancellable: bool = field(default=False, init=False)
     """A compensation always runs to its outcome."""
 
-    completed_kind: ClassVar[Kind] = Kind.COMPENSATION_COMPLETED
-    failed_kind: ClassVar[Kind] = Kind.COMPENSATION_FAILED
+    completed_kind: ClassVar[EntryKind] = EntryKind.COMPENSATION_COMPLETED
+    failed_kind: ClassVar[EntryKind] = EntryKind.COMPENSATION_FAILED
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         return self.function(*args, **kwargs)
@@ -97,8 +97,8 @@ class Activity(_Definition, Generic[P, R]):
     id: str | None = None
     """Explicit operation id of the next call; None: the automatic one."""
 
-    completed_kind: ClassVar[Kind] = Kind.ACTIVITY_COMPLETED
-    failed_kind: ClassVar[Kind] = Kind.ACTIVITY_FAILED
+    completed_kind: ClassVar[EntryKind] = EntryKind.ACTIVITY_COMPLETED
+    failed_kind: ClassVar[EntryKind] = EntryKind.ACTIVITY_FAILED
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         execution = current_execution.get()

@@ -20,7 +20,7 @@ from .._storage.sql.rows import EntryRow, MessageRow, OutboxRow
 from .._storage.sql.termination import Termination
 from ..clock import Clock, Microseconds, to_datetime
 from ..hooks import ActivityInfo, Hooks, MessageInfo, TimerInfo, WorkflowInfo
-from ..model import ErrorInfo, Kind, Status
+from ..model import EntryKind, ErrorInfo, Status
 from .dispatcher import Around, HookDispatcher
 
 if TYPE_CHECKING:
@@ -33,14 +33,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _OUTCOMES = {
-    Kind.ACTIVITY_COMPLETED: Hooks.activity_completed,
-    Kind.ACTIVITY_FAILED: Hooks.activity_failed,
-    Kind.ACTIVITY_CANCELLED: Hooks.activity_cancelled,
-    Kind.COMPENSATION_COMPLETED: Hooks.compensation_completed,
-    Kind.COMPENSATION_FAILED: Hooks.compensation_failed,
+    EntryKind.ACTIVITY_COMPLETED: Hooks.activity_completed,
+    EntryKind.ACTIVITY_FAILED: Hooks.activity_failed,
+    EntryKind.ACTIVITY_CANCELLED: Hooks.activity_cancelled,
+    EntryKind.COMPENSATION_COMPLETED: Hooks.compensation_completed,
+    EntryKind.COMPENSATION_FAILED: Hooks.compensation_failed,
 }
-_TIMERS = frozenset({Kind.TIMER_FIRED, Kind.TIMEOUT_FIRED, Kind.WAIT_TIMED_OUT})
-_RECEIVED = {Kind.EVENT_RECEIVED: Hooks.event_received, Kind.MESSAGE_RECEIVED: Hooks.message_received}
+_TIMERS = frozenset({EntryKind.TIMER_FIRED, EntryKind.TIMEOUT_FIRED, EntryKind.WAIT_TIMED_OUT})
+_RECEIVED = {EntryKind.EVENT_RECEIVED: Hooks.event_received, EntryKind.MESSAGE_RECEIVED: Hooks.message_received}
 _ENDS = {
     Status.COMPLETED: Hooks.workflow_completed,
     Status.FAILED: Hooks.workflow_failed,
@@ -164,7 +164,7 @@ class InstanceEvents:
                 batch.observe(self._claim.instance_id, partial(self._dispatcher.call, method, info))
 
         kind, id, at = entry["kind"], entry["operation_id"], entry["recorded_at"]
-        if kind is Kind.ATTEMPT_FAILED:
+        if kind is EntryKind.ATTEMPT_FAILED:
             is_compensation = id in self._attempted and self._attempted[id].is_compensation
             method = Hooks.compensation_retried if is_compensation else Hooks.activity_retried
             publish(method, self._outcome, id, entry)
@@ -183,7 +183,11 @@ class InstanceEvents:
 
     def _outcome(self, operation_id: str, entry: EntryRow) -> ActivityInfo:
         attempted = self._attempted[operation_id]
-        if entry["kind"] in (Kind.ACTIVITY_COMPLETED, Kind.COMPENSATION_COMPLETED, Kind.ACTIVITY_CANCELLED):
+        if entry["kind"] in (
+            EntryKind.ACTIVITY_COMPLETED,
+            EntryKind.COMPENSATION_COMPLETED,
+            EntryKind.ACTIVITY_CANCELLED,
+        ):
             return self._activity_info(operation_id, attempted, attempted.number, entry["recorded_at"])
         failure = from_text(entry["kind"], entry["payload"])
         assert isinstance(failure, Failure)
@@ -206,7 +210,7 @@ class InstanceEvents:
             error,
         )
 
-    def _timer_info(self, operation_id: str, kind: Kind, at: Microseconds) -> TimerInfo:
+    def _timer_info(self, operation_id: str, kind: EntryKind, at: Microseconds) -> TimerInfo:
         due = self._due_of(operation_id)
         return TimerInfo(
             self._claim.instance_id,

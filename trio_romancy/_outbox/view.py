@@ -25,9 +25,9 @@ class Outbox:
     * An event that the broker does not take now (408, 425, 429, 5xx, no answer, no connection) is tried again, with
       delays that double up to five minutes, and not before the time that a ``Retry-After`` names. Later events of the
       same instance wait for it, those of other instances do not.
-    * An event that the broker refuses (any other answer) is ``invalid``; after ``outbox_max_attempts`` attempts it is
-      ``failed``; if it is older than ``outbox_max_age`` it is ``expired``. Then no attempt follows, and no other event
-      waits for it. It stays for thirty days, to be examined and retried.
+    * An event that the broker refuses (any other answer) is ``invalid``; after the ``max_attempts`` of
+      :class:`~trio_romancy.OutboxSettings` it is ``failed``; if it is older than their ``max_age`` it is ``expired``.
+      Then no attempt follows, and no other event waits for it. It stays for thirty days, to be examined and retried.
     """
 
     _require_engine: Callable[[str], Engine] = field(repr=False)

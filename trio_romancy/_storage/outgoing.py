@@ -10,7 +10,7 @@ from typing import Any
 from .._data.codec import codec
 from .._data.ids import checked_id
 from ..clock import Microseconds, from_datetime
-from ..errors import InvalidDataError, InvalidInputError, PayloadTooLargeError, Problem
+from ..errors import DataProblem, InvalidDataError, InvalidInputError, PayloadTooLargeError
 from .sql.messages import new_message
 from .sql.rows import MessageRow
 
@@ -55,7 +55,7 @@ def event_row(
         try:
             event_time = from_datetime(time)
         except (AttributeError, TypeError, ValueError) as error:
-            problems.append(Problem("$.time", str(error)))
+            problems.append(DataProblem("$.time", str(error)))
     texts = _texts(what, data, metadata, max_payload, problems, is_json=is_json)
     return new_message(
         type,
@@ -106,13 +106,13 @@ def check_names(what: str, **names: object) -> None:
         raise InvalidInputError(what, problems)
 
 
-def _problems(**names: object) -> list[Problem]:
+def _problems(**names: object) -> list[DataProblem]:
     problems = []
     for name, value in names.items():
         try:
             checked_id(value, f"its {name}")
         except ValueError as error:
-            problems.append(Problem(f"$.{name}", str(error)))
+            problems.append(DataProblem(f"$.{name}", str(error)))
     return problems
 
 
@@ -121,7 +121,7 @@ def _texts(
     data: object,
     metadata: Mapping[str, Any] | None,
     max_payload: int,
-    problems: list[Problem],
+    problems: list[DataProblem],
     *,
     is_json: bool = False,
 ) -> tuple[str, str | None]:
@@ -129,14 +129,14 @@ def _texts(
     try:
         text = codec(Any).encode_json(data)[0] if is_json else to_json(data)
     except InvalidDataError as error:
-        problems += [Problem(f"$.data{problem.path[1:]}", problem.message) for problem in error.problems]
+        problems += [DataProblem(f"$.data{problem.path[1:]}", problem.message) for problem in error.problems]
     if metadata is not None:
         try:
             if not isinstance(metadata, Mapping):
-                raise InvalidDataError(what, [Problem("$", f"expected a mapping, got {metadata!r}")])
+                raise InvalidDataError(what, [DataProblem("$", f"expected a mapping, got {metadata!r}")])
             metadata_text = to_json(dict(metadata))
         except InvalidDataError as error:
-            problems += [Problem(f"$.metadata{problem.path[1:]}", problem.message) for problem in error.problems]
+            problems += [DataProblem(f"$.metadata{problem.path[1:]}", problem.message) for problem in error.problems]
     if problems:
         raise InvalidInputError(what, problems)
     size = len(text) + len(metadata_text or "")
@@ -159,5 +159,5 @@ def to_json(value: object) -> str:
     try:
         kind = codec(type(value))
     except TypeError as error:
-        raise InvalidDataError("this value cannot be stored", [Problem("$", str(error))]) from None
+        raise InvalidDataError("this value cannot be stored", [DataProblem("$", str(error))]) from None
     return kind.encode(value)[0]

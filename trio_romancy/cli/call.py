@@ -18,7 +18,7 @@ from attrs import define
 
 from .._storage.drivers.urls import file_of, shown_url
 from ..app import App
-from ..model import Sent
+from ..model import SendResult
 from .documents import to_document
 from .failures import NoReaderError, StopError
 from .terminal.wording import count
@@ -111,7 +111,7 @@ class Call:
         else:
             show()
 
-    def answer_sent(self, sent: Sent) -> None:
+    def answer_sent(self, sent: SendResult) -> None:
         """Write the answer of a command that has sent an event or a message."""
         said = "it was accepted before, and is not sent again"
         if not sent.is_duplicate:

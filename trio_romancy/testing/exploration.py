@@ -16,7 +16,7 @@ from .._storage.sql.entries import load_history
 from .._storage.sql.instances import get_instance
 from .._storage.sql.tables import instances
 from ..app import App
-from ..model import Entry, Instance, Kind
+from ..model import Entry, EntryKind, Instance
 from .crashes import Crash, CrashingDatabase, How
 from .guarantees import broken_guarantees
 
@@ -64,7 +64,7 @@ class Run:
                 sorted(
                     (entry.operation_id, entry.kind)
                     for entry in self.histories[instance.instance_id]
-                    if entry.kind is not Kind.ATTEMPT_FAILED
+                    if entry.kind is not EntryKind.ATTEMPT_FAILED
                 ),
             )
             for instance in self.instances

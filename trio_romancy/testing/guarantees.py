@@ -8,14 +8,14 @@ from itertools import pairwise
 
 from .._data.ids import short_id
 from .._data.journal_format import ActivityCancelled, ActivityCompleted, ChildEnded, ChildStarted, from_data
-from ..model import Entry, Instance, Kind, Status
+from ..model import Entry, EntryKind, Instance, Status
 
-_OUTCOMES = {kind for kind in Kind if kind.is_delivered} | {Kind.COMPENSATION_COMPLETED}
+_OUTCOMES = {kind for kind in EntryKind if kind.is_delivered} | {EntryKind.COMPENSATION_COMPLETED}
 _END_OF = {
-    Status.COMPLETED: Kind.WORKFLOW_COMPLETED,
-    Status.FAILED: Kind.WORKFLOW_FAILED,
-    Status.CANCELLED: Kind.WORKFLOW_CANCELLED,
-    Status.RECURRED: Kind.WORKFLOW_RECURRED,
+    Status.COMPLETED: EntryKind.WORKFLOW_COMPLETED,
+    Status.FAILED: EntryKind.WORKFLOW_FAILED,
+    Status.CANCELLED: EntryKind.WORKFLOW_CANCELLED,
+    Status.RECURRED: EntryKind.WORKFLOW_RECURRED,
 }
 
 
@@ -33,10 +33,10 @@ def _has_ended(instance: Instance, history: Sequence[Entry]) -> list[str]:
         return [f"has not ended, it is {instance.status}"]
     ends = [entry.kind for entry in history if entry.kind.ends_function]
     expected = [_END_OF[instance.status]]
-    if any(entry.kind is Kind.ROLLBACK_REQUESTED for entry in history):
-        expected = [Kind.WORKFLOW_COMPLETED]  # it is cancelled because its parent was rolled back
-    if Kind.WORKFLOW_TERMINATED in ends:
-        expected = [*ends[:-1], Kind.WORKFLOW_TERMINATED] if instance.status is Status.CANCELLED else []
+    if any(entry.kind is EntryKind.ROLLBACK_REQUESTED for entry in history):
+        expected = [EntryKind.WORKFLOW_COMPLETED]  # it is cancelled because its parent was rolled back
+    if EntryKind.WORKFLOW_TERMINATED in ends:
+        expected = [*ends[:-1], EntryKind.WORKFLOW_TERMINATED] if instance.status is Status.CANCELLED else []
     problems = [] if ends == expected else [f"is {instance.status}, and its journal ends with {ends}"]
     if instance.worker_id is not None:
         problems.append(f"has ended and is still owned by {instance.worker_id!r}")
@@ -80,10 +80,10 @@ def _is_compensated(instance: Instance, history: Sequence[Entry]) -> list[str]:
                 if payload.must_be_undone:
                     to_undo.append(undo)
     expected = list(reversed(to_undo)) if instance.status in (Status.FAILED, Status.CANCELLED) else []
-    kinds = (Kind.COMPENSATION_COMPLETED, Kind.COMPENSATION_FAILED)
+    kinds = (EntryKind.COMPENSATION_COMPLETED, EntryKind.COMPENSATION_FAILED)
     undone = [entry.operation_id for entry in history if entry.kind in kinds]
-    resumed = any(entry.kind is Kind.RESUMED for entry in history)
-    if any(entry.kind is Kind.WORKFLOW_TERMINATED and not entry.payload["compensates"] for entry in history):
+    resumed = any(entry.kind is EntryKind.RESUMED for entry in history)
+    if any(entry.kind is EntryKind.WORKFLOW_TERMINATED and not entry.payload["compensates"] for entry in history):
         expected = expected[: len(undone)]  # the rest was left
     if undone == expected or (resumed and set(undone) == set(expected)):
         return []

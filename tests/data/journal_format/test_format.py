@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_romancy import ChannelMode, ErrorInfo, InvalidDataError, Kind, Problem, Status
+from trio_romancy import ChannelMode, DataProblem, EntryKind, ErrorInfo, InvalidDataError, Status
 from trio_romancy._data import journal_format as journal
 from trio_romancy._data.codec import dumps, loads
 from trio_romancy._data.journal_format import Payload
@@ -29,34 +29,34 @@ digests = st.none() | st.dictionaries(text, text, max_size=3)
 failure |= {"error_types": names.map(tuple), "details": data, "arguments": digests}
 event = st.builds(journal.EventAttributes, id=text, source=text, subject=optional, time=st.none() | number)
 received = {"seq": number, "sent_at": number, "sender": optional, "metadata": st.none() | named, "data": data}
-problems = st.lists(st.builds(Problem, path=text, message=text), max_size=2)
+problems = st.lists(st.builds(DataProblem, path=text, message=text), max_size=2)
 error = st.builds(
     ErrorInfo, error_type=text, message=text, traceback=text, uncompensated=names, error_types=names, details=data
 )
 plan = st.builds(journal.PlannedCompensation, name=text, takes_result=st.booleans(), arguments=named)
 mode_and_seq = st.tuples(st.sampled_from(ChannelMode).map(str), number)
 
-outcomes: dict[Kind, st.SearchStrategy[Any]] = {
-    Kind.ACTIVITY_COMPLETED: st.builds(
+outcomes: dict[EntryKind, st.SearchStrategy[Any]] = {
+    EntryKind.ACTIVITY_COMPLETED: st.builds(
         journal.ActivityCompleted, result=data, compensation=st.none() | plan, arguments=digests
     ),
-    Kind.ACTIVITY_FAILED: st.builds(journal.ActivityFailed, **failure),
-    Kind.ACTIVITY_CANCELLED: st.builds(journal.ActivityCancelled)
+    EntryKind.ACTIVITY_FAILED: st.builds(journal.ActivityFailed, **failure),
+    EntryKind.ACTIVITY_CANCELLED: st.builds(journal.ActivityCancelled)
     | st.builds(journal.ActivityCancelled, was_interrupted=st.just(True), compensation=st.none() | plan),
-    Kind.ATTEMPT_FAILED: st.builds(journal.AttemptFailed, **failure),
-    Kind.TIMER_FIRED: st.builds(journal.TimerFired),
-    Kind.TIMEOUT_FIRED: st.builds(journal.TimeoutFired),
-    Kind.EVENT_RECEIVED: st.builds(journal.EventReceived, event=event, **received)
+    EntryKind.ATTEMPT_FAILED: st.builds(journal.AttemptFailed, **failure),
+    EntryKind.TIMER_FIRED: st.builds(journal.TimerFired),
+    EntryKind.TIMEOUT_FIRED: st.builds(journal.TimeoutFired),
+    EntryKind.EVENT_RECEIVED: st.builds(journal.EventReceived, event=event, **received)
     | st.builds(journal.EventReceived, event=event, channel=text, problems=problems, **received),
-    Kind.MESSAGE_RECEIVED: st.builds(journal.MessageReceived, event=st.none() | event, **received)
+    EntryKind.MESSAGE_RECEIVED: st.builds(journal.MessageReceived, event=st.none() | event, **received)
     | st.builds(journal.MessageReceived, event=st.none() | event, channel=text, problems=problems, **received),
-    Kind.WAIT_TIMED_OUT: st.builds(journal.WaitTimedOut),
-    Kind.PUBLISHED: st.builds(journal.Published, channel=text, to=optional),
-    Kind.SUBSCRIBED: st.builds(journal.Subscribed, channel=text, mode=st.sampled_from(ChannelMode), after=number),
-    Kind.UNSUBSCRIBED: st.builds(journal.Unsubscribed, channel=text),
-    Kind.CHILD_STARTED: st.builds(journal.ChildStarted, child=text, workflow=text, arguments=digests)
+    EntryKind.WAIT_TIMED_OUT: st.builds(journal.WaitTimedOut),
+    EntryKind.PUBLISHED: st.builds(journal.Published, channel=text, to=optional),
+    EntryKind.SUBSCRIBED: st.builds(journal.Subscribed, channel=text, mode=st.sampled_from(ChannelMode), after=number),
+    EntryKind.UNSUBSCRIBED: st.builds(journal.Unsubscribed, channel=text),
+    EntryKind.CHILD_STARTED: st.builds(journal.ChildStarted, child=text, workflow=text, arguments=digests)
     | st.builds(journal.ChildStarted.named, child=text, workflow=text, refused=optional, arguments=digests),
-    Kind.CHILD_ENDED: st.builds(
+    EntryKind.CHILD_ENDED: st.builds(
         journal.ChildEnded,
         child=text,
         workflow=text,
@@ -64,39 +64,39 @@ outcomes: dict[Kind, st.SearchStrategy[Any]] = {
         output=data,
         error=st.none() | error,
     ),
-    Kind.CANCEL_REQUESTED: st.builds(journal.CancelRequested, reason=optional, running=st.lists(text, max_size=3)),
-    Kind.WORKFLOW_COMPLETED: st.builds(journal.WorkflowCompleted),
-    Kind.WORKFLOW_FAILED: st.builds(journal.WorkflowFailed, **failure),
-    Kind.WORKFLOW_CANCELLED: st.builds(journal.WorkflowCancelled, reason=optional),
-    Kind.WORKFLOW_TERMINATED: st.builds(
+    EntryKind.CANCEL_REQUESTED: st.builds(journal.CancelRequested, reason=optional, running=st.lists(text, max_size=3)),
+    EntryKind.WORKFLOW_COMPLETED: st.builds(journal.WorkflowCompleted),
+    EntryKind.WORKFLOW_FAILED: st.builds(journal.WorkflowFailed, **failure),
+    EntryKind.WORKFLOW_CANCELLED: st.builds(journal.WorkflowCancelled, reason=optional),
+    EntryKind.WORKFLOW_TERMINATED: st.builds(
         journal.WorkflowTerminated, reason=optional, compensates=st.booleans(), running=st.lists(text, max_size=3)
     ),
-    Kind.WORKFLOW_RECURRED: st.builds(journal.WorkflowRecurred, next=text),
-    Kind.CONTINUED: st.builds(
+    EntryKind.WORKFLOW_RECURRED: st.builds(journal.WorkflowRecurred, next=text),
+    EntryKind.CONTINUED: st.builds(
         journal.CarryOver,
         received=st.lists(st.tuples(text, optional, number), max_size=3),
         consumed=st.dictionaries(text, st.lists(number, max_size=3), max_size=3),
         subscriptions=st.dictionaries(text, mode_and_seq, max_size=3),
         left=st.dictionaries(text, number, max_size=3),
     ),
-    Kind.ROLLBACK_REQUESTED: st.builds(journal.RollbackRequested, reason=optional),
-    Kind.COMPENSATION_COMPLETED: st.builds(journal.CompensationCompleted, had_nothing=st.booleans()),
-    Kind.COMPENSATION_FAILED: st.builds(journal.CompensationFailed, **failure),
-    Kind.PATCHED: st.builds(journal.Patched),
-    Kind.RETRIED: st.builds(journal.Retried),
-    Kind.RESUMED: st.builds(journal.Resumed),
+    EntryKind.ROLLBACK_REQUESTED: st.builds(journal.RollbackRequested, reason=optional),
+    EntryKind.COMPENSATION_COMPLETED: st.builds(journal.CompensationCompleted, had_nothing=st.booleans()),
+    EntryKind.COMPENSATION_FAILED: st.builds(journal.CompensationFailed, **failure),
+    EntryKind.PATCHED: st.builds(journal.Patched),
+    EntryKind.RETRIED: st.builds(journal.Retried),
+    EntryKind.RESUMED: st.builds(journal.Resumed),
 }
 kept = st.one_of(*outcomes.values()).map(lambda payload: journal.Kept(payload.KIND, payload))
-payloads = outcomes | {Kind.KEPT: kept}
+payloads = outcomes | {EntryKind.KEPT: kept}
 
 
 def test_each_kind_has_a_class_of_its_own() -> None:
-    assert set(journal.CLASSES) == set(Kind) == set(payloads)
-    assert len(set(journal.CLASSES.values())) == len(Kind)
+    assert set(journal.CLASSES) == set(EntryKind) == set(payloads)
+    assert len(set(journal.CLASSES.values())) == len(EntryKind)
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_what_is_written_is_read_back(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", EntryKind)
+def test_what_is_written_is_read_back(kind: EntryKind) -> None:
     @given(payloads[kind])
     def test(payload: Payload) -> None:
         text = payload.to_text()
@@ -110,8 +110,8 @@ def test_what_is_written_is_read_back(kind: Kind) -> None:
     test()
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_what_is_of_another_form_is_told_by_one_error(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", EntryKind)
+def test_what_is_of_another_form_is_told_by_one_error(kind: EntryKind) -> None:
     @given(data)
     def test(raw: Any) -> None:
         try:
@@ -139,7 +139,7 @@ def test_a_key_of_a_later_version_is_passed_over(payload: Payload, key: str) -> 
 
 
 def test_a_column_without_text_is_read_like_null() -> None:
-    assert journal.from_text(Kind.TIMER_FIRED, None) == journal.TimerFired()
+    assert journal.from_text(EntryKind.TIMER_FIRED, None) == journal.TimerFired()
 
 
 # -- texts that hold other texts ---------------------------------------------------------------------------------------
@@ -171,7 +171,7 @@ def test_the_texts_of_a_message_are_put_in_as_they_are(
 
 @given(event, data, text, problems)
 def test_what_a_wait_makes_of_a_message_is_put_in_as_it_is(
-    event: journal.EventAttributes, data: Any, channel: str, problems: list[Problem]
+    event: journal.EventAttributes, data: Any, channel: str, problems: list[DataProblem]
 ) -> None:
     spliced = journal.receipt_text(journal.received_text(1, 2, "me", event, None, dumps(data)), channel, problems)
     assert spliced == journal.EventReceived(1, 2, "me", event, None, data, channel, problems).to_text()

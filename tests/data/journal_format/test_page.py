@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from attrs import fields, frozen
 
-from trio_romancy import Kind
+from trio_romancy import EntryKind
 from trio_romancy._data import journal_format
 
 PAGE = Path(__file__).parents[3] / "docs" / "explanation" / "journal-format.md"
@@ -39,12 +39,12 @@ sections = {name: Section.read(text.partition("\n## ")[0]) for name, text in zip
 
 
 def test_the_page_has_a_section_for_each_kind_and_no_other() -> None:
-    assert set(sections) == {str(kind) for kind in Kind}
-    assert len(parts) == 2 * len(Kind)
+    assert set(sections) == {str(kind) for kind in EntryKind}
+    assert len(parts) == 2 * len(EntryKind)
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_a_section_names_the_fields_of_its_class(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", EntryKind)
+def test_a_section_names_the_fields_of_its_class(kind: EntryKind) -> None:
     cls: Any = journal_format.CLASSES[kind]
     stored = {field.name for field in fields(cls) if not field.name.startswith("_")}
     named = sections[kind].fields
@@ -52,8 +52,8 @@ def test_a_section_names_the_fields_of_its_class(kind: Kind) -> None:
     assert len(named) == len(stored)
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_an_example_is_a_payload_of_its_kind(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", EntryKind)
+def test_an_example_is_a_payload_of_its_kind(kind: EntryKind) -> None:
     section = sections[kind]
     payload = journal_format.from_data(kind, section.example)
     assert json.loads(payload.to_text()) == section.example
@@ -62,8 +62,8 @@ def test_an_example_is_a_payload_of_its_kind(kind: Kind) -> None:
         assert all(re.search(rf"^\| `{name}` \|.*missing if", section.text, re.MULTILINE) for name in optional)
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_a_section_says_who_writes_and_who_reads_it_and_since_when(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", EntryKind)
+def test_a_section_says_who_writes_and_who_reads_it_and_since_when(kind: EntryKind) -> None:
     section = sections[kind]
     assert section.says("Written by")
     assert section.says("Read by")

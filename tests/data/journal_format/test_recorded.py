@@ -14,7 +14,7 @@ import pytest
 import trio_asyncio
 from sqlalchemy import Connection, insert
 
-from trio_romancy import App, Kind
+from trio_romancy import App, EntryKind
 from trio_romancy._data import journal_format
 from trio_romancy._storage import migrations
 from trio_romancy._storage.open import open_database
@@ -38,18 +38,18 @@ TIMES = {
 """Columns whose values are moved to the present: what was sent long ago is not kept."""
 
 
-def entries() -> Iterator[tuple[Kind, str]]:
+def entries() -> Iterator[tuple[EntryKind, str]]:
     for table in ("history", "history_archive"):
         for row in RECORDED["rows"][table]:
-            yield Kind(row["kind"]), row["payload"]
+            yield EntryKind(row["kind"]), row["payload"]
 
 
-LATER = {Kind.WORKFLOW_TERMINATED}
+LATER = {EntryKind.WORKFLOW_TERMINATED}
 """Kinds that the release that made the recording did not know."""
 
 
 def test_every_kind_was_recorded() -> None:
-    assert {kind for kind, _ in entries()} == set(Kind) - LATER
+    assert {kind for kind, _ in entries()} == set(EntryKind) - LATER
 
 
 def test_every_stage_was_recorded() -> None:
@@ -75,7 +75,7 @@ async def test_instances_go_on_to_the_ends_that_they_would_have_had(database: st
         for row in RECORDED["rows"]["history"]:
             stored = [entry for entry in await app.history(row["instance_id"]) if entry.seq == row["seq"]]
             kept = [(entry.operation_id, entry.kind, entry.payload) for entry in stored]
-            assert kept == [(row["operation_id"], Kind(row["kind"]), json.loads(row["payload"]))]
+            assert kept == [(row["operation_id"], EntryKind(row["kind"]), json.loads(row["payload"]))]
 
 
 def store(connection: Connection, later: int) -> None:

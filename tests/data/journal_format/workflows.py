@@ -17,9 +17,9 @@ from trio_romancy import (
     ActivityError,
     App,
     ChildWorkflowError,
+    EntryKind,
     EventTimeoutError,
     InstanceExistsError,
-    Kind,
     RetryPolicy,
     Status,
     TerminalError,
@@ -318,6 +318,6 @@ async def has(app: App, id: str, kind: str, times: int = 1) -> None:
     while True:
         if await app.get_instance(id) is not None:
             kinds = [entry.kind for entry in await app.history(id)]
-            if kinds.count(Kind(kind)) >= times:
+            if kinds.count(EntryKind(kind)) >= times:
                 return
         await trio.sleep(0.02)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Self, final
 
 from ..._tasks.fast_frozen import frozen
-from ...model import Kind
+from ...model import EntryKind
 from ..codec import dumps
 from .plain import Plain
 
@@ -61,7 +61,7 @@ class PlannedCompensation:
 class ActivityCompleted:
     """An activity completed."""
 
-    KIND: ClassVar[Kind] = Kind.ACTIVITY_COMPLETED
+    KIND: ClassVar[EntryKind] = EntryKind.ACTIVITY_COMPLETED
 
     result: Any
     """Result of the activity, as plain JSON data."""
@@ -102,7 +102,7 @@ class ActivityCompleted:
 class ActivityCancelled:
     """A cancellable activity was torn down; or its worker ended before the activity did, after a cancel request."""
 
-    KIND: ClassVar[Kind] = Kind.ACTIVITY_CANCELLED
+    KIND: ClassVar[EntryKind] = EntryKind.ACTIVITY_CANCELLED
 
     was_interrupted: bool = False
     """Whether its worker ended before the activity did, so that its outcome is not known. Missing otherwise."""
@@ -142,7 +142,7 @@ class ActivityCancelled:
 class CompensationCompleted:
     """A compensation completed, or a child was rolled back."""
 
-    KIND: ClassVar[Kind] = Kind.COMPENSATION_COMPLETED
+    KIND: ClassVar[EntryKind] = EntryKind.COMPENSATION_COMPLETED
 
     had_nothing: bool = False
     """Whether it is the entry of a child that had nothing to undo, and stays completed. Missing otherwise."""
@@ -162,7 +162,7 @@ class CompensationCompleted:
 class TimerFired(Plain):
     """A sleep ended."""
 
-    KIND: ClassVar[Kind] = Kind.TIMER_FIRED
+    KIND: ClassVar[EntryKind] = EntryKind.TIMER_FIRED
 
 
 @final
@@ -170,4 +170,4 @@ class TimerFired(Plain):
 class TimeoutFired(Plain):
     """The deadline of a durable cancel scope passed."""
 
-    KIND: ClassVar[Kind] = Kind.TIMEOUT_FIRED
+    KIND: ClassVar[EntryKind] = EntryKind.TIMEOUT_FIRED

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self, final
 from attrs import field
 
 from ..._tasks.fast_frozen import frozen
-from ...model import ErrorInfo, Kind, Status
+from ...model import EntryKind, ErrorInfo, Status
 from ..codec import dumps
 from .failures import error_from_data, error_text
 
@@ -20,7 +20,7 @@ _statuses = {status.value: status for status in Status}
 class ChildStarted:
     """A child was started, or refused because its id is taken."""
 
-    KIND: ClassVar[Kind] = Kind.CHILD_STARTED
+    KIND: ClassVar[EntryKind] = EntryKind.CHILD_STARTED
 
     child: str
     """Id of the child."""
@@ -63,7 +63,7 @@ class ChildStarted:
 class ChildEnded:
     """A child that was awaited has ended."""
 
-    KIND: ClassVar[Kind] = Kind.CHILD_ENDED
+    KIND: ClassVar[EntryKind] = EntryKind.CHILD_ENDED
 
     child: str
     """Id of the child: the first of its chain, if it has recurred."""

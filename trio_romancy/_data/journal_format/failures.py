@@ -9,7 +9,7 @@ from attrs import asdict, evolve, field
 
 from ..._tasks.fast_frozen import frozen
 from ...errors import ActivityError, ActivityTerminalError, RetryExhaustedError
-from ...model import ErrorInfo, Kind
+from ...model import EntryKind, ErrorInfo
 from ..codec import dumps
 
 _VERDICTS: dict[str, type[ActivityError]] = {
@@ -132,7 +132,7 @@ def error_from_data(data: Any) -> ErrorInfo:
 class AttemptFailed(Failure):
     """One attempt of an activity or a compensation failed, and there is another one, or its thread has not ended."""
 
-    KIND: ClassVar[Kind] = Kind.ATTEMPT_FAILED
+    KIND: ClassVar[EntryKind] = EntryKind.ATTEMPT_FAILED
 
 
 @final
@@ -140,7 +140,7 @@ class AttemptFailed(Failure):
 class ActivityFailed(Failure):
     """An activity failed for good."""
 
-    KIND: ClassVar[Kind] = Kind.ACTIVITY_FAILED
+    KIND: ClassVar[EntryKind] = EntryKind.ACTIVITY_FAILED
 
 
 @final
@@ -148,7 +148,7 @@ class ActivityFailed(Failure):
 class CompensationFailed(Failure):
     """A compensation failed for good, or a child could not be rolled back."""
 
-    KIND: ClassVar[Kind] = Kind.COMPENSATION_FAILED
+    KIND: ClassVar[EntryKind] = EntryKind.COMPENSATION_FAILED
 
 
 @final
@@ -156,4 +156,4 @@ class CompensationFailed(Failure):
 class WorkflowFailed(Failure):
     """The workflow function failed. ``attempts`` is 1, and there is no verdict."""
 
-    KIND: ClassVar[Kind] = Kind.WORKFLOW_FAILED
+    KIND: ClassVar[EntryKind] = EntryKind.WORKFLOW_FAILED

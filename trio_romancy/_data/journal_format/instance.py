@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self, final
 from attrs import field
 
 from ..._tasks.fast_frozen import frozen
-from ...model import Kind
+from ...model import EntryKind
 from ..codec import dumps
 from .plain import Plain
 
@@ -18,7 +18,7 @@ from .plain import Plain
 class CancelRequested:
     """A cancel request was told to the workflow. Its operation id is ``cancel``."""
 
-    KIND: ClassVar[Kind] = Kind.CANCEL_REQUESTED
+    KIND: ClassVar[EntryKind] = EntryKind.CANCEL_REQUESTED
 
     reason: str | None
     """Reason that the request gave."""
@@ -49,7 +49,7 @@ class CancelRequested:
 class WorkflowCompleted(Plain):
     """The workflow function returned. Its result is in the row of the instance."""
 
-    KIND: ClassVar[Kind] = Kind.WORKFLOW_COMPLETED
+    KIND: ClassVar[EntryKind] = EntryKind.WORKFLOW_COMPLETED
 
 
 @final
@@ -57,7 +57,7 @@ class WorkflowCompleted(Plain):
 class WorkflowCancelled:
     """The workflow function has unwound after a cancel request; compensation begins here."""
 
-    KIND: ClassVar[Kind] = Kind.WORKFLOW_CANCELLED
+    KIND: ClassVar[EntryKind] = EntryKind.WORKFLOW_CANCELLED
 
     reason: str | None
     """Reason that the request gave."""
@@ -77,7 +77,7 @@ class WorkflowCancelled:
 class WorkflowTerminated:
     """The instance was terminated. What had begun was abandoned, and its outcome is not known."""
 
-    KIND: ClassVar[Kind] = Kind.WORKFLOW_TERMINATED
+    KIND: ClassVar[EntryKind] = EntryKind.WORKFLOW_TERMINATED
 
     reason: str | None
     """Reason that the request gave."""
@@ -101,7 +101,7 @@ class WorkflowTerminated:
 class RollbackRequested:
     """The parent is rolled back, and this instance, which has completed, with it; compensation begins here."""
 
-    KIND: ClassVar[Kind] = Kind.ROLLBACK_REQUESTED
+    KIND: ClassVar[EntryKind] = EntryKind.ROLLBACK_REQUESTED
 
     reason: str | None
     """Text that names the parent."""
@@ -121,7 +121,7 @@ class RollbackRequested:
 class WorkflowRecurred:
     """The workflow function asked to go on as a new instance."""
 
-    KIND: ClassVar[Kind] = Kind.WORKFLOW_RECURRED
+    KIND: ClassVar[EntryKind] = EntryKind.WORKFLOW_RECURRED
 
     next: str
     """Id of the new instance."""
@@ -144,7 +144,7 @@ class CarryOver:
     The new instance receives all messages that were not consumed before.
     """
 
-    KIND: ClassVar[Kind] = Kind.CONTINUED
+    KIND: ClassVar[EntryKind] = EntryKind.CONTINUED
 
     received: list[tuple[str, str | None, int]] = field(factory=list)
     """Type and subject (or null) of waits for events, and number of the last event that one of them has got."""
@@ -197,7 +197,7 @@ class CarryOver:
 class Patched(Plain):
     """Workflow code was told to go the way of a change. The change's id, with its branch, is the operation id."""
 
-    KIND: ClassVar[Kind] = Kind.PATCHED
+    KIND: ClassVar[EntryKind] = EntryKind.PATCHED
 
 
 @final
@@ -205,7 +205,7 @@ class Patched(Plain):
 class Retried(Plain):
     """The failed instance was started again from its first failed operation."""
 
-    KIND: ClassVar[Kind] = Kind.RETRIED
+    KIND: ClassVar[EntryKind] = EntryKind.RETRIED
 
 
 @final
@@ -213,4 +213,4 @@ class Retried(Plain):
 class Resumed(Plain):
     """The instance was resumed: compensations that failed before this entry are tried again."""
 
-    KIND: ClassVar[Kind] = Kind.RESUMED
+    KIND: ClassVar[EntryKind] = EntryKind.RESUMED

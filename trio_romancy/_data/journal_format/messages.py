@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Self, final
 
 from ..._tasks.fast_frozen import frozen
 from ...clock import Microseconds
-from ...errors import Problem
-from ...model import ChannelMode, Kind
+from ...errors import DataProblem
+from ...model import ChannelMode, EntryKind
 from ..codec import dumps
 from .plain import Plain
 
@@ -54,7 +54,7 @@ def received_text(
     )
 
 
-def receipt_text(payload: str, channel: str, problems: Sequence[Problem]) -> str:
+def receipt_text(payload: str, channel: str, problems: Sequence[DataProblem]) -> str:
     """Return the payload of a received event or message, and what the wait that has got it makes of it.
 
     Args:
@@ -66,15 +66,15 @@ def receipt_text(payload: str, channel: str, problems: Sequence[Problem]) -> str
     return f'{payload[:-1]},"channel":{dumps(channel)},"problems":{listed}}}'
 
 
-def _with_receipt(payload: str, channel: str | None, problems: Sequence[Problem] | None) -> str:
+def _with_receipt(payload: str, channel: str | None, problems: Sequence[DataProblem] | None) -> str:
     return payload if channel is None or problems is None else receipt_text(payload, channel, problems)
 
 
-def _receipt_of(data: Any) -> tuple[str | None, Sequence[Problem] | None]:
+def _receipt_of(data: Any) -> tuple[str | None, Sequence[DataProblem] | None]:
     """Return channel and problems; None for both in an entry from before they were recorded."""
     if "problems" not in data:
         return None, None
-    return data["channel"], [Problem(one["path"], one["message"]) for one in data["problems"]]
+    return data["channel"], [DataProblem(one["path"], one["message"]) for one in data["problems"]]
 
 
 @final
@@ -82,7 +82,7 @@ def _receipt_of(data: Any) -> tuple[str | None, Sequence[Problem] | None]:
 class EventReceived:
     """A wait for an event has received one."""
 
-    KIND: ClassVar[Kind] = Kind.EVENT_RECEIVED
+    KIND: ClassVar[EntryKind] = EntryKind.EVENT_RECEIVED
 
     seq: int
     """Number of the event among all messages of the database."""
@@ -98,7 +98,7 @@ class EventReceived:
     """The data, as plain JSON data."""
     channel: str | None = None
     """Channel, or type of events, that the wait was for; None if that was not recorded."""
-    problems: Sequence[Problem] | None = None
+    problems: Sequence[DataProblem] | None = None
     """Reasons why the data did not fit the ``data_type`` of the wait; None if that was not recorded."""
 
     @classmethod
@@ -120,7 +120,7 @@ class EventReceived:
 class MessageReceived:
     """A wait for a message of a channel has received one. An event is a message of the channel named as its type."""
 
-    KIND: ClassVar[Kind] = Kind.MESSAGE_RECEIVED
+    KIND: ClassVar[EntryKind] = EntryKind.MESSAGE_RECEIVED
 
     seq: int
     """Number of the message among all messages of the database."""
@@ -136,7 +136,7 @@ class MessageReceived:
     """The data, as plain JSON data."""
     channel: str | None = None
     """Channel, or type of events, that the wait was for; None if that was not recorded."""
-    problems: Sequence[Problem] | None = None
+    problems: Sequence[DataProblem] | None = None
     """Reasons why the data did not fit the ``data_type`` of the wait; None if that was not recorded."""
 
     @classmethod
@@ -160,7 +160,7 @@ class MessageReceived:
 class WaitTimedOut(Plain):
     """A wait for an event or a message has timed out."""
 
-    KIND: ClassVar[Kind] = Kind.WAIT_TIMED_OUT
+    KIND: ClassVar[EntryKind] = EntryKind.WAIT_TIMED_OUT
 
 
 @final
@@ -168,7 +168,7 @@ class WaitTimedOut(Plain):
 class Published:
     """A message was sent, in the same transaction."""
 
-    KIND: ClassVar[Kind] = Kind.PUBLISHED
+    KIND: ClassVar[EntryKind] = EntryKind.PUBLISHED
 
     channel: str
     """Channel that the message was sent to."""
@@ -190,7 +190,7 @@ class Published:
 class Subscribed:
     """The instance subscribed to a channel, or was refused because the channel has another mode."""
 
-    KIND: ClassVar[Kind] = Kind.SUBSCRIBED
+    KIND: ClassVar[EntryKind] = EntryKind.SUBSCRIBED
 
     channel: str
     """Channel of the subscription."""
@@ -214,7 +214,7 @@ class Subscribed:
 class Unsubscribed:
     """The instance ended a subscription."""
 
-    KIND: ClassVar[Kind] = Kind.UNSUBSCRIBED
+    KIND: ClassVar[EntryKind] = EntryKind.UNSUBSCRIBED
 
     channel: str
     """Channel of the subscription."""

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol, Self, final
 
 from ..._tasks.fast_frozen import frozen
-from ...errors import InvalidDataError, Problem
-from ...model import Kind
+from ...errors import DataProblem, InvalidDataError
+from ...model import EntryKind
 from ..codec import dumps, loads
 from .activities import (
     ActivityCancelled,
@@ -46,7 +46,7 @@ NOTHING = "null"
 class Payload(Protocol):
     """The payload of entries of one kind."""
 
-    KIND: ClassVar[Kind]
+    KIND: ClassVar[EntryKind]
     """The kind of entry."""
 
     @classmethod
@@ -64,9 +64,9 @@ class Payload(Protocol):
 class Kept:
     """An outcome from after the operation that a retry starts from. It counts again when the workflow asks for it."""
 
-    KIND: ClassVar[Kind] = Kind.KEPT
+    KIND: ClassVar[EntryKind] = EntryKind.KEPT
 
-    kind: Kind
+    kind: EntryKind
     """Kind of the entry that recorded the outcome."""
     payload: Payload
     """Payload of that entry."""
@@ -74,11 +74,11 @@ class Kept:
     @classmethod
     def from_data(cls, data: Any) -> Self:
         """Return the entry that this plain JSON data stands for."""
-        kind = Kind(data["kind"])
+        kind = EntryKind(data["kind"])
         return cls(kind, CLASSES[kind].from_data(data["payload"]))
 
     @staticmethod
-    def text(kind: Kind, payload: str) -> str:
+    def text(kind: EntryKind, payload: str) -> str:
         """Return the payload that keeps another one, given as JSON text."""
         return f'{{"kind":{dumps(kind)},"payload":{payload}}}'
 
@@ -117,16 +117,16 @@ _all: tuple[type[Payload], ...] = (
     Kept,
     Resumed,
 )
-CLASSES: Mapping[Kind, type[Payload]] = {cls.KIND: cls for cls in _all}
+CLASSES: Mapping[EntryKind, type[Payload]] = {cls.KIND: cls for cls in _all}
 """The class of each kind."""
 
 
-_readers: dict[str, tuple[Kind, Callable[[Any], Payload]]] = {
+_readers: dict[str, tuple[EntryKind, Callable[[Any], Payload]]] = {
     kind.value: (kind, cls.from_data) for kind, cls in CLASSES.items()
 }
 
 
-def read(name: str, text: str | None) -> tuple[Kind, Payload]:
+def read(name: str, text: str | None) -> tuple[EntryKind, Payload]:
     """Return kind and payload of an entry as they are stored. A replay does this for every entry.
 
     Args:
@@ -143,12 +143,12 @@ def read(name: str, text: str | None) -> tuple[Kind, Payload]:
         raise _unreadable(name, error) from error
 
 
-def from_text(kind: Kind, text: str | None) -> Payload:
+def from_text(kind: EntryKind, text: str | None) -> Payload:
     """Return the payload of an entry of that kind: see :func:`read`."""
     return read(kind, text)[1]
 
 
-def from_data(kind: Kind, data: Any) -> Payload:
+def from_data(kind: EntryKind, data: Any) -> Payload:
     """Return the payload of an entry of that kind, from plain JSON data.
 
     Raises:
@@ -167,4 +167,4 @@ def _unreadable(name: str, error: Exception) -> InvalidDataError:
         problem = f"missing or unknown: {error}"
     else:
         problem = str(error)
-    return InvalidDataError(f"a journal entry of kind {name!s} cannot be read", [Problem("$", problem)])
+    return InvalidDataError(f"a journal entry of kind {name!s} cannot be read", [DataProblem("$", problem)])

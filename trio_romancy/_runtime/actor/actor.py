@@ -21,7 +21,7 @@ from ..._tasks.leavable import Leavable, LeftBehindError
 from ..._tasks.pool import PooledTask
 from ...clock import at_once
 from ...errors import InvalidDataError, LeaseLostError, NonDeterminismError, RomancyError
-from ...model import Kind, Status
+from ...model import EntryKind, Status
 from ..operations.compensation import compensate
 from ..run.cancellation import request_cancel
 from ..run.environment import Environment
@@ -33,7 +33,7 @@ from .facade import RunFacade
 from .finish import end_function, end_rollback, leave_rollback, refuse_rollback
 from .recur import recur_in
 
-_FINAL_ENDS = frozenset({Kind.WORKFLOW_COMPLETED, Kind.WORKFLOW_RECURRED})
+_FINAL_ENDS = frozenset({EntryKind.WORKFLOW_COMPLETED, EntryKind.WORKFLOW_RECURRED})
 """Ends of a workflow function after which there is nothing more to do."""
 
 

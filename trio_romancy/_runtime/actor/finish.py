@@ -25,7 +25,7 @@ from ..._storage.sql import incompatible
 from ..._storage.sql.entries import JournalEntry
 from ..._storage.sql.termination import TERMINATED
 from ...errors import InvalidDataError, NonDeterminismError
-from ...model import ErrorInfo, Kind, Status
+from ...model import EntryKind, ErrorInfo, Status
 from ..run import cancellation
 from ..run.exits import Ended, Exit, LeftToOthers, Recurred, RunGone
 from ..run.phase import CLOSING
@@ -85,11 +85,11 @@ async def _close(
     run: InstanceRun, workflow: Workflow[..., Any], value: Any, failure: Failure | None
 ) -> JournalEntry | Exit:
     """Record how the function ended, unless a cancel request was accepted first."""
-    kind, payload, output, error = Kind.WORKFLOW_COMPLETED, NOTHING, None, None
+    kind, payload, output, error = EntryKind.WORKFLOW_COMPLETED, NOTHING, None, None
     status, successor, next_claim, first = Status.COMPLETED, None, None, None
     if isinstance(value, Recur):
         successor, next_claim, first = next_of_chain(run, value)
-        kind, status = Kind.WORKFLOW_RECURRED, Status.RECURRED
+        kind, status = EntryKind.WORKFLOW_RECURRED, Status.RECURRED
         payload = WorkflowRecurred(next_claim.instance_id).to_text()
     elif failure is None:
         try:
@@ -105,7 +105,7 @@ async def _close(
             failure = describe(problem)
     if failure is not None:
         output = None
-        kind, payload, error = Kind.WORKFLOW_FAILED, failure.to_text(), failure.to_info()
+        kind, payload, error = EntryKind.WORKFLOW_FAILED, failure.to_text(), failure.to_info()
         status = Status.FAILED if run.saga.is_empty else Status.COMPENSATING
     entry = run.writer.next_row("", kind, payload)
     journal = run.journal
@@ -119,7 +119,7 @@ async def _close(
         if request.terminates:
             raise RunGone  # the supervisor learns of the request, too, and terminates the instance
         run.cancel_reason = request.reason
-        run.writer.append("cancel", Kind.CANCEL_REQUESTED, CancelRequested(run.cancel_reason, []).to_text())
+        run.writer.append("cancel", EntryKind.CANCEL_REQUESTED, CancelRequested(run.cancel_reason, []).to_text())
         return _cancel(run)
     run.writer.status = status
     if failure is not None:
@@ -134,7 +134,7 @@ async def _close(
 
 def _cancel(run: InstanceRun) -> JournalEntry:
     """Record that the workflow function was cancelled."""
-    entry = run.writer.append("", Kind.WORKFLOW_CANCELLED, WorkflowCancelled(run.cancel_reason).to_text())
+    entry = run.writer.append("", EntryKind.WORKFLOW_CANCELLED, WorkflowCancelled(run.cancel_reason).to_text())
     run.journal.append_end(run.instance_id)
     run.writer.set_status(Status.COMPENSATING)
     message, reason = "instance %s: workflow %s was cancelled%s", run.cancel_reason

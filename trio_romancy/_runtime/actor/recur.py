@@ -14,7 +14,7 @@ from ..._storage.sql.claims import Claim
 from ..._storage.sql.entries import JournalEntry
 from ..._storage.sql.instances import new_row
 from ..._storage.sql.rows import OpenEntryRow, SuccessorRow
-from ...model import Kind, Status
+from ...model import EntryKind, Status
 from ..run.run import InstanceRun
 
 _LONGEST_NUMBER = 12
@@ -63,10 +63,10 @@ def next_of_chain(run: InstanceRun, recur: Recur) -> tuple[Successor, Claim, Jou
         "instance_id": claim.instance_id,
         "seq": 1,
         "operation_id": "",
-        "kind": Kind.CONTINUED,
+        "kind": EntryKind.CONTINUED,
         "recorded_at": now,
     }
-    return Successor(row, entry, carry_over), claim, JournalEntry(1, "", Kind.CONTINUED, carry_over, now)
+    return Successor(row, entry, carry_over), claim, JournalEntry(1, "", EntryKind.CONTINUED, carry_over, now)
 
 
 def next_id(origin: str, instance_id: str) -> str:

@@ -11,7 +11,7 @@ from ..._data.journal_format import ActivityCancelled, ActivityCompleted, Activi
 from ..._data.log_fields import cause_text, log_with_traceback
 from ..._definitions.values import Activity
 from ...errors import InvalidDataError
-from ...model import Kind
+from ...model import EntryKind
 from ..run import cancellation
 from ..run.cancellation import Progress
 from ..run.exits import RunGone
@@ -24,7 +24,7 @@ from .step import new_id, recorded, refused, replayed_in_turn
 
 _logger = logging.getLogger("trio_romancy.activity")
 
-_ACTIVITY = frozenset({Kind.ACTIVITY_COMPLETED, Kind.ACTIVITY_FAILED, Kind.ACTIVITY_CANCELLED})
+_ACTIVITY = frozenset({EntryKind.ACTIVITY_COMPLETED, EntryKind.ACTIVITY_FAILED, EntryKind.ACTIVITY_CANCELLED})
 
 
 async def call_activity(

@@ -29,7 +29,7 @@ from ..._tasks.torn import is_torn
 from ..._tasks.trio_internals import innermost, leave_open_scopes
 from ...clock import Microseconds
 from ...errors import InvalidDataError
-from ...model import Kind, Status
+from ...model import EntryKind, Status
 from ...retry import RetryPolicy, terminal_part
 from ..run.exits import RunGone
 from ..run.mailbox import PendingOutcome
@@ -66,15 +66,15 @@ class Attempted(Protocol):
     @property
     def cancellable(self) -> bool: ...
 
-    completed_kind: ClassVar[Kind]
-    failed_kind: ClassVar[Kind]
+    completed_kind: ClassVar[EntryKind]
+    failed_kind: ClassVar[EntryKind]
 
 
 @define(eq=False)
 class Result:
     """The outcome of an activity or compensation."""
 
-    kind: Kind
+    kind: EntryKind
     payload: str
     """JSON text."""
     value: Any = None
@@ -173,7 +173,7 @@ class Attempts:
             failed = len(run.cursor.failures_of(operation.id))
             run.events.attempts(operation.id, what.name, failed, is_compensation=False)
         undo = None if what.cancellable else self._undo
-        return await self.record_in_turn(Result(Kind.ACTIVITY_CANCELLED, ActivityCancelled.interrupted_text(undo)))
+        return await self.record_in_turn(Result(EntryKind.ACTIVITY_CANCELLED, ActivityCancelled.interrupted_text(undo)))
 
     async def record_in_turn(self, result: Result) -> Result:
         """Have an outcome recorded in its turn. Attempts again if the database lost or refused its transaction."""
@@ -233,7 +233,7 @@ class Attempts:
         around: Around | None = None
         if events is not None:
             failed_before = len(run.cursor.failures_of(operation.id))
-            is_compensation = what.failed_kind is Kind.COMPENSATION_FAILED
+            is_compensation = what.failed_kind is EntryKind.COMPENSATION_FAILED
             events.attempts(operation.id, what.name, failed_before, is_compensation=is_compensation)
         while True:
             failures = run.cursor.failures_of(operation.id)
@@ -299,7 +299,7 @@ class Attempts:
                 if run.is_torn_down_by(error):
                     if run.is_unwinding or not what.cancellable:
                         raise
-                    return Result(Kind.ACTIVITY_CANCELLED, NOTHING)
+                    return Result(EntryKind.ACTIVITY_CANCELLED, NOTHING)
                 if is_lost:
                     message = "%s of %s: the database lost its transaction, running it again: %s"
                     _logger.warning(message, operation.id, run.instance_id, error, extra=run.about(operation.id))
@@ -377,7 +377,7 @@ class Attempts:
         ids = visible(operation.id), visible(run.instance_id)
         _logger.info(message, *ids, number, cause, extra=run.about(operation.id))
         # The last one, too, if its thread goes on: the outcome waits for the thread, and a restart is no new attempt.
-        entry = run.writer.append(operation.id, Kind.ATTEMPT_FAILED, failure.to_text(), is_news=not is_last)
+        entry = run.writer.append(operation.id, EntryKind.ATTEMPT_FAILED, failure.to_text(), is_news=not is_last)
         run.cursor.add_failure(entry)
         return None
 
@@ -435,7 +435,7 @@ class Attempts:
             if run.is_unwinding:
                 raise
             if what.cancellable:
-                return Result(Kind.ACTIVITY_CANCELLED, NOTHING)
+                return Result(EntryKind.ACTIVITY_CANCELLED, NOTHING)
             if overran:
                 await self._until_thread_has_ended_at_last()
             return Result(what.failed_kind, last.with_verdict("gave_up").to_text())

@@ -16,7 +16,7 @@ from ..._storage.sql.messages import subscribe as store_subscription
 from ..._storage.sql.rows import EntryRow
 from ...clock import Microseconds, to_datetime
 from ...errors import ChannelModeConflictError, MessageTimeoutError, RomancyError
-from ...model import ChannelMode, Kind, Message
+from ...model import ChannelMode, EntryKind, Message
 from ..run.exits import RunGone
 from ..run.mailbox import PendingOutcome
 from ..run.message_table import MessageFilter
@@ -25,10 +25,10 @@ from ..run.run import InstanceRun
 from .events import take_message
 from .step import in_turn, new_operation, step
 
-_MESSAGE = frozenset({Kind.MESSAGE_RECEIVED, Kind.WAIT_TIMED_OUT})
-_PUBLISHED = frozenset({Kind.PUBLISHED})
-_SUBSCRIBED = frozenset({Kind.SUBSCRIBED})
-_UNSUBSCRIBED = frozenset({Kind.UNSUBSCRIBED})
+_MESSAGE = frozenset({EntryKind.MESSAGE_RECEIVED, EntryKind.WAIT_TIMED_OUT})
+_PUBLISHED = frozenset({EntryKind.PUBLISHED})
+_SUBSCRIBED = frozenset({EntryKind.SUBSCRIBED})
+_UNSUBSCRIBED = frozenset({EntryKind.UNSUBSCRIBED})
 
 
 async def subscribe(run: InstanceRun, channel: str, mode: ChannelMode, id: str | None) -> None:
@@ -41,12 +41,12 @@ async def subscribe(run: InstanceRun, channel: str, mode: ChannelMode, id: str |
         return
 
     async def record() -> JournalEntry:
-        row = run.writer.next_row(operation.id, Kind.SUBSCRIBED, NOTHING)
+        row = run.writer.next_row(operation.id, EntryKind.SUBSCRIBED, NOTHING)
         subscribed = await run.journal.call_on(channel, _subscribe, channel, mode, row, run.env.clock.now())
-        return JournalEntry(row["seq"], operation.id, Kind.SUBSCRIBED, subscribed, row["recorded_at"])
+        return JournalEntry(row["seq"], operation.id, EntryKind.SUBSCRIBED, subscribed, row["recorded_at"])
 
     operation = new_operation(run, "subscribe", id, "subscribe", _SUBSCRIBED)
-    pending = PendingOutcome(operation, Kind.SUBSCRIBED, NOTHING, record=record)
+    pending = PendingOutcome(operation, EntryKind.SUBSCRIBED, NOTHING, record=record)
     subscribed = (await step(run, operation, lambda _: in_turn(run, pending))).payload
     assert isinstance(subscribed, Subscribed)
     _check_channel(run, operation, subscribed.channel, channel)
@@ -73,7 +73,7 @@ async def unsubscribe(run: InstanceRun, channel: str, id: str | None) -> None:
             f"call ctx.unsubscribe once, after `await ctx.subscribe({channel!r})`"
         )
     operation = new_operation(run, "unsubscribe", id, "unsubscribe", _UNSUBSCRIBED)
-    pending = PendingOutcome(operation, Kind.UNSUBSCRIBED, Unsubscribed(channel).to_text())
+    pending = PendingOutcome(operation, EntryKind.UNSUBSCRIBED, Unsubscribed(channel).to_text())
     pending.effects = Effects(closed=[(run.instance_id, known.operation_id)])
     unsubscribed = (await step(run, operation, lambda _: in_turn(run, pending))).payload
     assert isinstance(unsubscribed, Unsubscribed)
@@ -121,7 +121,7 @@ async def publish(
         sender=run.instance_id,
     )
     operation = new_operation(run, name, id, name, _PUBLISHED)
-    pending = PendingOutcome(operation, Kind.PUBLISHED, Published(channel, addressee).to_text())
+    pending = PendingOutcome(operation, EntryKind.PUBLISHED, Published(channel, addressee).to_text())
     pending.effects = Effects(outgoing=[Outgoing(row)])
     published = (await step(run, operation, lambda _: in_turn(run, pending))).payload
     assert isinstance(published, Published)

@@ -15,7 +15,7 @@ from ..._storage.sql.children import child_row, start_named_child
 from ..._storage.sql.entries import JournalEntry
 from ..._storage.sql.waits import ChildMode
 from ...errors import ChildWorkflowError, InstanceExistsError, InvalidDataError, PayloadTooLargeError
-from ...model import Kind, Status
+from ...model import EntryKind, Status
 from ..run.exits import RunGone
 from ..run.mailbox import PendingOutcome
 from ..run.message_table import LocalWait, MessageFilter, Subscription
@@ -24,8 +24,8 @@ from ..run.run import InstanceRun
 from .arguments import check_arguments, digests_of
 from .step import in_turn, new_operation, step
 
-_STARTED = frozenset({Kind.CHILD_STARTED})
-_ENDED = frozenset({Kind.CHILD_ENDED})
+_STARTED = frozenset({EntryKind.CHILD_STARTED})
+_ENDED = frozenset({EntryKind.CHILD_ENDED})
 _THE_END = "the end of a child"
 
 
@@ -55,12 +55,12 @@ async def start(
     started = ChildStarted(child_id, workflow.name, arguments=digests)
 
     async def record_named() -> JournalEntry:
-        entry = run.writer.next_row(operation.id, Kind.CHILD_STARTED, NOTHING)
+        entry = run.writer.next_row(operation.id, EntryKind.CHILD_STARTED, NOTHING)
         payload = await run.journal.call(start_named_child, row, entry, started)
         run.env.host.something_is_due()
-        return JournalEntry(entry["seq"], operation.id, Kind.CHILD_STARTED, payload, entry["recorded_at"])
+        return JournalEntry(entry["seq"], operation.id, EntryKind.CHILD_STARTED, payload, entry["recorded_at"])
 
-    pending = PendingOutcome(operation, Kind.CHILD_STARTED, started.to_text())
+    pending = PendingOutcome(operation, EntryKind.CHILD_STARTED, started.to_text())
     if workflow.id is None:
         pending.effects = Effects(children=[row])
     else:

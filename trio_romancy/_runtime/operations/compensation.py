@@ -18,8 +18,8 @@ from ..._data.log_fields import cause_text, log_with_traceback, visible
 from ..._definitions.registry import registry
 from ..._definitions.values import Activity, Compensation
 from ..._storage.sql.children import end_roll_back, roll_back, roll_back_again
-from ...errors import InvalidDataError, NonDeterminismError, Problem, RomancyError
-from ...model import Kind, Status
+from ...errors import DataProblem, InvalidDataError, NonDeterminismError, RomancyError
+from ...model import EntryKind, Status
 from ..run.exits import RunGone
 from ..run.operation import Operation
 from ..run.run import InstanceRun
@@ -28,7 +28,7 @@ from .attempts import Attempts
 
 _logger = logging.getLogger("trio_romancy.saga")
 
-_COMPENSATION = frozenset({Kind.COMPENSATION_COMPLETED, Kind.COMPENSATION_FAILED})
+_COMPENSATION = frozenset({EntryKind.COMPENSATION_COMPLETED, EntryKind.COMPENSATION_FAILED})
 
 
 async def compensate(run: InstanceRun) -> None:
@@ -79,14 +79,14 @@ def _refusal(run: InstanceRun, undo: Undo) -> RomancyError | None:
     return None
 
 
-async def _compensate(run: InstanceRun, undo: Undo) -> Kind:
+async def _compensate(run: InstanceRun, undo: Undo) -> EntryKind:
     """Run one compensation, and record its outcome."""
     operation = Operation(undo.operation_id, "compensation", _COMPENSATION, task=trio.lowlevel.current_task())
     run.in_flight.add(operation)
     try:
         with trio.CancelScope(shield=True) as operation.scope:
             if (error := _refusal(run, undo)) is not None:
-                kind, payload = Kind.COMPENSATION_FAILED, describe(error, verdict="terminal").to_text()
+                kind, payload = EntryKind.COMPENSATION_FAILED, describe(error, verdict="terminal").to_text()
                 if run.events is not None:
                     run.events.attempts(operation.id, undo.name, is_compensation=True)
                 run.writer.append(operation.id, kind, payload)
@@ -94,7 +94,7 @@ async def _compensate(run: InstanceRun, undo: Undo) -> Kind:
                 compensation, arguments = _bound(run, undo)
                 result = await Attempts(run, operation, compensation, (), arguments, None).carry_out()
                 kind, payload = result.kind, result.payload
-            if kind is Kind.COMPENSATION_FAILED:
+            if kind is EntryKind.COMPENSATION_FAILED:
                 _log_failure(run, operation.id, payload)
             return kind
     finally:
@@ -102,7 +102,7 @@ async def _compensate(run: InstanceRun, undo: Undo) -> Kind:
     raise RunGone  # nothing else cancels the scope
 
 
-async def _roll_back_child(run: InstanceRun, undo: ChildUndo) -> Kind:
+async def _roll_back_child(run: InstanceRun, undo: ChildUndo) -> EntryKind:
     """Have a child roll itself back, and wait until it has, on any worker."""
     task = trio.lowlevel.current_task()
     operation = Operation(undo.operation_id, "compensation", _COMPENSATION, task=task, waits=True)
@@ -132,9 +132,9 @@ async def _roll_back_child(run: InstanceRun, undo: ChildUndo) -> Kind:
                     f"child {undo.child!r} is {status}, and could not compensate {', '.join(uncompensated)}; fix the "
                     f"cause, then resume instance {me!r}"
                 )
-                kind, payload = Kind.COMPENSATION_FAILED, describe(error, verdict="terminal").to_text()
+                kind, payload = EntryKind.COMPENSATION_FAILED, describe(error, verdict="terminal").to_text()
             else:
-                kind = Kind.COMPENSATION_COMPLETED
+                kind = EntryKind.COMPENSATION_COMPLETED
                 payload = CompensationCompleted(had_nothing=status is Status.COMPLETED).to_text()
             run.writer.append(operation.id, kind, payload)
             if uncompensated:
@@ -147,7 +147,7 @@ async def _roll_back_child(run: InstanceRun, undo: ChildUndo) -> Kind:
 
 def _log_failure(run: InstanceRun, id: str, payload: str) -> None:
     """Log that a compensation has failed for good, or a child could not be rolled back."""
-    failure = from_text(Kind.COMPENSATION_FAILED, payload)
+    failure = from_text(EntryKind.COMPENSATION_FAILED, payload)
     assert isinstance(failure, Failure)
     cause = cause_text(failure.error_type, failure.message)
     log_with_traceback(
@@ -206,7 +206,7 @@ def _arguments(undo: Undo, compensation: Compensation[..., Any]) -> dict[str, An
             try:
                 arguments[name] = codec.decode(undo.arguments[name])
             except InvalidDataError as error:
-                problems = [Problem(f"$.{name}{one.path[1:]}", one.message) for one in error.problems]
+                problems = [DataProblem(f"$.{name}{one.path[1:]}", one.message) for one in error.problems]
                 what = (
                     f"the recorded arguments of compensation {undo.name!r} of {undo.activity_id!r} do not fit the code"
                 )

@@ -12,7 +12,7 @@ from ..._storage.outgoing import check_names
 from ..._storage.sql.entries import JournalEntry
 from ...clock import Microseconds, to_datetime
 from ...errors import EventTimeoutError, InvalidDataError
-from ...model import Kind, ReceivedEvent
+from ...model import EntryKind, ReceivedEvent
 from ..run.exits import RunGone
 from ..run.mailbox import PendingOutcome
 from ..run.message_table import LocalWait, MessageFilter
@@ -20,7 +20,7 @@ from ..run.operation import Operation
 from ..run.run import InstanceRun
 from .step import new_operation, recorded
 
-_EVENT = frozenset({Kind.EVENT_RECEIVED, Kind.WAIT_TIMED_OUT})
+_EVENT = frozenset({EntryKind.EVENT_RECEIVED, EntryKind.WAIT_TIMED_OUT})
 
 
 async def wait_event(
@@ -65,7 +65,7 @@ async def take_message(
         try:
             run.open_mailbox()
             if when is not None:
-                run.post_at(when, PendingOutcome(operation, Kind.WAIT_TIMED_OUT, NOTHING))
+                run.post_at(when, PendingOutcome(operation, EntryKind.WAIT_TIMED_OUT, NOTHING))
             while outcome is None:
                 if run.is_live and opened is None:
                     opened = run.intake.open(operation, filter, codec)

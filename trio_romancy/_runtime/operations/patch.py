@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..._data.journal_format import NOTHING
-from ...model import Kind
+from ...model import EntryKind
 from ..run.run import InstanceRun
 
 
@@ -17,7 +17,7 @@ def patched(run: InstanceRun, change_id: str) -> bool:
     id = run.ids.checked_change_id(change_id)
     is_patched = run.cursor.is_patched(id, run.ids.prefix)
     if is_patched is None:
-        run.writer.append(id, Kind.PATCHED, NOTHING)
+        run.writer.append(id, EntryKind.PATCHED, NOTHING)
         run.cursor.patch(id, is_patched=True)
         is_patched = True
     return is_patched

@@ -10,7 +10,7 @@ import trio
 from ..._data.journal_format import ActivityCompleted
 from ..._storage.sql.entries import JournalEntry
 from ..._tasks.trio_internals import has_deadline_within
-from ...model import Kind
+from ...model import EntryKind
 from ..run.exits import RunGone
 from ..run.mailbox import PendingOutcome
 from ..run.operation import Operation
@@ -48,7 +48,7 @@ def new_id(run: InstanceRun, task: trio.lowlevel.Task, name: str, id: str | None
     return id
 
 
-def new_operation(run: InstanceRun, name: str, id: str | None, what: str, kinds: frozenset[Kind]) -> Operation:
+def new_operation(run: InstanceRun, name: str, id: str | None, what: str, kinds: frozenset[EntryKind]) -> Operation:
     """Begin an operation of the current task. Arguments and errors are those of :func:`new_id`."""
     task = trio.lowlevel.current_task()
     return Operation(new_id(run, task, name, id, what), what, kinds, None, task)
@@ -85,7 +85,7 @@ async def step(run: InstanceRun, operation: Operation, carry_out: CarryOut) -> J
 
 
 async def recorded(
-    run: InstanceRun, task: trio.lowlevel.Task, id: str, what: str, kinds: frozenset[Kind]
+    run: InstanceRun, task: trio.lowlevel.Task, id: str, what: str, kinds: frozenset[EntryKind]
 ) -> JournalEntry | None:
     """Return the outcome of an operation that begins in this task, if it has one already.
 

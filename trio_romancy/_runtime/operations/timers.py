@@ -10,14 +10,14 @@ import trio
 
 from ..._data.journal_format import NOTHING
 from ...clock import Microseconds
-from ...model import Kind
+from ...model import EntryKind
 from ..run.mailbox import PendingOutcome
 from ..run.operation import Operation
 from ..run.run import InstanceRun
 from .step import new_id, recorded
 
-_TIMER = frozenset({Kind.TIMER_FIRED})
-_TIMEOUT = frozenset({Kind.TIMEOUT_FIRED})
+_TIMER = frozenset({EntryKind.TIMER_FIRED})
+_TIMEOUT = frozenset({EntryKind.TIMEOUT_FIRED})
 
 
 async def sleep_until(run: InstanceRun, when: Microseconds | None, id: str | None) -> None:
@@ -32,7 +32,7 @@ async def sleep_until(run: InstanceRun, when: Microseconds | None, id: str | Non
             if when is None:
                 run.open_mailbox()
             else:
-                run.post_at(when, PendingOutcome(operation, Kind.TIMER_FIRED, NOTHING))
+                run.post_at(when, PendingOutcome(operation, EntryKind.TIMER_FIRED, NOTHING))
             while await operation.wait() is None:
                 pass
         finally:
@@ -67,7 +67,7 @@ class Timeout(AbstractContextManager[trio.CancelScope]):
         scope.__enter__()
         run.in_flight.add(operation)
         if when is not None:
-            run.post_at(when, PendingOutcome(operation, Kind.TIMEOUT_FIRED, NOTHING))
+            run.post_at(when, PendingOutcome(operation, EntryKind.TIMEOUT_FIRED, NOTHING))
         return scope
 
     def __exit__(

@@ -10,12 +10,12 @@ from ..._data.failure import Failure
 from ..._data.journal_format import CancelRequested
 from ..._storage.sql.entries import JournalEntry
 from ...clock import Microseconds
-from ...model import Kind, Status
+from ...model import EntryKind, Status
 from .mailbox import PendingOutcome
 from .operation import Operation
 from .run import InstanceRun
 
-_CANCEL = frozenset({Kind.CANCEL_REQUESTED})
+_CANCEL = frozenset({EntryKind.CANCEL_REQUESTED})
 
 
 def request_cancel(run: InstanceRun, request: str) -> None:
@@ -42,7 +42,7 @@ def request_cancel(run: InstanceRun, request: str) -> None:
     run.open_mailbox()
     if not run.cursor.was_cancelled:
         reason = dumps(EndRequest.from_text(request).reason)
-        run.post(PendingOutcome(run.cancellation, Kind.CANCEL_REQUESTED, reason))
+        run.post(PendingOutcome(run.cancellation, EntryKind.CANCEL_REQUESTED, reason))
 
 
 def is_recorded(run: InstanceRun) -> bool:

@@ -7,10 +7,10 @@ from collections.abc import Collection, Sequence
 from ..._data.journal_format import ChildStarted
 from ..._definitions.registry import registry
 from ..._storage.sql.entries import JournalEntry
-from ...model import Kind
+from ...model import EntryKind
 from .operation import Operation
 
-_ACTIVITY = frozenset({Kind.ACTIVITY_COMPLETED, Kind.ACTIVITY_FAILED, Kind.ACTIVITY_CANCELLED})
+_ACTIVITY = frozenset({EntryKind.ACTIVITY_COMPLETED, EntryKind.ACTIVITY_FAILED, EntryKind.ACTIVITY_CANCELLED})
 
 PATCHED = 'make such a change with `if ctx.patched("..."):`'
 

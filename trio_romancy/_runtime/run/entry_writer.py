@@ -16,7 +16,7 @@ from ..._storage.sql.rows import ClosingRow, EntryRow, StatusUpdate
 from ..._storage.sql.workers import mark_begun
 from ...clock import Clock, Microseconds
 from ...errors import LeaseLostError
-from ...model import ErrorInfo, Kind, Status
+from ...model import EntryKind, ErrorInfo, Status
 from .exits import RunGone
 
 
@@ -88,7 +88,7 @@ class EntryWriter:
         self._on_lease_lost = _ignore  # the run's own method: without it a run is freed at once, not by a collection
 
     def append(
-        self, operation_id: str, kind: Kind, payload: str, effects: Effects | None = None, *, is_news: bool = True
+        self, operation_id: str, kind: EntryKind, payload: str, effects: Effects | None = None, *, is_news: bool = True
     ) -> JournalEntry:
         """Record an entry, with what is sent together with it.
 
@@ -103,7 +103,7 @@ class EntryWriter:
         return JournalEntry(row["seq"], operation_id, kind, from_text(kind, payload), row["recorded_at"])
 
     def append_row(
-        self, operation_id: str, kind: Kind, payload: str, effects: Effects | None = None, *, is_news: bool = True
+        self, operation_id: str, kind: EntryKind, payload: str, effects: Effects | None = None, *, is_news: bool = True
     ) -> EntryRow:
         """Record an entry as :meth:`append` does, and return its row."""
         row = self.next_row(operation_id, kind, payload)
@@ -121,7 +121,7 @@ class EntryWriter:
             self.clear_probation()
         return row
 
-    def next_row(self, operation_id: str, kind: Kind, payload: str) -> EntryRow:
+    def next_row(self, operation_id: str, kind: EntryKind, payload: str) -> EntryRow:
         """Return the row of the next entry, which the caller must record.
 
         Raises:

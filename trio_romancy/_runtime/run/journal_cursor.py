@@ -11,7 +11,7 @@ from ..._data.journal_format import Kept
 from ..._storage.sql.entries import JournalEntry
 from ...clock import Microseconds
 from ...errors import NonDeterminismError
-from ...model import Kind
+from ...model import EntryKind
 from .code_change import PATCHED, cure
 from .operation import Operation
 
@@ -62,15 +62,15 @@ class JournalCursor:
 
         That code ends at the next new outcome, whose teller sets this to False.
         """
-        if entries and (last := entries[-1].kind) is not Kind.CONTINUED:
+        if entries and (last := entries[-1].kind) is not EntryKind.CONTINUED:
             # After a retry or a resumption the code may go another way than before.
-            self.is_repeating = last is not Kind.RETRIED and last is not Kind.RESUMED
+            self.is_repeating = last is not EntryKind.RETRIED and last is not EntryKind.RESUMED
         for entry in entries:
-            if entry.kind is Kind.ATTEMPT_FAILED:
+            if entry.kind is EntryKind.ATTEMPT_FAILED:
                 self.add_failure(entry)
-            elif entry.kind is Kind.PATCHED:
+            elif entry.kind is EntryKind.PATCHED:
                 self.patch(entry.operation_id, is_patched=True)
-            elif entry.kind is Kind.KEPT:
+            elif entry.kind is EntryKind.KEPT:
                 if self.kept is None:
                     self.kept = {}
                 self.kept[entry.operation_id] = entry
@@ -79,9 +79,9 @@ class JournalCursor:
         if self._patches is not None:
             self._unasked = set(self._patches)
         if self._failures is not None:
-            ended = {entry.operation_id for entry in entries if entry.kind is not Kind.ATTEMPT_FAILED}
+            ended = {entry.operation_id for entry in entries if entry.kind is not EntryKind.ATTEMPT_FAILED}
             self._attempted = set(self._failures) - ended
-            self._resumed = max((entry.seq for entry in entries if entry.kind is Kind.RESUMED), default=0)
+            self._resumed = max((entry.seq for entry in entries if entry.kind is EntryKind.RESUMED), default=0)
 
     # -- what comes next -------------------------------------------------------------------------------------------
 
@@ -94,7 +94,7 @@ class JournalCursor:
         """Whether the code that runs now has run before."""
         return self.is_repeating or bool(self._untold)
 
-    def take(self, id: str, kinds: frozenset[Kind]) -> JournalEntry | None:
+    def take(self, id: str, kinds: frozenset[EntryKind]) -> JournalEntry | None:
         """Take the next entry, if it is the outcome of this operation."""
         if not self._untold or (entry := self._untold[0]).operation_id != id or entry.kind not in kinds:
             return None
@@ -118,7 +118,7 @@ class JournalCursor:
     @property
     def was_cancelled(self) -> bool:
         """Whether the journal holds a cancel request that the workflow has not been told yet."""
-        return self._untold is not None and any(entry.kind is Kind.CANCEL_REQUESTED for entry in self._untold)
+        return self._untold is not None and any(entry.kind is EntryKind.CANCEL_REQUESTED for entry in self._untold)
 
     # -- failed attempts -------------------------------------------------------------------------------------------
 
@@ -140,7 +140,7 @@ class JournalCursor:
 
     # -- outcomes from before a retry ------------------------------------------------------------------------------
 
-    def take_kept(self, operation_id: str, kinds: frozenset[Kind]) -> JournalEntry | None:
+    def take_kept(self, operation_id: str, kinds: frozenset[EntryKind]) -> JournalEntry | None:
         """Take the outcome that an operation had before ``app.retry``, if it can have that again."""
         entry = None if self.kept is None else self.kept.pop(operation_id, None)
         if entry is None or not isinstance(kept := entry.payload, Kept) or kept.kind not in kinds:

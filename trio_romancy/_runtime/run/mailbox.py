@@ -15,7 +15,7 @@ from ..._storage.session import Session
 from ..._storage.sql.entries import JournalEntry
 from ..._tasks.light_event import LightEvent
 from ...clock import Clock, Microseconds
-from ...model import Kind
+from ...model import EntryKind
 from .operation import Operation
 
 _KEPT = 1000
@@ -27,7 +27,7 @@ class PendingOutcome:
     """Something that has happened to an operation, to be recorded and told to the workflow in its turn."""
 
     operation: Operation
-    kind: Kind
+    kind: EntryKind
     payload: str
     """JSON text."""
     session: Session | None = None

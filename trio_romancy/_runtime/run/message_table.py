@@ -18,8 +18,8 @@ from ..._data.journal_format import CarryOver
 from ..._storage.sql.news import NewMessage
 from ..._storage.sql.waits import ChildMode, Match, Wait
 from ...clock import Microseconds
-from ...errors import InvalidDataError, Problem
-from ...model import ChannelMode, Kind
+from ...errors import DataProblem, InvalidDataError
+from ...model import ChannelMode, EntryKind
 from .operation import Operation
 
 _MOST_PROBLEMS = 20
@@ -50,11 +50,11 @@ class MessageFilter:
     """Subscription that it receives from; None: it waits for an event."""
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> EntryKind:
         """Kind of the entry that records what a wait gets."""
         if self.subscription is None:
-            return Kind.EVENT_RECEIVED
-        return Kind.CHILD_ENDED if self.subscription.mode is ChildMode.CHILD else Kind.MESSAGE_RECEIVED
+            return EntryKind.EVENT_RECEIVED
+        return EntryKind.CHILD_ENDED if self.subscription.mode is ChildMode.CHILD else EntryKind.MESSAGE_RECEIVED
 
     @property
     def is_competing(self) -> bool:
@@ -82,17 +82,17 @@ class LocalWait:
         """Which messages the wait is for."""
         return self.queue.filter
 
-    def decode(self, data: object) -> list[Problem]:
+    def decode(self, data: object) -> list[DataProblem]:
         """Decode the data that it gets. Returns why they do not fit, in the form that is recorded."""
         assert self.codec is not None
         try:
             self.data = self.codec.decode(data)
         except InvalidDataError as error:
-            return [Problem(one.path[:_LONGEST], one.message[:_LONGEST]) for one in error.problems[:_MOST_PROBLEMS]]
+            return [DataProblem(one.path[:_LONGEST], one.message[:_LONGEST]) for one in error.problems[:_MOST_PROBLEMS]]
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # the class of the data exits the process, and only its instance must notice
-            return [Problem("$", f"{type(error).__name__} was raised by the class of the data")]
+            return [DataProblem("$", f"{type(error).__name__} was raised by the class of the data")]
         return []
 
 
@@ -321,7 +321,7 @@ class MessageTable:
         queue = self.queues.get(filter)
         if queue is None:
             queue = self.queues[filter] = WaitQueue(filter)
-            if filter.kind is Kind.CHILD_ENDED:
+            if filter.kind is EntryKind.CHILD_ENDED:
                 self.child_queues[queue] = None
         self._begun += 1
         wait = self.open[operation.id] = LocalWait(operation, queue, self._begun, codec)
@@ -467,7 +467,7 @@ class MessageTable:
 
     def consume(self, filter: MessageFilter, seq: int) -> None:
         """Note that a wait has got a message."""
-        if filter.kind is Kind.CHILD_ENDED:
+        if filter.kind is EntryKind.CHILD_ENDED:
             return  # the end of a child is there for each wait for it
         self.withdraw(filter, seq)
         if filter.subscription is None:  # all waits of a subscription have the same filter

@@ -13,7 +13,7 @@ from ..._storage.sql.entries import JournalEntry
 from ..._tasks.light_event import LightEvent
 from ..._tasks.trio_internals import is_runnable
 from ...clock import Microseconds
-from ...model import Kind
+from ...model import EntryKind
 from .exits import RunGone
 
 
@@ -36,7 +36,7 @@ class Operation:
     id: str
     what: str
     """Name of what the code asks for, for messages to the user."""
-    kinds: frozenset[Kind]
+    kinds: frozenset[EntryKind]
     """Kinds of entries that can be its outcome."""
     deliver: Callable[[JournalEntry], None] | None = None
     """Called with the outcome, if no task awaits it."""

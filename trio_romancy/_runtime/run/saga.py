@@ -10,7 +10,7 @@ from attrs import frozen
 from ..._data.ids import compensation_id
 from ..._data.journal_format import ActivityCancelled, ActivityCompleted, CancelRequested, ChildEnded, ChildStarted
 from ..._storage.sql.entries import JournalEntry
-from ...model import Kind
+from ...model import EntryKind
 
 
 @frozen
@@ -78,13 +78,13 @@ class Saga:
                 self.child_ended(payload)
             elif entry.kind.ends_function:
                 self.function_end = entry
-            elif entry.kind is Kind.ROLLBACK_REQUESTED:
+            elif entry.kind is EntryKind.ROLLBACK_REQUESTED:
                 self.rollback = entry
-            elif entry.kind is Kind.COMPENSATION_COMPLETED:
+            elif entry.kind is EntryKind.COMPENSATION_COMPLETED:
                 self._done = _with(self._done, entry.operation_id)
-            elif entry.kind is Kind.COMPENSATION_FAILED:
+            elif entry.kind is EntryKind.COMPENSATION_FAILED:
                 self._failed = _with(self._failed, entry.operation_id)
-            elif entry.kind is Kind.RESUMED:
+            elif entry.kind is EntryKind.RESUMED:
                 self._resumed = {*(self._resumed or ()), *(self._failed or ())}
                 self._failed = None
                 self.counts_from = entry.seq
@@ -152,9 +152,9 @@ class Saga:
         """Whether an operator has to decide on the compensation of an interrupted activity, and has not yet."""
         return undo.is_in_doubt and undo.operation_id not in (self._resumed or ())
 
-    def settle(self, undo: Undo | ChildUndo, kind: Kind) -> None:
+    def settle(self, undo: Undo | ChildUndo, kind: EntryKind) -> None:
         """Note how the compensation of an activity or child has ended."""
-        if kind is Kind.COMPENSATION_COMPLETED:
+        if kind is EntryKind.COMPENSATION_COMPLETED:
             self._done = _with(self._done, undo.operation_id)
         else:
             self._failed = _with(self._failed, undo.operation_id)

@@ -21,7 +21,7 @@ from ..._storage.sql.messages import take as take_message
 from ..._storage.sql.waits import Match
 from ...clock import Microseconds
 from ...errors import InvalidDataError, LeaseLostError
-from ...model import Kind, Status
+from ...model import EntryKind, Status
 from .exits import RunGone
 from .mailbox import PendingOutcome
 from .message_table import LocalWait
@@ -193,7 +193,7 @@ class Sequencer:
         """Record an outcome, and tell the workflow."""
         run, operation, payload = self._run, pending.operation, pending.payload
         run.idle_since = None
-        if pending.kind is Kind.CANCEL_REQUESTED:
+        if pending.kind is EntryKind.CANCEL_REQUESTED:
             payload = CancelRequested.text(payload, self._running())
         entry: JournalEntry | None
         if pending.session is not None:

@@ -123,7 +123,7 @@ class Threads:
         held = heapq.nsmallest(_NAMED, self._since.items(), itemgetter(1))
         _logger.warning(
             "all %d threads for plain def activities are in use, and %d activities wait for one, for up to %.0f s: %s; "
-            "they are held by %s; raise App(threads=...), or give what these call a time limit of its own",
+            "they are held by %s; raise Limits(threads=...), or give what these call a time limit of its own",
             self._limiter.total_tokens,
             len(self._waiting),
             longest,

@@ -9,7 +9,7 @@ import trio
 
 from ..._data.log_fields import about, visible
 from ..._definitions.registry import registry
-from ..._settings import Limits
+from ..._settings import WorkerLimits
 from ..._storage.database import Database
 from ..._storage.outages import retry_while_away
 from ..._storage.sql.claims import ClaimedInstance, claim_and_load, next_wake
@@ -41,7 +41,7 @@ _AT_ONCE = 200
 class Claimer:
     """Claims due instances for one worker, as far as it has room, and gives them to its supervisor."""
 
-    def __init__(self, database: Database, clock: Clock, worker_id: str, limits: Limits) -> None:
+    def __init__(self, database: Database, clock: Clock, worker_id: str, limits: WorkerLimits) -> None:
         self._database = database
         self._clock = clock
         self._worker_id = worker_id

@@ -16,7 +16,7 @@ from ..._data.log_fields import about, visible
 from ..._exceptions import leaves
 from ..._observe.dispatcher import HookDispatcher
 from ..._outbox.relay import Relay
-from ..._settings import Limits, Settings
+from ..._settings import Settings, WorkerLimits
 from ..._storage.database import Database
 from ..._storage.journal.committed import Committed
 from ..._storage.journal.journal import JournalStatistics
@@ -70,7 +70,7 @@ class Worker:
         clock: Clock,
         worker_id: str,
         settings: Settings,
-        limits: Limits,
+        limits: WorkerLimits,
         keep_messages: Microseconds | None,
         relay: Relay | None = None,
         dispatcher: HookDispatcher | None = None,

@@ -102,7 +102,7 @@ def payload_problem(connection: Connection, largest: int) -> str | None:
         return None
     return (
         f"max_allowed_packet of the server is {packet} bytes, less than {_ESCAPED} times max_payload, which is "
-        f"{largest}; set max_allowed_packet to {_ESCAPED * largest} or more, or App(max_payload=...) to "
+        f"{largest}; set max_allowed_packet to {_ESCAPED * largest} or more, or Limits(max_payload=...) to "
         f"{packet // _ESCAPED} or less"
     )
 

@@ -11,7 +11,7 @@ from ..._data.readable import readable
 from ..._tasks.fast_frozen import frozen
 from ...clock import Microseconds, to_datetime
 from ...errors import InvalidDataError
-from ...model import Entry, Kind
+from ...model import Entry, EntryKind
 from .rows import EntryRow, StoredEntry, fetch_all, fetch_by_ids
 from .tables import history, history_archive
 
@@ -22,7 +22,7 @@ class JournalEntry:
 
     seq: int
     operation_id: str
-    kind: Kind
+    kind: EntryKind
     payload: Payload
     recorded_at: Microseconds
 
@@ -130,12 +130,12 @@ def _to_public(row: StoredEntry) -> Entry:
     return Entry(instance_id, seq, operation_id, _public_kind(name), payload, to_datetime(recorded_at))
 
 
-def _public_kind(name: str) -> Kind:
+def _public_kind(name: str) -> EntryKind:
     """Return the kind with a name, also if only another version knows that kind: then no member, but like one."""
     try:
-        return Kind(name)
+        return EntryKind(name)
     except ValueError:
-        kind = str.__new__(Kind, name)
+        kind = str.__new__(EntryKind, name)
         kind._name_, kind._value_ = "UNKNOWN", name
         kind.is_delivered = kind.ends_function = False
         return kind

@@ -25,7 +25,7 @@ from ..._data.end_request import EndRequest
 from ..._data.journal_format import error_from_data, error_text
 from ..._data.readable import readable
 from ...clock import Microseconds, at_once, to_datetime
-from ...errors import InstanceExistsError, InvalidDataError, Problem
+from ...errors import DataProblem, InstanceExistsError, InvalidDataError
 from ...model import CancelRequest, ErrorInfo, Instance, Status
 from ..dialects import update_many
 from ..dialects.sql import UpdateMany, insert_if_absent
@@ -313,9 +313,9 @@ def get_ending(connection: Connection, instance_id: str) -> tuple[Status, str | 
     return status, row.output, error
 
 
-def status_problems(stored: str) -> list[Problem]:
+def status_problems(stored: str) -> list[DataProblem]:
     """Return why a stored status cannot be read; empty if it can."""
-    return [] if read_status(stored) == stored else [Problem("$.status", f"{stored!r} is no status")]
+    return [] if read_status(stored) == stored else [DataProblem("$.status", f"{stored!r} is no status")]
 
 
 def to_error(text: str) -> ErrorInfo:
@@ -332,7 +332,7 @@ def to_error(text: str) -> ErrorInfo:
     return ErrorInfo("trio_romancy.InvalidDataError", f"its error cannot be read: {why}")
 
 
-def unreadable_row(instance_id: str, problems: Sequence[Problem]) -> InvalidDataError:
+def unreadable_row(instance_id: str, problems: Sequence[DataProblem]) -> InvalidDataError:
     """Return the error of an instance whose row cannot be read."""
     return InvalidDataError(f"instance {instance_id!r}: its row cannot be read", problems)
 
@@ -347,7 +347,7 @@ def to_instance(row: StoredInstance) -> Instance:
         readable, (row.input, row.output, row.details)
     )
     columns = {"input": bad_input, "output": bad_output, "details": bad_details}
-    problems = [Problem(f"$.{name}", why) for name, why in columns.items() if why is not None]
+    problems = [DataProblem(f"$.{name}", why) for name, why in columns.items() if why is not None]
     problems += status_problems(row.status)
     error = None if row.error is None else to_error(row.error)
     if problems:

@@ -20,7 +20,7 @@ from ..._data.journal_format import (
 )
 from ...clock import Microseconds, at_once
 from ...errors import RomancyError
-from ...model import Kind, Status
+from ...model import EntryKind, Status
 from ..dialects import notify_workers
 from .chains import end_of, last_of
 from .entries import JournalEntry, entry_row, insert_entries, load_entries
@@ -30,20 +30,20 @@ from .tables import history, incompatible, instances
 
 _KEPT = frozenset(
     {
-        Kind.ACTIVITY_COMPLETED,
-        Kind.TIMER_FIRED,
-        Kind.EVENT_RECEIVED,
-        Kind.MESSAGE_RECEIVED,
-        Kind.PUBLISHED,
-        Kind.SUBSCRIBED,
-        Kind.UNSUBSCRIBED,
-        Kind.CHILD_STARTED,
-        Kind.CHILD_ENDED,
+        EntryKind.ACTIVITY_COMPLETED,
+        EntryKind.TIMER_FIRED,
+        EntryKind.EVENT_RECEIVED,
+        EntryKind.MESSAGE_RECEIVED,
+        EntryKind.PUBLISHED,
+        EntryKind.SUBSCRIBED,
+        EntryKind.UNSUBSCRIBED,
+        EntryKind.CHILD_STARTED,
+        EntryKind.CHILD_ENDED,
     }
 )
 """Outcomes that stay, and count when the workflow calls the operation again."""
 
-_FAILURE = frozenset({Kind.WORKFLOW_FAILED, Kind.WORKFLOW_CANCELLED, Kind.COMPENSATION_COMPLETED})
+_FAILURE = frozenset({EntryKind.WORKFLOW_FAILED, EntryKind.WORKFLOW_CANCELLED, EntryKind.COMPENSATION_COMPLETED})
 """Entries of a failure that are not delivered. A compensation among them is that of a child that lost nothing by it."""
 
 
@@ -91,7 +91,7 @@ def _rewind(connection: Connection, instance_id: str, now: Microseconds, *, with
         )
     _take_back(connection, instance_id, entries, now)
     last = entries[-1].seq if entries else 0
-    insert_entries(connection, [entry_row(instance_id, JournalEntry(last + 1, "", Kind.RETRIED, Retried(), now))])
+    insert_entries(connection, [entry_row(instance_id, JournalEntry(last + 1, "", EntryKind.RETRIED, Retried(), now))])
     values = {
         "status": Status.RUNNING,
         "error": None,
@@ -122,23 +122,23 @@ def _was_cancelled_by_parent(row: _Rewound) -> bool:
 
 def _undone(entries: Sequence[JournalEntry]) -> list[str]:
     """Return the compensations in a journal. A child's own journal shows what of the child was compensated."""
-    children = {compensation_id(entry.operation_id) for entry in entries if entry.kind is Kind.CHILD_STARTED}
+    children = {compensation_id(entry.operation_id) for entry in entries if entry.kind is EntryKind.CHILD_STARTED}
     return [
         entry.operation_id or "all of it, by its parent"
         for entry in entries
-        if entry.kind in (Kind.COMPENSATION_FAILED, Kind.ROLLBACK_REQUESTED)
-        or (entry.kind is Kind.COMPENSATION_COMPLETED and entry.operation_id not in children)
+        if entry.kind in (EntryKind.COMPENSATION_FAILED, EntryKind.ROLLBACK_REQUESTED)
+        or (entry.kind is EntryKind.COMPENSATION_COMPLETED and entry.operation_id not in children)
     ]
 
 
 def _take_back(connection: Connection, instance_id: str, entries: Sequence[JournalEntry], now: Microseconds) -> None:
     timed_out = _timed_out(entries)
     first = next((entry for entry in entries if _has_failed(entry, timed_out)), None)
-    failed = {entry.operation_id for entry in entries if entry.kind is Kind.ACTIVITY_FAILED}
+    failed = {entry.operation_id for entry in entries if entry.kind is EntryKind.ACTIVITY_FAILED}
     forgotten: list[int] = []
     kept: list[JournalEntry] = []
     for entry in entries:
-        is_attempt = entry.kind is Kind.ATTEMPT_FAILED and entry.operation_id in failed
+        is_attempt = entry.kind is EntryKind.ATTEMPT_FAILED and entry.operation_id in failed
         counts = first is not None and entry.seq >= first.seq and entry.kind.is_delivered
         if counts and entry.kind in _KEPT and not _has_failed(entry, timed_out):
             kept.append(entry)
@@ -171,7 +171,7 @@ def _timed_out(entries: Sequence[JournalEntry]) -> set[str]:
         payload = entry.payload
         if isinstance(payload, ChildStarted):
             running.add(payload.child)
-        elif entry.kind is Kind.TIMEOUT_FIRED:
+        elif entry.kind is EntryKind.TIMEOUT_FIRED:
             late |= running
         elif isinstance(payload, ChildEnded):
             running.discard(payload.child)
@@ -222,7 +222,7 @@ def _keeps(entries: Sequence[JournalEntry], origin: str) -> bool:
 
 _entry = (history.c.instance_id == bindparam("instance"), history.c.seq == bindparam("number"))
 _forget = delete(history).where(*_entry)
-_keep = update(history).where(*_entry).values(kind=Kind.KEPT, payload=bindparam("outcome"))
+_keep = update(history).where(*_entry).values(kind=EntryKind.KEPT, payload=bindparam("outcome"))
 
 
 def _as_kept(instance_id: str, entry: JournalEntry) -> dict[str, Any]:

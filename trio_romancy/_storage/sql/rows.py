@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, NotRequired, TypedDict, TypeVar, cast
 from sqlalchemy import Connection, Executable
 
 from ...clock import Microseconds
-from ...model import ChannelMode, Kind, OutboxStatus, Status
+from ...model import ChannelMode, EntryKind, OutboxStatus, Status
 
 # -- rows that are written ---------------------------------------------------------------------------------------------
 
@@ -53,7 +53,7 @@ class OpenEntryRow(TypedDict):
     instance_id: str
     seq: int
     operation_id: str
-    kind: Kind
+    kind: EntryKind
     recorded_at: Microseconds
 
 

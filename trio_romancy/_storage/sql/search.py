@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, Connection, Executable, and_, literal, or_
 from ..._data.conditions import Condition
 from ..._data.ids import is_id
 from ...clock import Microseconds
-from ...errors import InvalidInputError, Problem
+from ...errors import DataProblem, InvalidInputError
 from ...model import Instance, Status
 from ..dialects.input_index import indexed_key, indexed_paths, scalar_key
 from ..dialects.input_keys import UNREADABLE
@@ -209,5 +209,5 @@ def read_page_token(token: str) -> Place:
     except (ValueError, TypeError, AttributeError):
         pass
     raise InvalidInputError(
-        "the instances cannot be listed", [Problem("$.page_token", "it is not the token of a page of instances")]
+        "the instances cannot be listed", [DataProblem("$.page_token", "it is not the token of a page of instances")]
     )

@@ -10,7 +10,7 @@ from ..._data.end_request import EndRequest
 from ..._data.journal_format import Resumed
 from ..._tasks.fast_frozen import frozen
 from ...clock import Microseconds, at_once
-from ...model import Kind, Status
+from ...model import EntryKind, Status
 from ..dialects import notify_workers
 from .chains import last_of
 from .entries import append_entry
@@ -69,14 +69,14 @@ def request_cancel(connection: Connection, instance_id: str, reason: str | None,
             if status is Status.STUCK and end is not None:
                 resume(connection, instance_id, now)
             if end is not None:
-                return Cancelled(end != Kind.WORKFLOW_FAILED, status)
+                return Cancelled(end != EntryKind.WORKFLOW_FAILED, status)
         return Cancelled(bool(accepted) or row.cancel_requested is not None, status)
 
 
-_ended = [kind for kind in Kind if kind.ends_function]
+_ended = [kind for kind in EntryKind if kind.ends_function]
 _ends = (
     select(history.c.kind)
-    .where(history.c.instance_id == bindparam("id"), history.c.kind.in_([*_ended, Kind.ROLLBACK_REQUESTED]))
+    .where(history.c.instance_id == bindparam("id"), history.c.kind.in_([*_ended, EntryKind.ROLLBACK_REQUESTED]))
     .order_by(history.c.seq.desc())
     .limit(1)
 )
