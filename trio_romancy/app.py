@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import math
 import os
 import platform
@@ -15,13 +13,13 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 import trio
-import trio_asyncio
 from attrs import frozen
 from sqlalchemy.exc import DBAPIError
 
 from ._client.client import Client
 from ._client.engine import Engine
 from ._client.forbidden_calls import refuse_in_workflow
+from ._client.wrong_place import current_run
 from ._data.ids import checked_id
 from ._exceptions import is_a, leaves
 from ._observe.dispatcher import checked_hooks
@@ -49,7 +47,7 @@ from ._storage.dialects import payload_problem
 from ._storage.drivers.urls import shown_url
 from ._storage.open import POOL_SIZE, open_database
 from ._storage.outages import retry_while_away_for
-from ._tasks.asyncio_loop import keep_alive
+from ._tasks.asyncio_loop import open_loop_of_program
 from .clock import Clock, Duration, current_clock
 from .errors import DatabaseError, RomancyError
 from .hooks import Hooks
@@ -57,8 +55,6 @@ from .retry import RetryPolicy
 
 _ROOM_IN_BODY = 64 * 1024
 """Bytes that the body of a request may have beside the data of an event."""
-
-_logger = logging.getLogger("trio_romancy.database")
 
 ASGIApplication = Callable[[Any, Any, Any], Awaitable[None]]
 """An ASGI application, for an ASGI server."""
@@ -239,6 +235,7 @@ class App(Client):
         return not self._runs_workflows or self.statistics().worker is not None
 
     async def __aenter__(self) -> App:
+        current_run("async with App")
         refuse_in_workflow("async with App")
         if self._block is not None:
             raise RomancyError("this app has been used; make a new App for each block")
@@ -272,7 +269,7 @@ class App(Client):
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[Engine]:
         clock = current_clock()
-        async with _asyncio_loop(), self._open_database() as database, AsyncExitStack() as exits:
+        async with open_loop_of_program(), self._open_database() as database, AsyncExitStack() as exits:
             try:
                 await _prepare(
                     database, self._start_patience, migrate=self._auto_migrate, max_payload=self._settings.max_payload
@@ -292,7 +289,7 @@ class App(Client):
                 # The worker outlives a cancellation of the block for as long as it needs to stop in order.
                 working.shield = True
                 try:
-                    yield Engine(database, clock, worker, self._dispatcher)
+                    yield Engine(database, clock, worker, self._dispatcher, trio.lowlevel.current_trio_token())
                 finally:
                     self._engine = None
                     database.end_by(trio.current_time() + self._limits.shutdown_timeout + LEAVE_WITHIN)
@@ -336,28 +333,6 @@ class App(Client):
         if worker is None:
             return AppStatistics(None, None)
         return AppStatistics(worker.statistics(), None if worker.relay is None else worker.relay.statistics())
-
-
-@asynccontextmanager
-async def _asyncio_loop() -> AsyncIterator[None]:
-    """Open a trio-asyncio loop, so that activities can call asyncio libraries. A loop that runs already is used."""
-    running = trio_asyncio.current_loop.get()
-    if running is not None:
-        keep_alive(running)
-        yield
-    else:
-        async with trio_asyncio.open_loop() as loop:
-            loop.set_exception_handler(_log_unhandled)
-            keep_alive(loop)
-            yield
-
-
-def _log_unhandled(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log an error that no asyncio code has asked for. By default it would end the app's block.
-
-    A database driver leaves such errors behind, in futures of connections that were given up while they were made.
-    """
-    _logger.warning("asyncio: %s", context.get("message", "unhandled error"), exc_info=context.get("exception"))
 
 
 async def _run_in(

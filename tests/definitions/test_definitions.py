@@ -641,6 +641,17 @@ def test_the_same_name_in_another_module_is_refused(tmp_path: Path, monkeypatch:
         importlib.import_module("other_with_definitions")
 
 
+def test_a_cell_of_a_notebook_can_run_again_and_the_new_code_counts() -> None:
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for number, file in enumerate(("ipykernel_1234/1034892.py", "<ipython-input-2-a1b2c3>", "ipykernel_1234/7.py")):
+        exec(compile(MODULE.format(number=number).replace("reloaded", "cell"), file, "exec"), names)
+        assert registry.find_workflow("cell_orders") is names["cell_orders"]
+    with pytest.raises(DefinitionError, match="is taken by __main__"):
+        exec(
+            compile(MODULE.format(number=9).replace("reloaded", "cell"), "billing.py", "exec"), {"__name__": "billing"}
+        )
+
+
 def test_a_function_inside_another_is_defined_anew_on_each_call() -> None:
     def define(number: int) -> Workflow[[], int]:
         @workflow(name="define.local")

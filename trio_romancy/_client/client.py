@@ -34,6 +34,7 @@ from . import steering
 from .engine import Engine, check_instance_id
 from .forbidden_calls import refuse_in_workflow
 from .handle import WorkflowHandle
+from .wrong_place import refuse_other_run
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -56,13 +57,15 @@ class Client:
           call: what needs the engine, for messages: ``"app.start"``.
 
         Raises:
-          RomancyError: outside of the app's block.
+          RomancyError: outside of the app's block, or of the ``trio.run`` that has entered it.
           NonDeterminismError: if workflow code makes the call.
         """
         refuse_in_workflow(call)
-        if self._engine is None:
+        engine = self._engine
+        if engine is None:
             raise RomancyError("the app is not running: use it inside `async with App(...) as app:`")
-        return self._engine
+        refuse_other_run(call, engine.run)
+        return engine
 
     # -- starting and awaiting -------------------------------------------------------------------------------------
 

@@ -52,6 +52,8 @@ class Engine:
     """The worker; None: the app is only a client."""
     dispatcher: HookDispatcher | None
     """Calls the hooks; None: the app has none."""
+    run: trio.lowlevel.TrioToken
+    """Identifies the ``trio.run`` that the app belongs to."""
 
     def local_result(self, instance_id: str) -> LocalResult:
         """Return what this process knows of the end of an instance, now or later."""

@@ -95,9 +95,12 @@ registry = Registry()
 def _replaces(new: Callable[..., Any], old: Callable[..., Any]) -> bool:
     """Tell whether a function is another version of the same definition.
 
-    That is so in a reloaded module, in a script that is imported as well, and in a function that defines another one
-    at each call: the last one counts.
+    That is so in a reloaded module, in a script that is imported as well, in a cell of a notebook that runs again, and
+    in a function that defines another one at each call: the last one counts.
     """
     if "<locals>" in new.__qualname__ and "<locals>" in old.__qualname__:
         return True
-    return new.__code__.co_filename == old.__code__.co_filename and new.__qualname__ == old.__qualname__
+    if new.__qualname__ != old.__qualname__:
+        return False
+    # IPython compiles each cell under a file name of its own, and executes all in one namespace.
+    return new.__code__.co_filename == old.__code__.co_filename or new.__globals__ is old.__globals__

@@ -9,7 +9,6 @@ from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 
-import trio_asyncio
 from attrs import define, field, frozen
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -59,7 +58,7 @@ async def examine(url: str) -> list[Finding]:
     examination = _Examination(url)
     try:
         if examination.check_file():
-            async with trio_asyncio.open_loop(), open_database(url) as database:
+            async with open_database(url) as database:
                 await examination.check_database(database)
     except (BaseExceptionGroup, DatabaseError) as error:
         leaf = only_leaf(error)

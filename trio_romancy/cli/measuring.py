@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import trio
-import trio_asyncio
 from attrs import frozen
 
 from .._context.workflow import WorkflowContext
@@ -127,6 +126,6 @@ async def _remove(database: str, name: str, created_from: int) -> None:
 
 @asynccontextmanager
 async def _open(database: str) -> AsyncIterator[Database]:
-    async with trio_asyncio.open_loop(), open_database(database) as opened:
+    async with open_database(database) as opened:
         await retry_while_away_for(START_TIMEOUT, opened, opened.read, migrations.check)
         yield opened

@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 import trio
-import trio_asyncio
 from attrs import define, field
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
@@ -23,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 from sqlalchemy.util import await_only
 
+from ..._tasks.asyncio_loop import open_asyncio_loop
 from ...clock import hold_virtual_time
 from ...errors import DatabaseAwayError, DatabaseError, RomancyError
 from ..database import Database, SQLFunction, ThreadConnection, Transaction, Writer
@@ -394,7 +394,7 @@ class _TurnToConnect:
 
 @asynccontextmanager
 async def open_server_database(server: Server, pool_size: int) -> AsyncIterator[Database]:
-    """Open a database on a server, without connecting yet. Entered inside a trio-asyncio loop.
+    """Open a database on a server, without connecting yet. It opens a trio-asyncio loop unless one runs.
 
     The first connection raises :class:`DatabaseError` if the server is too old or its settings make it unfit.
 
@@ -402,6 +402,12 @@ async def open_server_database(server: Server, pool_size: int) -> AsyncIterator[
       server: the server, as :func:`.urls.parse_server` returns it.
       pool_size: the most connections, besides those of the writer and the listener.
     """
+    async with open_asyncio_loop() as loop, _open_in(loop, server, pool_size) as database:
+        yield database
+
+
+@asynccontextmanager
+async def _open_in(loop: asyncio.AbstractEventLoop, server: Server, pool_size: int) -> AsyncIterator[Database]:
     options: dict[str, Any] = {
         "connect_args": server.connect_args,
         "isolation_level": "READ COMMITTED",
@@ -430,8 +436,6 @@ async def open_server_database(server: Server, pool_size: int) -> AsyncIterator[
         ours.attach(writing, partial(connect, server))
     else:
         writing = make_engine()
-    loop = trio_asyncio.current_loop.get()
-    assert loop is not None  # the caller has opened one
     turns, session_turns = trio.Semaphore(pool_size), trio.Semaphore(pool_size - 1)
     dialect = server_dialect_of(engine.sync_engine)
     database = ServerDatabase(server.name, ours, dialect, engine, writing, make_engine, loop, turns, session_turns)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import trio_asyncio
-
 from ..._storage import migrations
 from ..._storage.drivers.urls import file_of
 from ..._storage.open import open_database
@@ -17,7 +15,7 @@ async def migrate(call: Call) -> None:
     """Create the tables, or bring them up to date. A SQLite file that does not exist is created."""
     if file_of(call.database) == "":
         raise StopError("a database in memory is gone when this command ends; name a file or a server")
-    async with trio_asyncio.open_loop(), open_database(call.database) as database:
+    async with open_database(call.database) as database:
         before = await retry_while_away_for(START_TIMEOUT, database, database.read, migrations.revision)
         await retry_while_away_for(START_TIMEOUT, database, database.run_long, migrations.migrate)
     if before == REVISION:

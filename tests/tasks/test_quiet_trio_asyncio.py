@@ -1,0 +1,82 @@
+"""Importing the package, and opening an app, change nothing for the asyncio code of the process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from ..support.databases import SHARED_KINDS
+
+PROGRAM = """
+import asyncio, sys, threading, warnings
+warnings.simplefilter("ignore")
+{first}
+
+def seen():
+    made = asyncio.new_event_loop()
+    made.close()
+    names = {{(m.__name__, n): id(v) for m in (asyncio, asyncio.events, asyncio.tasks) for n, v in vars(m).items()}}
+    return type(made), type(asyncio.run(running())), type(asyncio.get_event_loop_policy()), names
+
+async def running():
+    return asyncio.get_running_loop()
+
+def in_thread():
+    found = []
+    thread = threading.Thread(target=lambda: found.append(seen()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+def differ(one, other):
+    return one[:3] != other[:3] or any(other[3].get(name) != value for name, value in one[3].items())
+
+before = seen()
+import trio
+import trio_romancy
+print("after the import", differ(before, seen()), "trio_asyncio" in sys.modules)
+
+@trio_romancy.workflow
+async def flow(ctx: trio_romancy.WorkflowContext) -> int:
+    return 1
+
+async def main():
+    async with trio_romancy.App(sys.argv[1]) as app:
+        await (await app.start(flow)).result()
+        found = await trio.to_thread.run_sync(in_thread)
+        print("inside", differ(before, found), "trio_asyncio" in sys.modules)
+        {more}
+
+trio.run(main)
+print("at the end", differ(before, seen()))
+"""
+
+
+def says(url: str, first: str = "", more: str = "") -> list[str]:
+    program = PROGRAM.format(first=first, more=more)
+    done = subprocess.run([sys.executable, "-c", program, url], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("kind", SHARED_KINDS, indirect=True)
+def test_asyncio_is_as_before(kind: str, database: str) -> None:
+    is_server = kind != "file"
+    assert says(database) == ["after the import False False", f"inside False {is_server}", "at the end False"]
+
+
+CALL = "print(await trio_asyncio.aio_as_trio(asyncio.sleep)(0, 'asyncio'))"
+
+
+def test_a_program_that_has_imported_trio_asyncio_keeps_it_and_has_a_loop_on_sqlite() -> None:
+    after, inside, called, end = says(":memory:", "import trio_asyncio", CALL)
+    assert (after, inside) == ("after the import False True", "inside False True")
+    assert (called, end) == ("asyncio", "at the end False")
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_a_program_that_imports_trio_asyncio_later_can_call_asyncio_code(kind: str, database: str) -> None:
+    *_, called, end = says(database, more=f"import trio_asyncio; {CALL}")
+    assert (called, end) == ("asyncio", "at the end False")
