@@ -136,7 +136,7 @@ def shown_broker_url(url: Any) -> str:
     return "what was given"
 
 
-def checked_headers(headers: Any) -> dict[str, str]:
+def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Return headers for the broker, with their names in lower case.
 
     Raises:
@@ -154,7 +154,7 @@ def checked_headers(headers: Any) -> dict[str, str]:
     return checked
 
 
-def checked_content_mode(mode: Any) -> ContentMode:
+def checked_content_mode(mode: ContentMode) -> ContentMode:
     """Return a content mode.
 
     Raises:
@@ -162,8 +162,7 @@ def checked_content_mode(mode: Any) -> ContentMode:
     """
     if mode not in get_args(ContentMode):
         raise ValueError(f'content_mode is "structured" or "binary", not {mode!r}')
-    checked: ContentMode = mode
-    return checked
+    return mode
 
 
 # -- groups of options -------------------------------------------------------------------------------------------------

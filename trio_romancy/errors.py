@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import trio
 from attrs import frozen
 
 from ._exceptions import qualified_name
@@ -171,8 +172,10 @@ class ActivityTerminalError(ActivityError):
         return f"activity {self.activity_id!r} failed and must not be retried: {self._cause()}"
 
 
-class EventTimeoutError(RomancyError):
+class EventTimeoutError(RomancyError, trio.TooSlowError):
     """No event arrived in time for :meth:`WorkflowContext.wait_event() <trio_romancy.WorkflowContext.wait_event>`.
+
+    It is a :exc:`trio.TooSlowError` as well, as from :meth:`WorkflowContext.fail_after`.
 
     Attributes:
       instance_id: the instance that waited.
@@ -193,8 +196,10 @@ class EventTimeoutError(RomancyError):
         )
 
 
-class MessageTimeoutError(RomancyError):
+class MessageTimeoutError(RomancyError, trio.TooSlowError):
     """No message arrived in time for :meth:`WorkflowContext.receive() <trio_romancy.WorkflowContext.receive>`.
+
+    It is a :exc:`trio.TooSlowError` as well.
 
     Attributes:
       instance_id: the instance that waited.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Generic, TypeVar, overload
 
 from attrs import field, frozen
+
+T = TypeVar("T")
 
 
 class Status(StrEnum):
@@ -198,13 +201,53 @@ class Instance:
     """Accepted request to end the instance; None: nothing was requested, or the instance has ended."""
 
 
+class Page(Sequence[T]):
+    """One page of a list: a sequence of its rows, and the token of the next page. Every list has pages of this form."""
+
+    __slots__ = ()
+
+    next_page_token: str | None
+    """Token of the next page; None: this is the last one."""
+
+    @property
+    def _rows(self) -> list[T]:
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[T]: ...
+    def __getitem__(self, index: int | slice) -> T | list[T]:
+        return self._rows[index]
+
+
 @frozen
-class Page:
+class InstancePage(Page[Instance]):
     """One page of a list of instances."""
 
     instances: list[Instance]
     next_page_token: str | None
     """Token of the next page; None: this is the last one."""
+
+    @property
+    def _rows(self) -> list[Instance]:
+        return self.instances
+
+
+@frozen
+class JournalPage(Page[Entry]):
+    """A journal, or one page of it."""
+
+    entries: list[Entry]
+    next_page_token: str | None
+    """Token of the next page; None: the journal ends here."""
+
+    @property
+    def _rows(self) -> list[Entry]:
+        return self.entries
 
 
 @frozen
@@ -228,7 +271,7 @@ class WorkerInfo:
 
 
 @frozen
-class ReceivedEvent:
+class ReceivedEvent(Generic[T]):
     """An event that a workflow has received. The attributes are those of CloudEvents."""
 
     id: str
@@ -237,16 +280,16 @@ class ReceivedEvent:
     subject: str | None
     time: datetime
     """Time that the sender gave, or else the time at which the event was accepted. In UTC."""
-    data: Any
+    data: T
     """Value of the ``data_type`` of ``wait_event``, or plain JSON data."""
 
 
 @frozen
-class Message:
+class Message(Generic[T]):
     """A message from a channel."""
 
     channel: str
-    data: Any
+    data: T
     """Value of the ``data_type`` of ``receive``, or plain JSON data."""
     metadata: dict[str, Any]
     """Metadata that the sender gave; for an event, its attributes."""
@@ -314,3 +357,16 @@ class OutboxEvent:
     due_at: datetime | None
     """Time of the next attempt, in UTC; None: there is no further attempt."""
     finished_at: datetime | None
+
+
+@frozen
+class OutboxPage(Page[OutboxEvent]):
+    """One page of a list of events in the outbox."""
+
+    events: list[OutboxEvent]
+    next_page_token: str | None
+    """Token of the next page; None: this is the last one."""
+
+    @property
+    def _rows(self) -> list[OutboxEvent]:
+        return self.events

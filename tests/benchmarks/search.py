@@ -16,7 +16,7 @@ import trio
 from sqlalchemy import Connection, text
 
 from trio_romancy import App, Status
-from trio_romancy._storage.sql.search import page_token
+from trio_romancy._data.page_tokens import page_token
 
 from . import fresh, table
 from .databases import FILES, NAMES, open_new
@@ -153,8 +153,8 @@ async def _measure(database: str, count: int, samples: int) -> dict[str, Any]:
         async def list_page(token: str | None, status: Status | None = None) -> None:
             assert (await app.list_instances(page_token=token, status=status)).instances
 
-        last = page_token((_FIRST + 51_000, "0192f3a0-000000000051"))
-        middle = page_token((_FIRST + count // 2 * 1000, f"0192f3a0-{count // 2:012}"))
+        last = page_token(_FIRST + 51_000, "0192f3a0-000000000051")
+        middle = page_token(_FIRST + count // 2 * 1000, f"0192f3a0-{count // 2:012}")
         times["list_instances, first page"] = await _times(_LIST_SAMPLES, lambda: list_page(None))
         times["list_instances, in the middle"] = await _times(_LIST_SAMPLES, lambda: list_page(middle))
         times["list_instances, last page"] = await _times(_LIST_SAMPLES, lambda: list_page(last))

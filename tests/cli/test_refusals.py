@@ -80,7 +80,6 @@ NOT_THERE = {
     ("resume", "nope"): "there is no instance 'nope'",
     ("event", "e", "--to", "nope"): "there is no instance 'nope'",
     ("publish", "news", "--to", "nope"): "there is no instance 'nope'",
-    ("outbox", "list", "--after", "nope"): "there is no event 'nope' in the outbox",
 }
 
 

@@ -23,14 +23,17 @@ def test_find(shop: str) -> None:
 
 
 def test_find_has_exit_code_1_if_there_is_none(shop: str) -> None:
-    assert with_json(shop, "find", "is_good=1", code=1) == {"instances": []}, "1 is not true"
+    assert with_json(shop, "find", "is_good=1", code=1) == {"instances": [], "next_page_token": None}, "1 is not true"
     answer = on_terminal(40, shop, "find", "order_id=nobody")
     assert (answer.code, flat(answer)) == (1, "no instance has that in its input")
 
 
 def test_find_says_when_there_may_be_more(shop: str) -> None:
     answer = through_pipe(shop, "find", "is_good=true", "--limit", "1")
-    assert answer.lines[-1] == "these are 1 instance; there may be more: --limit"
+    option, token = answer.lines[-1].removeprefix("more: ").split()
+    found = with_json(shop, "find", "is_good=true", "--limit", "1", option, token)
+    assert isinstance(found, dict)
+    assert found["instances"][0]["instance_id"] not in answer.text
 
 
 def test_list_the_children_of_an_instance(shop: str) -> None:

@@ -20,7 +20,8 @@ import trio.testing
 import trio_asyncio
 from sqlalchemy import select
 
-from trio_romancy import App, OutboxSettings, RomancyError
+from trio_romancy import App, InvalidInputError, OutboxSettings, RomancyError
+from trio_romancy._data.page_tokens import page_token
 from trio_romancy._outbox import relay as relay_module
 from trio_romancy._outbox.relay import Relay
 from trio_romancy._settings import RelaySettings
@@ -70,7 +71,7 @@ async def store(database: Database, *ids: str, now: int | None = None, **values:
 
 async def listed(database: Database, **given: Any) -> list[OutboxEvent]:
     options: dict[str, Any] = {"status": None, "instance_id": None, "limit": 10_000, "after": None} | given
-    return await database.read(list_events, **options) or []
+    return [event for event, _ in await database.read(lambda connection: list_events(connection, **options))]
 
 
 async def statuses(database: Database) -> dict[str, str]:
@@ -766,13 +767,16 @@ async def test_the_outbox_is_listed_page_by_page(database: str) -> None:
     async with App(database) as app:
         await store(database_of(app), "b1", "a1", "a2")
         assert [event.event_id for event in await app.outbox.list()] == ["a1", "a2", "b1"]
-        assert [event.event_id for event in await app.outbox.list(limit=2)] == ["a1", "a2"]
-        assert [event.event_id for event in await app.outbox.list(limit=2, after="a2")] == ["b1"]
+        page = await app.outbox.list(limit=2)
+        assert [event.event_id for event in page] == ["a1", "a2"]
+        page = await app.outbox.list(limit=2, page_token=page.next_page_token)
+        assert ([event.event_id for event in page], page.next_page_token) == (["b1"], None)
         assert [event.event_id for event in await app.outbox.list(instance_id="b")] == ["b1"]
-        assert await app.outbox.list(status="sent") == await app.outbox.list(instance_id="\0") == []  # type: ignore[arg-type]
-        for after in ("c1", "\0"):
-            with pytest.raises(RomancyError, match="there is no event"):
-                await app.outbox.list(after=after)
+        assert not await app.outbox.list(status="sent")  # type: ignore[arg-type]
+        assert not await app.outbox.list(instance_id="\0")
+        for token in ("c1", "\0", page_token(1, "a")):
+            with pytest.raises(InvalidInputError, match="not the token of a page of events"):
+                await app.outbox.list(page_token=token)
         for bad in ({"limit": 0}, {"status": "sending"}):
             with pytest.raises(ValueError, match=r"limit|sending"):
                 await app.outbox.list(**bad)

@@ -180,7 +180,7 @@ async def test_a_direct_message_that_came_before_the_subscription_is_received(da
 
 
 async def test_an_event_is_a_message_on_the_channel_of_its_type_and_a_message_is_no_event(database: str) -> None:
-    received: list[Message] = []
+    received: list[Message[Any]] = []
 
     @workflow(name="channels_both")
     async def both(ctx: WorkflowContext) -> Any:
@@ -445,7 +445,7 @@ async def test_a_message_that_a_cancelled_receive_did_not_take_goes_to_another_c
 
 
 async def test_what_workflows_publish_is_received_in_order_with_metadata_sender_and_time(database: str) -> None:
-    received: list[Message] = []
+    received: list[Message[Any]] = []
 
     @workflow(name="channels_publishes")
     async def publishes(ctx: WorkflowContext, to: str) -> None:

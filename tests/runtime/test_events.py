@@ -22,6 +22,7 @@ from trio_romancy import (
     InvalidDataError,
     InvalidInputError,
     Limits,
+    MessageTimeoutError,
     PayloadTooLargeError,
     ReceivedEvent,
     RomancyError,
@@ -206,7 +207,7 @@ async def test_events_of_another_type_are_no_concern_of_a_wait(database: str) ->
 
 
 async def test_an_event_has_the_attributes_that_it_was_sent_with(database: str) -> None:
-    received: list[ReceivedEvent] = []
+    received: list[ReceivedEvent[Any]] = []
 
     @workflow(name="events_attributes")
     async def attributes(ctx: WorkflowContext) -> None:
@@ -373,6 +374,8 @@ async def test_a_wait_times_out_at_its_time_with_an_error_that_says_what_it_wait
     database: str, idle_timeout: float
 ) -> None:
     caught: list[EventTimeoutError] = []
+    assert issubclass(EventTimeoutError, trio.TooSlowError)
+    assert issubclass(MessageTimeoutError, trio.TooSlowError)
 
     @workflow(name="events_times_out")
     async def times_out(ctx: WorkflowContext) -> list[float]:
@@ -731,7 +734,7 @@ async def test_replay_gives_the_same_events_in_the_same_order(database: str) -> 
             if number % 2:
                 probe(app).crash_actors()
         await trio.sleep(100)
-        history = await app.history(handle.instance_id)
+        history = (await app.history(handle.instance_id)).entries
         probe(app).crash_actors()
         probe(app).abandon()
         first, second = await handle.result()

@@ -58,7 +58,7 @@ async def run(database: str, flow: Any) -> tuple[Any, list[Any], list[Any]]:
         handle = await app.start(flow)
         result = await handle.result(timeout=60)
         notes = await (await app.start(look)).result(timeout=60)
-        return result, await app.history(handle.instance_id), notes
+        return result, (await app.history(handle.instance_id)).entries, notes
 
 
 async def test_core_and_orm_statements_commit_with_the_entry(database: str) -> None:

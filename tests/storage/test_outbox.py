@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from trio_romancy._storage.sql import outbox_claims, tables
 from trio_romancy._storage.sql.outbox import (
     DEAD,
+    OutboxPlace,
     delete_finished,
     insert_outbox,
     list_events,
@@ -71,10 +72,9 @@ def stored(connection: Connection, key: str) -> Row:
     return dict(connection.execute(found).mappings().one())
 
 
-def listed(connection: Connection, **given: Any) -> list[str] | None:
+def listed(connection: Connection, **given: Any) -> list[str]:
     options: Row = {"status": None, "instance_id": None, "limit": 100, "after": None} | given
-    found = list_events(connection, **options)
-    return None if found is None else [shown(event) for event in found]
+    return [shown(event) for event, _ in list_events(connection, **options)]
 
 
 # -- storing -----------------------------------------------------------------------------------------------------------
@@ -83,7 +83,7 @@ def listed(connection: Connection, **given: Any) -> list[str] | None:
 def test_a_new_event_is_pending_and_due_now(connection: Connection) -> None:
     insert_outbox(connection, [event("a", 3, 2, now=70, subject="s", event_id="e")])
     found = list_events(connection, status=None, instance_id=None, limit=1, after=None)
-    assert found == [
+    assert [event for event, _ in found] == [
         OutboxEvent(
             event_id="e",
             instance_id="a",
@@ -303,7 +303,7 @@ def test_an_event_that_is_tried_again_says_why_and_when(connection: Connection) 
         assert (row["status"], row["attempts"], row["due_at"], row["finished_at"]) == ("pending", attempt, due_at, None)
         store(connection, f"b{attempt}")
         connection.execute(tables.outbox.update().where(tables.outbox.c.instance_id == "a").values(due_at=200))
-    (found, *_) = list_events(connection, status=None, instance_id="a", limit=1, after=None) or []
+    ((found, _), *_) = list_events(connection, status=None, instance_id="a", limit=1, after=None)
     assert found.error == "no 2\0"
 
 
@@ -311,7 +311,7 @@ def test_an_event_that_is_tried_again_says_why_and_when(connection: Connection) 
 def test_an_event_that_nobody_tries_any_more_says_why(connection: Connection, status: OutboxStatus) -> None:
     store(connection, "a1")
     assert finish(connection, claimed(connection)["a1"], status, now=230, error="why", was_tried=False)
-    (found,) = list_events(connection, status=status, instance_id=None, limit=10, after=None) or []
+    ((found, _),) = list_events(connection, status=status, instance_id=None, limit=10, after=None)
     assert (found.status, found.error, found.attempts, found.due_at) == (status, "why", 0, None)
     assert found.finished_at == to_datetime(230)
 
@@ -421,15 +421,18 @@ def test_page_after_page_lists_each_event_once(connection: Connection, size: int
     store(connection, "b2", "b1", "a3", now=100)
     store(connection, "c1", "d1", now=90)
     pages: list[str] = []
-    while page := listed(connection, limit=size, after=f"{pages[-1]}.0" if pages else None):
+    last: OutboxPlace | None = None
+    while page := list_events(connection, status=None, instance_id=None, limit=size, after=last):
         assert len(page) <= size
-        pages += page
+        pages += [shown(event) for event, _ in page]
+        last = page[-1][1]
     assert pages == listed(connection) == ["c1", "d1", "a3", "b1", "b2"]
 
 
-def test_a_page_after_an_event_that_is_not_there_is_not_an_empty_one(connection: Connection) -> None:
-    store(connection, "a1")
-    assert listed(connection, after="gone") is None
+def test_a_page_begins_after_a_place_also_if_its_event_is_gone(connection: Connection) -> None:
+    store(connection, "a1", "a2", "b1", now=100)
+    assert listed(connection, after=OutboxPlace(100, "a", 1, 0)) == ["a2", "b1"]
+    assert listed(connection, after=OutboxPlace(100, "a", 7, 0)) == ["b1"]
 
 
 # -- deleting ----------------------------------------------------------------------------------------------------------

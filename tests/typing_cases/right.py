@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from functools import partial
 from typing import Any, assert_type
@@ -13,8 +14,16 @@ from trio_romancy import (
     App,
     ChildHandle,
     Compensation,
+    EntryKind,
+    Instance,
+    Limits,
+    Message,
+    OutboxEvent,
+    OutboxSettings,
+    ReceivedEvent,
     RetryPolicy,
     Session,
+    WebSettings,
     Workflow,
     WorkflowContext,
     WorkflowHandle,
@@ -133,8 +142,29 @@ async def through_session(order_id: str) -> int:
     return assert_type(await session.run_sync(lambda session: len(session.new)), int)
 
 
+async def paged(app: App) -> AsyncIterator[OutboxEvent]:
+    page = await app.outbox.list()
+    for event in page:
+        yield event
+
+
+@workflow
+async def receiving(ctx: WorkflowContext) -> None:
+    event = await ctx.wait_event("order.paid", data_type=Receipt, timeout=timedelta(days=1))
+    assert_type(event, ReceivedEvent[Receipt])
+    assert_type(event.data.number, int)
+    assert_type((await ctx.wait_event("order.paid", data_type=list[Receipt])).data, list[Receipt])
+    assert_type(await ctx.wait_event("order.paid"), ReceivedEvent[Any])
+    message = await ctx.receive("news", data_type=Receipt)
+    assert_type(message, Message[Receipt])
+    assert_type((await ctx.receive("news")).data, Any)
+
+
 async def main() -> None:
-    async with App("orders.db", lease=timedelta(seconds=10)) as app:
+    outbox = OutboxSettings(headers={"a": "b"}, content_mode="binary", max_age=timedelta(days=1))
+    web = WebSettings(token="t", timeout=timedelta(seconds=2))
+    limits = Limits(threads=3, max_payload=1000)
+    async with App("orders.db", lease=timedelta(seconds=10), limits=limits, outbox=outbox, web=web) as app:
         assert_type(app, App)
         handle = await app.start(order_processing, Order("1", 2.0), fast=True)
         assert_type(handle, WorkflowHandle[Receipt])
@@ -144,4 +174,16 @@ async def main() -> None:
         assert_type(await named.result(), dict[str, int])
         assert_type(await app.start("count_all", {"first": "1"}, id="count-2"), WorkflowHandle[Any])
         assert_type(app.handle("count-1"), WorkflowHandle[Any])
+        assert_type(app.handle("count-1", counting), WorkflowHandle[dict[str, int]])
+        assert_type(app.handle("order-1", Receipt), WorkflowHandle[Receipt])
+        assert_type(app.handle("count-1", dict[str, int]), WorkflowHandle[dict[str, int]])
+        for instance in await app.list_instances(limit=5):
+            assert_type(instance, Instance)
+        found = await app.find_instances({"order_id": "1"}, page_token=None)
+        assert_type(found.instances, list[Instance])
+        assert_type(found[0], Instance)
+        assert_type(found[1:], list[Instance])
+        assert_type((await app.history("order-1", limit=5)).next_page_token, str | None)
+        assert_type((await app.history("order-1"))[0].kind, EntryKind)
+        assert_type([event async for event in paged(app)], list[OutboxEvent])
         assert_type(await app.cancel("count-1", "changed my mind"), bool)

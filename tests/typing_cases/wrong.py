@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from attrs import define
 
-from trio_romancy import App, RetryPolicy, WorkflowContext, activity, compensation, current_activity, workflow
+from trio_romancy import (
+    App,
+    Limits,
+    OutboxSettings,
+    RetryPolicy,
+    WorkflowContext,
+    activity,
+    compensation,
+    current_activity,
+    workflow,
+)
 
 
 @define
@@ -57,6 +67,8 @@ async def ordering(ctx: WorkflowContext, order: Order) -> str:
     await charge.options(retry=3)("1", amount)  # E: Argument "retry" to "options" of "Activity"
     await charge.options(timeout="1")("1", amount)  # E: Argument "timeout" to "options" of "Activity"
     await charge.options(compensation=refund)("1", amount)  # E: Unexpected keyword argument "compensation"
+    number = (await ctx.wait_event("paid", data_type=Order)).data.price  # E: "Order" has no attribute "price"
+    number = (await ctx.receive("news", data_type=Order)).data.price  # E: "Order" has no attribute "price"
     await ctx.sleep("1")  # E: Argument 1 to "sleep" of "WorkflowContext" has incompatible type "str"
     await ctx.sleep_until(number)  # E: Argument 1 to "sleep_until" of "WorkflowContext"
     refund(1)  # E: Argument 1 to "__call__" of "Compensation" has incompatible type "int"
@@ -114,5 +126,9 @@ async def main() -> None:
         await app.start(takes_nothing, None)  # E: No overload variant of "start" of "Client" matches
         number: int = await (await app.start(ordering, Order("1", 2.0))).result()  # E: expression has type "str"
         number = (await app.start(ordering, Order("1", 2.0))).instance_id  # E: expression has type "str"
+        number = await app.handle("1", ordering).result()  # E: expression has type "str"
+        number = (await app.list_instances())[0]  # E: expression has type "Instance"
+        OutboxSettings(content_mode="text")  # E: Argument "content_mode" to "OutboxSettings"
+        Limits(3)  # E: Too many positional arguments for "Limits"
     App(lease="10")  # E: Argument "lease" to "App" has incompatible type "str"
     App(leese=number)  # E: Unexpected keyword argument "leese"

@@ -45,7 +45,7 @@ async def web_private(ctx: WorkflowContext, name: str) -> str:
 
 @workflow
 async def web_waits(ctx: WorkflowContext, type: str, subject: str | None = None) -> dict[str, Any]:
-    event: ReceivedEvent = await ctx.wait_event(type, subject=subject)
+    event: ReceivedEvent[Any] = await ctx.wait_event(type, subject=subject)
     return attrs.asdict(
         event, value_serializer=lambda _, __, value: str(value) if isinstance(value, datetime) else value
     )
@@ -59,7 +59,7 @@ async def web_subscribes(ctx: WorkflowContext) -> dict[str, Any]:
 
 @workflow(event_handler=True)
 async def web_starts_and_waits(ctx: WorkflowContext, name: str) -> str:
-    event: ReceivedEvent = await ctx.wait_event("web_starts_and_waits", data_type=dict[str, str])
+    event: ReceivedEvent[Any] = await ctx.wait_event("web_starts_and_waits", data_type=dict[str, str])
     return f"{name} got {event.data['name']}"
 
 
@@ -223,7 +223,7 @@ async def test_data_in_structured_mode(fields: dict[str, Any], data: object) -> 
 async def test_bytes_can_be_received_as_bytes() -> None:
     @workflow(name="web_bytes")
     async def receives_bytes(ctx: WorkflowContext) -> bytes:
-        event: ReceivedEvent = await ctx.wait_event("web_bytes", data_type=bytes)
+        event: ReceivedEvent[Any] = await ctx.wait_event("web_bytes", data_type=bytes)
         data: bytes = event.data
         return data
 

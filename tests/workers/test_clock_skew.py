@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import trio
 
-from trio_romancy import App, ReceivedEvent, WorkflowContext, workflow
+from trio_romancy import App, WorkflowContext, workflow
 from trio_romancy.clock import Clock
 
 from ..support.servers import PRODUCTS
@@ -35,7 +35,7 @@ def machine_that_is(behind: int) -> Iterator[None]:
 
 @workflow(name="time_waiter")
 async def waiter(ctx: WorkflowContext) -> float:
-    event: ReceivedEvent = await ctx.wait_event("time.event")
+    event = await ctx.wait_event("time.event")
     await ctx.sleep(0.2)
     return (ctx.now() - event.time).total_seconds()
 

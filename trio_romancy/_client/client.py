@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any, ParamSpec, TypeVar, overload
 
-from .._data.codec import dumps
+from .._data.codec import codec, dumps
 from .._data.conditions import GivenPath, Where, checked_where
 from .._data.ids import is_id, new_id
 from .._definitions.registry import registry
@@ -15,19 +15,17 @@ from .._outbox.view import Outbox
 from .._settings import Settings, as_statuses, check_numbers
 from .._storage.outgoing import DEFAULT_SOURCE, event_row, message_row
 from .._storage.sql import instances, search, workers
-from .._storage.sql.entries import load_history
 from .._storage.sql.messages import Outgoing
 from .._storage.sql.rows import MessageRow
 from ..clock import Duration, from_datetime
 from ..errors import (
     DataProblem,
     InstanceExistsError,
-    InstanceNotFoundError,
     InvalidInputError,
     PayloadTooLargeError,
     RomancyError,
 )
-from ..model import Entry, Instance, Page, SendResult, Status, WorkerInfo
+from ..model import Instance, InstancePage, JournalPage, SendResult, Status, WorkerInfo
 from . import purge as purging
 from . import search as finding
 from . import steering
@@ -130,11 +128,30 @@ class Client:
                     raise
                 if not workflow.input.is_same(text, dumps(held.input)):
                     raise
-        return WorkflowHandle(instance_id, self._require_engine, workflow, local_result)
+        return WorkflowHandle(instance_id, self._require_engine, workflow.codec, _declared_by(workflow), local_result)
 
-    def handle(self, instance_id: str) -> WorkflowHandle[Any]:
-        """Return the handle of an instance that was started before, in this process or another."""
-        return WorkflowHandle(instance_id, self._require_engine, None, None)
+    @overload
+    def handle(self, instance_id: str, result_of: Workflow[..., R], /) -> WorkflowHandle[R]: ...
+    @overload
+    def handle(self, instance_id: str, result_type: type[R], /) -> WorkflowHandle[R]: ...
+    @overload
+    def handle(self, instance_id: str, result_type: Any = Any, /) -> WorkflowHandle[Any]: ...
+    def handle(self, instance_id: str, result_type: Any = Any, /) -> WorkflowHandle[Any]:
+        """Return the handle of an instance that was started before, in this process or another.
+
+        Args:
+          instance_id: id of the instance.
+          result_type: the workflow, or the type of its result: what ``result()`` of the handle returns. By default it
+            is plain JSON data.
+
+        Raises:
+          TypeError: if values of the type cannot be stored.
+        """
+        if isinstance(result_type, Workflow):
+            of, declared = result_type.codec, _declared_by(result_type)
+        else:
+            of, declared = codec(result_type), "which app.handle was given"
+        return WorkflowHandle(instance_id, self._require_engine, of, declared, None)
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
@@ -245,7 +262,7 @@ class Client:
         created_before: datetime | None = None,
         limit: int = 50,
         page_token: str | None = None,
-    ) -> Page:
+    ) -> InstancePage:
         """Return one page of the instances that match all arguments, the newest first.
 
         The pages neither skip nor repeat an instance that was there at the first one, even if others are started
@@ -283,8 +300,9 @@ class Client:
         workflow: str | None = None,
         status: Status | Collection[Status] | None = None,
         limit: int = 100,
-    ) -> list[Instance]:
-        """Return the newest instances whose input has certain values, and that match all other arguments.
+        page_token: str | None = None,
+    ) -> InstancePage:
+        """Return one page of the instances whose input has certain values, the newest first.
 
         A path leads into the input as it is stored: ``"customer.id"``, ``"items.0.sku"``. A whole number addresses an
         element of an array, and a key of an object. Values are compared exactly: text with its case, numbers as numbers
@@ -297,17 +315,17 @@ class Client:
           where: values by path, or pairs of a path and a value. A key that contains a dot, or is empty, is addressed by
             a path that is a tuple: ``("customer.id", "x")``.
           workflow, status: as of :meth:`list_instances`.
-          limit: most instances to return.
+          limit, page_token: as of :meth:`list_instances`.
 
         Raises:
           InvalidInputError: naming each path that is not valid, and each value that is not text, a number, true, false
-            or None.
+            or None; or if the page token is not valid.
           ValueError: if a status does not exist, or the limit is not positive.
         """
         engine = self._require_engine("app.find_instances")
         check_numbers(limit=limit)
         sought = search.Sought(workflow=workflow, statuses=as_statuses(status), conditions=checked_where(where))
-        return await finding.newest(engine, sought, limit)
+        return await finding.page(engine, sought, limit, page_token)
 
     async def index_input(self, path: GivenPath) -> bool:
         """Make an index for conditions of :meth:`find_instances` on this path, unless there is one. The index stays.
@@ -330,18 +348,26 @@ class Client:
         with engine.apart_from_session("make an index"):
             return await finding.index_input(engine, path)
 
-    async def history(self, instance_id: str) -> list[Entry]:
-        """Return the journal of an instance, in order.
+    async def history(
+        self, instance_id: str, *, limit: int | None = None, page_token: str | None = None
+    ) -> JournalPage:
+        """Return the journal of an instance, in order, or one page of it.
+
+        Args:
+          instance_id: id of the instance.
+          limit: most entries on the page; None: all that follow.
+          page_token: token of the next page, from the page before.
 
         Raises:
           InstanceNotFoundError: if there is no such instance.
+          InvalidInputError: if the page token is not valid.
+          ValueError: if the limit is not positive.
         """
         engine = self._require_engine("app.history")
         check_instance_id(instance_id)
-        entries = await engine.read(load_history, instance_id)
-        if not entries and await engine.read(instances.get_instance, instance_id) is None:
-            raise InstanceNotFoundError(instance_id)
-        return entries
+        if limit is not None:
+            check_numbers(limit=limit)
+        return await finding.journal_page(engine, instance_id, limit, page_token)
 
     async def list_workers(self) -> list[WorkerInfo]:
         """Return the workers on this database, in the order of their ids.
@@ -465,6 +491,10 @@ class Client:
         engine = self._require_engine("app.purge")
         with engine.apart_from_session("purge instances"):
             return await purging.purge(engine, older_than, status, on_batch)
+
+
+def _declared_by(workflow: Workflow[..., Any]) -> str:
+    return f"which workflow {workflow.name!r} returns in this process"
 
 
 def check_input(workflow: Workflow[..., Any], text: str, max_payload: int) -> None:

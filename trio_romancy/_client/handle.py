@@ -8,8 +8,8 @@ from typing import Any, Generic, TypeVar
 import trio
 from attrs import define, field
 
-from .._data.codec import loads
-from .._definitions.values import Workflow
+from .._data.codec import Codec, loads
+from .._data.diagnosis import name_of
 from .._runtime.run.local_result import LocalResult
 from .._storage.sql.termination import TERMINATED
 from ..clock import Duration, seconds
@@ -37,7 +37,10 @@ class WorkflowHandle(Generic[R]):
 
     instance_id: str
     _require_engine: Callable[[str], Engine] = field(repr=False)
-    _workflow: Workflow[..., R] | None = field(repr=False)
+    _codec: Codec[R] | None = field(repr=False)
+    """Codec of the result; None: it is plain JSON data."""
+    _declared: str = field(repr=False)
+    """Where the type of the result is declared, for a message."""
     _local_result: LocalResult | None = field(repr=False)
 
     async def result(self, timeout: Duration | None = None) -> R:
@@ -53,7 +56,8 @@ class WorkflowHandle(Generic[R]):
           WorkflowCancelledError: if it was cancelled; if it was terminated, its subclass WorkflowTerminatedError.
           WorkflowStuckError: if it is parked. Once it is resumed, ``result`` can be called again.
           InstanceNotFoundError: if there is no such instance.
-          InvalidDataError: if its result does not fit what the workflow returns in this process.
+          InvalidDataError: if its result does not fit what the workflow returns in this process, or the type that
+            :meth:`App.handle` was given.
           trio.TooSlowError: if it has not ended in time.
         """
         ended = None
@@ -73,13 +77,13 @@ class WorkflowHandle(Generic[R]):
             raise self._failure(status, error)
         value = loads(output or "null")
         try:
-            result: R = value if self._workflow is None else self._workflow.codec.decode(value)
+            result: R = value if self._codec is None else self._codec.decode(value)
             return result
         except InvalidDataError as problem:
-            assert self._workflow is not None
+            assert self._codec is not None
             raise InvalidDataError(
-                f"instance {self.instance_id!r} has completed, but its result does not fit the code here, which says "
-                f"what workflow {self._workflow.name!r} returns; app.get_instance has it as plain JSON data",
+                f"instance {self.instance_id!r} has completed, but its result does not fit "
+                f"{name_of(self._codec.annotation)}, {self._declared}; app.get_instance has it as plain JSON data",
                 problem.problems,
             ) from None
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import trio
 from attrs import evolve
 from sqlalchemy.exc import DBAPIError
 
 from .._data.conditions import GivenPath, checked_path
 from .._data.ids import is_id
+from .._data.page_tokens import page_token, read_page_token
 from .._runtime.run.saga import awaited_by_cancellation
 from .._storage.dialects import input_index
 from .._storage.outages import retry_while_away
-from .._storage.sql.entries import load_entries
-from .._storage.sql.search import Place, Sought, page_token, read_page_token, search_step
+from .._storage.sql.entries import load_entries, load_history
+from .._storage.sql.instances import get_instance
+from .._storage.sql.search import Place, Sought, search_step
 from ..clock import from_datetime
-from ..errors import DatabaseError, InvalidDataError
-from ..model import Instance, Page
+from ..errors import DatabaseError, InstanceNotFoundError, InvalidDataError
+from ..model import Instance, InstancePage, JournalPage
 from .engine import Engine
 
 _FIRST_PART = 2_000
@@ -67,7 +71,7 @@ async def with_waits(engine: Engine, instance: Instance) -> Instance:
     return evolve(instance, cancel_requested=evolve(request, waits_for=awaited_by_cancellation(entries)))
 
 
-async def page(engine: Engine, sought: Sought, limit: int, token: str | None) -> Page:
+async def page(engine: Engine, sought: Sought, limit: int, token: str | None) -> InstancePage:
     """Return a page of the newest instances that match.
 
     Args:
@@ -77,12 +81,34 @@ async def page(engine: Engine, sought: Sought, limit: int, token: str | None) ->
     Raises:
       InvalidInputError: if the token is not valid.
     """
-    after = None if token is None else read_page_token(token)
+    after: Any = None if token is None else tuple(read_page_token(token, int, str, of="instances"))
     found = await newest(engine, sought, limit + 1, after)
     if len(found) <= limit:
-        return Page(found, None)
+        return InstancePage(found, None)
     last = found[limit - 1]
-    return Page(found[:limit], page_token((from_datetime(last.created_at), last.instance_id)))
+    return InstancePage(found[:limit], page_token(from_datetime(last.created_at), last.instance_id))
+
+
+async def journal_page(engine: Engine, instance_id: str, limit: int | None, token: str | None) -> JournalPage:
+    """Return a page of the journal of an instance.
+
+    Args:
+      limit: most entries on the page; None: all that follow.
+      token: token of this page, from the page before; None: the first page.
+
+    Raises:
+      InstanceNotFoundError: if there is no such instance.
+      InvalidInputError: if the token is not valid.
+    """
+    after: Any = 0
+    if token is not None:
+        (after,) = read_page_token(token, int, of="entries")
+    entries = await engine.read(load_history, instance_id, after, None if limit is None else limit + 1)
+    if not entries and await engine.read(get_instance, instance_id) is None:
+        raise InstanceNotFoundError(instance_id)
+    if limit is None or len(entries) <= limit:
+        return JournalPage(entries, None)
+    return JournalPage(entries[:limit], page_token(entries[limit - 1].seq))
 
 
 async def index_input(engine: Engine, given: GivenPath) -> bool:

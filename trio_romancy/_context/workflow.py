@@ -21,6 +21,7 @@ from .current import WorkflowExecution
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 T1 = TypeVar("T1")
 T2 = TypeVar("T2")
 T3 = TypeVar("T3")
@@ -43,10 +44,10 @@ class WorkflowRun(WorkflowExecution, Protocol):
     def sleep_until(self, when: datetime, id: str | None) -> Coroutine[Any, Any, None]: ...
     def wait_event(
         self, type: str, subject: str | None, codec: Codec[Any], timeout: int | None, id: str | None
-    ) -> Coroutine[Any, Any, ReceivedEvent]: ...
+    ) -> Coroutine[Any, Any, ReceivedEvent[Any]]: ...
     def receive(
         self, channel: str, codec: Codec[Any], timeout: int | None, id: str | None
-    ) -> Coroutine[Any, Any, Message]: ...
+    ) -> Coroutine[Any, Any, Message[Any]]: ...
     def subscribe(self, channel: str, mode: ChannelMode, id: str | None) -> Coroutine[Any, Any, None]: ...
     def unsubscribe(self, channel: str, id: str | None) -> Coroutine[Any, Any, None]: ...
     def publish(
@@ -184,6 +185,17 @@ class WorkflowContext:
         """
         await self._run.sleep_until(when, id)
 
+    @overload
+    async def wait_event(
+        self,
+        type: str,
+        subject: str | None = None,
+        *,
+        data_type: type[T],
+        timeout: Duration | None = None,
+        id: str | None = None,
+    ) -> ReceivedEvent[T]: ...
+    @overload
     async def wait_event(
         self,
         type: str,
@@ -192,7 +204,16 @@ class WorkflowContext:
         data_type: Any = Any,
         timeout: Duration | None = None,
         id: str | None = None,
-    ) -> ReceivedEvent:
+    ) -> ReceivedEvent[Any]: ...
+    async def wait_event(
+        self,
+        type: str,
+        subject: str | None = None,
+        *,
+        data_type: Any = Any,
+        timeout: Duration | None = None,
+        id: str | None = None,
+    ) -> ReceivedEvent[Any]:
         """Wait for the next event of a type. An instance that waits for long takes rows, but no memory.
 
         The next event is the first one that was sent since the instance was started and that the instance has not
@@ -244,9 +265,17 @@ class WorkflowContext:
         """
         await self._run.unsubscribe(channel, id)
 
+    @overload
+    async def receive(
+        self, channel: str, *, data_type: type[T], timeout: Duration | None = None, id: str | None = None
+    ) -> Message[T]: ...
+    @overload
     async def receive(
         self, channel: str, *, data_type: Any = Any, timeout: Duration | None = None, id: str | None = None
-    ) -> Message:
+    ) -> Message[Any]: ...
+    async def receive(
+        self, channel: str, *, data_type: Any = Any, timeout: Duration | None = None, id: str | None = None
+    ) -> Message[Any]:
         """Receive the next message from a channel. An instance that waits for long takes rows, but no memory.
 
         If the wait is cancelled, the message stays for the next one.

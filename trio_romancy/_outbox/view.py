@@ -8,9 +8,11 @@ from attrs import define, field
 
 from .._client.engine import Engine
 from .._data.ids import is_id
+from .._data.page_tokens import page_token as make_token
+from .._data.page_tokens import read_page_token
+from .._settings import check_numbers
 from .._storage.sql import outbox
-from ..errors import RomancyError
-from ..model import OutboxEvent, OutboxStatus
+from ..model import OutboxPage, OutboxStatus
 
 
 @define(eq=False)
@@ -38,35 +40,32 @@ class Outbox:
         status: OutboxStatus | None = None,
         instance_id: str | None = None,
         limit: int = 100,
-        after: str | None = None,
-    ) -> list[OutboxEvent]:
-        """Return events as the database shows them now: the oldest first, those of one instance in their order.
+        page_token: str | None = None,
+    ) -> OutboxPage:
+        """Return one page of events as the database shows them now: the oldest first, those of one instance in order.
 
         Args:
           status: only events with this status.
           instance_id: only events of this instance.
-          limit: most events to return.
-          after: id of the last event of the page before.
+          limit: most events on the page.
+          page_token: token of the next page, from the page before. The other arguments must be the same.
 
         Raises:
-          RomancyError: if the event that ``after`` names is not in the outbox, or not any more.
+          InvalidInputError: if the page token is not valid.
           ValueError: if the status does not exist, or the limit is not positive.
         """
         if status is not None:
             status = OutboxStatus(status)
-        if not isinstance(limit, int) or limit < 1:
-            raise ValueError(f"limit is a whole number, at least 1, not {limit!r}")
+        check_numbers(limit=limit)
+        after = None if page_token is None else read_page_token(page_token, int, str, int, int, of="events")
         engine = self._require_engine("app.outbox.list")
         if instance_id is not None and not is_id(instance_id):
-            return []
-        found = None
-        if after is None or is_id(after):
-            found = await engine.read(
-                outbox.list_events, status=status, instance_id=instance_id, limit=limit, after=after
-            )
-        if found is None:
-            raise RomancyError(f"there is no event {after!r} in the outbox (any more): list from the beginning")
-        return found
+            return OutboxPage([], None)
+        found = await engine.read(
+            outbox.list_events, status=status, instance_id=instance_id, limit=limit + 1, after=after
+        )
+        events = [event for event, _ in found[:limit]]
+        return OutboxPage(events, None if len(found) <= limit else make_token(*found[limit - 1][1]))
 
     async def retry(self, event_id: str) -> bool:
         """Send an event as if it were new: one that failed, expired or is invalid, or that waits for its next attempt.

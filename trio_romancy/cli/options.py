@@ -17,6 +17,8 @@ WithStatus = Annotated[
     Option("--status", help=f"The status; may be repeated: {', '.join(Status)}.", metavar="STATUS"),
 ]
 
+PageToken = Annotated[str | None, Option(help="The token at the end of the previous page.", metavar="TOKEN")]
+
 DataArgument = Annotated[str, Argument(help="The data as JSON; - reads standard input.", metavar="DATA_JSON")]
 
 WithReceiver = Annotated[str | None, Option(help="The one instance that receives it.", metavar="ID")]

@@ -111,13 +111,13 @@ class RunFacade:
 
     def wait_event(
         self, type: str, subject: str | None, codec: Codec[Any], timeout: Microseconds | None, id: str | None
-    ) -> Coroutine[Any, Any, ReceivedEvent]:
+    ) -> Coroutine[Any, Any, ReceivedEvent[Any]]:
         self._check_caller("ctx.wait_event")
         return self._unless_gone(events.wait_event(self._run, type, subject, codec, timeout, id))
 
     def receive(
         self, channel: str, codec: Codec[Any], timeout: Microseconds | None, id: str | None
-    ) -> Coroutine[Any, Any, Message]:
+    ) -> Coroutine[Any, Any, Message[Any]]:
         self._check_caller("ctx.receive")
         return self._unless_gone(channels.receive(self._run, channel, codec, timeout, id))
 

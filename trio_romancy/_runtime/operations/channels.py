@@ -82,7 +82,7 @@ async def unsubscribe(run: InstanceRun, channel: str, id: str | None) -> None:
 
 async def receive(
     run: InstanceRun, channel: str, codec: Codec[Any], timeout: Microseconds | None, id: str | None
-) -> Message:
+) -> Message[Any]:
     """Receive the next message from a channel that the instance has subscribed to."""
     subscription = run.intake.table.subscriptions.get(channel)
     if subscription is None:

@@ -25,7 +25,7 @@ _EVENT = frozenset({EntryKind.EVENT_RECEIVED, EntryKind.WAIT_TIMED_OUT})
 
 async def wait_event(
     run: InstanceRun, type: str, subject: str | None, codec: Codec[Any], timeout: Microseconds | None, id: str | None
-) -> ReceivedEvent:
+) -> ReceivedEvent[Any]:
     """Wait for the next event of that type that the instance has not received."""
     check_names("an event cannot be waited for", type=type, **({} if subject is None else {"subject": subject}))
     operation = new_operation(run, "wait_event", id, "wait_event", _EVENT)

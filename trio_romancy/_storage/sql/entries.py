@@ -59,9 +59,6 @@ def append_entry(connection: Connection, instance_id: str, payload: Payload, now
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 _journal = select(history).where(history.c.instance_id == bindparam("id")).order_by(history.c.seq)
-_archived_journal = (
-    select(history_archive).where(history_archive.c.instance_id == bindparam("id")).order_by(history_archive.c.seq)
-)
 _journals = (
     select(history)
     .where(history.c.instance_id.in_(bindparam("ids", expanding=True)))
@@ -100,12 +97,18 @@ def read_entries(rows: Iterable[StoredEntry]) -> list[JournalEntry]:
     return [_to_entry(row) for row in rows]
 
 
-def load_history(connection: Connection, instance_id: str) -> list[Entry]:
-    """Load the journal of an instance as users see it, in order, also from the archive if the instance recurred."""
-    rows = load_rows(connection, instance_id)
-    if not rows:
-        rows = list(fetch_all(connection, StoredEntry, _archived_journal, {"id": instance_id}))
-    return [_to_public(row) for row in rows]
+def load_history(connection: Connection, instance_id: str, after: int = 0, most: int | None = None) -> list[Entry]:
+    """Load the journal of an instance as users see it, in order, also from the archive if the instance recurred.
+
+    Args:
+      after: number of the entry after which to begin.
+      most: most entries to load; None: all.
+    """
+    for table in (history, history_archive):
+        found = select(table).where(table.c.instance_id == instance_id, table.c.seq > after).order_by(table.c.seq)
+        if rows := fetch_all(connection, StoredEntry, found if most is None else found.limit(most)):
+            return [_to_public(row) for row in rows]
+    return []
 
 
 def has_entry(connection: Connection, instance_id: str, seq: int) -> bool:

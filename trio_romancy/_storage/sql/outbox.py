@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, inser
 from ..._data.codec import loads
 from ...clock import Microseconds, at_once, due_since, to_datetime
 from ...model import OutboxEvent, OutboxStatus
-from .rows import OutboxRow, StoredEvent, fetch_all, fetch_first
+from .rows import OutboxRow, StoredEvent, fetch_all
 from .tables import outbox
 
 DEAD = (OutboxStatus.FAILED, OutboxStatus.INVALID, OutboxStatus.EXPIRED)
@@ -88,14 +88,12 @@ def list_events(
     status: OutboxStatus | None,
     instance_id: str | None,
     limit: int,
-    after: str | None,
-) -> list[OutboxEvent] | None:
-    """List events, the oldest first, and the events of one instance in their order.
+    after: Sequence[int | str] | None,
+) -> list[tuple[OutboxEvent, OutboxPlace]]:
+    """List events with their places, the oldest first, and the events of one instance in their order.
 
     Args:
-      after: the id of the event after which the list begins.
-
-    Returns None if there is no event ``after``.
+      after: place of the event after which the list begins.
     """
     order = (outbox.c.created_at, outbox.c.instance_id, outbox.c.seq, outbox.c.number)
     found = select(outbox).order_by(*order).limit(limit)
@@ -104,14 +102,14 @@ def list_events(
     if instance_id is not None:
         found = found.where(outbox.c.instance_id == instance_id)
     if after is not None:
-        last = fetch_first(connection, _Order, select(*order).where(outbox.c.event_id == after).order_by(*order))
-        if last is None:
-            return None
-        found = found.where(_comes_after(order, last))
-    return [_to_event(row) for row in fetch_all(connection, StoredEvent, found)]
+        found = found.where(_comes_after(order, after))
+    rows = fetch_all(connection, StoredEvent, found)
+    return [(_to_event(row), OutboxPlace(row.created_at, row.instance_id, row.seq, row.number)) for row in rows]
 
 
-class _Order(NamedTuple):
+class OutboxPlace(NamedTuple):
+    """Place of an event in the list of all events."""
+
     created_at: Microseconds
     instance_id: str
     seq: int

@@ -6,8 +6,6 @@ is short however many instances there are.
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,9 +13,7 @@ from attrs import frozen
 from sqlalchemy import ColumnElement, Connection, Executable, and_, literal, or_, select, union_all
 
 from ..._data.conditions import Condition
-from ..._data.ids import is_id
 from ...clock import Microseconds
-from ...errors import DataProblem, InvalidInputError
 from ...model import Instance, Status
 from ..dialects.input_index import indexed_key, indexed_paths, scalar_key
 from ..dialects.input_keys import UNREADABLE
@@ -189,25 +185,3 @@ def _not_older(place: Place) -> ColumnElement[bool]:
     created_at, instance_id = place
     later = or_(instances.c.created_at > created_at, instances.c.instance_id >= instance_id)
     return and_(instances.c.created_at >= created_at, later)
-
-
-def page_token(place: Place) -> str:
-    """Return the page token for the place after that instance."""
-    return base64.urlsafe_b64encode(json.dumps(place).encode()).decode()
-
-
-def read_page_token(token: str) -> Place:
-    """Return the place that a page token stands for.
-
-    Raises:
-      InvalidInputError: if the text is not a page token.
-    """
-    try:
-        created_at, instance_id = json.loads(base64.b64decode(token.encode(), altchars=b"-_", validate=True))
-        if type(created_at) is int and 0 <= created_at < 2**63 and is_id(instance_id):
-            return created_at, instance_id
-    except (ValueError, TypeError, AttributeError):
-        pass
-    raise InvalidInputError(
-        "the instances cannot be listed", [DataProblem("$.page_token", "it is not the token of a page of instances")]
-    )

@@ -9,8 +9,8 @@ from typer import Argument, Option
 from ..arguments import read_conditions
 from ..call import Call
 from ..failures import NOTHING
-from ..options import WithStatus, WithWorkflow
-from ..terminal.wording import count
+from ..options import PageToken, WithStatus, WithWorkflow
+from .list import show_page
 
 
 async def find(
@@ -22,6 +22,7 @@ async def find(
     workflow: WithWorkflow = None,
     status: WithStatus = None,
     limit: Annotated[int, Option(help="The most instances to find.", min=1, metavar="NUMBER")] = 100,
+    page_token: PageToken = None,
 ) -> int:
     """Find instances by the values in their input.
 
@@ -29,17 +30,8 @@ async def find(
     """
     where = read_conditions(conditions)
     async with call.open_app() as app:
-        found = await app.find_instances(where, workflow=workflow, status=status or None, limit=limit)
-
-    def show() -> None:
-        from ..terminal.instances import show_instances
-
-        if not found:
-            call.screen.line("no instance has that in its input")
-            return
-        show_instances(call.screen, found)
-        if len(found) == limit:
-            call.screen.line(f"these are {count(limit, 'instance')}; there may be more: --limit")
-
-    call.answer({"instances": found}, show)
-    return 0 if found else NOTHING
+        page = await app.find_instances(
+            where, workflow=workflow, status=status or None, limit=limit, page_token=page_token
+        )
+    call.answer(page, lambda: show_page(call, page, "no instance has that in its input"))
+    return 0 if page else NOTHING

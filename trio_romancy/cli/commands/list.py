@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from ...model import Page
+from ...model import InstancePage
 from ..arguments import read_time
 from ..call import Call
-from ..options import WithStatus, WithWorkflow
+from ..options import PageToken, WithStatus, WithWorkflow
 
 
 async def list_instances(
@@ -24,9 +24,7 @@ async def list_instances(
     ] = None,
     until: Annotated[str | None, Option(help="Started before that time.", metavar="TIME")] = None,
     limit: Annotated[int, Option(help="The most instances to list.", min=1, metavar="NUMBER")] = 50,
-    page_token: Annotated[
-        str | None, Option(help="The token at the end of the previous page.", metavar="TOKEN")
-    ] = None,
+    page_token: PageToken = None,
 ) -> None:
     """List instances, the newest first."""
     now = datetime.now(UTC)
@@ -43,14 +41,15 @@ async def list_instances(
         filters["parent"] = parent
     async with call.open_app() as app:
         page = await app.list_instances(**filters)
-    call.answer(page, lambda: _show_page(call, page))
+    call.answer(page, lambda: show_page(call, page, "no instances"))
 
 
-def _show_page(call: Call, page: Page) -> None:
+def show_page(call: Call, page: InstancePage, if_empty: str) -> None:
+    """Write a page of instances for people."""
     from ..terminal.instances import show_instances
 
-    if not page.instances:
-        call.screen.line("no instances")
+    if not page:
+        call.screen.line(if_empty)
         return
     show_instances(call.screen, page.instances)
     if page.next_page_token is not None:

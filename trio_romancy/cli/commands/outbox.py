@@ -7,9 +7,10 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from ...model import OutboxEvent, OutboxStatus
+from ...model import OutboxPage, OutboxStatus
 from ..call import Call
 from ..failures import NOTHING, StopError
+from ..options import PageToken
 from ..terminal.wording import Styled, ago, count
 
 _STYLES = {OutboxStatus.SENT: "green", OutboxStatus.PENDING: ""}
@@ -20,15 +21,15 @@ async def list_events(
     status: Annotated[OutboxStatus | None, Option(help=f"One of {', '.join(OutboxStatus)}.", metavar="STATUS")] = None,
     instance_id: Annotated[str | None, Option("--id", help="Only events of this instance.", metavar="ID")] = None,
     limit: Annotated[int, Option(help="The most events to list.", min=1, metavar="NUMBER")] = 100,
-    after: Annotated[str | None, Option(help="The last event of the previous page.", metavar="EVENT")] = None,
+    page_token: PageToken = None,
 ) -> None:
     """List events that activities have sent, the oldest first."""
     async with call.open_app() as app:
-        found = await app.outbox.list(status=status, instance_id=instance_id, limit=limit, after=after)
-    call.answer({"events": found}, lambda: _show(call, found, limit))
+        page = await app.outbox.list(status=status, instance_id=instance_id, limit=limit, page_token=page_token)
+    call.answer(page, lambda: _show(call, page))
 
 
-def _show(call: Call, events: list[OutboxEvent], limit: int) -> None:
+def _show(call: Call, page: OutboxPage) -> None:
     now = datetime.now(UTC)
     rows: list[tuple[Styled, ...]] = [
         (
@@ -39,14 +40,14 @@ def _show(call: Call, events: list[OutboxEvent], limit: int) -> None:
             ago(event.created_at, now),
             event.error or "",
         )
-        for event in events
+        for event in page
     ]
     if not rows:
         call.screen.line("no events")
         return
     call.screen.table(("event", "type", "status", "attempts", "sent", "error"), rows)
-    if len(rows) == limit:
-        call.screen.line("more: --after ", events[-1].event_id, hang=2)
+    if page.next_page_token is not None:
+        call.screen.whole("more: --page-token ", page.next_page_token)
 
 
 async def retry_events(

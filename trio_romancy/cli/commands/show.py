@@ -48,7 +48,7 @@ async def _read(app: App, instance_id: str) -> tuple[Instance, list[Entry]]:
     instance = await app.get_instance(instance_id)
     if instance is None:
         raise InstanceNotFoundError(instance_id)
-    return instance, await app.history(instance_id)
+    return instance, (await app.history(instance_id)).entries
 
 
 async def _watch(call: Call, app: App, instance_id: str, interval: float, in_full: bool) -> None:
