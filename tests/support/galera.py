@@ -33,6 +33,9 @@ from .servers import START_TIMEOUT, MariaDB, PrivateServer, ServerMissingError, 
 NODES = 3
 """As few as go on when one dies."""
 
+STARTS = 3
+"""How often nodes are started until they agree who is there. A loaded machine can keep them from that."""
+
 NOWHERE = "00000000-0000-0000-0000-000000000000"
 """The history that a node without data has."""
 
@@ -221,11 +224,13 @@ class Cluster:
         What was committed is there again, as far as the nodes are durable, whichever of them died first. Raises
         RuntimeError if one does not start.
         """
-        try:
-            self._start()
-        except RuntimeError:  # a loaded machine can keep them from agreeing who is there; then they give up
-            self.kill()
-            self._start()
+        for _ in range(STARTS - 1):
+            try:
+                self._start()
+                return
+            except RuntimeError:
+                self.kill()
+        self._start()
 
     def _start(self) -> None:
         # Nodes that have crashed find here of whom they were a part, and are a cluster again as soon as all of these
@@ -246,6 +251,13 @@ class Cluster:
 
     def heal(self) -> None:
         """Whatever was done to its nodes, all three run and have caught up when it returns."""
+        try:
+            self._heal()
+        except RuntimeError:  # nodes that run may have given up meanwhile
+            self.kill()
+            self.start()
+
+    def _heal(self) -> None:
         for node in self.nodes:
             if node._server._process is not None and node._server._process.poll() is None:
                 node.thaw()
