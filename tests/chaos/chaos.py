@@ -16,10 +16,16 @@ from trio_romancy import App, EntryKind
 
 from .checker import find_violations
 from .crew import open_crew
+from .disturbances import Disturbances
 from .evidence import Evidence, read_evidence, told
+from .faults import Scene
 from .load import Expected, Load
 from .nemesis import Nemesis
+from .notes import Notes, read_notes
+from .parked import find_parked
+from .repeats import find_repeats
 from .target import Target
+from .worker import LEASE
 
 FINISH_WITHIN = 120.0
 """Seconds in which all that was begun must have ended once the nemesis has."""
@@ -37,10 +43,11 @@ class Report:
     name: str
     seed: int
     violations: list[str]
-    misdeeds: Counter[str]
+    faults: Counter[str]
     workers: int
     expected: Expected
     evidence: Evidence
+    notes: Notes
     finish_seconds: float = 0.0
     """From the end of the nemesis to that of the last instance."""
     _kinds: Counter[EntryKind] = field(init=False)
@@ -58,7 +65,9 @@ class Report:
             f"  {len(self.evidence.entries)} entries: {_counted(self._kinds)}",
             f"  {len(self.expected.events)} events, {len(self.evidence.messages)} messages with these, "
             f"{len(self.evidence.bookings)} bookings, {self.workers} workers",
-            f"  misdeeds: {_counted(self.misdeeds)}; finished {self.finish_seconds:.1f} s after the last",
+            f"  faults: {_counted(self.faults)}; finished {self.finish_seconds:.1f} s after the last",
+            f"  {len(self.notes.runs)} attempts noted, {len(self.notes.explosions)} workers killed by poison, "
+            f"{len(self.notes.gaps)} times a process stood still",
         ]
         if slowest is not None and slowest.seconds is not None:
             lines.append(
@@ -79,7 +88,7 @@ async def run_chaos(
     seed: int,
     seconds: float,
     options: Sequence[str] = (),
-    misdeeds: frozenset[str] | None = None,
+    faults: frozenset[str] | None = None,
     finish_within: float = FINISH_WITHIN,
 ) -> Report:
     """Let workers work and the nemesis disturb them for so many seconds. Then let everything finish, and judge it.
@@ -87,31 +96,41 @@ async def run_chaos(
     Args:
       directory: where workers log, and the journals are written to.
       options: of the worker processes.
-      misdeeds: those that the nemesis keeps to; None: all.
+      faults: names of those that the nemesis keeps to; None: all.
     """
     rejoin_within = min(REJOIN_WITHIN, finish_within)
     _log_to(directory / "nemesis.log")
     async with App(target.client_url, worker=False) as app:
         await trio.to_thread.run_sync(target.make_tables)
-        async with open_crew(target, directory, options) as crew:
+        disturbances = Disturbances(late=2 * LEASE)
+        async with open_crew(target, directory, Random(seed + 2), options) as crew:
             load = Load(app, Random(seed))
-            nemesis = Nemesis(target, crew, Random(seed + 1), misdeeds)
-            with trio.move_on_after(BEGIN_WITHIN + seconds + finish_within) as scope:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(load.run)
-                    with trio.fail_after(BEGIN_WITHIN):
-                        await load.has_begun.wait()
-                    await nemesis.run(seconds)
-                    load.is_stopping = True
-                    ending = trio.current_time()
-                    scope.deadline = ending + finish_within
-            finish_seconds = trio.current_time() - ending
-            problems = await _leases(target, {slot.worker_id for slot in crew.slots}, rejoin_within)
+            nemesis = Nemesis(Scene(target, crew, load, Random(seed + 1), disturbances), faults)
+            async with trio.open_nursery() as watchers:
+                watchers.start_soon(crew.look_after)
+                watchers.start_soon(disturbances.watch_machine)
+                with trio.move_on_after(BEGIN_WITHIN + seconds + finish_within) as scope:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(load.run)
+                        with trio.fail_after(BEGIN_WITHIN):
+                            await load.has_begun.wait()
+                        await nemesis.run(seconds)
+                        load.is_stopping = True
+                        ending = trio.current_time()
+                        scope.deadline = ending + finish_within
+                finish_seconds = trio.current_time() - ending
+                problems = await _leases(target, {slot.worker_id for slot in crew.slots}, rejoin_within)
+                watchers.cancel_scope.cancel()
         problems += await _leases(target, set(), rejoin_within)
-    evidence = await trio.to_thread.run_sync(lambda: read_evidence(target.rows, watched=target.watches_writers))
+    evidence = await trio.to_thread.run_sync(lambda: read_evidence(target.execute, watched=target.watches_writers))
+    notes = read_notes(directory, crew.worker_ids)
+    disturbances.add(notes)
     (directory / "journals.txt").write_text(told(evidence))
     violations = find_violations(load.expected, evidence, crew.worker_ids)
-    violations += [*_unfinished(load, scope, finish_within), *problems, *crew.problems, *crew.complaints()]
+    violations += find_repeats(notes, disturbances)
+    violations += find_parked(load.expected, evidence, notes)
+    violations += [*_unfinished(load, scope, finish_within), *problems, *crew.problems]
+    violations += crew.complaints(load.expected.known)
     return Report(
         target.name,
         seed,
@@ -120,6 +139,7 @@ async def run_chaos(
         len(crew.worker_ids),
         load.expected,
         evidence,
+        notes,
         finish_seconds,
     )
 
@@ -129,7 +149,7 @@ async def _leases(target: Target, right: set[str], seconds: float) -> list[str]:
     with trio.move_on_after(seconds):
         while True:
             holders = {
-                id for (id,) in await trio.to_thread.run_sync(target.rows, "SELECT worker_id FROM romancy_workers")
+                id for (id,) in await trio.to_thread.run_sync(target.execute, "SELECT worker_id FROM romancy_workers")
             }
             if holders == right:
                 return []

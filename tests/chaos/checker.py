@@ -76,6 +76,8 @@ class _Checker:
 
     def _of_instance(self, plan: Plan, row: InstanceRow, journal: Sequence[EntryRow]) -> Iterator[str]:
         yield from _status(plan, row, journal)
+        if plan.stuck_because is not None:
+            return
         yield from _recorded_once(journal)
         yield from _order(journal)
         yield from _compensations(plan, row, journal, self._in_doubt(row.instance_id))
@@ -188,6 +190,10 @@ class _Checker:
 
 
 def _status(plan: Plan, row: InstanceRow, journal: Sequence[EntryRow]) -> Iterator[str]:
+    if plan.stuck_because is not None:
+        if row.status is not Status.STUCK or row.owner is not None:
+            yield f"it must be parked because of {plan.stuck_because!r}, and is {row.status}, owned by {row.owner}"
+        return
     right = Status.CANCELLED if plan.is_cancelled else Status.FAILED if plan.fails else Status.COMPLETED
     if row.status is not right:
         why = "" if row.error is None else f": {row.error['error_type']}: {row.error['message']}"

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from random import Random
 
 import trio
 from attrs import define, field
 
+from .commands import FARTHEST
+from .notes import lines
 from .target import WORKERS, Target
+from .versions import NEW, OLD
 from .worker import READY
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +40,15 @@ class Slot:
     """Whether something is being done to the worker."""
 
     def send(self, what: signal.Signals) -> None:
-        self.process.send_signal(what)
+        """Send a signal to all processes of its group: a forked worker has a parent, and may have children."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, what)
+
+    def command(self, what: str) -> None:
+        """Have the worker carry out a command of :mod:`.commands`."""
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):  # it has died
+            os.write(self.process.stdin.fileno(), what.encode() + b"\n")
 
     async def wait(self) -> int:
         """Wait for its end, and return its exit status."""
@@ -48,7 +61,8 @@ class Crew:
 
     _target: Target
     _logs: Path
-    """The directory that they log into."""
+    """The directory that they log into, and write their notes."""
+    _dice: Random
     _options: Sequence[str] = ()
     """Of the worker process."""
     slots: list[Slot] = field(factory=list, init=False)
@@ -79,38 +93,63 @@ class Crew:
             status = await slot.wait()
         if scope.cancelled_caught:
             self.problems.append(f"worker {slot.worker_id} did not end within {STOP_WITHIN:g} s after SIGTERM")
-            slot.process.kill()
+            slot.send(signal.SIGKILL)
             await slot.wait()
-        elif status and not (status == -signal.SIGTERM and not self._is_ready(slot)):
+        elif status and not (status == -signal.SIGTERM and not self._is_ready(slot)) and not self._has_exploded(slot):
             self.problems.append(f"worker {slot.worker_id} was stopped in order, and ended with status {status}")
 
-    def look_after(self) -> None:
-        """Replace those who have ended by themselves, which none must."""
-        for slot in self.slots:
-            if not slot.is_disturbed and (status := slot.process.poll()) is not None:
-                self.problems.append(f"worker {slot.worker_id} ended by itself, with status {status}")
-                self.replace(slot)
+    async def look_after(self) -> None:
+        """Replace those who have ended by themselves, which none must except by poison, until cancelled."""
+        while True:
+            for slot in self.slots:
+                if not slot.is_disturbed and (status := slot.process.poll()) is not None:
+                    if not self._has_exploded(slot):
+                        self.problems.append(f"worker {slot.worker_id} ended by itself, with status {status}")
+                    self.replace(slot)
+            await trio.sleep(0.2)
 
-    def complaints(self) -> list[str]:
-        """What workers have logged that neither a death nor an outage should lead to."""
+    def complaints(self, known: Sequence[str]) -> list[str]:
+        """What workers have logged that neither a death nor an outage should lead to.
+
+        Args:
+          known: ids of instances and workers of which errors may be logged.
+        """
+        allowed = [*_IN_DOUBT, *known]
         return [
             f"worker {worker_id} has logged: {line}"
             for worker_id in self.worker_ids
             for line in self._log(worker_id).splitlines()
-            if (" ERROR " in line or " CRITICAL " in line) and not any(text in line for text in _IN_DOUBT)
+            if (" ERROR " in line or " CRITICAL " in line) and not any(text in line for text in allowed)
         ]
+
+    def _has_exploded(self, slot: Slot) -> bool:
+        return any(line["what"] == "explosion" for line in lines(self._logs, slot.worker_id))
 
     def _start(self, number: int) -> tuple[str, subprocess.Popen[bytes]]:
         worker_id = WORKERS[len(self.worker_ids)]
         self.worker_ids.append(worker_id)
         url = self._target.url(number, worker_id)
-        command = [sys.executable, "-m", "tests.chaos.worker", url, worker_id, *self._options]
+        options = [*self._options, "--version", str(NEW if number % 2 else OLD)]
+        if self._dice.random() < 0.5:
+            options.append("--forked")
+        # Workers on a file follow those that live, and a first one the machine: only a server has a clock of its own.
+        if self._target.product != "sqlite" and self._dice.random() < 0.5:
+            options.append(f"--clock-ahead={self._dice.uniform(-FARTHEST, FARTHEST):.3f}")
+        command = [sys.executable, "-m", "tests.chaos.worker", url, worker_id, str(self._logs), *options]
         return worker_id, self._open(command, self._path(worker_id))
 
     def _open(self, command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
         """Not in a thread of its own: should that end, so would the process."""
         with log.open("wb") as output:
-            return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            return subprocess.Popen(
+                command,
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                bufsize=0,
+                start_new_session=True,
+            )
 
     def _is_ready(self, slot: Slot) -> bool:
         return READY in self._log(slot.worker_id).splitlines()
@@ -123,9 +162,9 @@ class Crew:
 
 
 @asynccontextmanager
-async def open_crew(target: Target, logs: Path, options: Sequence[str] = ()) -> AsyncIterator[Crew]:
+async def open_crew(target: Target, logs: Path, dice: Random, options: Sequence[str] = ()) -> AsyncIterator[Crew]:
     """A crew at work. When the block ends all are stopped in order, and killed if it ends with an exception."""
-    crew = Crew(target, logs, options)
+    crew = Crew(target, logs, dice, options)
     try:
         await crew.hire()
         yield crew
@@ -135,5 +174,5 @@ async def open_crew(target: Target, logs: Path, options: Sequence[str] = ()) -> 
                 nursery.start_soon(crew.stop, slot)
     finally:
         for slot in crew.slots:
-            slot.process.kill()
+            slot.send(signal.SIGKILL)
             slot.process.wait()

@@ -74,6 +74,8 @@ class Evidence:
     messages: list[MessageRow] = field(factory=list)
     bookings: list[Booking] = field(factory=list)
     balances: dict[int, int] = field(factory=dict)
+    unreadable: list[tuple[str, int]] = field(factory=list)
+    """Instance ids and sequence numbers of entries that somebody has damaged. They are not among the entries."""
     waiting: list[tuple[str, str]] = field(factory=list)
     """Instance and operation ids of what the database believes to be waited for."""
     writes: list[Write] | None = None
@@ -82,20 +84,30 @@ class Evidence:
 
 def read_evidence(rows: Callable[[str], Sequence[tuple[Any, ...]]], *, watched: bool) -> Evidence:
     """Read all of it. ``rows`` runs a query."""
-    instances = rows("SELECT instance_id, status, output, error, owner, created_at FROM romancy_instances")
-    entries = rows(
+    found = rows("SELECT instance_id, status, output, error, owner, created_at FROM romancy_instances")
+    journal = rows(
         "SELECT instance_id, seq, operation_id, kind, payload, recorded_at FROM romancy_history "
         "ORDER BY instance_id, seq"
     )
     messages = rows("SELECT seq, channel, event_id, source, taken_by, data FROM romancy_messages ORDER BY seq")
     bookings = rows("SELECT instance_id, operation_id, account, amount FROM chaos_ledger")
     writes = rows("SELECT instance_id, seq, writer, leases, owner FROM chaos_writes") if watched else None
+    instances = [
+        InstanceRow(id, _status(s), _loads(out), _loads(err), owner, at) for id, s, out, err, owner, at in found
+    ]
+    entries, unreadable = [], []
+    for id, seq, operation_id, kind, payload, at in journal:
+        try:
+            entries.append(EntryRow(id, seq, operation_id, EntryKind(kind), _loads(payload), at))
+        except ValueError:
+            unreadable.append((id, seq))
     return Evidence(
-        [InstanceRow(id, Status(s), _loads(out), _loads(err), owner, at) for id, s, out, err, owner, at in instances],
-        [EntryRow(id, seq, op, EntryKind(kind), _loads(payload), at) for id, seq, op, kind, payload, at in entries],
+        instances,
+        entries,
         [MessageRow(seq, name, id, of, by, _loads(data)) for seq, name, id, of, by, data in messages],
         [Booking(*row) for row in bookings],
         {row[0]: row[1] for row in rows("SELECT id, balance FROM chaos_accounts")},
+        unreadable,
         [(row[0], row[1]) for row in rows("SELECT instance_id, operation_id FROM romancy_waits")],
         None if writes is None else [Write(*row) for row in writes],
     )
@@ -118,6 +130,11 @@ def told(evidence: Evidence) -> str:
 
 def _time(microseconds: int) -> str:
     return f"{datetime.fromtimestamp(microseconds / 1e6):%H:%M:%S.%f}"
+
+
+def _status(text: str) -> Status:
+    """Return a status; that of an instance that has not ended if somebody has damaged it."""
+    return Status(text) if text in list(Status) else Status.PENDING
 
 
 def _loads(text: str | None) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from random import Random
@@ -14,7 +16,7 @@ from attrs import define, field
 from trio_romancy import App, WorkflowCancelledError, WorkflowFailedError, WorkflowStuckError
 from trio_romancy._definitions.values import Workflow
 
-from . import workflows
+from . import harmful, versions, workflows
 from .workflows import ACCOUNTS, EVENT, STOP
 
 AT_ONCE = 14
@@ -24,6 +26,11 @@ SOURCE = "/chaos"
 
 ANYTHING = object()
 """A result that cannot be known beforehand."""
+
+PARKED_FOR = 1.0
+"""Seconds between two looks at an instance that no live worker can run just now."""
+
+CHANGED, ONLY_NEW = versions.define_new()
 
 
 @define(eq=False)
@@ -45,6 +52,10 @@ class Plan:
     """Where it takes jobs from."""
     is_cancelled: bool = False
     """Whether its cancellation was accepted."""
+    stuck_because: str | None = None
+    """What the error says of an instance that must be parked; None: it must not be."""
+    is_of_one_version: bool = False
+    """Whether only workers of the new version may be able to run it, so that it may be parked while there is none."""
     seconds: float | None = None
     """From its start to its end, as the driver saw it."""
 
@@ -58,6 +69,15 @@ class Expected:
     events: set[str] = field(factory=set)
     jobs: dict[str, set[str]] = field(factory=dict)
     """By channel."""
+    bad_workers: set[str] = field(factory=set)
+    """Ids of workers that there never were, whose rows cannot be read."""
+
+    @property
+    def known(self) -> list[str]:
+        """Ids of the instances and workers of which errors may be logged."""
+        plans = self.plans.values()
+        ids = [plan.instance_id for plan in plans if plan.stuck_because is not None or plan.is_of_one_version]
+        return [*ids, *self.bad_workers]
 
 
 @define(eq=False)
@@ -70,6 +90,8 @@ class Load:
     has_begun: trio.Event = field(factory=trio.Event, init=False)
     """Set when the first instance has ended."""
     is_stopping: bool = field(default=False, init=False)
+    _nursery: trio.Nursery = field(init=False)
+    _is_poisoned: bool = field(default=False, init=False)
     _numbers: Any = field(factory=lambda: count(1), init=False)
 
     async def run(self) -> None:
@@ -82,6 +104,8 @@ class Load:
             self._transfer,
             self._family,
             self._parent,
+            self._changed,
+            self._only_new,
         ]
 
         async def run_one_after_the_other(first: int) -> None:
@@ -90,9 +114,9 @@ class Load:
                     return
                 await rounds[turn % len(rounds)](next(self._numbers))
 
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as self._nursery:
             for first in range(AT_ONCE):
-                nursery.start_soon(run_one_after_the_other, first)
+                self._nursery.start_soon(run_one_after_the_other, first)
 
     # -- rounds ----------------------------------------------------------------------------------------------------
 
@@ -173,6 +197,64 @@ class Load:
         plan = Plan(f"parent-{number}", "parent", 2 + children, fails=end == "terminal", undone=1 + width)
         await self._run(plan, workflows.parent, number, width, end)
 
+    async def _changed(self, number: int) -> None:
+        plan = Plan(f"changed-{number}", "changed", 2 * number, is_of_one_version=True)
+        await self._run(plan, CHANGED, number)
+
+    async def _only_new(self, number: int) -> None:
+        plan = Plan(f"only-new-{number}", "only new", number, is_of_one_version=True)
+        await self._run(plan, ONLY_NEW, number)
+
+    # -- what the nemesis asks for ---------------------------------------------------------------------------------
+
+    def start_holder(self, seconds: float) -> None:
+        """Start an instance whose activity holds the event loop for that long."""
+        number = next(self._numbers)
+        plan = Plan(f"holder-{number}", "holder", number)
+        self._nursery.start_soon(self._run, plan, harmful.holder, number, seconds)
+
+    def start_forker(self) -> None:
+        """Start an instance whose activity forks its process."""
+        number = next(self._numbers)
+        plan = Plan(f"forker-{number}", "forker", number)
+        self._nursery.start_soon(self._run, plan, harmful.forker, number)
+
+    def start_careless(self) -> None:
+        """Start an instance whose activity leaves a mess, and fails."""
+        number = next(self._numbers)
+        plan = Plan(f"careless-{number}", "careless", fails=True)
+        self._nursery.start_soon(self._run, plan, harmful.careless, self._dice.randrange(len(harmful.MISTAKES)))
+
+    def start_poison(self) -> None:
+        """Start an instance whose rollback kills its process again and again, unless there is one."""
+        if not self._is_poisoned:
+            self._is_poisoned = True
+            self._nursery.start_soon(self._poison, next(self._numbers))
+
+    async def _poison(self, number: int) -> None:
+        plan = Plan(f"poison-{number}", "poison", stuck_because="max_recoveries")
+        await self._run(plan, harmful.poison, number, may_cancel=False)
+        self._is_poisoned = False
+
+    async def start_prey(self) -> Plan:
+        """Start an instance that waits for :meth:`feed_prey`."""
+        number = next(self._numbers)
+        plan = Plan(f"prey-{number}", "prey", number)
+        await self._start(plan, harmful.prey, number)
+        return plan
+
+    async def feed_prey(self, plan: Plan) -> None:
+        """Send an instance what it waits for, and wait for its end beside all others."""
+        id = f"event for {plan.instance_id}"
+        plan.events.append(id)
+        self.expected.events.add(id)
+        await self._app.send_event(EVENT, None, source=SOURCE, id=id, subject=f"prey {plan.instance_id}")
+        self._nursery.start_soon(partial(self._see_to_the_end, plan, may_cancel=False))
+
+    def now(self) -> int:
+        """Return the time, in microseconds since the epoch."""
+        return time.time_ns() // 1000
+
     # -- one instance ----------------------------------------------------------------------------------------------
 
     async def _run(self, plan: Plan, workflow: Workflow[..., Any], *args: Any, may_cancel: bool = True) -> None:
@@ -190,12 +272,20 @@ class Load:
         async with trio.open_nursery() as nursery:
             if may_cancel and self._dice.random() < 0.15:
                 nursery.start_soon(self._cancel, plan, self._dice.uniform(0, 1))
-            try:
-                await self._app.handle(plan.instance_id).result()
-            except (WorkflowFailedError, WorkflowCancelledError, WorkflowStuckError):
-                pass  # the database tells more
+            with suppress(WorkflowFailedError, WorkflowCancelledError):  # the database tells more
+                await self._end(plan)
             plan.seconds = trio.current_time() - begun
         self.has_begun.set()
+
+    async def _end(self, plan: Plan) -> None:
+        while True:
+            try:
+                await self._app.handle(plan.instance_id).result()
+                return
+            except WorkflowStuckError:
+                if not plan.is_of_one_version:
+                    return
+            await trio.sleep(PARKED_FOR)
 
     async def _cancel(self, plan: Plan, seconds: float) -> None:
         await trio.sleep(seconds)

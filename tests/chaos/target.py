@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
@@ -18,16 +19,17 @@ from sqlalchemy.schema import CreateTable
 
 from ..support.galera import Cluster
 from ..support.proxy import Proxy, open_proxy
-from ..support.servers import PrivateServer, execute
+from ..support.servers import PRODUCTS, PrivateServer, execute
+from .worker import LEASE
 from .workflows import ACCOUNTS, BALANCE, accounts, ledger, tables
 
 Row = tuple[Any, ...]
 
-LONGEST_OUTAGE = 1.5
+LONGEST_OUTAGE = 3 * LEASE
 """Seconds between the death of a server and its start."""
 
 LONGEST_FREEZE = 4.0
-"""Seconds. For the first the other nodes of a cluster wait, then they do without the frozen one."""
+"""Seconds that one node is frozen. For the first the other nodes wait, then they do without it."""
 
 WORKERS = [f"worker{number}" for number in range(1, 2001)]
 """Ids of all workers that there can be, each a user of the database. Made one by one, they would have to wait until
@@ -45,8 +47,14 @@ writes = sa.Table(
 """Who has written each entry of the journal, how many leases he held at that moment, and who owned the instance."""
 
 
-Disaster = Callable[[Random], Awaitable[None]]
-"""Does something to a server that it recovers from, and returns when it has."""
+@frozen
+class Disaster:
+    """Something that servers recover from."""
+
+    strike: Callable[[Random], Awaitable[None]]
+    """Returns when they have recovered."""
+    spares_some: bool = False
+    """Whether some workers may go on, so that they rightly end the leases of the others."""
 
 
 @define(eq=False)
@@ -89,6 +97,21 @@ class Target(Protocol):
     """Whether it is known who has written an entry."""
 
     @property
+    def product(self) -> str:
+        """``"sqlite"``, ``"mariadb"`` or ``"postgresql"``."""
+        ...
+
+    @property
+    def servers(self) -> int:
+        """How many there are of it."""
+        ...
+
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """What :meth:`execute` raises if the database is away, or refuses a statement."""
+        ...
+
+    @property
     def disasters(self) -> Mapping[str, Disaster]:
         """What can happen to its servers, one at a time."""
         ...
@@ -101,8 +124,12 @@ class Target(Protocol):
         """Where a worker finds the database. Its id is one of :data:`WORKERS`."""
         ...
 
-    def rows(self, sql: str) -> list[Row]:
-        """What a query returns."""
+    def execute(self, *statements: str, server: int = 0) -> list[Row]:
+        """Execute statements as an outsider, each by itself, and return the rows of the last. It blocks."""
+        ...
+
+    def execute_at_once(self, *statements: str) -> None:
+        """Execute statements as an outsider, in one transaction. It blocks."""
         ...
 
     @property
@@ -123,6 +150,9 @@ class FileTarget:
     slots: int = 2
     ways: Sequence[Way] = ()
     watches_writers: bool = False
+    product: str = "sqlite"
+    servers: int = 1
+    errors: tuple[type[Exception], ...] = (sqlite3.Error,)
     disasters: Mapping[str, Disaster] = field(factory=dict)
 
     @property
@@ -130,16 +160,22 @@ class FileTarget:
         return str(self.path)
 
     def make_tables(self) -> None:
-        with closing(sqlite3.connect(self.path, timeout=30)) as connection, connection:
-            for statement in _tables(sqlite.dialect()):
-                connection.execute(statement)
+        self.execute_at_once(*_tables(sqlite.dialect()))
 
     def url(self, slot: int, worker_id: str) -> str:
         return str(self.path)
 
-    def rows(self, sql: str) -> list[Row]:
-        with closing(sqlite3.connect(self.path, timeout=30)) as connection:
-            return connection.execute(sql).fetchall()
+    def execute(self, *statements: str, server: int = 0) -> list[Row]:
+        """The function ``pause(seconds)`` is one of this connection."""
+        with closing(sqlite3.connect(self.path, timeout=30, isolation_level=None)) as connection:
+            connection.create_function("pause", 1, time.sleep)
+            rows: list[Row] = []
+            for statement in statements:
+                rows = connection.execute(statement).fetchall()
+            return rows
+
+    def execute_at_once(self, *statements: str) -> None:
+        self.execute("BEGIN IMMEDIATE", *statements, "COMMIT")
 
 
 @asynccontextmanager
@@ -225,23 +261,35 @@ class ServerTarget:
     def make_tables(self) -> None:
         database = make_url(self._urls[0]).database
         admit = [statement.format(users=", ".join(WORKERS), database=database) for statement in self._product.admit]
-        self._execute(*_tables(self._product.dialect), *self._product.watch, *admit)
+        self.execute(*_tables(self._product.dialect), *self._product.watch, *admit)
 
     def url(self, slot: int, worker_id: str) -> str:
         own = make_url(self._urls[0]).set(username=worker_id)
         return self.ways[slot].url(own.render_as_string())
 
-    def rows(self, sql: str) -> list[Row]:
-        return self._execute(sql)
-
-    def _execute(self, *statements: str) -> list[Row]:
-        if len(self._urls) > 1:
+    def execute(self, *statements: str, server: int = 0) -> list[Row]:
+        if self.servers > 1:
             statements = ("SET wsrep_sync_wait = 1", *statements)
-        return execute(self._urls[0], *statements)
+        return execute(self._urls[server], *statements)
+
+    def execute_at_once(self, *statements: str) -> None:
+        self.execute("BEGIN", *statements, "COMMIT")
+
+    @property
+    def product(self) -> str:
+        return "postgresql" if self._urls[0].startswith("postgres") else "mariadb"
+
+    @property
+    def servers(self) -> int:
+        return len(self._urls)
+
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        return PRODUCTS[self.product].errors
 
     @property
     def _product(self) -> _Product:
-        return _POSTGRESQL if self._urls[0].startswith("postgres") else _MARIADB
+        return _POSTGRESQL if self.product == "postgresql" else _MARIADB
 
 
 @asynccontextmanager
@@ -253,8 +301,14 @@ async def open_server_target(name: str, server: PrivateServer, database: str, sl
         await trio.sleep(dice.uniform(0, LONGEST_OUTAGE))
         await trio.to_thread.run_sync(server.start)
 
+    async def freeze(dice: Random) -> None:
+        await trio.to_thread.run_sync(server.freeze)
+        await trio.sleep(LEASE * dice.uniform(0.5, 3))
+        server.thaw()
+
+    disasters = {"outage": Disaster(outage), "server frozen": Disaster(freeze)}
     async with _open_ways([server.url()], slots) as ways:
-        yield ServerTarget(name, {"outage": outage}, ways, slots, [server.url(database)])
+        yield ServerTarget(name, disasters, ways, slots, [server.url(database)])
 
 
 @asynccontextmanager
@@ -278,7 +332,11 @@ async def open_cluster_target(name: str, cluster: Cluster, database: str, slots:
         await trio.sleep(dice.uniform(0, LONGEST_OUTAGE))
         await trio.to_thread.run_sync(cluster.start)
 
-    disasters = {"node killed": kill_node, "node frozen": freeze_node, "all nodes killed": kill_all_nodes}
+    disasters = {
+        "node killed": Disaster(kill_node, spares_some=True),
+        "node frozen": Disaster(freeze_node, spares_some=True),
+        "all nodes killed": Disaster(kill_all_nodes),
+    }
     async with _open_ways([node.url() for node in cluster.nodes], slots) as ways:
         yield ServerTarget(name, disasters, ways, slots, [node.url(database) for node in cluster.nodes])
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +14,13 @@ from attrs import define, evolve, field
 from trio_romancy import EntryKind, Status
 
 from .checker import find_violations, is_booking
+from .disturbances import Disturbances, Span
 from .evidence import Booking, EntryRow, Evidence, InstanceRow, MessageRow, Write
 from .load import Expected, Plan
+from .notes import Explosion, Notes, Run, read_notes
+from .parked import find_parked
+from .repeats import find_repeats
+from .worker import MAX_RECOVERIES
 from .workflows import ACCOUNTS, BALANCE, EVENT, STOP
 
 pytestmark = pytest.mark.long
@@ -26,6 +34,7 @@ class World:
 
     expected: Expected = field(factory=Expected)
     evidence: Evidence = field(factory=lambda: Evidence(balances=dict.fromkeys(range(ACCOUNTS), BALANCE), writes=[]))
+    notes: Notes = field(factory=Notes)
 
     def add(self, plan: Plan, status: Status, output: Any, *entries: tuple[str, EntryKind, Any]) -> None:
         """An instance that has ended, and its journal."""
@@ -69,7 +78,8 @@ class World:
         rows[:] = [row for row in rows if (row.instance_id, row.operation_id) != (instance_id, operation_id)]
 
     def violations(self) -> list[str]:
-        return find_violations(self.expected, self.evidence, [WORKER, OTHER_WORKER])
+        found = find_violations(self.expected, self.evidence, [WORKER, OTHER_WORKER])
+        return [*found, *find_parked(self.expected, self.evidence, self.notes)]
 
 
 def undoable(result: int) -> dict[str, Any]:
@@ -161,6 +171,15 @@ def good_world() -> World:
         ("chaos_note:1/compensation", EntryKind.COMPENSATION_COMPLETED, {}),
     )
     del world.expected.plans["parent/chaos_saga:1"]  # its parent has started it, and nobody else
+    world.add(
+        Plan("poison", "poison", stuck_because="max_recoveries"),
+        Status.STUCK,
+        None,
+        ("chaos_arm:1", EntryKind.ACTIVITY_COMPLETED, undoable(0)),
+        ("chaos_refuse:1", EntryKind.ACTIVITY_FAILED, {}),
+        ("", EntryKind.WORKFLOW_FAILED, {}),
+    )
+    world.instance("poison", error={"error_type": "RomancyError", "message": "max_recoveries is 5"})
     world.add(
         Plan("sleeper", "sleeper", "woken", sleeps=[1.0, 0.5]),
         Status.COMPLETED,
@@ -314,6 +333,14 @@ def compensate_what_completed(world: World) -> None:
     world.book("transfer", "chaos_book:1/compensation", 3, 2, 3)
 
 
+def park(world: World, instance_id: str) -> None:
+    world.instance(instance_id, status=Status.STUCK, error={"error_type": "OSError", "message": "killed"})
+
+
+def explode_too_often(world: World) -> None:
+    world.notes.explosions = [Explosion("poison", WORKER, at) for at in range(MAX_RECOVERIES + 2)]
+
+
 CASES: list[tuple[Callable[[World], Any], str]] = [
     (lose_an_instance, "sleeper: it was started, and is lost"),
     (make_an_instance, "stray: nobody has started it"),
@@ -412,6 +439,15 @@ CASES: list[tuple[Callable[[World], Any], str]] = [
         lambda world: world.entry("parent", "chaos_saga:1", payload={"child": "parent/chaos_saga:2"}),
         "parent/chaos_saga:1: nobody has started it",
     ),
+    (lambda world: park(world, "waiter"), "waiter: it is parked without a cause of its own: killed"),
+    (lambda world: park(world, "parent/chaos_saga:1"), "chaos_saga:1: it is parked without a cause of its own: killed"),
+    (lambda world: park(world, "poison"), "poison: it is parked, and its error does not say 'max_recoveries': killed"),
+    (
+        lambda world: world.instance("poison", status=Status.COMPENSATING),
+        "poison: it must be parked because of 'max_recoveries', and is compensating",
+    ),
+    (lambda world: world.instance("poison", owner=WORKER), "and is stuck, owned by worker1"),
+    (explode_too_often, f"poison: it has killed {MAX_RECOVERIES + 2} workers"),
     (leave_a_writer_unseen, "sleeper: nobody has seen who wrote entry 3"),
     (write_without_a_lease, "saga: entry 1 (chaos_book_for_now:1) was written by worker1 under a revoked lease"),
     (write_for_another_owner, "(chaos_book_for_now:1) was written by worker1, while worker2 owned it"),
@@ -424,3 +460,67 @@ def test_it_finds(spoil: Callable[[World], Any], violation: str) -> None:
     spoil(world)
     found = world.violations()
     assert any(violation in one for one in found), found
+
+
+# -- no activity twice without a death ---------------------------------------------------------------------------------
+
+FIRST, AGAIN = 10.0, 14.0
+"""When the two attempts began."""
+
+LATE = 3.0
+
+REASONS: dict[str, tuple[str, list[Span]]] = {
+    "the first has raised": ("raised", []),
+    "its worker died": ("returned", [Span(WORKER, 11.0, math.inf)]),
+    "its worker had died before": ("nothing more was heard of it", [Span(WORKER, 9.0, math.inf)]),
+    "its worker was cut off": ("interrupted", [Span(WORKER, 11.0, 13.0)]),
+    "its worker had been cut off just before": ("returned", [Span(WORKER, 6.0, 8.0)]),
+    "any worker could be cut off": ("returned", [Span(None, 11.0, 13.0)]),
+}
+NO_REASONS: dict[str, tuple[str, list[Span]]] = {
+    "nothing had happened": ("returned", []),
+    "it was only interrupted": ("interrupted", []),
+    "another worker died": ("returned", [Span(OTHER_WORKER, 11.0, math.inf)]),
+    "its worker had been cut off long before": ("returned", [Span(WORKER, 4.0, 6.0)]),
+    "its worker died later": ("returned", [Span(WORKER, 15.0, math.inf)]),
+}
+
+
+def repeats(end: str, spans: list[Span]) -> list[str]:
+    runs = [
+        Run("saga", "chaos_note:1", 1, WORKER, FIRST, end),
+        Run("saga", "chaos_note:2", 1, WORKER, FIRST, "returned"),
+        Run("saga", "chaos_note:1", 1, OTHER_WORKER, AGAIN, "returned"),
+    ]
+    return list(find_repeats(Notes(runs), Disturbances(LATE, spans)))
+
+
+@pytest.mark.parametrize("why", REASONS)
+def test_an_activity_may_run_again_if(why: str) -> None:
+    assert repeats(*REASONS[why]) == []
+
+
+@pytest.mark.parametrize("why", NO_REASONS)
+def test_an_activity_must_not_run_again_although(why: str) -> None:
+    (found,) = repeats(*NO_REASONS[why])
+    assert found.startswith("saga: chaos_note:1 ran twice without a death: on worker1")
+
+
+def test_what_processes_note_is_read(tmp_path: Path) -> None:
+    lines = [
+        {"what": "begun", "at": 1.0, "run": 1, "instance": "a", "operation": "x:1", "attempt": 1},
+        {"what": "raised", "at": 2.0, "run": 1},
+        {"what": "gap", "at": 4.0, "since": 3.0},
+        {"what": "begun", "at": 5.0, "run": 2, "instance": "a", "operation": "x:1", "attempt": 2},
+        {"what": "explosion", "at": 6.0, "instance": "b"},
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "worker1.notes").write_text(text + '{"what": "retur')  # it died as it wrote
+    notes = read_notes(tmp_path, [WORKER, OTHER_WORKER])
+    assert notes.runs == [
+        Run("a", "x:1", 1, WORKER, 1.0, "raised"),
+        Run("a", "x:1", 2, WORKER, 5.0, "nothing more was heard of it"),
+    ]
+    disturbances = Disturbances(LATE)
+    disturbances.add(notes)
+    assert disturbances.spans == [Span(WORKER, 6.0, math.inf), Span(WORKER, 3.0, 4.0)]

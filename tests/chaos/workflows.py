@@ -23,6 +23,8 @@ from trio_romancy import (
     workflow,
 )
 
+from .notes import attempt_noted
+
 ACCOUNTS = 12
 BALANCE = 1_000
 """What is on each of them at first."""
@@ -34,6 +36,9 @@ STOP = "stop"
 """The job after which a receiver goes home."""
 
 QUICK = RetryPolicy.fixed(4, 0.1)
+
+PATIENT = RetryPolicy.fixed(1_000, 0.1)
+"""For activities with a session: a statement of theirs that is killed, or waits in vain, fails an attempt."""
 
 tables = sa.MetaData()
 accounts = sa.Table(
@@ -63,19 +68,19 @@ async def move(giver: int, taker: int, amount: int) -> None:
         await context.session.execute(sa.insert(ledger).values(**row, account=account, amount=change))
 
 
-@activity(name="chaos_book", retry=QUICK)
+@activity(name="chaos_book", retry=PATIENT)
 async def book(giver: int, taker: int, amount: int) -> int:
     """Its ids hold the word "book", and no others do: see :func:`.checker.is_booking`."""
     await move(giver, taker, amount)
     return amount
 
 
-@compensation(name="chaos_book_back", retry=QUICK)
+@compensation(name="chaos_book_back", retry=PATIENT)
 async def book_back(giver: int, taker: int, amount: int) -> None:
     await move(taker, giver, amount)
 
 
-@activity(name="chaos_book_for_now", retry=QUICK, compensation=book_back)
+@activity(name="chaos_book_for_now", retry=PATIENT, compensation=book_back)
 async def book_for_now(giver: int, taker: int, amount: int) -> int:
     await move(giver, taker, amount)
     return amount
@@ -83,42 +88,49 @@ async def book_for_now(giver: int, taker: int, amount: int) -> int:
 
 @compensation(name="chaos_forget", retry=QUICK)
 async def forget(number: int) -> None:
-    if current_activity().attempt <= number % 3:
-        raise ConnectionError("not yet")
+    with attempt_noted():
+        await trio.sleep(0.01)
+        if current_activity().attempt <= number % 3:
+            raise ConnectionError("not yet")
 
 
 @activity(name="chaos_note", retry=QUICK, compensation=forget)
 async def note(number: int) -> int:
     """Fails up to twice, and so does what undoes it."""
-    await trio.sleep(0.01)
-    if current_activity().attempt <= number % 3:
-        raise ConnectionError("not yet")
+    with attempt_noted():
+        await trio.sleep(0.01)
+        if current_activity().attempt <= number % 3:
+            raise ConnectionError("not yet")
     return number
 
 
 @activity(name="chaos_work", retry=QUICK)
 async def work(number: int) -> int:
-    await trio.sleep(0.02)
+    with attempt_noted():
+        await trio.sleep(0.02)
     return number
 
 
 @activity(name="chaos_work_in_thread", retry=QUICK)
 def work_in_thread(number: int) -> int:
-    return number
+    with attempt_noted():
+        return number
 
 
 @activity(name="chaos_refuse", retry=RetryPolicy.fixed(2, 0.05))
 async def refuse(terminally: bool) -> None:
     """Fails for good, at once or on its second attempt."""
-    raise TerminalError("as asked") if terminally else ConnectionError("as asked")
+    with attempt_noted():
+        raise TerminalError("as asked") if terminally else ConnectionError("as asked")
 
 
 @activity(name="chaos_announce", retry=QUICK)
 async def announce(channel: str, job: str) -> None:
     """Sends its job exactly once, though it fails once."""
-    current_activity().publish(channel, job)
-    if current_activity().attempt == 1:
-        raise ConnectionError("what this attempt has sent is not sent")
+    with attempt_noted():
+        current_activity().publish(channel, job)
+        if current_activity().attempt == 1:
+            raise ConnectionError("what this attempt has sent is not sent")
 
 
 @workflow(name="chaos_saga")
