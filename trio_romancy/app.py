@@ -258,9 +258,11 @@ class App(Client):
         try:
             return await self._block.__aexit__(exc_type, exc, traceback)
         except BaseExceptionGroup as group:
-            # The caller's own exception must leave the block as it is, without the groups of the nurseries inside.
+            # The caller's own exception, or group, must leave the block as the same object, without the groups of the
+            # nurseries inside.
             raised = list(leaves(group))
-            if exc is not None and all(leaf is exc for leaf in raised):
+            own = [] if exc is None else list(leaves(exc))
+            if all(any(leaf is one for one in own) for leaf in raised):
                 return False
             if all(is_a(leaf, KeyboardInterrupt) for leaf in raised):
                 raise raised[0] from None  # has struck in the code of an instance

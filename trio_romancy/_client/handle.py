@@ -77,7 +77,7 @@ class WorkflowHandle(Generic[R]):
             raise self._failure(status, error)
         value = loads(output or "null")
         try:
-            result: R = value if self._codec is None else self._codec.decode(value)
+            result: R = value if self._codec is None else self._codec.decode_stored(value)
             return result
         except InvalidDataError as problem:
             assert self._codec is not None

@@ -133,6 +133,24 @@ class Codec(Generic[T]):
             problems = _problems_of_data(raw, self.annotation) or [_whole(error)]
             raise InvalidDataError("this data does not match its type", problems) from None
 
+    def decode_stored(self, raw: object) -> T:
+        """Return the value that stored data stand for, which an earlier version may have stored in another form.
+
+        Raises: as of :meth:`decode`.
+        """
+        try:
+            value: T = self._structure(raw, self.annotation)
+            return value
+        except Exception:
+            return self._decode_earlier(raw)
+
+    def _decode_earlier(self, raw: object) -> T:
+        try:
+            value: T = _of_stored.structure(raw, self.annotation)
+            return value
+        except Exception:
+            return self.decode(raw)  # for its message
+
     def fault(self, value: object) -> str | None:
         """Return why a value as a whole cannot be stored; None: it can."""
         raw = None
@@ -211,6 +229,7 @@ def _fault(value: object, annotation: Any) -> str | None:
 
 _fast = make_converter(detailed=False)
 _detailed = make_converter(detailed=True)
+_of_stored = make_converter(detailed=False, reads_stored=True)
 
 
 def _problems_of_data(raw: object, annotation: Any) -> list[DataProblem]:

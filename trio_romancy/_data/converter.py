@@ -206,18 +206,19 @@ def _is_plain_tuple(annotation: Any) -> bool:
     return is_bare or (_origin_in(tuple)(annotation) and arguments[-1:] == (...,))
 
 
-def make_converter(*, detailed: bool) -> Converter:
+def make_converter(*, detailed: bool, reads_stored: bool = False) -> Converter:
     """Make a cattrs converter that refuses values that would be read back as others, as far as a rule can tell.
 
     Args:
       detailed: whether errors name the place in the data, which makes the converter slower.
+      reads_stored: whether to read what earlier versions have stored as well.
     """
     converter = Converter(
         detailed_validation=detailed,
         forbid_extra_keys=True,
         unstruct_collection_overrides={abc.Set: list},
     )
-    register_scalars(converter)
+    register_scalars(converter, reads_stored=reads_stored)
     converter.register_unstructure_hook_func(lambda annotation: annotation is Any, _plain)
     factories: list[tuple[Callable[[Any], bool], Callable[[Any, Converter], Hook]]] = [
         (is_class, _class),

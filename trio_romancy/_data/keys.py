@@ -11,7 +11,7 @@ import json
 import typing
 from collections import ChainMap, Counter, OrderedDict, UserDict, abc, defaultdict
 from collections.abc import Callable
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from .diagnosis import expected, name_of
 from .readable import why_unreadable
 from .scalars import AlteredError, Hook
 
-_TEXT = (str, bytes, datetime, date, time, Decimal, UUID, Path)
+_TEXT = (str, bytes, datetime, date, time, timedelta, Decimal, UUID, Path)
 """Types whose values are stored as text."""
 
 _MADE_OF_DICT = (OrderedDict, Counter, ChainMap, UserDict)

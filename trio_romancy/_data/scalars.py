@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import enum
+import re
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -17,6 +18,14 @@ from .annotations import kind_of
 from .diagnosis import expected, short
 
 _MICROSECOND = timedelta(microseconds=1)
+
+ISO_DURATION = re.compile(
+    r"([+-])?P(?=[0-9T])(?:([0-9]{1,12})W)?(?:([0-9]{1,12})D)?"
+    r"(?:T(?=[0-9])(?:([0-9]{1,12})H)?(?:([0-9]{1,12})M)?(?:([0-9]{1,15})(?:[.,]([0-9]{1,6})0*)?S)?)?",
+    re.ASCII,
+)
+"""Durations in ISO 8601, without years and months, whose length is not fixed."""
+_WHOLE = re.compile(r"-?[0-9]{1,30}", re.ASCII)
 
 Hook = Callable[[Any, Any], Any]
 """Makes a value of plain JSON data and an annotation."""
@@ -95,9 +104,39 @@ def _parsed(kind: type, parse: Callable[[str], Any]) -> Hook:
 
 
 def _to_timedelta(value: object, _: object) -> timedelta:
+    found = ISO_DURATION.fullmatch(value) if type(value) is str else None
+    if found is None:
+        raise TypeError(f"expected timedelta (in ISO 8601, such as 'PT1M30S' or 'P2DT12H'), got {short(value)}")
+    sign, *numbers = found.groups("0")
+    weeks, days, hours, minutes, seconds, fraction = map(int, (*numbers[:5], numbers[5].ljust(6, "0")))
+    try:
+        duration = timedelta(days, seconds, fraction, 0, minutes, hours, weeks)
+        return -duration if sign == "-" else duration
+    except OverflowError:
+        if value == from_timedelta(timedelta.min):  # its opposite is longer than the longest
+            return timedelta.min
+        raise TypeError(f"a timedelta has at most 999999999 days, got {short(value)}") from None
+
+
+def _to_stored_timedelta(value: object, annotation: object) -> timedelta:
     if type(value) is int:
         return timedelta(microseconds=value)
-    raise TypeError(f"expected timedelta (as microseconds), got {short(value)}")
+    if type(value) is str and _WHOLE.fullmatch(value):  # as a key
+        return timedelta(microseconds=int(value))
+    return _to_timedelta(value, annotation)
+
+
+def from_timedelta(value: timedelta) -> str:
+    """Return a duration in ISO 8601: ``PT1M30S``, ``P2DT12H``, ``-PT0.5S``."""
+    whole = value // _MICROSECOND
+    days, rest = divmod(abs(whole), 86_400_000_000)
+    hours, rest = divmod(rest, 3_600_000_000)
+    minutes, rest = divmod(rest, 60_000_000)
+    seconds, fraction = divmod(rest, 1_000_000)
+    tail = f".{fraction:06}".rstrip("0") if fraction else ""
+    time = f"{hours}H" * (hours > 0) + f"{minutes}M" * (minutes > 0) + f"{seconds}{tail}S" * (rest > 0)
+    date = f"{days}D" * (days > 0)
+    return f"{'-' * (whole < 0)}P{date}{'T' * bool(time)}{time}" if whole else "PT0S"
 
 
 def _to_decimal(text: str) -> Decimal:
@@ -122,15 +161,20 @@ def _text_of(kind: type) -> Callable[[Any], str]:
     return unstructure
 
 
-def register_scalars(converter: Converter) -> None:
-    """Register the rules of all scalar types with a converter."""
+def register_scalars(converter: Converter, *, reads_stored: bool) -> None:
+    """Register the rules of all scalar types with a converter.
+
+    Args:
+      reads_stored: whether to read what earlier versions have stored as well: a timedelta as microseconds. From outside
+        such a number is more likely meant as seconds, and is refused.
+    """
     for kind, structure in (
         (str, _to_str),
         (bool, _to_bool),
         (int, _to_int),
         (float, _to_float),
         (type(None), _to_none),
-        (timedelta, _to_timedelta),
+        (timedelta, _to_stored_timedelta if reads_stored else _to_timedelta),
         (bytes, _parsed(bytes, lambda text: base64.b64decode(text, validate=True))),
         (datetime, _parsed(datetime, datetime.fromisoformat)),
         (date, _parsed(date, date.fromisoformat)),
@@ -140,7 +184,7 @@ def register_scalars(converter: Converter) -> None:
         (Path, _parsed(Path, Path)),
     ):
         converter.register_structure_hook(kind, structure)
-    converter.register_unstructure_hook(timedelta, lambda value: value // _MICROSECOND)
+    converter.register_unstructure_hook(timedelta, from_timedelta)
     converter.register_unstructure_hook(bytes, lambda value: base64.b64encode(value).decode("ascii"))
     for iso in (datetime, date, time):
         converter.register_unstructure_hook(iso, lambda value: value.isoformat())

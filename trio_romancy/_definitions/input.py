@@ -65,7 +65,9 @@ class InputCodec:
         except InvalidInputError:
             # A dict would take any object, also one with a misspelt parameter.
             first = self._first
-            values = None if first is None or is_mapping(first.annotation) else self._from_fewer_parameters(raw)
+            values = None
+            if first is not None and not is_mapping(first.annotation):
+                values = self._from_fewer_parameters(raw, Codec.decode)
             if values is None:
                 raise
             return self._as_text(
@@ -84,12 +86,12 @@ class InputCodec:
             raise InvalidDataError("its input cannot be read", [DataProblem("$", str(error))]) from None
         # An object with no other field than the first parameter's name may be the value of that parameter.
         may_be_first = isinstance(raw, dict) and raw.keys() <= {next(iter(self.codecs), "")}
-        if may_be_first and (values := self._from_fewer_parameters(raw)) is not None:
+        if may_be_first and (values := self._from_fewer_parameters(raw, Codec.decode_stored)) is not None:
             return values
         try:
-            return self._each(self._by_name(raw), Codec.decode)
+            return self._each(self._by_name(raw), Codec.decode_stored)
         except InvalidInputError as error:
-            if not may_be_first and (values := self._from_fewer_parameters(raw)) is not None:
+            if not may_be_first and (values := self._from_fewer_parameters(raw, Codec.decode_stored)) is not None:
                 return values
             what = f"workflow {self.workflow!r} cannot read the stored input"
             cure = "extend its types instead of changing them"
@@ -113,7 +115,7 @@ class InputCodec:
         first = self.codecs[parameters[0].name]
         return first if is_structured(first.annotation) else None
 
-    def _from_fewer_parameters(self, raw: Any) -> list[Any] | None:
+    def _from_fewer_parameters(self, raw: Any, decode: Callable[[Codec[Any], Any], Any]) -> list[Any] | None:
         """Return the arguments of an input from before the last parameters were added; None if it cannot be one.
 
         The input of the one structured parameter was the object itself, and that of no parameter an empty object.
@@ -124,7 +126,7 @@ class InputCodec:
         # All fields of a class are stored, so an empty object is no instance of a class with fields.
         if raw or not (is_class(first.annotation) and field_names(kind_of(first.annotation), stored=True)):
             try:
-                return [first.decode(raw), *self._defaults()[1:]]
+                return [decode(first, raw), *self._defaults()[1:]]
             except InvalidDataError:
                 pass
         parameter = next(iter(self.signature.parameters.values()))

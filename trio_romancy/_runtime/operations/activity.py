@@ -143,7 +143,7 @@ def _decoded(run: InstanceRun, activity: Activity[..., Any], id: str, completed:
       RunGone: if the result does not fit the code, whose run has to stop then.
     """
     try:
-        return activity.codec.decode(completed.result)
+        return activity.codec.decode_stored(completed.result)
     except InvalidDataError as error:
         run.reject_code(InvalidDataError(f"the recorded result of {id!r} does not fit the code", error.problems))
         raise RunGone from None

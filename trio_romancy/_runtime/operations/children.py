@@ -139,7 +139,7 @@ def _return_or_raise(run: InstanceRun, child: ChildHandle[Any], id: str, ended: 
     """Return or raise the outcome that the entry of a child's end holds."""
     if ended.status is Status.COMPLETED:
         try:
-            return child.workflow.codec.decode(ended.output)
+            return child.workflow.codec.decode_stored(ended.output)
         except InvalidDataError as error:
             run.reject_code(InvalidDataError(f"the recorded result {id!r} does not fit the code", error.problems))
             raise RunGone from None

@@ -204,7 +204,7 @@ def _arguments(undo: Undo, compensation: Compensation[..., Any]) -> dict[str, An
     for name, codec in compensation.codecs.items():
         if name in undo.arguments:
             try:
-                arguments[name] = codec.decode(undo.arguments[name])
+                arguments[name] = codec.decode_stored(undo.arguments[name])
             except InvalidDataError as error:
                 problems = [DataProblem(f"$.{name}{one.path[1:]}", one.message) for one in error.problems]
                 what = (

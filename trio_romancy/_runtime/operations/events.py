@@ -93,7 +93,7 @@ def _decoded(run: InstanceRun, id: str, channel: str, codec: Codec[Any], got: Ev
     problems = got.problems
     if not problems:
         try:
-            return codec.decode(got.data)
+            return codec.decode_stored(got.data)
         except InvalidDataError as error:
             # An entry of an earlier version does not say whether the data did fit. If the journal goes on, the error
             # is raised, as a workflow that has read the data does not then ask for what follows, which is noticed.
