@@ -210,6 +210,12 @@ async def test_the_content_type_says_what_the_data_are_in_binary_mode(
         ({"data_base64": IN_BASE64}, IN_BASE64),
         ({"data_base64": None, "data": 1}, 1),
         ({"data_base64": "AB=="}, "AA=="),
+        ({"data_base64": IN_BASE64, "datacontenttype": "application/octet-stream"}, IN_BASE64),
+        ({"data_base64": "eyJhIjogWzFdfQ==", "datacontenttype": "application/json"}, {"a": [1]}),
+        ({"data_base64": "MS41", "datacontenttype": "Application/Problem+JSON; charset=utf-8"}, 1.5),
+        ({"data_base64": "", "datacontenttype": "application/json"}, None),
+        ({"data_base64": "Wm/Dqw==", "datacontenttype": "text/plain"}, "Zoë"),
+        ({"data_base64": "eyJhIjogWzFdfQ==", "datacontenttype": "image/png"}, "eyJhIjogWzFdfQ=="),
     ],
 )
 async def test_data_in_structured_mode(fields: dict[str, Any], data: object) -> None:

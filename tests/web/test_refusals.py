@@ -65,6 +65,13 @@ BAD_EVENTS: list[Any] = [
     pytest.param(structured(data="\ud800"), "half a surrogate pair", id="lone surrogate"),
     pytest.param(structured(**{"\udfff": 1}), "half a surrogate pair", id="lone surrogate in a name"),
     pytest.param(structured(data=0).replace(b": 0}", b": " + b"[" * 101 + b"]" * 101 + b"}"), "100 levels", id="deep"),
+    pytest.param(structured(data={}).replace(b"{}", b'{"a": 1, "b": 2, "a": 1}'), "the key 'a' twice", id="key twice"),
+    pytest.param(structured(data=1).replace(b"1}", b'1, "id": "2"}'), "the key 'id' twice", id="attribute twice"),
+    pytest.param(
+        structured(data={}).replace(b"{}", b'{"a": 1, "\\u0061": 1, "x": "%s"}' % (b"x" * 200_000)),
+        "the key 'a' twice",
+        id="key twice in a large event",
+    ),
     pytest.param(b"[" * 1_000_000, "100 levels", id="very deep"),
     pytest.param(b'{"a":' * 10_000 + b"1" + b"}" * 10_000, "100 levels", id="very deep objects"),
     *(
@@ -103,6 +110,14 @@ BAD_EVENTS: list[Any] = [
     pytest.param(structured(data_base64="!"), "data_base64 is not base64", id="no base64"),
     pytest.param(structured(data_base64="é"), "data_base64 is not base64", id="no ASCII"),
     pytest.param(structured(data_base64=3), "data_base64 is not base64", id="number as base64"),
+    pytest.param(
+        structured(data_base64="bm8gSlNPTg==", datacontenttype="text/json"), "the data cannot be read", id="no JSON"
+    ),
+    pytest.param(
+        structured(data_base64="eyJhIjoxLCJhIjoxfQ==", datacontenttype="text/json"),
+        "the key 'a' twice",
+        id="key twice in base64",
+    ),
     pytest.param(structured(data_base64="YQ==", data=None), "data or data_base64, not both", id="data twice"),
     pytest.param(
         structured(type="web_refuses", data={"name": 1}), "$.name: expected str, got 1; $.count: missing", id="input"

@@ -20,8 +20,13 @@ LARGE = 100_000
 class PatientDecoder(json.JSONDecoder):
     """A :class:`json.JSONDecoder` that lets other threads run."""
 
-    def __init__(self, *, parse_constant: Callable[[str], Any] | None = None) -> None:
-        super().__init__(parse_constant=parse_constant)
+    def __init__(
+        self,
+        *,
+        parse_constant: Callable[[str], Any] | None = None,
+        object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None,
+    ) -> None:
+        super().__init__(parse_constant=parse_constant, object_pairs_hook=object_pairs_hook)
         make_scanner: Any = json.scanner.py_make_scanner  # type: ignore[attr-defined]
         self.scan_once = make_scanner(self)
 

@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any, NoReturn
 
 from .._data.patient_json import LARGE, PatientDecoder
 
 MAX_DEPTH = 100
 """Greatest depth of nested arrays and objects. Stored data is parsed again, possibly deep in a stack."""
+_LONGEST_KEY = 100
+"""Most characters of a key in a message."""
 
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"JSON has no {constant}")
 
 
-_decoder = json.JSONDecoder(parse_constant=_refuse)
-_patient_decoder = PatientDecoder(parse_constant=_refuse)
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object. Readers of a key that occurs twice differ in which value they take."""
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        times = Counter(key for key, _ in pairs)
+        twice = next(key for key, number in times.items() if number > 1)
+        raise ValueError(f"an object has the key {twice[:_LONGEST_KEY]!r} twice")
+    return made
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse, object_pairs_hook=_object)
+_patient_decoder = PatientDecoder(parse_constant=_refuse, object_pairs_hook=_object)
 
 
 def loads(body: bytes) -> Any:
     """Return the value of JSON text.
 
     Raises:
-      ValueError: if it is not JSON in UTF-8, is nested too deeply, or contains text that is not Unicode.
+      ValueError: if it is not JSON in UTF-8, is nested too deeply, has a key twice in an object, or contains text that
+        is not Unicode.
     """
     try:
         text = body.decode()
