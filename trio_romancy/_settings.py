@@ -38,6 +38,20 @@ def checked_token(token: str) -> bytes:
     return token.encode("ascii")
 
 
+def checked_origins(origins: Collection[str]) -> frozenset[str]:
+    """Return the names of webhook senders in lower case.
+
+    Raises:
+      TypeError, ValueError: if they are not names that a header can carry.
+    """
+    if isinstance(origins, str) or not isinstance(origins, Collection):
+        raise TypeError(f"webhook_origins is a collection of names, not {origins!r}")
+    for origin in origins:
+        if not isinstance(origin, str) or not origin or not all("!" <= character <= "~" for character in origin):
+            raise ValueError(f"a name in webhook_origins is an ASCII string without spaces, not {origin!r}")
+    return frozenset(origin.lower() for origin in origins)
+
+
 def checked_duration(name: str, value: Duration, *, least: int) -> Microseconds:
     """Return a duration in microseconds.
 
@@ -223,6 +237,10 @@ def _checked_web_timeout(timeout: Duration) -> float:
     return in_seconds(checked_limit("timeout", timeout, least=1))
 
 
+def _checked_body_timeout(timeout: Duration) -> float:
+    return in_seconds(checked_limit("body_timeout", timeout, least=1))
+
+
 @frozen(kw_only=True)
 class WebSettings:
     """What clients of :attr:`App.asgi` must present and may send: ``App(web=WebSettings(token=...))``.
@@ -236,8 +254,13 @@ class WebSettings:
     Without a token it takes events from every client, and cancels nothing."""
     body_limit: int | None = None
     """Largest body of a request, in bytes; None: ``max_payload`` and 64 KiB."""
+    body_timeout: float = field(default=60.0, converter=_checked_body_timeout)
+    """Seconds (or a timedelta) that the body of a request may take to arrive."""
     timeout: float = field(default=5.0, converter=_checked_web_timeout)
     """Seconds (or a timedelta) that the database may be away before clients are told to try again."""
+    webhook_origins: frozenset[str] = field(default=frozenset(), converter=checked_origins)
+    """Names of senders, such as ``"eventgrid.example.com"``, or ``"*"`` for all of them, that are allowed to deliver in
+    the handshake of CloudEvents webhooks. If there are none, there is no handshake."""
 
     def __attrs_post_init__(self) -> None:
         if self.token is not None:

@@ -218,14 +218,17 @@ class App(Client):
         if self._asgi is None:
             try:
                 from .web.application import make_application
+                from .web.body import BodyLimits
             except ModuleNotFoundError as error:
                 raise RomancyError(f"{error.name} is missing: pip install 'trio_romancy[web]'") from error
+            body_limit = self._web.body_limit or self._settings.max_payload + _ROOM_IN_BODY
             self._asgi = make_application(
                 self,
                 token=None if self._web.token is None else checked_token(self._web.token),
-                body_limit=self._web.body_limit or self._settings.max_payload + _ROOM_IN_BODY,
+                body_limits=BodyLimits(body_limit, self._web.body_timeout),
                 max_payload=self._settings.max_payload,
                 seconds=self._web.timeout,
+                webhook_origins=self._web.webhook_origins,
                 may_work=self._may_work,
             )
         return self._asgi

@@ -203,7 +203,7 @@ async def test_options_of_an_app_can_be_without_limit(database: str) -> None:
         ("idle_timeout", "start_timeout", "shutdown_timeout", "message_retention"),
         math.inf,
     )
-    endless |= {"outbox": OutboxSettings(max_age=math.inf), "web": WebSettings(timeout=math.inf)}
+    endless |= {"outbox": OutboxSettings(max_age=math.inf), "web": WebSettings(timeout=math.inf, body_timeout=math.inf)}
     App(database, broker_url="http://localhost:1/", **endless)
     async with App(database, **endless) as app:
         await app.send_event("go", {})

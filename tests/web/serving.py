@@ -73,6 +73,7 @@ async def call(
     parts: Iterable[bytes] = (b"",),
     *,
     ends: bool = True,
+    root_path: str = "",
 ) -> Answer | None:
     """Call the app as a server would, with whatever it may have received. Returns None if it does not answer.
 
@@ -91,7 +92,7 @@ async def call(
         "path": path,
         "raw_path": path.encode("utf-8", "replace"),
         "query_string": b"",
-        "root_path": "",
+        "root_path": root_path,
         "headers": list(headers),
         "client": ("127.0.0.1", 1),
         "server": ("127.0.0.1", 2),

@@ -38,15 +38,15 @@ async def test_an_instance_is_cancelled(database: str, body: Any, reason: str | 
         assert (await http.post("/cancel/a")).status_code == 202  # it has been cancelled
 
 
-@pytest.mark.parametrize("id", ["a/b", "/", "a b", "Zoë", "a%2Fb", "a?b#c", "a\nb", "\N{PILE OF POO}"])
-async def test_any_id_can_be_cancelled(id: str) -> None:
+@pytest.mark.parametrize(
+    "id", ["a/b", "/", "a b", "Zoë", "a%2Fb", "a?b#c", "%", "a\nb", "\n", "a/../b", "\x1b[31m", "\N{PILE OF POO}"]
+)
+@pytest.mark.parametrize("what", ["cancel", "terminate"])
+async def test_any_id_can_be_cancelled_and_terminated(what: str, id: str) -> None:
     async with App(":memory:", web=WebSettings(token=TOKEN)) as app, client(app, TOKEN) as http:
         await app.start(web_cancelled.options(id=id))
-        answer = await http.post(f"/cancel/{quote(id, safe='')}")
-        if "\n" in id:  # Starlette's paths end at a newline
-            assert answer.status_code == 404
-        else:
-            assert (answer.status_code, answer.json()["instance_id"]) == (202, id)
+        answer = await http.post(f"/{what}/{quote(id, safe='')}")
+        assert (answer.status_code, answer.json()["instance_id"]) == (202, id)
 
 
 async def test_an_id_that_ends_with_a_newline_does_not_cancel_another() -> None:
@@ -74,7 +74,10 @@ async def test_an_instance_that_has_ended_is_409(database: str) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"x", b"[]", b"null", b'{"why": "x"}', b'{"reason": 1}', b'{"reason": "\\ud800"}', b"\xff", b"[" * 10_000],
+    [
+        *(b"x", b"[]", b"null", b'{"why": "x"}', b'{"reason": 1}', b'{"reason": "\\ud800"}', b"\xff", b"[" * 10_000),
+        b'{"reason": "a", "reason": "b"}',
+    ],
 )
 async def test_a_bad_body_cancels_nothing(body: bytes) -> None:
     async with App(":memory:", web=WebSettings(token=TOKEN)) as app, client(app, TOKEN) as http:

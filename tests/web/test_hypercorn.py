@@ -10,11 +10,11 @@ import pytest
 import trio
 import trio.testing
 from starlette.applications import Starlette
-from starlette.routing import Mount
+from starlette.routing import Mount, Route
 
 from trio_romancy import App, WebSettings
 
-from .serving import BATCHED, BINARY, EVENT, NOTHING, STRUCTURED, open_client, open_hypercorn, stored
+from .serving import BATCHED, BINARY, EVENT, NOTHING, STRUCTURED, call, open_client, open_hypercorn, stored
 
 pytestmark = pytest.mark.real_clock
 
@@ -122,6 +122,59 @@ async def test_many_clients_at_once() -> None:
                 nursery.start_soon(post, number)
         assert statuses == [202] * 100
         assert {id for _, id, *_ in (await stored(app))["messages"]} == {str(number) for number in range(100)}
+
+
+async def test_a_body_that_trickles_is_cut_off() -> None:
+    async with (
+        App(":memory:", web=WebSettings(token="t", body_timeout=0.5)) as app,
+        open_hypercorn(app) as url,
+        httpx.AsyncClient(headers={"authorization": "Bearer t"}, timeout=None) as http,
+    ):
+
+        async def trickle() -> AsyncIterator[bytes]:
+            while True:
+                yield b" "
+                await trio.sleep(0.05)
+
+        tasks = await idle_tasks()
+        with trio.fail_after(30):
+            for path in ("/", "/cancel/a"):
+                try:
+                    answer = await http.post(url + path, content=trickle(), headers=STRUCTURED)
+                except httpx.WriteError:  # reset, while it still writes
+                    continue
+                assert (answer.status_code, answer.json()["error_type"]) == (408, "RequestTimeout")
+                assert answer.json()["retryable"] is True
+        await http.aclose()
+        await check_nothing_is_left(tasks)
+        assert await stored(app) == NOTHING
+
+
+@pytest.mark.parametrize("prefix", ["/events", "/a/b"])
+async def test_events_are_taken_at_a_mount_without_a_slash_at_its_end(prefix: str) -> None:
+    async with App(":memory:", web=WebSettings(token="token")) as app:
+        mount, route = Mount(prefix, app.asgi), Route(prefix, app.asgi, methods=["POST", "OPTIONS"])
+        inner = [Route("/b", app.asgi, methods=["POST"]), Mount("/b", app.asgi)]
+        nested = [Mount("/a", Starlette(routes=inner)), *([route, mount] if prefix == "/events" else [])]
+        for number, routes in enumerate(([route, mount], nested)):
+            transport = httpx.ASGITransport(Starlette(routes=routes))
+            headers = STRUCTURED | {"authorization": "Bearer token"}
+            async with httpx.AsyncClient(transport=transport, base_url="http://x", headers=headers) as http:
+                for path in (prefix, f"{prefix}/"):
+                    event = EVENT | {"id": f"{path} {number}"}
+                    assert (await http.post(path, json=event)).status_code == 202
+                assert (await http.post(f"{prefix}/cancel/a")).status_code == 404
+                assert (await http.post(f"{prefix}/nothing", json=EVENT)).status_code == 404
+                assert (await http.get(f"{prefix}/health/ready")).status_code == 200
+        assert len((await stored(app))["messages"]) == 4
+
+
+async def test_a_server_may_strip_the_path_of_its_mount() -> None:
+    async with App(":memory:") as app:
+        for number, (root, path) in enumerate([("/events", "/events"), ("/events", "/"), ("/", "/")]):
+            body = json.dumps(EVENT | {"id": f"{number}"}).encode()
+            answer = await call(app, "POST", path, STRUCTURED, [body], root_path=root)
+            assert answer is not None and answer.status == 202
 
 
 async def test_it_can_be_a_part_of_another_application() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import trio
 from attrs import asdict, define, field
@@ -20,12 +20,14 @@ from ..clock import hold_virtual_time
 from ..errors import RomancyError
 from .answers import answer, refusal, unavailable
 from .authorization import Authorization
-from .body import read_body
-from .cancelling import Cancel
+from .body import BodyLimits, read_body
+from .cancelling import REASON_LIMIT, Cancel
 from .delivery import Prepared, deliver, prepare
 from .events import Mode, content_mode, read_events
+from .handshake import Handshake
 from .health import Ready, live
 from .in_time import Attempt
+from .paths import Paths, WithoutSlash
 from .terminating import Terminate
 
 
@@ -33,9 +35,10 @@ def make_application(
     client: Client,
     *,
     token: bytes | None,
-    body_limit: int,
+    body_limits: BodyLimits,
     max_payload: int,
     seconds: float,
+    webhook_origins: Collection[str],
     may_work: Callable[[], bool],
 ) -> Starlette:
     """Return the application of a client, which may be opened later.
@@ -43,25 +46,29 @@ def make_application(
     Args:
       token: the bearer token for every path but health. If it is None, events need no token, and there is no path to
         cancel or terminate an instance.
-      body_limit: the most bytes in the body of a request.
+      body_limits: limits of the body of a request.
       max_payload: the most bytes of JSON in the data of one event.
       seconds: longest outage of the database before a client is told to try again.
+      webhook_origins: senders that the handshake of webhooks allows, in lower case. If there are none, there is no
+        handshake.
       may_work: whether the worker holds a lease, if there is a worker. Raises if the client is not open.
     """
     health = [Route("/live", live, methods=["GET"]), Route("/ready", Ready(client, may_work), methods=["GET"])]
-    others = [Route("/", Events(client, body_limit, max_payload, seconds), methods=["POST"])]
+    events: dict[str, ASGIApp] = {"POST": Events(client, body_limits, max_payload, seconds)}
+    if webhook_origins:
+        events["OPTIONS"] = Handshake(webhook_origins, ("POST", "OPTIONS"))
+    instances: dict[str, ASGIApp] = {}
     if token is not None:
-        others.append(Route("/cancel/{instance_id:path}", Cancel(client, seconds), methods=["POST"]))
-        others.append(Route("/terminate/{instance_id:path}", Terminate(client, seconds), methods=["POST"]))
-    rest: ASGIApp = Router(others, redirect_slashes=False)
-    if token is not None:
-        rest = Authorization(rest, token)
+        smaller = body_limits.at_most(REASON_LIMIT)
+        instances = {"cancel": Cancel(client, smaller, seconds), "terminate": Terminate(client, smaller, seconds)}
     application = Starlette(
-        routes=[Mount("/health", Router(health, redirect_slashes=False)), Mount("", rest)],
-        middleware=[Middleware(OnTrio), Middleware(NoBackPressure)],
+        routes=[Mount("/health", Router(health, redirect_slashes=False))],
+        middleware=[Middleware(OnTrio), Middleware(NoBackPressure), Middleware(WithoutSlash)],
         exception_handlers={HTTPException: _refused, ClientDisconnect: _disconnected, Exception: _failed},
     )
     application.router.redirect_slashes = False
+    paths = Paths(events, instances)
+    application.router.default = paths if token is None else Authorization(paths, token)
     return application
 
 
@@ -70,7 +77,7 @@ class Events:
     """``POST /``: CloudEvents. Answers 202 with the result of each, once all are durable."""
 
     _client: Client
-    _body_limit: int
+    _body_limits: BodyLimits
     _max_payload: int
     _seconds: float
     _threads: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1))
@@ -79,7 +86,7 @@ class Events:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         mode = content_mode(request.headers)
-        body = await read_body(request, self._body_limit)
+        body = await read_body(request, self._body_limits)
         is_batch = mode is Mode.BATCHED
 
         def read() -> list[Prepared]:

@@ -12,13 +12,16 @@ from .answers import RefusedError
 
 @define(eq=False)
 class Authorization:
-    """Passes requests with the token on, and refuses others with 401 before their bodies are read."""
+    """Passes requests with the token on, and refuses others with 401 before their bodies are read.
+
+    OPTIONS needs no token: a handshake tells nothing secret, and senders make it without one.
+    """
 
     _app: ASGIApp
     _token: bytes = field(repr=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not self._is_allowed(scope):
+        if scope["type"] == "http" and not (scope["method"] == "OPTIONS" or self._is_allowed(scope)):
             raise RefusedError(
                 401,
                 "Unauthorized",

@@ -13,11 +13,12 @@ from starlette.types import Receive, Scope, Send
 from .._client.client import Client
 from . import strict_json
 from .answers import RefusedError, answer, unavailable
-from .body import read_body
+from .body import BodyLimits, read_body
 from .delivery import refusals
 from .in_time import Attempt
+from .paths import INSTANCE_ID
 
-BODY_LIMIT = 64 * 1024
+REASON_LIMIT = 64 * 1024
 """Most bytes in the body. A reason is a sentence for people."""
 
 
@@ -26,12 +27,13 @@ class Cancel:
     """Asks for the cancellation of an instance. The body is empty or ``{"reason": "..."}``."""
 
     _client: Client
+    _body_limits: BodyLimits
     _seconds: float
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         instance_id = given_id(request)
-        reason = read_fields(await read_body(request, BODY_LIMIT), "reason").get("reason")
+        reason = read_fields(await read_body(request, self._body_limits), "reason").get("reason")
 
         async def cancel() -> bool:
             return await self._client.cancel(instance_id, reason)
@@ -69,9 +71,7 @@ async def answer_end(
 
 def given_id(request: Request) -> str:
     """Return the instance id in the path of a request."""
-    instance_id: str = request.path_params["instance_id"]
-    if not request.scope["path"].endswith(f"/{instance_id}"):  # Starlette removes a newline at the end
-        raise RefusedError(404, "InstanceNotFoundError", "there is no instance of this id")
+    instance_id: str = request.path_params[INSTANCE_ID]
     return instance_id
 
 
