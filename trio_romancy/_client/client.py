@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any, ParamSpec, TypeVar, overload
 
@@ -32,6 +33,8 @@ from . import steering
 from .engine import Engine, check_instance_id
 from .forbidden_calls import refuse_in_workflow
 from .handle import WorkflowHandle
+from .joining import Joined, Joiner, make_in_trio
+from .transaction import TransactionBlock, TransactionSession
 from .wrong_place import refuse_other_run
 
 P = ParamSpec("P")
@@ -44,6 +47,7 @@ class Client:
     Every method waits as long as the database is away. Cancelling the call ends the wait.
     """
 
+    _url: str
     _settings: Settings
     _engine: Engine | None
     """Set inside the app's block."""
@@ -91,18 +95,24 @@ class Client:
           InstanceExistsError: if an instance of another workflow, or with another input, has the id.
         """
         self._require_engine("app.start")
+        workflow, text, arguments = self._checked_start("app.start", workflow, args, kwargs)
+        return await self.start_prepared(workflow, text, arguments)
+
+    def _checked_start(
+        self, call: str, workflow: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Workflow[..., Any], str, list[Any]]:
+        """Return the workflow to start, and its input as JSON text and as arguments."""
         if isinstance(workflow, str):
             if len(args) != 1 or kwargs.keys() - {"id"}:
-                raise TypeError(
-                    "by name, a workflow is started with app.start(name, input) or app.start(name, input, id=...)"
-                )
+                what = f"{call}({'connection, ' if call.endswith('_in') else ''}name, input"
+                raise TypeError(f"by name, a workflow is started with {what}) or {what}, id=...)")
             workflow, text, arguments = _find(workflow, *args, **kwargs)
         elif not isinstance(workflow, Workflow):
-            raise TypeError(f"app.start takes a workflow made with @workflow, or its name, not {workflow!r}")
+            raise TypeError(f"{call} takes a workflow made with @workflow, or its name, not {workflow!r}")
         else:
             text, arguments = workflow.input.encode(args, kwargs)
         check_input(workflow, text, self._settings.max_payload)
-        return await self.start_prepared(workflow, text, arguments)
+        return workflow, text, arguments
 
     async def start_prepared(
         self, workflow: Workflow[..., Any], text: str, arguments: list[Any]
@@ -242,6 +252,155 @@ class Client:
         )
         with engine.apart_from_session("publish a message"):
             return await engine.send(Outgoing(row, is_new=True, must_exist=True))
+
+    # -- in the caller's own transaction ---------------------------------------------------------------------------
+
+    @overload
+    async def start_in(
+        self, connection: Any, workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> WorkflowHandle[R]: ...
+    @overload
+    async def start_in(
+        self, connection: Any, workflow: str, input: Any, /, *, id: str | None = None
+    ) -> WorkflowHandle[Any]: ...
+    async def start_in(self, connection: Any, workflow: Any, /, *args: Any, **kwargs: Any) -> WorkflowHandle[Any]:
+        """Start an instance in the caller's own transaction: if that is rolled back, nothing was started.
+
+        The instance is durable once the caller has committed, and is claimed then. Only the same connection sees it
+        before, so await its result after the commit. The app need not be open.
+
+        Args:
+          connection: a connection or a session of SQLAlchemy (also those for asyncio), a connection of psycopg,
+            asyncpg, PyMySQL, aiomysql or sqlite3, ``django.db.connection``, or what :meth:`transaction` gives. Its
+            transaction is open, in the database of this app. Savepoints count. A connection that blocks does so here.
+          workflow: as of :meth:`start`.
+          args, kwargs: as of :meth:`start`.
+
+        Returns:
+          The handle of the instance.
+
+        Raises:
+          RomancyError: if each statement of the connection commits by itself.
+          DatabaseError: if the connection is to another kind of database, or to one without the tables of this version.
+          InvalidInputError, PayloadTooLargeError, InstanceExistsError: as of :meth:`start`. The transaction can go on.
+
+        Errors of the database are those of the caller's library. After a cancellation, roll back.
+        """
+        joined, workflow, instance_id = self.prepare_start_in(connection, workflow, args, kwargs)
+        await make_in_trio(joined)
+        return WorkflowHandle(instance_id, self._require_engine, workflow, None)
+
+    async def send_event_in(
+        self,
+        connection: Any,
+        type: str,
+        data: Any = None,
+        *,
+        source: str = DEFAULT_SOURCE,
+        id: str | None = None,
+        subject: str | None = None,
+        to: str | None = None,
+        time: datetime | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Sent:
+        """Send an event in the caller's own transaction: if that is rolled back, nothing was sent.
+
+        Messages are numbered in the order in which they are committed. So from this call until the commit, every other
+        transaction that sends waits: call it last.
+
+        Args:
+          connection: as of :meth:`start_in`. On MariaDB and MySQL its isolation level is READ COMMITTED.
+          type, data, source, id, subject, to, time, metadata: as of :meth:`send_event`.
+
+        Raises: as of :meth:`start_in` and :meth:`send_event`.
+        """
+        return await make_in_trio(
+            self.prepare_send_event_in(
+                connection, type, data, source=source, id=id, subject=subject, to=to, time=time, metadata=metadata
+            )
+        )
+
+    async def cancel_in(self, connection: Any, instance_id: str, reason: str | None = None) -> bool:
+        """Request the cancellation of an instance in the caller's own transaction.
+
+        The row of the instance is locked until the commit, and its worker waits for it: commit soon.
+
+        Args:
+          connection: as of :meth:`send_event_in`.
+          instance_id, reason: as of :meth:`cancel`.
+
+        Returns: as of :meth:`cancel`, if the transaction commits.
+
+        Raises: as of :meth:`start_in` and :meth:`cancel`.
+        """
+        return await make_in_trio(self.prepare_cancel_in(connection, instance_id, reason))
+
+    def transaction(self) -> AbstractAsyncContextManager[TransactionSession]:
+        """Return a transaction for your own tables and for what you start, as ``async with app.transaction() as tx``.
+
+        The session ``tx`` takes Core statements and ORM objects of SQLAlchemy, as ``current_activity().session`` does,
+        and ``tx.start``, ``tx.send_event`` and ``tx.cancel`` join it. It begins with the first statement, and commits
+        at the end of the block. If the block raises, it is rolled back. On SQLite it keeps all others from writing, so
+        do slow things before the first statement.
+
+        At the end of the block an error of SQLAlchemy is raised if the database refuses the commit. If the connection
+        is lost just then, the transaction may have been committed all the same.
+        """
+        return TransactionBlock(self, self._require_engine)
+
+    def prepare_start_in(
+        self, connection: Any, workflow: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Joined[None], Workflow[..., Any], str]:
+        """Check a start in a caller's transaction. Return the write to make, the workflow, and the instance id."""
+        workflow, text, _ = self._checked_start("app.start_in", workflow, args, kwargs)
+        instance_id = workflow.id or new_id()
+        joiner = self._joiner("app.start_in")
+        trace = None
+        if self._engine is not None and self._engine.dispatcher is not None:
+            trace = self._engine.dispatcher.trace_context(workflow.name, instance_id)
+        return joiner.start(connection, workflow, instance_id, text, trace), workflow, instance_id
+
+    def prepare_send_event_in(
+        self,
+        connection: Any,
+        type: str,
+        data: Any,
+        *,
+        source: str,
+        id: str | None,
+        subject: str | None,
+        to: str | None,
+        time: datetime | None,
+        metadata: Mapping[str, Any] | None,
+    ) -> Joined[Sent]:
+        """Check an event in a caller's transaction. Return the write to make."""
+        joiner = self._joiner("app.send_event_in")
+        row = event_row(
+            type,
+            data,
+            source=source,
+            id=new_id() if id is None else id,
+            subject=subject,
+            to=to,
+            time=time,
+            metadata=metadata,
+            now=0,  # set by the write
+            max_payload=self._settings.max_payload,
+        )
+        return joiner.send(connection, row)
+
+    def prepare_cancel_in(self, connection: Any, instance_id: str, reason: str | None) -> Joined[bool]:
+        """Check a request to cancel in a caller's transaction. Return the write to make."""
+        joiner = self._joiner("app.cancel_in")
+        steering.check_request(instance_id, reason, "cancellation")
+        return joiner.cancel(connection, instance_id, reason)
+
+    def _joiner(self, call: str) -> Joiner:
+        refuse_in_workflow(call)
+        engine = self._engine
+        if engine is None:
+            return Joiner(self._url, None, None)
+        return Joiner(self._url, engine.clock.now, engine.notify_commit)
 
     # -- searching -------------------------------------------------------------------------------------------------
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
+from contextvars import ContextVar
 from typing import ParamSpec, TypeVar
 
 import trio
 from attrs import frozen
-from sqlalchemy import Connection
 
 from .._context.activity import ActivityContext
 from .._context.current import current_execution
@@ -19,11 +19,11 @@ from .._observe.instance_events import sent_info, tell_end
 from .._runtime.run.local_result import LocalResult
 from .._runtime.worker.worker import Worker
 from .._storage.database import Database, SQLFunction
-from .._storage.dialects import notify_workers
 from .._storage.outages import retry_while_away
+from .._storage.session import Session
 from .._storage.sql import chains, instances, messages
 from .._storage.sql.messages import Outgoing
-from .._storage.sql.rows import InstanceRow
+from .._storage.sql.starts import start_for_any_worker
 from .._storage.sql.termination import Termination
 from ..clock import Clock
 from ..errors import InstanceNotFoundError, RomancyError
@@ -40,6 +40,9 @@ _LONGEST_POLL = 1.0
 """Seconds between two queries for the end of an instance that another process may run."""
 
 _LIKE_ANY_OTHER = nullcontext()
+
+open_block: ContextVar[Session | None] = ContextVar("trio_romancy_block", default=None)
+"""The session of the block of ``app.transaction()`` that the current task is in. Tasks that start in it inherit it."""
 
 
 @frozen(eq=False)
@@ -80,6 +83,12 @@ class Engine:
         if self.worker is not None:
             self.worker.notify_result(ended.instance_id)
 
+    def notify_commit(self) -> None:
+        """Notify the worker of a commit by a caller, about now. Can be called in any thread, and after the end."""
+        if self.worker is not None:
+            with suppress(trio.RunFinishedError):
+                self.run.run_sync_soon(self.worker.notify_soon)
+
     def notify_relay(self) -> None:
         """Notify the relayer of events to send."""
         if self.worker is not None and self.worker.relay is not None:
@@ -88,7 +97,7 @@ class Engine:
     async def start_elsewhere(self, instance_id: str, workflow: str, text: str, trace: str | None) -> None:
         """Store a new instance, for any worker."""
         row = instances.new_row(instance_id, workflow, text, self.clock.now(), owner=None, trace=trace)
-        await self.write(_store_instance, row)
+        await self.write(start_for_any_worker, row)
 
     async def send(self, outgoing: Outgoing) -> SendResult:
         """Store a message or an event for its receivers.
@@ -179,8 +188,16 @@ class Engine:
         Raises:
           RomancyError: if the current task or thread belongs to an activity with an open session.
         """
+        if not self.database.has_one_writer:
+            return _LIKE_ANY_OTHER
+        block = open_block.get()
+        if block is not None and block.has_begun and not block.has_ended:
+            raise RomancyError(
+                f"a task in a block of app.transaction() cannot {what} apart from it, because {self.database.name} has "
+                f"one writer; call the method of the session, or do it after the block"
+            )
         activity = current_execution.get()
-        if not isinstance(activity, ActivityContext) or not self.database.has_one_writer or activity.has_ended:
+        if not isinstance(activity, ActivityContext) or activity.has_ended:
             return _LIKE_ANY_OTHER
         session = activity.session
         if session.has_begun:
@@ -219,8 +236,3 @@ def check_instance_id(instance_id: str) -> None:
     """
     if not is_id(instance_id):
         raise InstanceNotFoundError(instance_id)
-
-
-def _store_instance(connection: Connection, row: InstanceRow) -> None:
-    instances.start_instance(connection, {**row, "started_after": messages.last_message(connection)})
-    notify_workers(connection)

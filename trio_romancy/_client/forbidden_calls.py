@@ -9,6 +9,8 @@ from .._context.current import current_execution
 
 _INSTEAD = {
     "app.start": "call `ctx.start` or `ctx.run`, which start a child once",
+    "app.start_in": "call `ctx.start` or `ctx.run`, which start a child once",
+    "app.send_event_in": "call it in an activity",
     "handle.result": "call `ctx.run`, or await the result of what `ctx.start` returns",
     "app.publish": "call `ctx.publish` or `ctx.send_to`",
     "app.send_event": "call it in an activity, with `id=current_activity().idempotency_key`",

@@ -11,6 +11,18 @@ from ..errors import InstanceNotFoundError
 from .engine import Engine, check_instance_id
 
 
+def check_request(instance_id: str, reason: object, what: str) -> None:
+    """Check what a request to end an instance says.
+
+    Raises:
+      InstanceNotFoundError: if no instance can have the id.
+      TypeError: if the reason is not text.
+    """
+    check_instance_id(instance_id)
+    if reason is not None and not isinstance(reason, str):
+        raise TypeError(f"the reason of a {what} is text, not {reason!r}")
+
+
 async def cancel(engine: Engine, instance_id: str, reason: str | None) -> bool:
     """Store a request to cancel an instance. Return whether the instance will end as cancelled, or has.
 
@@ -18,9 +30,7 @@ async def cancel(engine: Engine, instance_id: str, reason: str | None) -> bool:
       InstanceNotFoundError: if there is no such instance.
       RomancyError: from an activity with an open session, on a database with one writer.
     """
-    check_instance_id(instance_id)
-    if reason is not None and not isinstance(reason, str):
-        raise TypeError(f"the reason of a cancellation is text, not {reason!r}")
+    check_request(instance_id, reason, "cancellation")
     with engine.apart_from_session("cancel an instance"):
         answer = await engine.write(steering.request_cancel, instance_id, reason, engine.clock.now())
     if answer is None:
@@ -33,9 +43,7 @@ async def terminate(engine: Engine, instance_id: str, reason: str | None, *, com
 
     Raises: as of :func:`cancel`.
     """
-    check_instance_id(instance_id)
-    if reason is not None and not isinstance(reason, str):
-        raise TypeError(f"the reason of a termination is text, not {reason!r}")
+    check_request(instance_id, reason, "termination")
     now = engine.clock.now()
     request = EndRequest(reason, now, terminates=True, compensates=compensate)
     with engine.apart_from_session("terminate an instance"):

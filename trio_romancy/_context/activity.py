@@ -14,6 +14,7 @@ from .._storage.database import Database
 from .._storage.journal.effects import Effects
 from .._storage.outgoing import DEFAULT_SOURCE, event_row, message_row
 from .._storage.session import Session
+from .._storage.session_owner import AttemptOwner
 from .._storage.sql.messages import Outgoing
 from .._storage.sql.outbox import new_row
 from ..clock import Clock
@@ -91,7 +92,9 @@ class ActivityContext:
             with _first_use:
                 session = self.used_session
                 if session is None:
-                    session = Session(self._run.env.database, self.instance_id, self.activity_id, self.workflow)
+                    session = Session(
+                        self._run.env.database, AttemptOwner(self.instance_id, self.activity_id, self.workflow)
+                    )
                     self.used_session = session
             if self.has_ended:
                 session.end()

@@ -1,8 +1,7 @@
-"""The session of an activity: the user's statements, in the transaction that also records the activity."""
+"""The session of an activity or a block: the user's statements, in the transaction that also records the activity."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,17 +11,14 @@ import trio
 from sqlalchemy import Connection, Engine, Executable, event
 from sqlalchemy.engine import ExceptionContext, Result, RootTransaction, ScalarResult
 
-from .._data.log_fields import about, visible
-from ..errors import RomancyError
 from .database import Database, Transaction
 from .dialects import dialect_of
 from .dialects.errors import is_transient
+from .session_owner import SessionOwner
 from .session_turn import Savepoint, SessionTurn
 
 if TYPE_CHECKING:
     import sqlalchemy.orm
-
-_logger = logging.getLogger("trio_romancy.activity")
 
 E = TypeVar("E")
 R = TypeVar("R")
@@ -31,7 +27,7 @@ Parameters = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 
 class Session:
-    """An asynchronous interface to one :class:`sqlalchemy.orm.Session`, for one attempt of an activity.
+    """An asynchronous interface to one :class:`sqlalchemy.orm.Session`: one attempt of an activity, or one block.
 
     It takes Core statements and ORM objects, and is used like :class:`sqlalchemy.ext.asyncio.AsyncSession`. It has no
     ``commit``: its changes commit when the activity returns, together with the activity's journal entry, and are rolled
@@ -55,13 +51,11 @@ class Session:
         trio.from_thread.run(current_activity().session.execute, statement)
     """
 
-    def __init__(self, database: Database, instance_id: str, activity_id: str, workflow: str) -> None:
+    def __init__(self, database: Database, owner: SessionOwner) -> None:
         self._database = database
-        self._instance_id = instance_id
-        self._activity_id = activity_id
-        self._workflow = workflow
+        self._owner = owner
         self._exits = AsyncExitStack()
-        self._turn = SessionTurn(self._name_long_wait)
+        self._turn = SessionTurn(owner.log_long_wait)
         self._has_ended = False
         """Whether the attempt has ended, so that nothing more may begin."""
         self._is_closed = False
@@ -78,6 +72,7 @@ class Session:
         """The transaction, as SQLAlchemy's connection has it."""
         self._errors: list[Exception] = []
         """Errors of the database that have ended the transaction, also if the activity caught them."""
+        self._after_commit: list[Callable[[], object]] = []
 
     @property
     def lost(self) -> Exception | None:
@@ -93,6 +88,11 @@ class Session:
     def has_begun(self) -> bool:
         """Whether the transaction is open, or is being opened."""
         return self._transaction is not None or self._is_opening
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether each further use is refused."""
+        return self._has_ended
 
     async def run_sync(self, fn: Callable[[sqlalchemy.orm.Session], R]) -> R:
         """Run ``fn(session)`` with the synchronous session and return its result.
@@ -130,30 +130,14 @@ class Session:
         finally:
             self._is_opening = False
 
-    def _name_long_wait(self) -> None:
-        _logger.warning(
-            "instance %s: a task of activity %s waits to use its session until another task has left a block of "
-            "begin_nested(); if that block awaits the first task, neither goes on: await it after the block, or start "
-            "it in the block",
-            visible(self._instance_id),
-            visible(self._activity_id),
-            extra=about(self._instance_id, self._workflow, self._activity_id),
-        )
-
     def _refuse_if_ended(self) -> None:
-        """Refuse a use after the end of the attempt. It is logged too: often nothing awaits the caller any more.
+        """Refuse a use after the end.
 
         Raises:
-          RomancyError: if the attempt has ended.
+          RomancyError: if the session has ended.
         """
         if self._has_ended:
-            error = RomancyError(
-                f"instance {self._instance_id!r}: the session of activity {self._activity_id!r} is used after the end "
-                f"of its attempt, by a thread or a task that the attempt has left behind; this use is refused; give "
-                f"what the thread calls a time limit below the activity's timeout, and await every task"
-            )
-            _logger.warning("%s", error, extra=about(self._instance_id, self._workflow, self._activity_id))
-            raise error
+            raise self._owner.refusal_after_end()
 
     def _with_session(self, connection: Connection, fn: Callable[[sqlalchemy.orm.Session], R]) -> R:
         if self._errors:
@@ -182,14 +166,7 @@ class Session:
         assert self._session is not None
         is_same = connection.get_transaction() is self._root
         if not is_same and self._session.is_active and not self._errors:  # if not active, SQLAlchemy says why
-            raise self._ended_by_code()
-
-    def _ended_by_code(self) -> RomancyError:
-        return RomancyError(
-            f"instance {self._instance_id!r}: the transaction of activity {self._activity_id!r} was committed or "
-            f"rolled back by its code; return to commit, raise to roll back, and use session.begin_nested() to undo a "
-            f"part"
-        )
+            raise self._owner.refusal_of_end_by_code()
 
     async def execute(self, statement: Executable, parameters: Parameters | None = None) -> Result[Any]:
         """Run a statement and return its result, with all rows fetched."""
@@ -285,10 +262,16 @@ class Session:
             dialect = dialect_of(connection)
             dialect.limit_idleness(connection)
             if not dialect.is_in_transaction(connection):
-                raise self._ended_by_code()
+                raise self._owner.refusal_of_end_by_code()
             record(connection)
 
         await self._transaction.commit(lambda connection: self._with_session(connection, finish))
+        for call in self._after_commit:
+            call()
+
+    def after_commit(self, call: Callable[[], object]) -> None:
+        """Have a function called after the commit. It must not raise."""
+        self._after_commit.append(call)
 
     async def aclose(self) -> None:
         """Roll back what was not committed, and release the connection. A statement that runs is cancelled."""

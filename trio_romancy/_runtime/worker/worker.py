@@ -207,6 +207,10 @@ class Worker:
         """Claim what has just become due."""
         self._claimer.notify_due()
 
+    def notify_soon(self) -> None:
+        """Claim what becomes due about now, because a transaction of a caller is being committed."""
+        self._claimer.notify_wake(self._clock.now())
+
     def statistics(self) -> WorkerStatistics | None:
         """Return numbers about the worker; None while it holds no lease."""
         supervisor = self._supervisor

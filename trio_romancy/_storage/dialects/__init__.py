@@ -39,6 +39,16 @@ def server_time(connection: Connection) -> Microseconds | None:
     return dialect_of(connection).server_time(connection)
 
 
+def file_name(connection: Connection) -> str | None:
+    """See :meth:`.Dialect.file_name`."""
+    return dialect_of(connection).file_name(connection)
+
+
+def misses_commits(connection: Connection) -> bool:
+    """See :meth:`.Dialect.misses_commits`."""
+    return dialect_of(connection).misses_commits(connection)
+
+
 def unsafe_settings(connection: Connection) -> list[str]:
     """See :meth:`.Dialect.unsafe_settings`."""
     return dialect_of(connection).unsafe_settings(connection)

@@ -32,6 +32,10 @@ class Dialect(Protocol):
         """Return the time by the server's clock. None if the database runs in this process, on its clock."""
         ...
 
+    def file_name(self, connection: Connection) -> str | None:
+        """Return the name of the file that the database is in: empty if it is in memory, None if it is on a server."""
+        ...
+
     def unsafe_settings(self, connection: Connection) -> list[str]:
         """Return the settings under which a crash of the server's machine can undo commits, each as it should be."""
         ...
@@ -71,7 +75,18 @@ class Dialect(Protocol):
         """Return whether the driver is in a transaction, as SQLAlchemy believes. True where the driver cannot tell."""
         ...
 
+    def misses_commits(self, connection: Connection) -> bool:
+        """Return whether a query of this transaction may miss what was committed before the query, without an error.
+
+        Transactions of the engine are under READ COMMITTED, and miss nothing. Those of callers may differ.
+        """
+        ...
+
     # -- migrations ----------------------------------------------------------------------------------------------------
+
+    def has_table(self, connection: Connection, name: str) -> bool:
+        """Return whether there is a table of that name. Never an error, which would end a transaction of a caller."""
+        ...
 
     @property
     def ddl_commits(self) -> bool:

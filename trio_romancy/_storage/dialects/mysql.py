@@ -87,6 +87,10 @@ def server_time(connection: Connection) -> Microseconds | None:
     return int(connection.execute(_now).scalar_one())
 
 
+def file_name(connection: Connection) -> str | None:
+    return None
+
+
 def unsafe_settings(connection: Connection) -> list[str]:
     is_safe = str(connection.execute(_flush_at_commit).scalar_one()) == "1"
     return [] if is_safe else ["innodb_flush_log_at_trx_commit = 1"]
@@ -160,8 +164,14 @@ async def listen(connection: Any, on_notify: Callable[[str], None], on_lost: Cal
 
 ddl_commits = True
 
+_has_table = text("SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = :name")
+
 _get_lock = text("SELECT GET_LOCK(:name, :seconds)")
 _release_lock = text("SELECT RELEASE_LOCK(:name)")
+
+
+def has_table(connection: Connection, name: str) -> bool:
+    return connection.execute(_has_table, {"name": name}).first() is not None
 
 
 def table_definitions(connection: Connection, prefix: str) -> list[str] | None:
@@ -237,6 +247,18 @@ def allow_idleness(connection: Connection) -> None:
 def limit_idleness(connection: Connection) -> None:
     if _is_mariadb(connection):
         connection.execute(_set_idle_timeout, {"value": limits.IDLE_TIMEOUT})
+
+
+_isolation = text(
+    "SHOW VARIABLES WHERE variable_name IN ('tx_isolation', 'transaction_isolation', 'innodb_snapshot_isolation')"
+)
+
+
+def misses_commits(connection: Connection) -> bool:
+    found = {row[0]: row[1] for row in connection.execute(_isolation)}
+    level = found.get("transaction_isolation", found.get("tx_isolation"))
+    # With snapshot isolation, a statement that writes what such a query has missed is an error.
+    return level == "REPEATABLE-READ" and found.get("innodb_snapshot_isolation") != "ON"
 
 
 def is_in_transaction(connection: Connection) -> bool:

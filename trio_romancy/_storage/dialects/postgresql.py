@@ -68,6 +68,10 @@ def server_time(connection: Connection) -> Microseconds | None:
     return int(connection.execute(_now).scalar_one())
 
 
+def file_name(connection: Connection) -> str | None:
+    return None
+
+
 def unsafe_settings(connection: Connection) -> list[str]:
     def setting(name: str) -> object:
         return connection.execute(text(f"SHOW {name}")).scalar_one()
@@ -141,6 +145,13 @@ ddl_commits = False
 _migration_lock = text("SELECT pg_advisory_xact_lock(hashtext('trio_romancy migration'))")
 
 
+_has_table = text("SELECT to_regclass(CAST(:name AS TEXT)) IS NOT NULL")
+
+
+def has_table(connection: Connection, name: str) -> bool:
+    return bool(connection.execute(_has_table, {"name": name}).scalar_one())
+
+
 def table_definitions(connection: Connection, prefix: str) -> list[str] | None:
     return None
 
@@ -177,6 +188,10 @@ def allow_idleness(connection: Connection) -> None:
 
 def limit_idleness(connection: Connection) -> None:
     connection.execute(_set_idle_timeout, {"value": f"{limits.IDLE_TIMEOUT}s"})
+
+
+def misses_commits(connection: Connection) -> bool:
+    return False  # a transaction with an older view gets an error when it writes what another has changed
 
 
 def is_in_transaction(connection: Connection) -> bool:

@@ -38,6 +38,13 @@ def server_time(connection: Connection) -> Microseconds | None:
     return None
 
 
+_databases = text("PRAGMA database_list")
+
+
+def file_name(connection: Connection) -> str | None:
+    return next((file or "" for _, name, file in connection.execute(_databases) if name == "main"), "")
+
+
 def unsafe_settings(connection: Connection) -> list[str]:
     is_safe = connection.execute(text("PRAGMA journal_mode")).scalar_one() == "wal"
     return [] if is_safe else ["journal_mode = wal"]
@@ -67,6 +74,10 @@ def limit_idleness(connection: Connection) -> None:
     pass  # a process that is gone has no locks on the file
 
 
+def misses_commits(connection: Connection) -> bool:
+    return False  # a transaction with an older view cannot write
+
+
 def is_in_transaction(connection: Connection) -> bool:
     in_transaction: bool = connection.connection.dbapi_connection.in_transaction  # type: ignore[union-attr]
     return in_transaction
@@ -75,6 +86,13 @@ def is_in_transaction(connection: Connection) -> bool:
 # -- migrations --------------------------------------------------------------------------------------------------------
 
 ddl_commits = False
+
+_has_table = text("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :name")
+
+
+def has_table(connection: Connection, name: str) -> bool:
+    return connection.execute(_has_table, {"name": name}).first() is not None
+
 
 _definitions = text("SELECT sql FROM sqlite_master WHERE substr(tbl_name, 1, :n) = :prefix AND sql IS NOT NULL")
 

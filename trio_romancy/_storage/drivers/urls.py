@@ -146,6 +146,14 @@ def file_of(url: str) -> str | None:
     return "" if parsed.database in (None, ":memory:") else parsed.database
 
 
+def backend_of(url: str) -> str:
+    """Return SQLAlchemy's name of the database of a URL, or the scheme of the URL if no database has it."""
+    if file_of(url) is not None:
+        return "sqlite"
+    scheme = url.partition("://")[0].partition("+")[0]
+    return _DRIVERS[scheme][0] if scheme in _DRIVERS else scheme
+
+
 def shown_url(url: str) -> str:
     """Return a URL without its password and its options, to be shown."""
     if "://" not in str(url):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import Column, Connection, MetaData, String, Table, insert, inspect, select
+from sqlalchemy import Column, Connection, MetaData, String, Table, insert, select
 from sqlalchemy.exc import DBAPIError
 
 from ...errors import SchemaError
@@ -99,7 +99,7 @@ def check(connection: Connection) -> None:
 
 def revision(connection: Connection) -> str | None:
     """Return the last migration that was applied to the tables. None if there are no tables."""
-    if not inspect(connection).has_table(VERSION_TABLE):
+    if not dialect_of(connection).has_table(connection, VERSION_TABLE):
         return None
     found: str | None = connection.execute(select(_version.c.version_num)).scalar()
     return found

@@ -133,6 +133,7 @@ _holders = select(
     instances.c.created_at,
     instances.c.parent_id,
 ).where(WITH_ID)
+_current_holders = _holders.with_for_update(read=True)
 _cancel_requests = select(instances.c.instance_id, instances.c.cancel_requested).where(
     WITH_ID, instances.c.cancel_requested.is_not(None)
 )
@@ -172,7 +173,9 @@ def start_instance(connection: Connection, row: InstanceRow) -> None:
     Raises:
       InstanceExistsError: if another workflow or another input has the id.
     """
-    found = insert_instances_if_absent(connection, [row])[row["instance_id"]]
+    found = insert_instances_if_absent(connection, [row]).get(row["instance_id"])
+    if found is None:  # the transaction is that of a caller, and its queries show an older state
+        found = fetch_by_ids(connection, Holder, _current_holders, [row["instance_id"]])[0]
     if (conflict := conflict_with(row, found)) is not None:
         raise conflict
 
