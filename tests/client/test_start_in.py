@@ -14,7 +14,7 @@ import pytest
 import trio
 import trio_asyncio
 
-from trio_romancy import App, Status, WorkflowContext, workflow
+from trio_romancy import App, Limits, Status, WorkflowContext, workflow
 from trio_romancy.errors import (
     DatabaseError,
     InstanceExistsError,
@@ -153,7 +153,7 @@ async def test_an_event_and_a_cancellation_come_with_the_commit(library: type[Ca
 
 @on_all
 async def test_a_refusal_leaves_the_transaction_as_it_was(library: type[Caller], database: str) -> None:
-    async with App(database, worker=False, max_payload=100) as app, opened(library, database) as caller:
+    async with App(database, worker=False, limits=Limits(max_payload=100)) as app, opened(library, database) as caller:
         await make_table(database)
         await app.start(doubling.options(id="taken"), 1)
         await caller.execute("INSERT INTO orders VALUES (1)")

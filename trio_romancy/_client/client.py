@@ -14,7 +14,7 @@ from .._definitions.registry import registry
 from .._definitions.values import Workflow
 from .._outbox.view import Outbox
 from .._settings import Settings, as_statuses, check_numbers
-from .._storage.outgoing import DEFAULT_SOURCE, event_row, message_row
+from .._storage.outgoing import DEFAULT_SOURCE, check_input, event_row, message_row
 from .._storage.sql import instances, search, workers
 from .._storage.sql.messages import Outgoing
 from .._storage.sql.rows import MessageRow
@@ -23,7 +23,6 @@ from ..errors import (
     DataProblem,
     InstanceExistsError,
     InvalidInputError,
-    PayloadTooLargeError,
     RomancyError,
 )
 from ..model import Instance, InstancePage, JournalPage, SendResult, Status, WorkerInfo
@@ -111,7 +110,7 @@ class Client:
             raise TypeError(f"{call} takes a workflow made with @workflow, or its name, not {workflow!r}")
         else:
             text, arguments = workflow.input.encode(args, kwargs)
-        check_input(workflow, text, self._settings.max_payload)
+        check_input(workflow.name, text, self._settings.max_payload)
         return workflow, text, arguments
 
     async def start_prepared(
@@ -302,7 +301,7 @@ class Client:
         to: str | None = None,
         time: datetime | None = None,
         metadata: Mapping[str, Any] | None = None,
-    ) -> Sent:
+    ) -> SendResult:
         """Send an event in the caller's own transaction: if that is rolled back, nothing was sent.
 
         Messages are numbered in the order in which they are committed. So from this call until the commit, every other
@@ -372,7 +371,7 @@ class Client:
         to: str | None,
         time: datetime | None,
         metadata: Mapping[str, Any] | None,
-    ) -> Joined[Sent]:
+    ) -> Joined[SendResult]:
         """Check an event in a caller's transaction. Return the write to make."""
         joiner = self._joiner("app.send_event_in")
         row = event_row(
@@ -654,15 +653,6 @@ class Client:
 
 def _declared_by(workflow: Workflow[..., Any]) -> str:
     return f"which workflow {workflow.name!r} returns in this process"
-
-
-def check_input(workflow: Workflow[..., Any], text: str, max_payload: int) -> None:
-    """Raise :exc:`PayloadTooLargeError` if the JSON text of an input is larger than it may be."""
-    if len(text) > max_payload:
-        raise PayloadTooLargeError(
-            f"the input of workflow {workflow.name!r} is {len(text)} bytes of JSON, and max_payload is {max_payload}; "
-            f"store it elsewhere and pass a reference"
-        )
 
 
 def _find(name: str, input: Any, *, id: str | None = None) -> tuple[Workflow[..., Any], str, list[Any]]:

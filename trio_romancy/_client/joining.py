@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import trio
 from attrs import frozen
@@ -29,7 +29,7 @@ from .._storage.sql.rows import MessageRow
 from .._storage.sql.starts import start_for_any_worker
 from ..clock import Microseconds, hold_virtual_time
 from ..errors import DatabaseError, InstanceExistsError, InstanceNotFoundError, RomancyError
-from ..model import Sent
+from ..model import SendResult
 
 R = TypeVar("R")
 
@@ -61,17 +61,15 @@ class Joined(Generic[R]):
         if self.runs is not Runs.HERE:
             raise TypeError(f"{self._caller.shown} is for asynchronous code; here a blocking one is needed")
         result = self._caller.use(self._write)
-        assert not isinstance(result, Awaitable)
         self._call_after_commit()
-        return result
+        return cast(R, result)
 
     async def in_task(self) -> R:
         """Make the write in a task of the library that :attr:`runs` names; in any task if that is no such library."""
         result = self._caller.use(self._write)
-        if isinstance(result, Awaitable):
-            result = await result
+        done = await result if isinstance(result, Awaitable) else result
         self._call_after_commit()
-        return result
+        return cast(R, done)
 
     def _call_after_commit(self) -> None:
         if self._notify is not None:
@@ -110,16 +108,16 @@ class Joiner:
 
         return self._joined(connection, write)
 
-    def send(self, connection: object, row: MessageRow) -> Joined[Sent]:
+    def send(self, connection: object, row: MessageRow) -> Joined[SendResult]:
         """Prepare an event that has been encoded and checked."""
 
-        def write(connection: Connection, now: Microseconds) -> Sent:
+        def write(connection: Connection, now: Microseconds) -> SendResult:
             outgoing = Outgoing({**row, "sent_at": now}, must_exist=True)
             messages.send_apart(connection, [outgoing], now)
             if outgoing.failure is not None:
                 raise outgoing.failure
             assert row["event_id"] is not None
-            return Sent(row["event_id"], outgoing.is_duplicate, len(outgoing.waiting))
+            return SendResult(row["event_id"], outgoing.is_duplicate, len(outgoing.waiting))
 
         return self._joined(connection, write, needs_current=True)
 

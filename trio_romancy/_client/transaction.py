@@ -13,7 +13,7 @@ from .._definitions.values import Workflow
 from .._storage.outgoing import DEFAULT_SOURCE
 from .._storage.session import Session
 from .._storage.session_owner import BlockOwner
-from ..model import Sent
+from ..model import SendResult
 from .engine import Engine, open_block
 from .handle import WorkflowHandle
 
@@ -25,7 +25,7 @@ class _Client(Protocol):
     @property
     def start_in(self) -> Callable[..., Awaitable[WorkflowHandle[Any]]]: ...
     @property
-    def send_event_in(self) -> Callable[..., Awaitable[Sent]]: ...
+    def send_event_in(self) -> Callable[..., Awaitable[SendResult]]: ...
     @property
     def cancel_in(self) -> Callable[..., Awaitable[bool]]: ...
 
@@ -59,7 +59,7 @@ class TransactionSession(Session):
         to: str | None = None,
         time: datetime | None = None,
         metadata: Mapping[str, Any] | None = None,
-    ) -> Sent:
+    ) -> SendResult:
         """Send an event if and only if the block commits. Call it last: other transactions that send wait for this one.
 
         Args, Raises: as of :meth:`App.send_event_in`.
@@ -106,7 +106,10 @@ class TransactionBlock(AbstractAsyncContextManager[TransactionSession]):
                 await session.finish()
                 # Once the commit has begun, only the answer of the database ends it.
                 with trio.CancelScope(shield=True):
-                    await session.commit_with(lambda _: None)
+                    try:
+                        await session.commit_with(lambda _: None)
+                    finally:
+                        session.notify_committed()  # also if there was no answer
         finally:
             self._apart.__exit__(None, None, None)
             await session.aclose()

@@ -3,25 +3,46 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Concatenate, ParamSpec, Protocol
 
 from attrs import define, field
 
 from .._data.ids import short_id
 from .._storage.database import Database
 from .._storage.journal.effects import Effects
-from .._storage.outgoing import DEFAULT_SOURCE, event_row, message_row
+from .._storage.outgoing import DEFAULT_SOURCE, check_input, event_row, message_row
 from .._storage.session import Session
 from .._storage.session_owner import AttemptOwner
+from .._storage.sql.instances import new_row as new_instance
 from .._storage.sql.messages import Outgoing
 from .._storage.sql.outbox import new_row
+from .._storage.sql.starts import start_for_any_worker
 from ..clock import Clock
 from ..errors import RomancyError
 
+P = ParamSpec("P")
+
 _first_use = threading.Lock()
 """Held while a part of a context is made. Threads of one activity may ask for it at once."""
+
+
+class _Input(Protocol):
+    def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any], /) -> tuple[str, list[Any]]: ...
+
+
+class StartableWorkflow(Protocol[P]):
+    """A workflow, as an activity that starts it sees it: one made with :func:`workflow`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def id(self) -> str | None: ...
+    @property
+    def function(self) -> Callable[Concatenate[Any, P], Any]: ...
+    @property
+    def input(self) -> _Input: ...
 
 
 class _Settings(Protocol):
@@ -49,6 +70,10 @@ class ActivityRun(Protocol):
         """Count one activity more (1), or one fewer (-1), that awaits other instances."""
         ...
 
+    def something_is_due(self) -> None:
+        """Claim what this run has made due."""
+        ...
+
 
 @define(eq=False)
 class ActivityContext:
@@ -69,6 +94,8 @@ class ActivityContext:
     """The session; None: this attempt has not used :attr:`session`."""
     has_ended: bool = field(default=False, init=False, repr=False)
     """Whether the attempt has ended. A thread or a task that it has left behind may still have the context."""
+    _started: int = field(default=0, init=False, repr=False)
+    """Number of instances that the attempt has started without an id of their own."""
     _awaited: int = field(default=0, init=False, repr=False)
     """Number of instances that the activity awaits now."""
 
@@ -99,6 +126,40 @@ class ActivityContext:
             if self.has_ended:
                 session.end()
         return session
+
+    async def start(self, workflow: StartableWorkflow[P], /, *args: P.args, **kwargs: P.kwargs) -> str:
+        """Start an instance if and only if this attempt succeeds, so once per activity.
+
+        It is stored in the transaction of :attr:`session`, and is no child: it goes on whatever becomes of this one. A
+        plain ``def`` activity calls this through :func:`trio.from_thread.run`.
+
+        Args:
+          workflow: the workflow. Without an id (``workflow.options(id=...)``), the id is made of this instance, the
+            activity, and a number.
+          args, kwargs: arguments of the workflow after its context.
+
+        Returns:
+          The id of the instance. Await its result elsewhere, by ``app.handle(id)``: no worker sees it before the
+          activity has returned.
+
+        Raises:
+          InvalidInputError: naming every bad field.
+          PayloadTooLargeError: if the input is larger than the app's ``max_payload``.
+          InstanceExistsError: if an instance of another workflow, or with another input, has the id.
+          RomancyError: if the attempt has ended.
+        """
+        self._refuse_if_ended("start")
+        text, _ = workflow.input.encode(args, kwargs)
+        check_input(workflow.name, text, self._run.env.settings.max_payload)
+        id = workflow.id
+        if id is None:
+            self._started += 1
+            id = short_id(f"{self.idempotency_key}:{self._started}")
+        row = new_instance(id, workflow.name, text, self._run.env.clock.now(), owner=None)
+        session = self.session
+        await session.run_sync(lambda sync: start_for_any_worker(sync.connection(), row))
+        session.after_commit(self._run.something_is_due)
+        return id
 
     def publish(
         self, channel: str, data: Any, *, metadata: Mapping[str, Any] | None = None, to: str | None = None

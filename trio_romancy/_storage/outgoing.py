@@ -1,4 +1,4 @@
-"""Events and messages that users send: checked, and turned into rows."""
+"""What users send: events and messages are checked and turned into rows, and inputs are checked."""
 
 from __future__ import annotations
 
@@ -98,6 +98,15 @@ def message_row(
         problems += _problems(to=to)
     texts = _texts(what, data, metadata, max_payload, problems)
     return new_message(channel, texts[0], now, addressee=to, event_id=id, sender=sender, metadata=texts[1])
+
+
+def check_input(workflow: str, text: str, max_payload: int) -> None:
+    """Raise :exc:`PayloadTooLargeError` if the JSON text of an input is larger than it may be."""
+    if len(text) > max_payload:
+        raise PayloadTooLargeError(
+            f"the input of workflow {workflow!r} is {len(text)} bytes of JSON, and max_payload is {max_payload}; "
+            f"store it elsewhere and pass a reference"
+        )
 
 
 def check_names(what: str, **names: object) -> None:

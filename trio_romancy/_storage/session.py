@@ -266,6 +266,9 @@ class Session:
             record(connection)
 
         await self._transaction.commit(lambda connection: self._with_session(connection, finish))
+
+    def notify_committed(self) -> None:
+        """Call what :meth:`after_commit` has been given: the transaction was committed, perhaps without an answer."""
         for call in self._after_commit:
             call()
 

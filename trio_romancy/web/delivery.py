@@ -10,11 +10,11 @@ from typing import Any
 
 from attrs import field, frozen
 
-from .._client.client import Client, check_input
+from .._client.client import Client
 from .._data.codec import dumps
 from .._definitions.registry import registry
 from .._definitions.values import Workflow
-from .._storage.outgoing import event_row
+from .._storage.outgoing import check_input, event_row
 from .._storage.sql.rows import MessageRow
 from ..errors import (
     DatabaseError,
@@ -90,7 +90,7 @@ def _prepare(event: Event, max_payload: int) -> Prepared:
     if workflow is None or not workflow.event_handler or event.to is not None:
         return Prepared(event, row, None)
     text, arguments = workflow.input.check(_input(event), is_json=True)
-    check_input(workflow, text, max_payload)
+    check_input(workflow.name, text, max_payload)
     return Prepared(event, row, workflow.options(id=_instance_id(event)), text, arguments)
 
 

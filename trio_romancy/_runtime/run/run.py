@@ -478,6 +478,10 @@ class InstanceRun:
         self.awaiting += by
         self.env.host.awaiting_changed(self)
 
+    def something_is_due(self) -> None:
+        """Claim what this run has made due."""
+        self.env.host.something_is_due()
+
     @property
     def only_awaits_instances(self) -> bool:
         """Whether activities run, and each of them awaits other instances."""

@@ -152,6 +152,7 @@ class Claimer:
             for claimed in found[0]:
                 supervisor.spawn(claimed)
 
+        self._next_wake = None  # the claim may miss what becomes due meanwhile, which must notify
         claimed, self._next_wake = await supervisor.journal.call_then(
             spawn, claim_and_load, self._worker_id, now, names, limit, suspects=suspects, ahead=AHEAD
         )

@@ -51,7 +51,8 @@ def use_borrowed(dialect_name: str, raw: Any, cursor: Callable[[], Any], fn: Cal
     """
     dialect, compiled = _dialect(dialect_name)
     # Made without `create_engine`: that would ask the server for its version, in the caller's transaction.
-    pool = NullPool(lambda: _Borrowed(raw, cursor), reset_on_return=None, dialect=dialect)
+    borrowed: Any = _Borrowed(raw, cursor)
+    pool = NullPool(lambda: borrowed, reset_on_return=None, dialect=dialect)
     engine = Engine(pool, dialect, make_url(f"{dialect_name}://"), hide_parameters=True)
     try:
         with engine.connect() as connection:
