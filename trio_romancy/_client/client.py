@@ -287,7 +287,7 @@ class Client:
         """
         joined, workflow, instance_id = self.prepare_start_in(connection, workflow, args, kwargs)
         await make_in_trio(joined)
-        return WorkflowHandle(instance_id, self._require_engine, workflow, None)
+        return WorkflowHandle(instance_id, self._require_engine, workflow.codec, _declared_by(workflow), None)
 
     async def send_event_in(
         self,

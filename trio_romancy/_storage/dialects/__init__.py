@@ -74,6 +74,11 @@ def update_many(connection: Connection, statement: UpdateMany, rows: Rows) -> in
     return dialect_of(connection).update_many(connection, statement, rows)
 
 
+def create_start_routine(connection: Connection) -> None:
+    """See :meth:`.Dialect.create_start_routine`."""
+    dialect_of(connection).create_start_routine(connection)
+
+
 def ddl_commits(connection: Connection) -> bool:
     """See :attr:`.Dialect.ddl_commits`."""
     return dialect_of(connection).ddl_commits

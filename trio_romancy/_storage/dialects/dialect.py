@@ -111,6 +111,13 @@ class Dialect(Protocol):
         """
         ...
 
+    def create_start_routine(self, connection: Connection) -> None:
+        """Create ``romancy_start``, by which programs in other languages start instances, or replace it.
+
+        Does nothing if the database has no such routines, or if its user may not create them.
+        """
+        ...
+
     # -- the index over a path of the inputs ---------------------------------------------------------------------------
 
     def literal(self, ascii_text: str) -> str:

@@ -200,6 +200,15 @@ def is_already_applied(error: DBAPIError) -> bool:
     return error.orig is not None and bool(_ALREADY_APPLIED.intersection(error.orig.args[:1]))
 
 
+_DENIED = frozenset({1044, 1142, 1227, 1370, 1419})
+"""Access denied to a database, a table, an operation or a routine; no SUPER while there is a binary log."""
+
+
+def is_denied(error: DBAPIError) -> bool:
+    """Return whether the user of MariaDB or MySQL lacks a privilege."""
+    return not _DENIED.isdisjoint(_codes(error))
+
+
 def migrated_elsewhere() -> DatabaseAwayError:
     """Return the error for a migration that another process is doing at the same time."""
     return DatabaseAwayError("another process is migrating the database")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -14,11 +15,13 @@ from sqlalchemy.ext.compiler import compiles
 from ..._data.conditions import Path
 from ...clock import Microseconds
 from ...errors import DatabaseAwayError, DatabaseError
-from . import limits
+from . import limits, start_routine
 from .dbapi import driver_connection, execute
-from .errors import is_already_applied, migrated_elsewhere
+from .errors import is_already_applied, is_denied, migrated_elsewhere
 from .input_keys import KEY, column_name, first_key, index_name, plain_sql, readings
 from .sql import Contains, ExactString, InsertIfAbsent, JsonTable, Rows, UpdateMany
+
+_logger = logging.getLogger("trio_romancy.database")
 
 _NAMES = ("mysql", "mariadb")
 """Names by which SQLAlchemy's compiler knows them."""
@@ -192,6 +195,20 @@ def migration_lock(connection: Connection) -> Iterator[None]:
             connection.execute(_release_lock, {"name": name})
         raise
     connection.execute(_release_lock, {"name": name})
+
+
+def create_start_routine(connection: Connection) -> None:
+    name = connection.dialect.type_compiler_instance.process(ExactString(255))
+    try:
+        connection.exec_driver_sql("DROP PROCEDURE IF EXISTS romancy_start")
+        connection.exec_driver_sql(start_routine.MYSQL.format(at_once=start_routine.AT_ONCE, name=name))
+    except DBAPIError as error:
+        if not is_denied(error):
+            raise
+        _logger.warning(
+            "the user of the database may not create procedures, so other programs cannot call romancy_start: %s",
+            error.orig,
+        )
 
 
 # -- connections -------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from sqlalchemy.types import TypeEngine
 
 from ..._data.conditions import Path
 from ...clock import Microseconds
-from . import limits
+from . import limits, start_routine
 from .dbapi import driver_connection, execute
 from .input_keys import KEY, index_name, plain_key, plain_sql
 from .sql import Contains, ExactString, Rows, UpdateMany
@@ -160,6 +160,11 @@ def table_definitions(connection: Connection, prefix: str) -> list[str] | None:
 def migration_lock(connection: Connection) -> Iterator[None]:
     connection.execute(_migration_lock)
     yield
+
+
+def create_start_routine(connection: Connection) -> None:
+    statement = start_routine.POSTGRESQL.format(at_once=start_routine.AT_ONCE, channel="trio_romancy")
+    connection.exec_driver_sql(statement)
 
 
 # -- connections -------------------------------------------------------------------------------------------------------

@@ -105,6 +105,10 @@ def migration_lock(connection: Connection) -> AbstractContextManager[None]:
     return nullcontext()  # SQLite has one writer
 
 
+def create_start_routine(connection: Connection) -> None:
+    pass  # SQLite has no routines
+
+
 # -- the index over a path of the inputs -------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, Ta
 
 from ..dialects.sql import ExactString, long_text
 
-REVISION = "0006"
+REVISION = "0007"
 """The migration that creates exactly these tables."""
 
 metadata = MetaData()
