@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from trio_romancy import (
 )
 from trio_romancy._data.codec import codec
 from trio_romancy._data.readable import MOST_DEPTH, MOST_DIGITS
+from trio_romancy._storage.sql.claims import claim_due
 from trio_romancy._storage.sql.tables import history, instances, messages, waits
 
 from ..support.probe import probe
@@ -112,6 +114,30 @@ async def test_a_bad_row_parks_its_instance_and_no_other(what: str, is_cancelled
         assert listed["victim"].status is Status.STUCK
         assert [one.instance_id for one in await app.find_instances({}, status=[Status.STUCK])] == ["victim"]
         assert len(await app.history("victim")) == 1
+
+
+async def test_an_unknown_status_is_not_left_to_a_worker_with_other_code(tmp_path: Path) -> None:
+    """That worker would find another status, which the first one has written, and run the instance."""
+    database = str(tmp_path / "romancy.db")
+    async with (
+        App(database, worker_id="old", code_version="1", idle_timeout=1) as old,
+        App(database, worker_id="new", code_version="2", idle_timeout=1),
+    ):
+        await old.start(victim.options(id="victim"))
+        await trio.sleep(10)
+        await probe(old).write(damage, instances, status="confused", wake_at=0)
+        with pytest.raises(WorkflowStuckError, match=r"its row cannot be read: \$.status: 'confused'"):
+            await old.handle("victim").result()
+
+
+async def test_an_unknown_status_outlives_the_worker_that_claims_its_instance() -> None:
+    async with App(":memory:", worker=False) as app:
+        await app.start(victim.options(id="victim"))
+        await probe(app).write(damage, instances, status="confused", wake_at=0)
+        (claim,) = await probe(app).write(claim_due, "worker", 1, [victim.name], 10, suspects=False)
+        assert claim.problem is not None
+        (stored,) = await probe(app).read(lambda connection: connection.execute(sa.select(instances.c.status)).all())
+        assert stored.status == "confused"
 
 
 @pytest.mark.parametrize("what", ROWS)

@@ -163,7 +163,8 @@ async def _park(run: InstanceRun, cause: Exception, *, in_rollback: bool = False
     """Record that the instance is stuck, or leave it to other workers if the code here may be the cause."""
     error = describe(cause).to_info()
     journal = run.journal
-    if isinstance(cause, NonDeterminismError | InvalidDataError):
+    # Other code finds the same row, and not the same status: to leave the instance is to write another one.
+    if isinstance(cause, NonDeterminismError | InvalidDataError) and run.claim.problem is None:
         me, now = journal.lease.worker_id, run.env.clock.now()
         status = await journal.call(
             incompatible.leave_to_others, me, run.instance_id, error, now, in_rollback=in_rollback

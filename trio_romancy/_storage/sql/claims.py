@@ -176,11 +176,14 @@ def claim_due(
     rows = [*mine, *calm, *(suspect if suspects and len(calm) < limit else ())]
     claims = [_to_claim(row, me) for row in rows]
     if claims:
-        connection.execute(
-            _own,
-            [{"id": claim.instance_id, "me": me, "status_": claimed(claim.status), "now": now} for claim in claims],
-        )
+        connection.execute(_own, [_owned_row(row, claim, me, now) for row, claim in zip(rows, claims, strict=True)])
     return claims
+
+
+def _owned_row(row: _Due, claim: Claim, me: str, now: Microseconds) -> dict[str, object]:
+    # A status that cannot be read stays until the instance is parked: the worker may die before.
+    status = claimed(claim.status) if claim.problem is None else row.status
+    return {"id": claim.instance_id, "me": me, "status_": status, "now": now}
 
 
 def _to_claim(row: _Due, me: str) -> Claim:
