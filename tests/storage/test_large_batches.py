@@ -23,6 +23,7 @@ from trio_romancy.hooks import BatchInfo, Hooks
 from ..support.databases import SHARED_KINDS
 from ..support.lossy_proxy import open_lossy_proxy
 from ..support.proxy import Proxy
+from ..support.servers import PRODUCTS
 
 runs: list[int] = []
 gate = trio.Event()
@@ -171,6 +172,39 @@ async def test_a_link_that_stands_still_in_the_middle_of_a_large_statement_is_aw
         proxy.resume()
         proxy.carry_slowly(0)
         assert await run(echo_length, "xyz") == 3
+
+
+# -- journals ----------------------------------------------------------------------------------------------------------
+
+
+@workflow(name="large_journal")
+async def many_reports(ctx: WorkflowContext, many: int, size: int) -> int:
+    total = 0
+    for number in range(many):
+        total += len(await report(number, size))
+    await ctx.wait_event("large_go_on")
+    return total
+
+
+@pytest.mark.real_clock
+@pytest.mark.parametrize("kind", PRODUCTS, indirect=True)
+async def test_a_journal_that_takes_longer_than_an_answer_may_is_read_over_a_slow_link(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate.set()
+    async with App(database) as app:
+        handle = await app.start(many_reports, 8, 750_000)
+        while len(await app.history(handle.instance_id)) < 8:  # noqa: ASYNC110 - no event tells
+            await trio.sleep(0.1)
+    monkeypatch.setattr(connections, "ANSWER_TIMEOUT", 1.0)
+    async with (
+        open_slow_link(database, 3_000_000) as proxy,
+        App(proxy.url(database), shutdown_timeout=1) as app,
+    ):
+        await app.send_event("large_go_on")
+        assert await app.handle(handle.instance_id).result(timeout=60) == 8 * 750_000
+        assert len(await app.history(handle.instance_id)) == 10
+    assert runs == [*range(8)]
 
 
 # -- batches that take too long ----------------------------------------------------------------------------------------

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
+from functools import partial
 from typing import Any, ParamSpec, TypeVar, overload
 
 from .._data.codec import codec, dumps
 from .._data.conditions import GivenPath, Where, checked_where
 from .._data.ids import is_id, new_id
+from .._data.large import encoded
 from .._definitions.registry import registry
 from .._definitions.values import Workflow
 from .._outbox.view import Outbox
@@ -94,7 +96,8 @@ class Client:
           InstanceExistsError: if an instance of another workflow, or with another input, has the id.
         """
         self._require_engine("app.start")
-        workflow, text, arguments = self._checked_start("app.start", workflow, args, kwargs)
+        check = partial(self._checked_start, "app.start", workflow, args, kwargs)
+        workflow, text, arguments = await encoded([args, kwargs], check)
         return await self.start_prepared(workflow, text, arguments)
 
     def _checked_start(
@@ -200,7 +203,8 @@ class Client:
           InstanceNotFoundError: if there is no instance ``to``. Nothing is stored.
         """
         now = self._require_engine("app.send_event").clock.now()
-        row = event_row(
+        encode = partial(
+            event_row,
             type,
             data,
             source=source,
@@ -212,6 +216,7 @@ class Client:
             now=now,
             max_payload=self._settings.max_payload,
         )
+        row = await encoded([data, metadata], encode)
         return await self.send_prepared(row, is_new=id is None)
 
     async def send_prepared(self, row: MessageRow, *, is_new: bool = False) -> SendResult:
@@ -240,7 +245,8 @@ class Client:
           InstanceNotFoundError: if there is no instance ``to``. Nothing is stored.
         """
         engine = self._require_engine("app.publish")
-        row = message_row(
+        encode = partial(
+            message_row,
             channel,
             data,
             metadata=metadata,
@@ -249,6 +255,8 @@ class Client:
             max_payload=self._settings.max_payload,
             id=new_id(),
         )
+        row = await encoded([data, metadata], encode)
+        row["sent_at"] = engine.clock.now()
         with engine.apart_from_session("publish a message"):
             return await engine.send(Outgoing(row, is_new=True, must_exist=True))
 

@@ -8,8 +8,10 @@ from typing import Any, Generic, TypeVar
 import trio
 from attrs import define, field
 
+from .._data import patient_json
 from .._data.codec import Codec, loads
 from .._data.diagnosis import name_of
+from .._data.large import LARGE, decoded
 from .._runtime.run.local_result import LocalResult
 from .._storage.sql.termination import TERMINATED
 from ..clock import Duration, seconds
@@ -75,10 +77,9 @@ class WorkflowHandle(Generic[R]):
         status, output, error = ended
         if status is not Status.COMPLETED:
             raise self._failure(status, error)
-        value = loads(output or "null")
+        text = output or "null"
         try:
-            result: R = value if self._codec is None else self._codec.decode_stored(value)
-            return result
+            return await decoded(len(text), lambda: self._decode(text))
         except InvalidDataError as problem:
             assert self._codec is not None
             raise InvalidDataError(
@@ -103,6 +104,16 @@ class WorkflowHandle(Generic[R]):
             check_instance_id(self.instance_id)
             local_result = engine.local_result(self.instance_id)
         return engine.wait(self.instance_id, local_result)
+
+    def _decode(self, text: str) -> R:
+        """Return the result that JSON text stands for.
+
+        Raises:
+          InvalidDataError: if it does not fit the type of the result.
+        """
+        value = loads(text) if len(text) < LARGE else patient_json.loads(text)
+        result: R = value if self._codec is None else self._codec.decode_stored(value)
+        return result
 
     def _failure(self, status: Status, error: ErrorInfo | None) -> RomancyError:
         assert error is not None

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 import trio
 from attrs import evolve
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from .._data.conditions import GivenPath, checked_path
 from .._data.ids import is_id
+from .._data.large import decoded
 from .._data.page_tokens import page_token, read_page_token
 from .._runtime.run.saga import awaited_by_cancellation
 from .._storage.dialects import input_index
 from .._storage.outages import retry_while_away
-from .._storage.sql.entries import load_entries, load_history
+from .._storage.sql.entries import (
+    BEGINNING,
+    RowPage,
+    load_history_page,
+    load_page,
+    read_entries,
+    read_history,
+)
 from .._storage.sql.instances import get_instance
+from .._storage.sql.rows import StoredEntry
 from .._storage.sql.search import Place, Sought, search_step
 from ..clock import from_datetime
 from ..errors import DatabaseError, InstanceNotFoundError, InvalidDataError
 from ..model import Instance, InstancePage, JournalPage
 from .engine import Engine
+
+T = TypeVar("T")
 
 _FIRST_PART = 2_000
 """Instances that the first transaction searches."""
@@ -65,10 +79,34 @@ async def with_waits(engine: Engine, instance: Instance) -> Instance:
     if request is None:
         return instance
     try:
-        entries = await engine.read(load_entries, instance.instance_id)
+        entries = await _load(engine, load_page, read_entries, instance.instance_id)
     except InvalidDataError:  # an instance with a broken journal must still be seen
         return instance
     return evolve(instance, cancel_requested=evolve(request, waits_for=awaited_by_cancellation(entries)))
+
+
+async def _load(
+    engine: Engine,
+    load: Callable[[Connection, str, int, int | None], RowPage],
+    read: Callable[[Sequence[StoredEntry]], list[T]],
+    instance_id: str,
+    after: int = BEGINNING,
+    most: int | None = None,
+) -> list[T]:
+    """Load and read a journal page by page, each in a transaction of its own.
+
+    Args:
+      after: number of the entry after which to begin.
+      most: most entries to load; None: all.
+    """
+    entries: list[T] = []
+    while True:
+        left = None if most is None else most - len(entries)
+        loaded = await engine.read(load, instance_id, after, left)
+        entries += await decoded(loaded.size, partial(read, loaded.rows))
+        if loaded.is_last or len(entries) == most:
+            return entries
+        after = loaded.end
 
 
 async def page(engine: Engine, sought: Sought, limit: int, token: str | None) -> InstancePage:
@@ -100,10 +138,11 @@ async def journal_page(engine: Engine, instance_id: str, limit: int | None, toke
       InstanceNotFoundError: if there is no such instance.
       InvalidInputError: if the token is not valid.
     """
-    after: Any = 0
+    after: Any = BEGINNING
     if token is not None:
         (after,) = read_page_token(token, int, of="entries")
-    entries = await engine.read(load_history, instance_id, after, None if limit is None else limit + 1)
+    most = None if limit is None else limit + 1
+    entries = await _load(engine, load_history_page, read_history, instance_id, after, most)
     if not entries and await engine.read(get_instance, instance_id) is None:
         raise InstanceNotFoundError(instance_id)
     if limit is None or len(entries) <= limit:

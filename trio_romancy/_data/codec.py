@@ -26,6 +26,7 @@ from . import patient_json
 from .annotations import field_names, is_class
 from .converter import make_converter
 from .diagnosis import LONGEST_CAUSE, expected, fault_of_scalar, name_of, problems_of_error, problems_of_value
+from .large import LARGE
 from .readable import MOST_DIGITS, why_unreadable
 from .scalars import AlteredError, altered
 
@@ -43,6 +44,7 @@ def dumps(raw: object) -> str:
 
 
 loads: Callable[[str], Any] = json.JSONDecoder().decode
+"""Return the value of JSON text. For text that may be large see :func:`.patient_json.loads`."""
 
 
 def _of_float(value: float) -> str:
@@ -90,7 +92,7 @@ class Codec(Generic[T]):
             restored: Any = None
             text = _json.encode(self._unstructure(value))
             if (why := why_unreadable(text)) is None:
-                raw = loads(text) if len(text) < patient_json.LARGE else patient_json.loads(text)
+                raw = loads(text) if len(text) < LARGE else patient_json.loads(text)
                 restored = self._structure(raw, self.annotation)
                 if restored == value or _same(restored, value):
                     return text, restored

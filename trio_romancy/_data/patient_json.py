@@ -13,9 +13,6 @@ from typing import Any
 
 import trio
 
-LARGE = 100_000
-"""Size of a text from which on it counts as large, in characters: a millisecond's work."""
-
 
 class PatientDecoder(json.JSONDecoder):
     """A :class:`json.JSONDecoder` that lets other threads run."""

@@ -6,6 +6,9 @@ import json
 import re
 from typing import Any
 
+from . import patient_json
+from .large import LARGE
+
 MOST_DIGITS = 4300
 """The most digits of a number: others are refused by a Python with its default ``sys.set_int_max_str_digits``."""
 MOST_DEPTH = 200
@@ -24,7 +27,7 @@ def readable(text: str | None) -> tuple[Any, str | None]:
     if text is None:
         return None, None
     try:
-        return _decode(text), None
+        return _decode(text) if len(text) < LARGE else patient_json.loads(text), None
     except (RecursionError, TypeError, ValueError) as error:
         shown = text if isinstance(text, str) and len(text) <= _HARMLESS else f"{text!s:.{_HARMLESS}}..."
         return {"unreadable": shown}, str(error)

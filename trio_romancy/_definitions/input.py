@@ -8,9 +8,11 @@ from typing import Any, TypeVar
 
 from attrs import frozen
 
+from .._data import patient_json
 from .._data.annotations import field_names, is_class, kind_of
 from .._data.codec import Codec, dumps, is_structured, loads
 from .._data.keys import is_mapping
+from .._data.large import LARGE
 from ..errors import DataProblem, InvalidDataError, InvalidInputError
 
 T = TypeVar("T")
@@ -81,8 +83,8 @@ class InputCodec:
           InvalidInputError: if the code that stored the input took other parameters.
         """
         try:
-            raw = loads(text)
-        except (RecursionError, ValueError) as error:
+            raw = loads(text) if len(text) < LARGE else patient_json.loads(text)
+        except (RecursionError, TypeError, ValueError) as error:
             raise InvalidDataError("its input cannot be read", [DataProblem("$", str(error))]) from None
         # An object with no other field than the first parameter's name may be the value of that parameter.
         may_be_first = isinstance(raw, dict) and raw.keys() <= {next(iter(self.codecs), "")}

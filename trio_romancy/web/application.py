@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 import trio
-from attrs import asdict, define, field
+from attrs import asdict, define
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -15,8 +15,7 @@ from starlette.routing import Mount, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .._client.client import Client
-from .._data.patient_json import LARGE
-from ..clock import hold_virtual_time
+from .._data.large import decoded
 from ..errors import RomancyError
 from .answers import answer, refusal, unavailable
 from .authorization import Authorization
@@ -80,8 +79,6 @@ class Events:
     _body_limits: BodyLimits
     _max_payload: int
     _seconds: float
-    _threads: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1))
-    """Large bodies are read in a thread, one at a time: the event loop goes on meanwhile, and so do small requests."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -92,11 +89,7 @@ class Events:
         def read() -> list[Prepared]:
             return prepare(read_events(mode, request.headers, body), self._max_payload, is_batch=is_batch)
 
-        if len(body) < LARGE:
-            prepared = read()
-        else:
-            with hold_virtual_time():
-                prepared = await trio.to_thread.run_sync(read, limiter=self._threads)
+        prepared = await decoded(len(body), read)
         attempt = Attempt(self._seconds)
 
         async def work() -> Response:

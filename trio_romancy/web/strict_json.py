@@ -6,7 +6,8 @@ import json
 from collections import Counter
 from typing import Any, NoReturn
 
-from .._data.patient_json import LARGE, PatientDecoder
+from .._data.large import LARGE
+from .._data.patient_json import PatientDecoder
 
 MAX_DEPTH = 100
 """Greatest depth of nested arrays and objects. Stored data is parsed again, possibly deep in a stack."""

@@ -8,7 +8,9 @@ from typing import Any, ClassVar, Protocol, Self, final
 from ..._tasks.fast_frozen import frozen
 from ...errors import DataProblem, InvalidDataError
 from ...model import EntryKind
+from .. import patient_json
 from ..codec import dumps, loads
+from ..large import LARGE
 from .activities import (
     ActivityCancelled,
     ActivityCompleted,
@@ -138,7 +140,9 @@ def read(name: str, text: str | None) -> tuple[EntryKind, Payload]:
     """
     try:
         kind, make = _readers[name]
-        return kind, make(None if text is None else loads(text))
+        if text is None:
+            return kind, make(None)
+        return kind, make(loads(text) if len(text) < LARGE else patient_json.loads(text))
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise _unreadable(name, error) from error
 

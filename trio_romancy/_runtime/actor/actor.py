@@ -45,7 +45,8 @@ class Actor:
     each recorded first. Only a workflow that is a single task records its outcomes itself, without the mailbox.
 
     Args:
-      arguments: arguments of the workflow, if the instance is new and its journal empty; None: decode the input.
+      arguments: arguments of the workflow; None: decode the input.
+      is_new: whether the instance is new, and its journal empty.
       rejection: error because of which the workflow function must not run. The instance is parked, or rolled back if
         its cancellation was requested.
     """
@@ -62,9 +63,10 @@ class Actor:
         arguments: list[Any] | None = None,
         stored: Sequence[MatchResult] = (),
         *,
+        is_new: bool,
         rejection: Exception | None = None,
     ) -> None:
-        self.instance_run = run = InstanceRun(env, claim, entries, stored, Sequencer, is_new=arguments is not None)
+        self.instance_run = run = InstanceRun(env, claim, entries, stored, Sequencer, is_new=is_new)
         if rejection is not None:
             run.reject(rejection)
         self._workflow = workflow

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
+import trio
 from attrs import evolve
 
 from ..._data.end_request import EndRequest
@@ -19,6 +21,7 @@ from ..._data.journal_format import (
     WorkflowTerminated,
     from_text,
 )
+from ..._data.large import encoded
 from ..._data.log_fields import cause_text, log_with_traceback, visible
 from ..._definitions.values import Workflow
 from ..._storage.sql import incompatible
@@ -93,10 +96,10 @@ async def _close(
         payload = WorkflowRecurred(next_claim.instance_id).to_text()
     elif failure is None:
         try:
-            output, _ = workflow.codec.encode(value)
+            output, _ = await encoded(value, partial(workflow.codec.encode, value))
             if len(output) > run.env.settings.max_payload:
                 raise run.too_large(output, "the result of the workflow")
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, GeneratorExit, trio.Cancelled):
             raise
         except InvalidDataError as problem:
             sentence = f"instance {run.instance_id!r}: the result of workflow {workflow.name!r} cannot be stored"

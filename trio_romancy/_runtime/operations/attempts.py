@@ -16,6 +16,7 @@ from ..._context.current import current_execution
 from ..._data.codec import Codec
 from ..._data.failure import Failure, describe
 from ..._data.journal_format import NOTHING, ActivityCancelled, ActivityCompleted, CompensationCompleted
+from ..._data.large import encoded, is_large
 from ..._data.log_fields import cause_text, visible
 from ..._definitions.values import Activity
 from ..._exceptions import is_a, leaves
@@ -276,7 +277,7 @@ class Attempts:
                 context.has_ended = True
                 if context.used_session is not None:
                     await context.used_session.finish()
-                result = self._result(context, value)  # first: what cannot be journaled needs no further attempt
+                result = await self._result(context, value)  # first: what cannot be journaled needs no further attempt
                 if context.used_session is not None:
                     await context.used_session.flush_all()
                 return result
@@ -323,7 +324,7 @@ class Attempts:
         self._run.start_soon(thread.run)
         return await thread.outcome()
 
-    def _result(self, context: ActivityContext, value: object) -> Result:
+    async def _result(self, context: ActivityContext, value: object) -> Result:
         """Return the outcome for the value that the function returned.
 
         Raises:
@@ -336,12 +337,16 @@ class Attempts:
             payload = CompensationCompleted().to_text()
         else:
             try:
-                text, value = what.codec.encode(value)
+                if is_large(value):
+                    with trio.CancelScope(shield=True):  # the activity has done its work: a cancellation is too late
+                        text, value = await encoded(value, partial(what.codec.encode, value))
+                else:
+                    text, value = what.codec.encode(value)
                 payload = ActivityCompleted.text(text, self._undo, self._recorded_digests)
                 if len(payload) > self._run.env.settings.max_payload:
                     outcome = f"the outcome of {self._operation.id!r}, which has done its work and is not run again,"
                     raise self._run.too_large(payload, outcome)
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, GeneratorExit):
                 raise
             except InvalidDataError as error:
                 sentence = (

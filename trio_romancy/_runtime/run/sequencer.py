@@ -16,6 +16,7 @@ from ..._data.journal_format import (
     from_text,
     receipt_text,
 )
+from ..._data.large import decoded
 from ..._storage.sql.entries import JournalEntry
 from ..._storage.sql.messages import take as take_message
 from ..._storage.sql.waits import Match
@@ -172,13 +173,15 @@ class Sequencer:
         kind = wait.filter.kind
 
         async def receive() -> JournalEntry | None:
-            text, payload = _receipt(run.instance_id, wait, match)
+            text, payload = await decoded(len(match.payload), partial(_receipt, run.instance_id, wait, match))
+            if not operation.is_open:
+                return None  # it was closed while its message was decoded
             row = run.writer.append_row(operation.id, kind, text)
             intake.receive(wait, match)
             return JournalEntry(row["seq"], operation.id, kind, payload, row["recorded_at"])
 
         async def take() -> JournalEntry | None:
-            text, payload = _receipt(run.instance_id, wait, match)
+            text, payload = await decoded(len(match.payload), partial(_receipt, run.instance_id, wait, match))
             row = run.writer.next_row(operation.id, kind, text)
             if not await run.journal.call(take_message, match.seq, row):
                 intake.withdraw(wait, match.seq)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from operator import itemgetter
 from typing import Any
 from weakref import WeakValueDictionary
@@ -12,6 +13,7 @@ import trio
 from attrs import evolve, frozen
 
 from ..._data.end_request import EndRequest
+from ..._data.large import LARGE, decoded
 from ..._definitions.registry import registry
 from ..._definitions.values import Workflow
 from ..._observe.dispatcher import HookDispatcher
@@ -21,9 +23,8 @@ from ..._storage.journal.committed import Committed, Started
 from ..._storage.journal.journal import Journal
 from ..._storage.outages import retry_unless_refused
 from ..._storage.sql.claims import Claim, ClaimedInstance, load_again
-from ..._storage.sql.entries import JournalEntry, read_entries
+from ..._storage.sql.entries import BEGINNING, JournalEntry, read_entries
 from ..._storage.sql.instances import get_ending
-from ..._storage.sql.rows import StoredEntry
 from ..._storage.sql.termination import Termination
 from ..._storage.sql.waits import MatchResult
 from ..._storage.sql.workers import Lease
@@ -388,13 +389,14 @@ class Supervisor:
                         return
                     problem = claim.problem
                     if entries is None:
-                        if rows is None:
-                            loaded = await self._load(claim)
-                            if loaded is None:
-                                return
-                            claim, rows = loaded
                         try:
-                            entries = read_entries(rows)
+                            if rows is None:
+                                loaded = await self._load(claim)
+                                if loaded is None:
+                                    return
+                                claim, entries = loaded
+                            else:
+                                entries = read_entries(rows)
                         except InvalidDataError as error:
                             entries, problem = (), error
                         rows = None
@@ -403,7 +405,8 @@ class Supervisor:
                     if claim.cancel_requested is not None and EndRequest.from_text(claim.cancel_requested).terminates:
                         await self._terminations.carry_out(claim)
                         return
-                    actor = self._new_actor(task, claim, entries, new, stored, problem)
+                    arguments = await _large_arguments(claim) if new is None else new
+                    actor = self._new_actor(task, claim, entries, arguments, stored, problem, is_new=new is not None)
                     events = actor.instance_run.events
                     if events is None:
                         self._act_on(await actor.run(), claim)
@@ -437,25 +440,41 @@ class Supervisor:
             if not goes_on and not was_left:
                 self._forget(claim.instance_id)
 
-    async def _load(self, claim: Claim) -> tuple[Claim, list[StoredEntry]] | None:
-        """Load the journal of an instance. Returns None if its last actor crashed after it had ended the instance."""
+    async def _load(self, claim: Claim) -> tuple[Claim, list[JournalEntry]] | None:
+        """Load the journal of an instance, page by page.
+
+        Returns None if the worker no longer owns it, as after a crash of its last actor that had ended it.
+
+        Raises:
+          InvalidDataError: if an entry cannot be read.
+        """
         self._cancels.pop(claim.instance_id, None)  # the row has the request, unless that is out of date
         read, me = self.database.read, self.journal.lease.worker_id
-        loaded = await retry_unless_refused(self.database, read, load_again, me, claim)
-        if loaded is None:
-            ending = await retry_unless_refused(self.database, read, get_ending, claim.instance_id)
-            if ending is not None and ending[0].is_final:
-                self._ends.ended(claim, Ended(*ending))
-        return loaded
+        entries: list[JournalEntry] = []
+        after = BEGINNING
+        while True:  # each page in a transaction of its own: nothing is added to the journal until the actor runs
+            loaded = await retry_unless_refused(self.database, read, load_again, me, claim, after)
+            if loaded is None:
+                ending = await retry_unless_refused(self.database, read, get_ending, claim.instance_id)
+                if ending is not None and ending[0].is_final:
+                    self._ends.ended(claim, Ended(*ending))
+                return None
+            claim, page = loaded
+            entries += await decoded(page.size, partial(read_entries, page.rows))
+            if page.is_last:
+                return claim, entries
+            after = page.end
 
     def _new_actor(
         self,
         task: PooledTask[_Assignment],
         claim: Claim,
         entries: Sequence[JournalEntry],
-        new: list[Any] | None,
+        arguments: list[Any] | None,
         stored: Sequence[MatchResult],
         problem: InvalidDataError | None,
+        *,
+        is_new: bool,
     ) -> Actor:
         """Make the actor of an instance, and tell it what has happened meanwhile.
 
@@ -465,7 +484,8 @@ class Supervisor:
         if problem is not None:
             claim = evolve(claim, cancel_requested=None)  # also if it should be rolled back: nothing tells what to undo
         rejection = problem or too_many_deaths(claim, self._max_recoveries)
-        actor = Actor(self._env, task, claim, _workflow(claim), entries, new, stored, rejection=rejection)
+        workflow = _workflow(claim)
+        actor = Actor(self._env, task, claim, workflow, entries, arguments, stored, is_new=is_new, rejection=rejection)
         if claim.instance_id in self._stale:
             self._stale.discard(claim.instance_id)
             actor.instance_run.intake.is_stale = True
@@ -576,6 +596,17 @@ def _as_exception(error: BaseException) -> Exception:
     crash = RuntimeError(f"its actor raised {type(error).__name__} although nothing had stopped it")
     crash.__cause__ = error
     return crash
+
+
+async def _large_arguments(claim: Claim) -> list[Any] | None:
+    """Decode the input of an instance if it is large; None: its actor decodes it."""
+    text = claim.input
+    if not isinstance(text, str) or len(text) < LARGE:
+        return None
+    try:
+        return await decoded(len(text), partial(_workflow(claim).input.decode, text))
+    except RomancyError:
+        return None  # the actor decodes it again, and parks the instance
 
 
 def _workflow(claim: Claim) -> Workflow[..., Any]:

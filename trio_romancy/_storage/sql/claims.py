@@ -9,12 +9,13 @@ from attrs import evolve
 from sqlalchemy import BigInteger, Connection, and_, bindparam, func, or_, select, update
 
 from ..._data.codec import dumps
+from ..._data.large import LARGE
 from ..._data.readable import readable
 from ..._tasks.fast_frozen import frozen
 from ...clock import Microseconds, due_since
 from ...errors import InvalidDataError
 from ...model import Status
-from .entries import JournalEntry, load_journals, load_rows
+from .entries import JournalEntry, RowPage, load_journals, load_page
 from .incompatible import MAY_RUN
 from .instances import status_problems, unreadable_row
 from .rows import StoredEntry, fetch_all, fetch_first
@@ -258,12 +259,18 @@ class _Owned(NamedTuple):
 _owned = select(instances.c.owner, instances.c.cancel_requested).where(instances.c.instance_id == bindparam("id"))
 
 
-def load_again(connection: Connection, me: str, claim: Claim) -> tuple[Claim, list[StoredEntry]] | None:
-    """Load an instance that the worker ``me`` has claimed before. Returns None if the worker no longer owns it."""
+def load_again(connection: Connection, me: str, claim: Claim, after: int) -> tuple[Claim, RowPage] | None:
+    """Load an instance that the worker ``me`` has claimed before, with the next page of its journal.
+
+    Args:
+      after: the end of the page before, as of :func:`.load_page`.
+
+    Returns None if the worker no longer owns it.
+    """
     row = fetch_first(connection, _Owned, _owned, {"id": claim.instance_id})
     if row is None or row.owner != me:
         return None
-    return evolve(claim, cancel_requested=row.cancel_requested), load_rows(connection, claim.instance_id)
+    return evolve(claim, cancel_requested=row.cancel_requested), load_page(connection, claim.instance_id, after)
 
 
 def _small_ones(connection: Connection, ids: Sequence[str]) -> Iterator[str]:
@@ -274,6 +281,8 @@ def _small_ones(connection: Connection, ids: Sequence[str]) -> Iterator[str]:
     entries = text = 0
     for id in ids:
         count, length = sizes.get(id, (0, 0))
+        if length >= LARGE:
+            continue  # read apart
         entries, text = entries + count, text + length
         if entries > _MOST_ENTRIES or text > _MOST_TEXT:
             return
