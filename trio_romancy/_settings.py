@@ -20,6 +20,11 @@ T = TypeVar("T")
 ContentMode = Literal["structured", "binary"]
 """Form of an event in a request: all of it as JSON in the body, or its attributes as headers ``ce-...``."""
 
+LEAVE_WITHIN = 1.5
+"""Seconds that the database may take, once a worker or a relayer has stopped, to record what it gives back."""
+RELAY_GRACE = 5.0
+"""Seconds for events that are being sent when the relayer is stopped."""
+
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
 

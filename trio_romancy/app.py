@@ -26,8 +26,9 @@ from ._observe.dispatcher import checked_hooks
 from ._outbox.broker import require_web
 from ._outbox.relay import Relay, RelayStatistics
 from ._runtime.worker.clock_sync import keep_time
-from ._runtime.worker.worker import LEAVE_WITHIN, Worker, WorkerStatistics
+from ._runtime.worker.worker import Worker, WorkerStatistics
 from ._settings import (
+    LEAVE_WITHIN,
     Limits,
     OutboxSettings,
     RelaySettings,
@@ -297,10 +298,11 @@ class App(Client):
                     yield Engine(database, clock, worker, self._dispatcher, trio.lowlevel.current_trio_token())
                 finally:
                     self._engine = None
-                    database.end_by(trio.current_time() + self._limits.shutdown_timeout + LEAVE_WITHIN)
                     timekeeping.cancel()
                     if worker is not None:
                         worker.stop()
+                    else:
+                        database.end_by(trio.current_time() + LEAVE_WITHIN)
 
     def _make_worker(self, database: Database, clock: Clock) -> Worker:
         relay = None

@@ -616,7 +616,7 @@ async def test_what_is_being_sent_when_it_stops_is_given_some_time_and_the_rest_
 
 @pytest.mark.real_clock
 async def test_a_broker_that_hangs_does_not_keep_it_from_stopping(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay_module, "_GRACE", 0.2)
+    monkeypatch.setattr(relay_module, "RELAY_GRACE", 0.2)
     never = trio.Event()
     async with open_outbox(":memory:") as database, open_broker() as broker:
         broker.decide = lambda _: Answer(waits_for=never)

@@ -13,7 +13,7 @@ from attrs import define, field, frozen
 from sqlalchemy import Connection
 
 from .._data.log_fields import about
-from .._settings import RelaySettings
+from .._settings import LEAVE_WITHIN, RELAY_GRACE, RelaySettings
 from .._storage.database import Database, SQLFunction
 from .._storage.outages import retry_while_away
 from .._storage.sql.outbox import DEAD, delete_finished
@@ -41,10 +41,6 @@ _LONGEST_POLL = 1.0
 _REST = 4.0
 """Seconds without a query for each second of a query that has found nothing. A full outbox takes long to search while
 its broker is away."""
-_GRACE = 5.0
-"""Seconds for events that are being sent when the relayer is stopped."""
-_LEAVE_WITHIN = 2.0
-"""Seconds that the database may then take to record which events were not sent."""
 _RESTART_AFTER = 1.0
 """Seconds before a relayer that failed goes on."""
 _CLEAN_UP_EVERY = 6 * 3600.0
@@ -139,7 +135,7 @@ class Relay:
                 except Exception:
                     _logger.exception("the relayer of worker %s failed: it goes on", self._me)
                     await trio.sleep(_RESTART_AFTER)
-            with trio.move_on_after(_LEAVE_WITHIN):
+            with trio.move_on_after(LEAVE_WITHIN):
                 await self._write(release_all, self._me, self._clock.now())
         finally:
             self._ended.set()
@@ -148,7 +144,7 @@ class Relay:
         """Give events that are being sent a short time, release all others, and wait until :meth:`run` has ended."""
         self._is_stopping = True
         self.notify()
-        with trio.move_on_after(_GRACE):
+        with trio.move_on_after(RELAY_GRACE):
             await self._ended.wait()
         self._scope.cancel()
         await self._ended.wait()

@@ -16,7 +16,7 @@ from ..._data.log_fields import about, visible
 from ..._exceptions import leaves
 from ..._observe.dispatcher import HookDispatcher
 from ..._outbox.relay import Relay
-from ..._settings import Settings, WorkerLimits
+from ..._settings import LEAVE_WITHIN, RELAY_GRACE, Settings, WorkerLimits
 from ..._storage.database import Database
 from ..._storage.journal.committed import Committed
 from ..._storage.journal.journal import JournalStatistics
@@ -41,8 +41,6 @@ _logger = logging.getLogger("trio_romancy.worker")
 
 _STOP_CLAIMING_WITHIN = 1.0
 """Seconds that a claim may go on when the worker stops. A database that is away would delay it without a limit."""
-LEAVE_WITHIN = 1.5
-"""Seconds that the database may take to end the lease of a worker that stops in order."""
 _UNWIND_WITHIN = 0.1
 """Seconds that the actors of a lost lease have to unwind before the worker joins again beside them."""
 _REJOIN_AFTER = 1.0
@@ -112,6 +110,8 @@ class Worker:
         """Scope in which instances are claimed, or the next lease is awaited."""
         self._drain_scope = trio.CancelScope()
         """Scope in which running activities are awaited when the worker stops."""
+        self._drain_until = math.inf
+        """When the worker ceases to wait for them, on trio's clock."""
 
     # -- calls of the app ------------------------------------------------------------------------------------------
 
@@ -223,7 +223,10 @@ class Worker:
     def stop(self) -> None:
         """Let running activities finish, release all instances, and end."""
         self._is_stopping = True
-        self._claim_scope.deadline = trio.current_time() + _STOP_CLAIMING_WITHIN
+        now = trio.current_time()
+        self._drain_until = now + self._limits.shutdown_timeout
+        self._database.end_by(self._drain_until + LEAVE_WITHIN)
+        self._claim_scope.deadline = now + _STOP_CLAIMING_WITHIN
         self._claimer.stop()
 
     def hurry(self) -> None:
@@ -417,8 +420,7 @@ class Worker:
     async def _drain(self, supervisor: Supervisor) -> None:
         """Wait for running activities, release every instance, and end the lease."""
         begun = trio.current_time()
-        patience = 0.0 if self._is_hurried else self._limits.shutdown_timeout
-        with trio.move_on_after(patience) as self._drain_scope:
+        with trio.move_on_at(begun if self._is_hurried else self._drain_until) as self._drain_scope:
             await supervisor.drain()
         if self._drain_scope.cancelled_caught:
             _logger.warning(
@@ -429,7 +431,9 @@ class Worker:
             )
             supervisor.abandon_all()
         if self.relay is not None:
+            self._database.end_by(trio.current_time() + RELAY_GRACE + LEAVE_WITHIN)
             await self.relay.drain()
+            self._database.end_by(trio.current_time() + LEAVE_WITHIN)
         with trio.move_on_after(LEAVE_WITHIN) as scope:
             await supervisor.journal.call(leave, supervisor.journal.lease, self._clock.now())
         if scope.cancelled_caught:

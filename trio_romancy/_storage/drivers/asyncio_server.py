@@ -172,8 +172,7 @@ class ServerDatabase:
             finally:
                 # Not returned to the pool, where it would go on listening.
                 with trio.CancelScope(shield=True), suppress(DBAPIError, DatabaseAwayError):
-                    await self._cross(connection.invalidate)
-                    await self._cross(connection.close)
+                    await self._cross(_discard, connection)
 
     def thread_connection(self) -> ThreadConnection:
         if isinstance(self._writing_engine, Engine):
@@ -221,8 +220,7 @@ class ServerDatabase:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
             return await connection.run_sync(fn)
         finally:
-            await connection.invalidate()  # ends its locks, and keeps its settings out of the pool
-            await connection.close()
+            await _discard(connection)  # ends its locks, and keeps its settings out of the pool
 
     async def _begin(self) -> AsyncConnection:
         connection = await self._connect()
@@ -279,6 +277,14 @@ class ServerDatabase:
         if crossing.cancelled():
             await trio.lowlevel.checkpoint_if_cancelled()
         return crossing.result()
+
+
+async def _discard(connection: AsyncConnection) -> None:
+    """Close a connection for good: it does not return to the pool."""
+    try:
+        await connection.invalidate()
+    finally:
+        await connection.close()
 
 
 @define(eq=False)

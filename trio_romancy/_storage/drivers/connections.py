@@ -37,6 +37,10 @@ large value over a slow link takes its time.
 """
 LAST_PATIENCE = 0.3
 """The same for a call that is made when the app has no time left to end."""
+LAST_PATIENCE_OF_ALL = 0.9
+"""The same for all of those calls together."""
+_LEAST_PATIENCE = 0.1
+"""Time that a call gets even then, in seconds: enough to close a connection by force."""
 
 
 @define(eq=False)
@@ -64,7 +68,7 @@ class Connections:
         return bool(self._lost)
 
     def end_by(self, deadline: float) -> None:
-        """Have the calls under way end by that time, and later ones within :data:`LAST_PATIENCE`."""
+        """Have the calls under way end by that time, and later ones within :data:`LAST_PATIENCE_OF_ALL`."""
         self._ends_at = deadline
         for scope in self._waits:
             scope.deadline = min(scope.deadline, deadline)
@@ -77,7 +81,8 @@ class Connections:
           NoAnswerError: if that was not long enough. The next connection tries the next host.
         """
         turn, now = self.turn, trio.current_time()
-        deadline = min(now + ANSWER_TIMEOUT, max(self._ends_at, now + LAST_PATIENCE))
+        last = min(now + LAST_PATIENCE, self._ends_at + LAST_PATIENCE_OF_ALL)
+        deadline = min(now + ANSWER_TIMEOUT, max(self._ends_at, last, now + _LEAST_PATIENCE))
         with trio.CancelScope(deadline=deadline) as scope:
             self._waits.add(scope)
             try:
@@ -86,6 +91,8 @@ class Connections:
                 self._waits.discard(scope)
         if scope.cancelled_caught:
             self.turn = max(self.turn, turn + 1)
+            if trio.current_time() >= self._ends_at:
+                self.closes_by_force = True
             seconds = max(trio.current_time() - now, 0.0)
             raise NoAnswerError(f"{self._server.name} has not answered for {seconds:.1f} s")
 
