@@ -151,6 +151,8 @@ def shown_broker_url(url: Any) -> str:
         return repr(url)
     with suppress(ValueError):
         parts = urlsplit(url)
+        if "@" in parts.path:  # the user and the password, after a missing slash
+            return "what was given"
         return repr(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl())
     return "what was given"
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import secrets
 import ssl
+import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,7 +20,7 @@ from sqlalchemy.engine import make_url
 
 from trio_romancy import App, DatabaseError, WorkflowContext, workflow
 from trio_romancy._storage.drivers import urls
-from trio_romancy._storage.drivers.urls import Server, parse_server, shown_url
+from trio_romancy._storage.drivers.urls import Server, file_of, parse_server, shown_url
 from trio_romancy._storage.open import open_database
 
 from ..support.servers import PRODUCTS, PrivateServer, ServerMissingError, execute, open_private_server
@@ -165,6 +167,63 @@ def test_a_file_that_holds_no_certificate_is_refused(tmp_path: Path) -> None:
 def test_a_password_in_an_option_is_not_shown() -> None:
     assert "cannot be parsed" in refusal("mysql://anna:secret@host:port/orders")
     refusal("mysql://host/orders?password=secret")
+
+
+MISTYPED = [
+    "postgresql://anna:abc@secret@host:1/orders",
+    "mysql://anna:secret@secret@one,two/orders",
+    "mysql://anna:abc@secret/x@host/orders",
+    "postgresql://anna:abc@x?secret@host/orders",
+    "postgresql://anna/secret@host/orders",
+    "postgresql:/anna:secret@host/orders",
+    "postgresql//anna:secret@host/orders",
+    "postgres:anna:secret@host/orders",
+    "MySQL+aiomysql:/anna:secret@host/orders",
+    " mysql://anna:secret@host/orders",
+    "'mysql://anna:secret@host/orders'",
+    "anna:secret@host/orders",
+    "a:secret@host/orders",
+    "postgresql://anna:secret",
+]
+
+
+@pytest.mark.parametrize("url", MISTYPED)
+def test_no_part_of_a_mistyped_url_is_shown_or_taken_for_a_file(url: str) -> None:
+    assert file_of(url) is None
+    assert shown_url(url) == "the database URL"
+    with pytest.raises(DatabaseError, match="cannot be parsed") as caught:
+        open_database(url)
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "secret" not in shown.replace(repr(url), "")
+
+
+@pytest.mark.parametrize("kind", PRODUCTS, indirect=True)
+async def test_a_password_may_have_any_characters(kind: str, database: str) -> None:
+    user, password = f"romancy_{secrets.token_hex(6)}", "Zoë:日/@?#%"
+    made = make_url(database)
+    if kind == "postgresql":
+        begin = (f"CREATE ROLE {user} LOGIN PASSWORD '{password}'", f"GRANT {made.username} TO {user}")
+        end = (f"REASSIGN OWNED BY {user} TO {made.username}", f"DROP ROLE {user}")
+    else:
+        grant = f"GRANT ALL ON {made.database}.* TO {user}"
+        begin, end = (f"CREATE USER {user} IDENTIFIED BY '{password}'", grant), (f"DROP USER {user}",)
+    execute(database, *begin)
+    try:
+        url = made.set(username=user, password=password).render_as_string(hide_password=False)
+        async with App(url) as app:
+            assert await (await app.start(quick)).result() == 1
+    finally:
+        execute(database, *end)
+
+
+def test_names_of_users_that_may_hold_a_password_are_not_shown() -> None:
+    assert shown_url("mysql://anna;secret@host/orders") == "the database URL"
+    assert shown_url("mysql://Zo%C3%AB%40work:secret@host/orders") == "mysql://Zo%C3%AB%40work:***@host/orders"
+
+
+@pytest.mark.parametrize("name", ["a.db", "./a:b@c.db", "/tmp/a:b@c.db", "C:\\a@b.db", "c:/a@b.db", "a@b.db", "mysql"])
+def test_files_may_have_any_names(name: str) -> None:
+    assert file_of(name) == shown_url(name) == name
 
 
 @pytest.mark.parametrize(

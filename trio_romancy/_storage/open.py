@@ -9,7 +9,7 @@ from sqlalchemy.exc import ArgumentError
 from ..errors import DatabaseError
 from .database import Database
 from .drivers.sqlite import open_inline_database, open_threaded_database
-from .drivers.urls import parse_server, read_url, shown_url
+from .drivers.urls import is_file_name, parse_server, read_url, shown_url
 
 POOL_SIZE = 10
 """Default number of connections to a server."""
@@ -32,13 +32,14 @@ def open_database(url: str, *, pool_size: int = POOL_SIZE) -> AbstractAsyncConte
         raise DatabaseError(f"a database is a file name, ':memory:' or a URL, not {url!r}")
     if url == ":memory:":
         return open_inline_database()
-    if "://" not in url:
+    if is_file_name(url):
         return open_threaded_database(url)
     try:
         parsed, hosts = read_url(url)
     except (ArgumentError, ValueError):
         raise DatabaseError(
-            "the database URL cannot be parsed; it looks like sqlite:///orders.db or mysql://user@host/database"
+            "the database URL cannot be parsed; it looks like sqlite:///orders.db or mysql://user:secret@host/database, "
+            "in which an @ of the password is %40"
         ) from None
     shown = shown_url(url)
     if parsed.get_backend_name() != "sqlite":

@@ -106,6 +106,15 @@ _SEVERAL_HOSTS = re.compile(
 _HOST = re.compile(r"(?:\[(?P<address>[^\[\]\s]+)\]|(?P<name>[^:\[\]\s]+))(?::(?P<port>\d{1,5}))?")
 _HOST_OPTIONS = ("host", "port", "unix_socket")
 
+_USER = re.compile(r"[\w .%+@-]*")
+"""A name of a user that holds no password."""
+_MISTYPED = re.compile(
+    rf"\s*({'|'.join(SCHEMES)})(\+\w*)?(:|//)|(?![a-z]:[/\\])[^/\\:]+:.*@", re.IGNORECASE | re.DOTALL
+)
+"""Beginning of what is meant to be a URL, and lacks a slash, a colon or the scheme."""
+_UNQUOTED = re.compile(r"(?!sqlite)\w[\w+.-]*://(.*@.*@|[^:@]*/.*@)", re.IGNORECASE | re.DOTALL)
+"""URL of a server with several @, or with one in the path."""
+
 
 def read_url(text: str) -> tuple[URL, tuple[Host, ...]]:
     """Parse a URL that may name several hosts, as in ``mysql://user@one:3306,two:3306/database``.
@@ -115,6 +124,8 @@ def read_url(text: str) -> tuple[URL, tuple[Host, ...]]:
     Raises:
       ArgumentError, ValueError: if the text is not a URL.
     """
+    if _UNQUOTED.match(text):  # otherwise a part of a password would be taken for a host, and shown
+        raise ValueError("an @ and a / in a user's name or a password are written as %40 and %2F")
     several = _SEVERAL_HOSTS.match(text)
     if several is None:
         return make_url(text), ()
@@ -131,11 +142,16 @@ def _read_host(text: str) -> Host:
     return host["address"] or host["name"], port
 
 
+def is_file_name(database: str) -> bool:
+    """Tell whether the name of a database is that of a file: neither a URL nor a mistyped one."""
+    return "://" not in database and _MISTYPED.match(database) is None
+
+
 def file_of(url: str) -> str | None:
     """Return the file name of a SQLite database: empty if it is in memory, None if the URL is that of a server."""
     if url == ":memory:":
         return ""
-    if "://" not in url:
+    if is_file_name(url):
         return url
     try:
         parsed, _ = read_url(url)
@@ -155,12 +171,18 @@ def backend_of(url: str) -> str:
 
 
 def shown_url(url: str) -> str:
-    """Return a URL without its password and its options, to be shown."""
-    if "://" not in str(url):
-        return str(url)
+    """Return a URL or a file name without its password and its options, to be shown.
+
+    Nothing of a URL is shown that is mistyped, because its password may be in another part of it.
+    """
+    text = str(url)
+    if is_file_name(text):
+        return text
     try:
-        parsed, hosts = read_url(url)
+        parsed, hosts = read_url(text)
     except (ArgumentError, ValueError):
+        return "the database URL"
+    if parsed.username is not None and not _USER.fullmatch(parsed.username):
         return "the database URL"
     shown = parsed.set(query={}).render_as_string(hide_password=True)
     if not hosts:
@@ -214,6 +236,9 @@ def parse_server(url: URL, shown: str, hosts: tuple[Host, ...] = ()) -> Server:
         raise DatabaseError(f"{shown}: unknown option {unknown[0]!r}; the options are {', '.join(known)}")
     if driver is _MYSQL:
         arguments["charset"] = "utf8mb4"
+        if url.password is not None:
+            # The drivers encode a password as latin-1. The server has it as the bytes that its clients send, in UTF-8.
+            url = url.set(password=str(url.password).encode().decode("latin-1"))
     target = url.set(drivername=f"{backend}+{driver.name}", query=options)
     blocking = None if driver.blocking is None else target.set(drivername=f"{backend}+{driver.blocking}")
     must_encrypt = mode in ("require", "verify-ca", "verify-full")
