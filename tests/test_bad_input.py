@@ -522,7 +522,7 @@ async def test_a_database_that_is_not_supported_is_refused_without_showing_the_p
 )
 async def test_a_url_that_cannot_be_parsed_is_refused_without_showing_it(url: str) -> None:
     message = await refusal(url)
-    hint = "it looks like sqlite:///orders.db or mysql://user@host/database"
+    hint = "it looks like sqlite:///orders.db or mysql://user@host/database, with any @ in a password written as %40"
     assert message == f"the database URL cannot be parsed; {hint}"
 
 

@@ -38,8 +38,8 @@ def open_database(url: str, *, pool_size: int = POOL_SIZE) -> AbstractAsyncConte
         parsed, hosts = read_url(url)
     except (ArgumentError, ValueError):
         raise DatabaseError(
-            "the database URL cannot be parsed; it looks like sqlite:///orders.db or mysql://user:secret@host/database, "
-            "in which an @ of the password is %40"
+            "the database URL cannot be parsed; it looks like sqlite:///orders.db or mysql://user@host/database, "
+            "with any @ in a password written as %40"
         ) from None
     shown = shown_url(url)
     if parsed.get_backend_name() != "sqlite":
