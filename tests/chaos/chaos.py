@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -14,6 +15,7 @@ from attrs import define, field
 
 from trio_romancy import App, EntryKind
 
+from ..support.broker import LOSE, TAKE, Answer, Post, no, open_broker
 from .checker import find_violations
 from .crew import open_crew
 from .disturbances import Disturbances
@@ -23,6 +25,7 @@ from .load import Expected, Load
 from .nemesis import Nemesis
 from .notes import Notes, read_notes
 from .parked import find_parked
+from .posts import find_posts
 from .repeats import find_repeats
 from .target import Target
 from .worker import LEASE
@@ -100,9 +103,13 @@ async def run_chaos(
     """
     rejoin_within = min(REJOIN_WITHIN, finish_within)
     _log_to(directory / "nemesis.log")
-    async with App(target.client_url, worker=False) as app:
+    async with AsyncExitStack() as exits:
+        app = await exits.enter_async_context(App(target.client_url, worker=False))
         await trio.to_thread.run_sync(target.make_tables)
         disturbances = Disturbances(late=2 * LEASE)
+        broker = await exits.enter_async_context(open_broker())
+        broker.decide = _moody(Random(seed + 3))
+        options = [*options, "--broker", broker.url]
         async with open_crew(target, directory, Random(seed + 2), options) as crew:
             load = Load(app, Random(seed))
             nemesis = Nemesis(Scene(target, crew, load, Random(seed + 1), disturbances), faults)
@@ -120,6 +127,7 @@ async def run_chaos(
                         scope.deadline = ending + finish_within
                 finish_seconds = trio.current_time() - ending
                 problems = await _leases(target, {slot.worker_id for slot in crew.slots}, rejoin_within)
+                await _settle(target, load.expected, rejoin_within)
                 watchers.cancel_scope.cancel()
         problems += await _leases(target, set(), rejoin_within)
     evidence = await trio.to_thread.run_sync(lambda: read_evidence(target.execute, watched=target.watches_writers))
@@ -129,6 +137,7 @@ async def run_chaos(
     violations = find_violations(load.expected, evidence, crew.worker_ids)
     violations += find_repeats(notes, disturbances)
     violations += find_parked(load.expected, evidence, notes)
+    violations += find_posts(load.expected, evidence, broker.taken)
     violations += [*_unfinished(load, scope, finish_within), *problems, *crew.problems]
     violations += crew.complaints(load.expected.known)
     return Report(
@@ -142,6 +151,26 @@ async def run_chaos(
         notes,
         finish_seconds,
     )
+
+
+async def _settle(target: Target, expected: Expected, seconds: float) -> None:
+    """Wait until events for the broker are posted, and what cannot be read is parked. The checker looks again."""
+    parked = [plan.instance_id for plan in expected.plans.values() if plan.stuck_because is not None]
+    ids = ", ".join(f"'{id}'" for id in ["", *parked])
+    due = "SELECT 1 FROM romancy_outbox WHERE due_at IS NOT NULL"
+    unsettled = f"{due} UNION ALL SELECT 1 FROM romancy_instances WHERE status <> 'stuck' AND instance_id IN ({ids})"
+    with trio.move_on_after(seconds):
+        while await trio.to_thread.run_sync(target.execute, unsettled):  # noqa: ASYNC110
+            await trio.sleep(0.2)
+
+
+def _moody(dice: Random) -> Callable[[Post], Answer]:
+    """What a broker decides that refuses some events for now, and takes some without an answer."""
+
+    def decide(post: Post) -> Answer:
+        return dice.choices([TAKE, LOSE, no(503)], [8, 1, 1])[0]
+
+    return decide
 
 
 async def _leases(target: Target, right: set[str], seconds: float) -> list[str]:

@@ -83,7 +83,7 @@ class Crew:
 
     async def settle(self, slot: Slot) -> None:
         """Wait until a worker works, or has ended."""
-        while not self._is_ready(slot) and slot.process.poll() is None:  # noqa: ASYNC110
+        while not self.is_ready(slot) and slot.process.poll() is None:  # noqa: ASYNC110
             await trio.sleep(0.1)
 
     async def stop(self, slot: Slot) -> None:
@@ -95,7 +95,7 @@ class Crew:
             self.problems.append(f"worker {slot.worker_id} did not end within {STOP_WITHIN:g} s after SIGTERM")
             slot.send(signal.SIGKILL)
             await slot.wait()
-        elif status and not (status == -signal.SIGTERM and not self._is_ready(slot)) and not self._has_exploded(slot):
+        elif status and not (status == -signal.SIGTERM and not self.is_ready(slot)) and not self._has_exploded(slot):
             self.problems.append(f"worker {slot.worker_id} was stopped in order, and ended with status {status}")
 
     async def look_after(self) -> None:
@@ -151,7 +151,8 @@ class Crew:
                 start_new_session=True,
             )
 
-    def _is_ready(self, slot: Slot) -> bool:
+    def is_ready(self, slot: Slot) -> bool:
+        """Whether the worker has held a lease."""
         return READY in self._log(slot.worker_id).splitlines()
 
     def _log(self, worker_id: str) -> str:

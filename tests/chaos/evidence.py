@@ -76,6 +76,8 @@ class Evidence:
     balances: dict[int, int] = field(factory=dict)
     unreadable: list[tuple[str, int]] = field(factory=list)
     """Instance ids and sequence numbers of entries that somebody has damaged. They are not among the entries."""
+    outbox: list[tuple[str, str, str]] = field(factory=list)
+    """Instance id, event id and status of each event for the broker."""
     waiting: list[tuple[str, str]] = field(factory=list)
     """Instance and operation ids of what the database believes to be waited for."""
     writes: list[Write] | None = None
@@ -108,6 +110,7 @@ def read_evidence(rows: Callable[[str], Sequence[tuple[Any, ...]]], *, watched: 
         [Booking(*row) for row in bookings],
         {row[0]: row[1] for row in rows("SELECT id, balance FROM chaos_accounts")},
         unreadable,
+        [(row[0], row[1], row[2]) for row in rows("SELECT instance_id, event_id, status FROM romancy_outbox")],
         [(row[0], row[1]) for row in rows("SELECT instance_id, operation_id FROM romancy_waits")],
         None if writes is None else [Write(*row) for row in writes],
     )

@@ -41,6 +41,8 @@ async def fork() -> None:
         leaves_group = random.random() < 0.5
         if (child := os.fork()) == 0:
             try:
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.setitimer(signal.ITIMER_REAL, LONGEST_CHILD)  # a handler can wait for a lock of another thread
                 if leaves_group:
                     os.setsid()
                 end = time.monotonic() + random.uniform(0.2, LONGEST_CHILD)

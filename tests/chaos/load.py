@@ -69,15 +69,15 @@ class Expected:
     events: set[str] = field(factory=set)
     jobs: dict[str, set[str]] = field(factory=dict)
     """By channel."""
-    bad_workers: set[str] = field(factory=set)
-    """Ids of workers that there never were, whose rows cannot be read."""
+    damaged: set[str] = field(factory=set)
+    """Ids of workers that there never were, whose rows cannot be read, and of instances of which an event cannot."""
 
     @property
     def known(self) -> list[str]:
         """Ids of the instances and workers of which errors may be logged."""
         plans = self.plans.values()
         ids = [plan.instance_id for plan in plans if plan.stuck_because is not None or plan.is_of_one_version]
-        return [*ids, *self.bad_workers]
+        return [*ids, *self.damaged]
 
 
 @define(eq=False)
@@ -106,6 +106,7 @@ class Load:
             self._parent,
             self._changed,
             self._only_new,
+            self._teller,
         ]
 
         async def run_one_after_the_other(first: int) -> None:
@@ -204,6 +205,11 @@ class Load:
     async def _only_new(self, number: int) -> None:
         plan = Plan(f"only-new-{number}", "only new", number, is_of_one_version=True)
         await self._run(plan, ONLY_NEW, number)
+
+    async def _teller(self, number: int) -> None:
+        times = self._dice.randint(1, 4)
+        plan = Plan(f"teller-{number}", "teller", times)
+        await self._run(plan, workflows.teller, number, times)
 
     # -- what the nemesis asks for ---------------------------------------------------------------------------------
 

@@ -19,9 +19,10 @@ from .evidence import Booking, EntryRow, Evidence, InstanceRow, MessageRow, Writ
 from .load import Expected, Plan
 from .notes import Explosion, Notes, Run, read_notes
 from .parked import find_parked
+from .posts import find_posts
 from .repeats import find_repeats
 from .worker import MAX_RECOVERIES
-from .workflows import ACCOUNTS, BALANCE, EVENT, STOP
+from .workflows import ACCOUNTS, BALANCE, BROKEN_ID, EVENT, STOP
 
 pytestmark = pytest.mark.long
 
@@ -35,6 +36,8 @@ class World:
     expected: Expected = field(factory=Expected)
     evidence: Evidence = field(factory=lambda: Evidence(balances=dict.fromkeys(range(ACCOUNTS), BALANCE), writes=[]))
     notes: Notes = field(factory=Notes)
+    taken: list[str] = field(factory=list)
+    """Ids of the events that the broker has taken."""
 
     def add(self, plan: Plan, status: Status, output: Any, *entries: tuple[str, EntryKind, Any]) -> None:
         """An instance that has ended, and its journal."""
@@ -79,7 +82,8 @@ class World:
 
     def violations(self) -> list[str]:
         found = find_violations(self.expected, self.evidence, [WORKER, OTHER_WORKER])
-        return [*found, *find_parked(self.expected, self.evidence, self.notes)]
+        found += find_parked(self.expected, self.evidence, self.notes)
+        return [*found, *find_posts(self.expected, self.evidence, self.taken)]
 
 
 def undoable(result: int) -> dict[str, Any]:
@@ -171,6 +175,18 @@ def good_world() -> World:
         ("chaos_note:1/compensation", EntryKind.COMPENSATION_COMPLETED, {}),
     )
     del world.expected.plans["parent/chaos_saga:1"]  # its parent has started it, and nobody else
+    world.add(
+        Plan("teller", "teller", 2),
+        Status.COMPLETED,
+        2,
+        ("tell 1", EntryKind.ACTIVITY_COMPLETED, {"result": 1}),
+        ("tell 0", EntryKind.ACTIVITY_COMPLETED, {"result": 0}),
+        ("", EntryKind.WORKFLOW_COMPLETED, None),
+    )
+    world.taken += ["teller tell 1", "teller tell 0", "teller tell 1"]
+    world.evidence.outbox += [("teller", f"teller tell {number}", "sent") for number in (0, 1)]
+    world.evidence.outbox.append(("waiter", BROKEN_ID, "invalid"))
+    world.expected.damaged.add("waiter")
     world.add(
         Plan("poison", "poison", stuck_because="max_recoveries"),
         Status.STUCK,
@@ -447,6 +463,12 @@ CASES: list[tuple[Callable[[World], Any], str]] = [
         "poison: it must be parked because of 'max_recoveries', and is compensating",
     ),
     (lambda world: world.instance("poison", owner=WORKER), "and is stuck, owned by worker1"),
+    (lambda world: world.taken.pop(0), "received ['teller tell 0', 'teller tell 1'], and not"),
+    (lambda world: world.taken.remove("teller tell 0"), "received ['teller tell 1'], and not"),
+    (lambda world: world.taken.append("saga tell 7"), "saga: the broker has received ['saga tell 7'], and not []"),
+    (lambda world: world.remove("teller", "tell 0"), "teller: the broker has received"),
+    (lambda world: world.evidence.outbox.append(("saga", "x", "failed")), "saga: event 'x' is failed in the outbox"),
+    (lambda world: world.expected.damaged.clear(), "waiter: its event in the outbox cannot be read, and is invalid"),
     (explode_too_often, f"poison: it has killed {MAX_RECOVERIES + 2} workers"),
     (leave_a_writer_unseen, "sleeper: nobody has seen who wrote entry 3"),
     (write_without_a_lease, "saga: entry 1 (chaos_book_for_now:1) was written by worker1 under a revoked lease"),

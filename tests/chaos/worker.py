@@ -18,12 +18,12 @@ from pathlib import Path
 import trio
 from sqlalchemy import Connection, update
 
-from trio_romancy import App, Limits
+from trio_romancy import App, Limits, OutboxSettings
 from trio_romancy._storage.sql import tables
 from trio_romancy._storage.sql.workers import Lease
 from trio_romancy.clock import Microseconds
 
-from ..support.probe import be_on_machine, replace_fences
+from ..support.probe import be_on_machine, hasten_relayers, replace_fences
 from . import harmful, versions, workflows
 from .commands import TrueTimeFormatter, obey_commands, set_clock
 from .notes import write_notes
@@ -34,6 +34,9 @@ LEASE = 2.0
 IDLE_TIMEOUT = 0.3
 SHUTDOWN_TIMEOUT = 10.0
 """Seconds, each."""
+
+CLAIM_TIME = 4.0
+"""Seconds after which others post the events that a relayer has claimed and not posted."""
 
 MAX_RECOVERIES = 5
 """Deaths after which only an instance that causes them itself is parked: one that does not makes progress before."""
@@ -73,6 +76,7 @@ def main() -> None:
     parser.add_argument("url")
     parser.add_argument("worker_id")
     parser.add_argument("notes", type=Path)
+    parser.add_argument("--broker", metavar="URL")
     parser.add_argument("--version", type=int, default=versions.NEW)
     parser.add_argument("--forked", action="store_true")
     parser.add_argument("--clock-ahead", type=float, default=0.0, metavar="SECONDS")
@@ -82,6 +86,7 @@ def main() -> None:
     log = logging.StreamHandler()
     log.setFormatter(TrueTimeFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[log])
+    hasten_relayers(CLAIM_TIME)
     be_on_machine(f"the machine of {arguments.worker_id}")
     if arguments.without_fence:
         break_fence()
@@ -96,6 +101,8 @@ def main() -> None:
         idle_timeout=IDLE_TIMEOUT,
         shutdown_timeout=SHUTDOWN_TIMEOUT,
         limits=Limits(max_recoveries=MAX_RECOVERIES),
+        broker_url=arguments.broker,
+        outbox=OutboxSettings(max_attempts=0),
         auto_migrate=False,
     )
     if arguments.forked:

@@ -32,6 +32,12 @@ BALANCE = 1_000
 EVENT = "chaos.event"
 """The type of events whose subject tells for whom they are."""
 
+TOLD = "chaos.told"
+"""The type of events for the broker."""
+
+BROKEN_ID = "cannot be read"
+"""The id of events for the broker that an outsider has damaged."""
+
 STOP = "stop"
 """The job after which a receiver goes home."""
 
@@ -133,6 +139,33 @@ async def announce(channel: str, job: str) -> None:
             raise ConnectionError("what this attempt has sent is not sent")
 
 
+def event_id(instance_id: str, operation_id: str) -> str:
+    """The id of the event that an activity sends to the broker."""
+    return f"{instance_id} {operation_id}"
+
+
+def tell_broker() -> None:
+    context = current_activity()
+    context.send_event(TOLD, None, id=event_id(context.instance_id, context.activity_id))
+
+
+@activity(name="chaos_tell", retry=QUICK)
+async def tell(number: int) -> int:
+    """Sends its event exactly once, though it may fail at first."""
+    with attempt_noted():
+        tell_broker()
+        if current_activity().attempt <= number % 2:
+            raise ConnectionError("what this attempt has sent is not sent")
+    return number
+
+
+@activity(name="chaos_book_and_tell", retry=PATIENT)
+async def book_and_tell(giver: int, taker: int, amount: int) -> int:
+    tell_broker()
+    await move(giver, taker, amount)
+    return amount
+
+
 @workflow(name="chaos_saga")
 async def saga(ctx: WorkflowContext, number: int, steps: int, end: str) -> int:
     """Steps that can be undone. ``end``: ``"well"``, ``"caught"``, ``"terminal"`` or ``"exhausted"``."""
@@ -216,6 +249,17 @@ async def sender(ctx: WorkflowContext, channel: str, jobs: list[str]) -> int:
         else:
             await ctx.publish(channel, job)
     return len(jobs)
+
+
+@workflow(name="chaos_teller")
+async def teller(ctx: WorkflowContext, number: int, times: int) -> int:
+    """Tells the broker from activities with and without a session, beside each other and one after the other."""
+    for time in range(times):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tell.options(id=f"tell {time}"), time)
+            giver, taker = (number + time) % ACCOUNTS, (number + time + 2) % ACCOUNTS
+            nursery.start_soon(book_and_tell.options(id=f"book and tell {time}"), giver, taker, 1)
+    return times
 
 
 @workflow(name="chaos_transfer")

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import attrs
@@ -15,6 +15,7 @@ from attrs import frozen
 from sqlalchemy import Connection
 
 from trio_romancy import App
+from trio_romancy import app as app_module
 from trio_romancy._client.engine import Engine
 from trio_romancy._runtime.actor.actor import Actor
 from trio_romancy._runtime.run import sequencer, session_commit
@@ -23,6 +24,7 @@ from trio_romancy._runtime.worker import supervisor as supervisor_module
 from trio_romancy._runtime.worker import worker as worker_module
 from trio_romancy._runtime.worker.supervisor import Supervisor
 from trio_romancy._runtime.worker.worker import Worker
+from trio_romancy._settings import RelaySettings
 from trio_romancy._storage.database import Database
 from trio_romancy._storage.journal import journal as journal_module
 from trio_romancy._storage.journal import transaction
@@ -255,6 +257,12 @@ def replace_fences(fence: Callable[..., None], fence_batch: Callable[..., bool])
 def be_on_machine(name: str) -> None:
     """Have this process pass for one on a machine of that name, until it ends: others do not see whether it lives."""
     workers._host = lambda: name  # type: ignore[assignment]
+
+
+def hasten_relayers(claim_time: float) -> None:
+    """Have apps that are made from now on, until the process ends, wait less for brokers and for dead relayers."""
+    hasty = partial(RelaySettings, claim_time=claim_time, timeout=claim_time / 2, first_delay=0.1, longest_delay=1.0)
+    setattr(app_module, "RelaySettings", hasty)  # noqa: B010
 
 
 def before_each_rest(call: Callable[[], None], patch: pytest.MonkeyPatch) -> None:

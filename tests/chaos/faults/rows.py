@@ -11,6 +11,7 @@ from attrs import frozen
 from ..load import Plan
 from ..target import Target
 from ..worker import LEASE
+from ..workflows import BROKEN_ID, TOLD
 from .fault import Fault, Scene, SmallFault
 
 WAIT_WITHIN = 20.0
@@ -40,11 +41,20 @@ _WORKER = """
     INSERT INTO romancy_workers (worker_id, epoch, batch, expires_at, joined_at, process)
     VALUES ('{name}', 1, 0, {expires_at}, {now}, '{{{{{{')
 """
+_EVENT = f"""
+    INSERT INTO romancy_outbox
+      (instance_id, seq, number, event_id, source, type, time, data, status, attempts, due_at, created_at)
+    VALUES ('{{id}}', 99, 0, '{BROKEN_ID}', '/chaos', '{TOLD}', 0, '{{{{{{{{{{{{', 'pending', 0, 0, 0)
+"""
 _GIVE = "UPDATE romancy_instances SET owner = '{name}' WHERE instance_id = '{id}'"
 
 
 def faults(target: Target) -> list[Fault]:
-    return [SmallFault("bad row", 2, spoil_an_instance), SmallFault("bad worker row", 1, spoil_a_worker)]
+    return [
+        SmallFault("bad row", 2, spoil_an_instance),
+        SmallFault("bad worker row", 1, spoil_a_worker),
+        SmallFault("bad outbox row", 1, spoil_an_event),
+    ]
 
 
 async def spoil_an_instance(scene: Scene) -> None:
@@ -62,13 +72,23 @@ async def spoil_a_worker(scene: Scene) -> None:
 
     def spoil(plan: Plan) -> Sequence[str]:
         name = f"unreadable-{plan.instance_id}"
-        scene.load.expected.bad_workers.add(name)
+        scene.load.expected.damaged.add(name)
         now = scene.load.now()
         expires_at = now + round(LEASE * 1_000_000)
         return [
             _WORKER.format(name=name, expires_at=expires_at, now=now),
             _GIVE.format(name=name, id=plan.instance_id),
         ]
+
+    await _with_prey(scene, spoil)
+
+
+async def spoil_an_event(scene: Scene) -> None:
+    """An event for the broker cannot be read. Its instance has nothing to do with that, and ends well."""
+
+    def spoil(plan: Plan) -> Sequence[str]:
+        scene.load.expected.damaged.add(plan.instance_id)
+        return [_EVENT.format(id=plan.instance_id)]
 
     await _with_prey(scene, spoil)
 
