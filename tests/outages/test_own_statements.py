@@ -11,8 +11,9 @@ import pytest
 import trio
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
-from trio_romancy import App, Status, WorkflowContext, WorkflowStuckError, activity, workflow
+from trio_romancy import App, DatabaseError, Status, WorkflowContext, WorkflowStuckError, activity, workflow
 from trio_romancy._runtime.worker import supervisor as supervisor_module
+from trio_romancy._storage.drivers.connections import is_away
 from trio_romancy._storage.journal import journal as journal_module
 from trio_romancy._storage.journal import transaction
 
@@ -45,7 +46,7 @@ def cancelled_by_the_server() -> DBAPIError:
     return DBAPIError("UPDATE", {}, error)
 
 
-ERRORS: dict[str, tuple[Callable[[], DBAPIError], int]] = {
+ERRORS: dict[str, tuple[Callable[[], Exception], int]] = {
     "statement timeout of PostgreSQL": (cancelled_by_the_server, logging.WARNING),
     "statement timeout of MariaDB": (
         lambda: OperationalError("UPDATE", {}, pymysql.err.OperationalError(1969, "max_statement_time exceeded")),
@@ -59,7 +60,16 @@ ERRORS: dict[str, tuple[Callable[[], DBAPIError], int]] = {
         lambda: ProgrammingError("UPDATE", {}, pymysql.err.ProgrammingError(1146, "Table doesn't exist")),
         logging.ERROR,
     ),
+    "a connection that cannot be made": (
+        lambda: DatabaseError("mysql://... cannot be used: Access denied for user 'app'"),
+        logging.ERROR,
+    ),
 }
+
+
+@pytest.mark.parametrize("what", ["statement timeout of PostgreSQL", "statement timeout of MariaDB"])
+def test_a_statement_timeout_while_a_connection_is_made_is_an_outage(what: str) -> None:
+    assert is_away(ERRORS[what][0]())
 
 
 @pytest.mark.parametrize("function", ["write_batch", "load_again"])

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
-from ...errors import DatabaseAwayError
+from ...errors import DatabaseAwayError, DatabaseError
 
 # The low byte of an error code of SQLite is the primary code: https://www.sqlite.org/rescode.html
 _SQLITE_TRANSIENT = frozenset(
@@ -166,9 +166,10 @@ def is_slow(error: BaseException) -> bool:
 def is_outage(error: BaseException) -> bool:
     """Return whether an error of the engine's own SQL is an outage: a pause, in which no instance has a part.
 
-    So is every error of a database that does not concern the rows that are written, also one that nothing is known of.
+    So is every error of a database that does not concern the rows that are written, also one that nothing is known of,
+    and every one for which no connection can be made.
     """
-    if is_transient(error):
+    if is_transient(error) or isinstance(error, DatabaseError):
         return True
     if not isinstance(error, DBAPIError):
         return False

@@ -20,7 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from ...errors import DatabaseAwayError, DatabaseError
 from ..dialects import server_dialect_of
 from ..dialects.dbapi import driver_connection
-from ..dialects.errors import NoAnswerError, is_of_this_server, is_transient
+from ..dialects.errors import NoAnswerError, is_cut_off, is_of_this_server, is_transient
 from .sockets import find_socket, keep_alive
 from .urls import Server
 
@@ -221,7 +221,7 @@ class Connections:
                 age = time.monotonic() - made
                 in_transaction(connection, server_dialect_of(connection).end_connection, id, age)
             except BaseException as error:
-                if isinstance(error, DBAPIError) and not is_transient(error):
+                if isinstance(error, DBAPIError) and not is_away(error):
                     continue  # it has ended meanwhile, or the user of the database may not end it
                 self._lost[host, id] = made
                 raise
@@ -240,8 +240,11 @@ class Connections:
 
 
 def is_away(error: BaseException) -> bool:
-    """Return whether a connection could not be made because the server is away or busy."""
-    return isinstance(error, OSError) or is_transient(error)
+    """Return whether a connection could not be made because the server is away or busy.
+
+    A server that ends statements after a short time ends those that set up a connection, too.
+    """
+    return isinstance(error, OSError) or is_transient(error) or is_cut_off(error)
 
 
 def in_transaction(connection: Connection, fn: Callable[..., R], *args: Any) -> R:
