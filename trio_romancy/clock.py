@@ -179,6 +179,10 @@ def seconds(duration: Duration) -> float:
     return math.inf if whole is None else whole / 1_000_000
 
 
+LATEST: Microseconds = 253_402_300_799_999_999
+"""The last moment of the year 9999, after which Python knows no time."""
+
+
 def to_datetime(when: Microseconds) -> datetime:
     """Return a point in time as an aware datetime in UTC, exact to the microsecond."""
     return _EPOCH + timedelta(microseconds=when)

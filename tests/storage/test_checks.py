@@ -62,7 +62,7 @@ def test_dead_events_are_those_that_nobody_tries(connection: Connection, status:
     names = ("instance_id", "event_id", "source", "type")
     values = {"seq": 1, "number": 0, "time": 1, "data": "1", "attempts": 1, "created_at": 1, "status": status}
     connection.execute(insert(tables.outbox).values(**dict.fromkeys(names, "x"), **values))
-    assert dead_events(connection) == number
+    assert dead_events(connection, 10) == (number, [("x", "x", status)] * number)
 
 
 def test_what_is_removed_is_removed_with_all_it_has_and_nothing_else(connection: Connection) -> None:

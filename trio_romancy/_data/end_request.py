@@ -38,8 +38,9 @@ class EndRequest:
         data, _ = readable(text)
         if not isinstance(data, dict) or "reason" not in data:
             return cls(data if isinstance(data, str) else None)
-        flags = [data.get(name, False) for name in ("by_parent", "terminates", "compensates")]
-        return cls(data["reason"], data.get("at"), *flags)
+        flags = [data.get(name) is True for name in ("by_parent", "terminates", "compensates")]
+        reason, at = data["reason"], data.get("at")
+        return cls(reason if isinstance(reason, str) else None, at if type(at) is int else None, *flags)
 
     def to_text(self) -> str:
         """Return the request as it is stored: JSON text."""

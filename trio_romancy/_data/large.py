@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, TypeVar
+
+import trio
 
 from .._tasks.apart import apart
 from .annotations import field_names, is_class
@@ -61,16 +64,16 @@ def _fields(cls: Any) -> tuple[str, ...]:
     return tuple(field_names(cls)) if is_class(cls) else ()
 
 
-async def encoded(value: object, encode: Callable[[], T]) -> T:
+async def encoded(value: object, encode: Callable[[], T], *, shield: bool = False) -> T:
     """Return ``encode()``, which encodes the value and may take long. It is called in a thread if the value is large.
 
-    Cancellation is delivered before a large value is encoded, or never.
+    Args:
+      shield: whether no cancellation is delivered. Otherwise one is, before a large value is encoded.
     """
     if is_large(value):
-        try:
+        # An error may come only from another task that changes the value meanwhile, which cannot happen in the loop.
+        with suppress(Exception), trio.CancelScope(shield=shield):
             return await apart(encode)
-        except Exception:
-            pass  # perhaps only because another task has changed the value meanwhile, which cannot happen here
     return encode()
 
 

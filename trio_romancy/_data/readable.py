@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import datetime
 from typing import Any
 
+from ..clock import Microseconds, due_since, to_datetime
 from . import patient_json
 from .large import LARGE
 
@@ -13,6 +15,7 @@ MOST_DIGITS = 4300
 """The most digits of a number: others are refused by a Python with its default ``sys.set_int_max_str_digits``."""
 MOST_DEPTH = 200
 """The most arrays and objects in each other. Python reads as many from any place in a program."""
+_TOO_MANY = 2**62
 _HARMLESS = 2 * MOST_DEPTH
 """Length of a text that cannot be nested too deeply, nor have too many digits."""
 
@@ -31,6 +34,24 @@ def readable(text: str | None) -> tuple[Any, str | None]:
     except (RecursionError, TypeError, ValueError) as error:
         shown = text if isinstance(text, str) and len(text) <= _HARMLESS else f"{text!s:.{_HARMLESS}}..."
         return {"unreadable": shown}, str(error)
+
+
+def readable_time(when: Microseconds) -> tuple[datetime, str | None]:
+    """Return a stored time, or the epoch, and why the time cannot be read if it cannot."""
+    try:
+        return to_datetime(when), None
+    except (OverflowError, TypeError, ValueError):
+        return to_datetime(0), f"{when!r} is no time"
+
+
+def readable_due(when: Microseconds) -> tuple[datetime, str | None]:
+    """Return the time from which something is due like :func:`readable_time`."""
+    return readable_time(due_since(when) if isinstance(when, int) else when)
+
+
+def why_no_number(value: object) -> str | None:
+    """Return why a stored value is no whole number that counts something; None: it is one."""
+    return None if type(value) is int and 0 <= value < _TOO_MANY else f"{value!r} is no number of anything"
 
 
 def why_unreadable(text: str) -> str | None:

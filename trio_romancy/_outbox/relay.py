@@ -18,10 +18,12 @@ from .._storage.database import Database, SQLFunction
 from .._storage.outages import retry_while_away
 from .._storage.sql.outbox import DEAD, delete_finished
 from .._storage.sql.outbox_claims import (
+    DAMAGED_DUE,
     Claimed,
     Outcome,
     claim_due,
     next_due,
+    park_damaged,
     record_outcome,
     release,
     release_all,
@@ -154,6 +156,7 @@ class Relay:
         self._reports, self._runs = [], 0
         # A worker id has one worker, so claims under this id are from before the worker died.
         await self._write(release_all, self._me, self._clock.now())
+        await self._park_damaged()
         opened = open_broker(
             settings.broker_url,
             headers=settings.headers,
@@ -314,22 +317,26 @@ class Relay:
         elif outcome.status is OutboxStatus.PENDING:
             self._retried += 1
         else:
-            self._dead += 1
             event = outcome.event
-            _logger.error(
-                "event %s of instance %s is %s and stays in the outbox: %s",
-                event.event_id,
-                event.instance_id,
-                outcome.status,
-                outcome.error,
-                extra=about(event.instance_id),
-            )
+            self._name_dead(event.event_id, event.instance_id, outcome.status, outcome.error)
+
+    def _name_dead(self, event_id: str, instance_id: str, status: OutboxStatus, error: str | None) -> None:
+        self._dead += 1
+        message = "event %s of instance %s is %s and stays in the outbox: %s"
+        _logger.error(message, event_id, instance_id, status, error, extra=about(instance_id))
 
     # -- cleaning up -----------------------------------------------------------------------------------------------
+
+    async def _park_damaged(self) -> None:
+        """Park events that would stop the relayer. It comes here again if it fails because of one."""
+        while parked := await self._write(park_damaged, self._clock.now()):
+            for event in parked:
+                self._name_dead(event.event_id, event.instance_id, OutboxStatus.INVALID, DAMAGED_DUE)
 
     async def _clean_up(self) -> None:
         ages = {(OutboxStatus.SENT,): self._settings.keep_sent, DEAD: self._settings.keep_dead}
         while True:
+            await self._park_damaged()
             for statuses, age in ages.items():
                 before = self._clock.now() - round(age * 1_000_000)
                 while await self._write(delete_finished, statuses, before, _CLEAN_UP_AT_ONCE) == _CLEAN_UP_AT_ONCE:

@@ -31,6 +31,7 @@ _OVERDUE = 60
 _LEAST_SPACE = 256 * 1024 * 1024
 """Free space that a SQLite file needs, in bytes."""
 _MOST_IDS = 5
+_MOST_EVENTS = 10
 
 
 class Verdict(StrEnum):
@@ -260,8 +261,13 @@ class _Examination:
         self.problem("stuck", f"stuck: {shown}", todo)
 
     async def _check_outbox(self, database: Database) -> None:
-        if number := await database.read(checks.dead_events):
+        number, first = await database.read(checks.dead_events, _MOST_EVENTS)
+        if number:
             todo = "find out why (trio-romancy outbox list), then trio-romancy outbox retry --all"
-            self.problem("outbox", f"{count(number, 'event')} failed, invalid or expired", todo)
+            named = ", ".join(
+                f"{visible(str(event.event_id))} ({visible(str(event.type))}, {event.status})" for event in first
+            )
+            more = f" and {number - len(first)} more" if number > len(first) else ""
+            self.problem("outbox", f"{count(number, 'event')} failed, invalid or expired: {named}{more}", todo)
         else:
             self.ok("outbox", "no event was given up")

@@ -16,7 +16,7 @@ from ..._context.current import current_execution
 from ..._data.codec import Codec
 from ..._data.failure import Failure, describe
 from ..._data.journal_format import NOTHING, ActivityCancelled, ActivityCompleted, CompensationCompleted
-from ..._data.large import encoded, is_large
+from ..._data.large import encoded
 from ..._data.log_fields import cause_text, visible
 from ..._definitions.values import Activity
 from ..._exceptions import is_a, leaves
@@ -337,11 +337,8 @@ class Attempts:
             payload = CompensationCompleted().to_text()
         else:
             try:
-                if is_large(value):
-                    with trio.CancelScope(shield=True):  # the activity has done its work: a cancellation is too late
-                        text, value = await encoded(value, partial(what.codec.encode, value))
-                else:
-                    text, value = what.codec.encode(value)
+                # Shielded: the activity has done its work, and a cancellation is too late.
+                text, value = await encoded(value, partial(what.codec.encode, value), shield=True)
                 payload = ActivityCompleted.text(text, self._undo, self._recorded_digests)
                 if len(payload) > self._run.env.settings.max_payload:
                     outcome = f"the outcome of {self._operation.id!r}, which has done its work and is not run again,"

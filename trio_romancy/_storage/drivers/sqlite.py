@@ -264,6 +264,7 @@ def _engine(url: str | sqlalchemy.URL, **options: Any) -> Engine:
     @event.listens_for(engine, "connect")
     def connected(connection: sqlite3.Connection, _: object) -> None:
         connection.isolation_level = None
+        connection.text_factory = _text
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = OFF")
 
@@ -272,6 +273,14 @@ def _engine(url: str | sqlalchemy.URL, **options: Any) -> Engine:
         connection.exec_driver_sql(connection.get_execution_options().get("romancy_begin", "BEGIN IMMEDIATE"))
 
     return engine
+
+
+def _text(stored: bytes) -> str | bytes:
+    """Return stored text; as it is stored if it is damaged, so that only its own row cannot be read."""
+    try:
+        return stored.decode()
+    except UnicodeDecodeError:
+        return stored
 
 
 def _check_file(path: str) -> str:

@@ -71,6 +71,19 @@ def stuck_instances(connection: Connection, limit: int) -> list[str]:
     return list(connection.execute(found.order_by(instances.c.created_at.desc()).limit(limit)).scalars())
 
 
-def dead_events(connection: Connection) -> int:
-    """Return how many events of the outbox are not tried again."""
-    return connection.execute(select(func.count()).where(outbox.c.status.in_(DEAD))).scalar_one()
+def dead_events(connection: Connection, most: int) -> tuple[int, list[DeadEvent]]:
+    """Return how many events of the outbox are not tried again, and the first of them."""
+    number = connection.execute(select(func.count()).where(outbox.c.status.in_(DEAD))).scalar_one()
+    if not number:
+        return 0, []
+    found = select(outbox.c.event_id, outbox.c.type, outbox.c.status).where(outbox.c.status.in_(DEAD))
+    order = (outbox.c.created_at, outbox.c.instance_id, outbox.c.seq, outbox.c.number)
+    return number, [*fetch_all(connection, DeadEvent, found.order_by(*order).limit(most))]
+
+
+class DeadEvent(NamedTuple):
+    """An event that is not tried again."""
+
+    event_id: str
+    type: str
+    status: str

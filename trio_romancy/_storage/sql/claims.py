@@ -10,10 +10,10 @@ from sqlalchemy import BigInteger, Connection, and_, bindparam, func, or_, selec
 
 from ..._data.codec import dumps
 from ..._data.large import LARGE
-from ..._data.readable import readable
+from ..._data.readable import readable, why_no_number
 from ..._tasks.fast_frozen import frozen
 from ...clock import Microseconds, due_since
-from ...errors import InvalidDataError
+from ...errors import DataProblem, InvalidDataError
 from ...model import Status
 from .entries import JournalEntry, RowPage, load_journals, load_page
 from .incompatible import MAY_RUN
@@ -172,8 +172,8 @@ def claim_due(
         rows = [row for query in queries for row in fetch_all(connection, _Due, query, values)]
         rows.sort(key=_since)
     mine = [row for row in rows if row.owner == me]
-    calm = [row for row in rows if row.owner is None and row.recoveries <= 1][:limit]
-    suspect = sorted((row for row in rows if row.owner is None and row.recoveries > 1), key=_suspicion)[:1]
+    calm = [row for row in rows if row.owner is None and _recoveries(row) <= 1][:limit]
+    suspect = sorted((row for row in rows if row.owner is None and _recoveries(row) > 1), key=_suspicion)[:1]
     rows = [*mine, *calm, *(suspect if suspects and len(calm) < limit else ())]
     claims = [_to_claim(row, me) for row in rows]
     if claims:
@@ -190,16 +190,18 @@ def _owned_row(row: _Due, claim: Claim, me: str, now: Microseconds) -> dict[str,
 def _to_claim(row: _Due, me: str) -> Claim:
     problems, reason = status_problems(row.status), row.cancel_requested
     if reason is not None and readable(reason)[1] is not None:
-        reason = dumps(reason)
+        reason = dumps(reason if isinstance(reason, str) else None)
+    numbers = {"recoveries": row.recoveries, "created_at": row.created_at, "started_after": row.started_after}
+    problems += [DataProblem(f"$.{name}", why) for name, value in numbers.items() if (why := why_no_number(value))]
     return Claim(
         row.instance_id,
         row.workflow,
         read_status(row.status),
         row.input,
-        row.created_at,
-        row.recoveries,
+        row.created_at if why_no_number(row.created_at) is None else 0,
+        _recoveries(row),
         reason,
-        row.started_after,
+        row.started_after if why_no_number(row.started_after) is None else 0,
         row.origin,
         row.parent_id,
         row.owner == me,
@@ -210,7 +212,12 @@ def _to_claim(row: _Due, me: str) -> Claim:
 
 
 def _suspicion(row: _Due) -> tuple[int, Microseconds]:
-    return row.recoveries, _since(row)
+    return _recoveries(row), _since(row)
+
+
+def _recoveries(row: _Due) -> int:
+    """Return the deaths that the instance has outlived. A damaged number parks it, whatever it is."""
+    return row.recoveries if why_no_number(row.recoveries) is None else 0
 
 
 def _since(row: _Due) -> Microseconds:
@@ -220,7 +227,8 @@ def _since(row: _Due) -> Microseconds:
 def next_wake(connection: Connection, me: str, workflows: Sequence[str], *, suspects: bool) -> Microseconds | None:
     """Return the time from which :func:`claim_due` finds an instance; None if none becomes due by itself."""
     wake = _next if suspects else _next_without_suspects
-    return connection.execute(wake, {"me": me, "workflows": workflows}).scalar()
+    found = connection.execute(wake, {"me": me, "workflows": workflows}).scalar()
+    return found if isinstance(found, int) else None  # SQLite sorts a damaged one after all others
 
 
 def claim_and_load(

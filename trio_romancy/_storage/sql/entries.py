@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 from sqlalchemy import BigInteger, Connection, Executable, Table, bindparam, func, insert, select
 
 from ..._data.journal_format import Payload, read
-from ..._data.readable import readable
+from ..._data.readable import readable, readable_time
 from ..._tasks.fast_frozen import frozen
-from ...clock import Microseconds, to_datetime
-from ...errors import InvalidDataError
+from ...clock import LATEST, Microseconds
+from ...errors import DataProblem, InvalidDataError
 from ...model import Entry, EntryKind
 from .rows import EntryRow, StoredEntry, fetch_all, fetch_by_ids
 from .tables import history, history_archive
@@ -213,6 +213,8 @@ def _to_entry(row: StoredEntry) -> JournalEntry:
     instance_id, seq, operation_id, name, text, recorded_at = row
     try:
         kind, payload = read(name, text)
+        if type(recorded_at) is not int or recorded_at > LATEST or type(operation_id) is not str:
+            raise InvalidDataError("", [_damaged(operation_id, recorded_at)])
     except InvalidDataError as error:
         what = f"instance {instance_id!r}: entry {seq} of its journal, {operation_id or name!r}, cannot be read"
         raise InvalidDataError(what, error.problems) from None
@@ -222,7 +224,13 @@ def _to_entry(row: StoredEntry) -> JournalEntry:
 def _to_public(row: StoredEntry) -> Entry:
     instance_id, seq, operation_id, name, text, recorded_at = row
     payload, _ = readable(text)
-    return Entry(instance_id, seq, operation_id, _public_kind(name), payload, to_datetime(recorded_at))
+    return Entry(instance_id, seq, operation_id, _public_kind(name), payload, readable_time(recorded_at)[0])
+
+
+def _damaged(operation_id: object, recorded_at: object) -> DataProblem:
+    if type(operation_id) is not str:
+        return DataProblem("$.operation_id", f"{operation_id!r} is no text")
+    return DataProblem("$.recorded_at", f"{recorded_at!r} is no time")
 
 
 def _public_kind(name: str) -> EntryKind:

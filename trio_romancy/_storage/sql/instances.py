@@ -23,8 +23,8 @@ from sqlalchemy.types import TypeEngine
 from ..._data.codec import loads
 from ..._data.end_request import EndRequest
 from ..._data.journal_format import error_from_data, error_text
-from ..._data.readable import readable
-from ...clock import Microseconds, at_once, to_datetime
+from ..._data.readable import readable, readable_time
+from ...clock import Microseconds, at_once
 from ...errors import DataProblem, InstanceExistsError, InvalidDataError
 from ...model import CancelRequest, ErrorInfo, Instance, Status
 from ..dialects import update_many
@@ -352,6 +352,11 @@ def to_instance(row: StoredInstance) -> Instance:
     columns = {"input": bad_input, "output": bad_output, "details": bad_details}
     problems = [DataProblem(f"$.{name}", why) for name, why in columns.items() if why is not None]
     problems += status_problems(row.status)
+    created_at, bad_creation = readable_time(row.created_at)
+    updated_at, bad_update = readable_time(row.updated_at)
+    finished_at, bad_end = (None, None) if row.finished_at is None else readable_time(row.finished_at)
+    times = {"created_at": bad_creation, "updated_at": bad_update, "finished_at": bad_end}
+    problems += [DataProblem(f"$.{name}", why) for name, why in times.items() if why is not None]
     error = None if row.error is None else to_error(row.error)
     if problems:
         error = _as_error(unreadable_row(row.instance_id, problems))
@@ -362,9 +367,9 @@ def to_instance(row: StoredInstance) -> Instance:
         input=input,
         output=output,
         error=error,
-        created_at=to_datetime(row.created_at),
-        updated_at=to_datetime(row.updated_at),
-        finished_at=None if row.finished_at is None else to_datetime(row.finished_at),
+        created_at=created_at,
+        updated_at=updated_at,
+        finished_at=finished_at,
         worker_id=row.owner,
         parent_id=row.parent_id,
         continued_from=row.continued_from,
@@ -377,5 +382,5 @@ def _to_cancel_request(row: StoredInstance) -> CancelRequest | None:
     if row.cancel_requested is None or read_status(row.status).is_final:
         return None
     request = EndRequest.from_text(row.cancel_requested)
-    at = None if request.at is None else to_datetime(request.at)
+    at = None if request.at is None else readable_time(request.at)[0]
     return CancelRequest(request.reason, at, request.terminates, [])

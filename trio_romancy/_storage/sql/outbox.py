@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, insert, literal, or_, select, update
 
-from ..._data.codec import loads
-from ...clock import Microseconds, at_once, due_since, to_datetime
+from ..._data.readable import readable, readable_due, readable_time
+from ...clock import Microseconds, at_once
 from ...model import OutboxEvent, OutboxStatus
 from .rows import OutboxRow, StoredEvent, fetch_all
 from .tables import outbox
@@ -126,20 +126,39 @@ def _comes_after(columns: Sequence[ColumnElement[Any]], values: Sequence[Any]) -
 
 
 def _to_event(row: StoredEvent) -> OutboxEvent:
+    """Return a row as users see it. What is damaged of it is named as its error."""
+    data, bad_data = readable(row.data)
+    error, bad_error = readable(row.error)
+    time, bad_time = readable_time(row.time)
+    created_at, bad_creation = readable_time(row.created_at)
+    due_at, bad_due = (None, None) if row.due_at is None else readable_due(row.due_at)
+    finished_at, bad_end = (None, None) if row.finished_at is None else readable_time(row.finished_at)
+    status = OutboxStatus(row.status) if row.status in set(OutboxStatus) else OutboxStatus.INVALID
+    problems = {
+        "data": bad_data,
+        "error": bad_error,
+        "time": bad_time,
+        "created_at": bad_creation,
+        "due_at": bad_due,
+        "finished_at": bad_end,
+        "status": None if status == row.status else f"{row.status!r} is no status",
+    }
+    if named := [f"$.{name}: {why}" for name, why in problems.items() if why is not None]:
+        error = f"its row cannot be read: {'; '.join(named)}"
     return OutboxEvent(
         event_id=row.event_id,
         instance_id=row.instance_id,
         source=row.source,
         type=row.type,
         subject=row.subject,
-        time=to_datetime(row.time),
-        data=loads(row.data),
-        status=OutboxStatus(row.status),
+        time=time,
+        data=data,
+        status=status,
         attempts=row.attempts,
-        error=None if row.error is None else loads(row.error),
-        created_at=to_datetime(row.created_at),
-        due_at=None if row.due_at is None else to_datetime(due_since(row.due_at)),
-        finished_at=None if row.finished_at is None else to_datetime(row.finished_at),
+        error=error,
+        created_at=created_at,
+        due_at=due_at,
+        finished_at=finished_at,
     )
 
 

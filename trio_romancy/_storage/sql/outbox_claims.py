@@ -21,6 +21,10 @@ from ...model import OutboxStatus
 from .rows import fetch_all, fetch_first
 from .tables import outbox
 
+_NEVER: Microseconds = 2**60
+"""A time after which no event is ever due. SQLite sorts a damaged one, such as text, after it."""
+_DAMAGED_AT_ONCE = 100
+"""The most damaged events to park in one transaction."""
 _WINDOW = 4
 """Due events to read for each instance that is wanted: other relayers may claim some of them first."""
 _MOST_HELD_BACK = 20_000
@@ -30,6 +34,10 @@ _LONGEST_RUN = 10
 """The most events of one instance in a claim."""
 _LARGEST_RUN = 1024 * 1024
 """Characters of data after which a run ends, because a relayer holds the run in memory."""
+
+
+DAMAGED_DUE = "its row cannot be read: $.due_at is no time"
+"""Error of an event whose ``due_at`` is damaged."""
 
 
 @frozen
@@ -236,6 +244,57 @@ def _limited(rows: Iterable[_Candidate], now: Microseconds) -> Iterable[tuple[in
         if due_at > now or (size > _LARGEST_RUN and size > length):
             return
         yield seq, number
+
+
+@frozen
+class Damaged:
+    """An event that would never be sent, and would hold back its instance, because its ``due_at`` is damaged."""
+
+    instance_id: str
+    seq: int
+    number: int
+    event_id: str
+
+
+class _Key(NamedTuple):
+    instance_id: str
+    seq: int
+    number: int
+    event_id: str
+
+
+_is_damaged = outbox.c.due_at > _NEVER
+_damaged = (
+    select(outbox.c.instance_id, outbox.c.seq, outbox.c.number, outbox.c.event_id)
+    .where(_is_damaged)
+    .limit(_DAMAGED_AT_ONCE)
+)
+_park = (
+    update(outbox)
+    .where(
+        outbox.c.instance_id == bindparam("instance"),
+        outbox.c.seq == bindparam("seq_"),
+        outbox.c.number == bindparam("number_"),
+        _is_damaged,
+    )
+    .values(
+        status=OutboxStatus.INVALID,
+        due_at=None,
+        claimed_by=None,
+        claimed_until=None,
+        error=dumps(DAMAGED_DUE),
+        finished_at=bindparam("now"),
+    )
+)
+
+
+def park_damaged(connection: Connection, now: Microseconds) -> list[Damaged]:
+    """Park events whose ``due_at`` is damaged: they become invalid. Returns some; there may be more."""
+    parked = [Damaged(*row) for row in fetch_all(connection, _Key, _damaged)]
+    for one in parked:
+        key = {"instance": one.instance_id, "seq_": one.seq, "number_": one.number}
+        connection.execute(_park, key | {"now": now})
+    return parked
 
 
 # -- finishing ---------------------------------------------------------------------------------------------------------

@@ -18,7 +18,8 @@ from typing import NamedTuple
 from attrs import asdict, define, field, frozen
 from sqlalchemy import Connection, and_, bindparam, case, delete, func, or_, select, update
 
-from ...clock import Microseconds, at_once, to_datetime
+from ..._data.readable import readable_time
+from ...clock import Microseconds, at_once
 from ...errors import CommitsLostError, LeaseLostError
 from ...model import Status, WorkerInfo
 from ..dialects import notify_workers, server_time
@@ -305,9 +306,9 @@ def _info(row: StoredWorker, now: Microseconds, owned: int) -> WorkerInfo:
         host=process.host.partition(" ")[0],
         pid=process.pid,
         version=row.version,
-        joined_at=to_datetime(row.joined_at),
-        expires_at=to_datetime(row.expires_at),
-        is_alive=row.expires_at > now and not is_dead(process),
+        joined_at=readable_time(row.joined_at)[0],
+        expires_at=readable_time(row.expires_at)[0],
+        is_alive=type(row.expires_at) is int and row.expires_at > now and not is_dead(process),
         owned=owned,
     )
 
