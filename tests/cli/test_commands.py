@@ -330,3 +330,21 @@ def test_without_the_extra_it_says_what_to_install() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 2
     assert done.stderr == "trio-romancy: the command line needs typer and rich: pip install 'trio_romancy[cli]'\n"
+
+
+def test_several_instances_are_steered_and_shown_one_after_another(shop: str) -> None:
+    answer = through_pipe(shop, "cancel", "order-good", "nobody", "stuck-80")
+    assert answer.code == 1
+    assert answer.lines[0] == "order-good: nothing to cancel: its workflow function had ended"
+    assert answer.lines[1].startswith("stuck-80: ")
+    assert "there is no instance 'nobody'" in answer.errors
+    answer = through_pipe(shop, "retry", "order-good", "nobody", "--json")
+    assert (answer.code, answer.document) == (1, {"instance_id": "order-good", "retried": False})
+    answer = through_pipe(shop, "show", "order-good", "nobody", "order-bad", "--json")
+    assert answer.code == 1
+    assert [json.loads(line)["instance"]["instance_id"] for line in answer.lines] == ["order-good", "order-bad"]
+    answer = through_pipe(shop, "show", "order-good", "order-bad")
+    assert (answer.code, [line for line in answer.lines if line in ("order-good", "order-bad")]) == (
+        0,
+        ["order-good", "order-bad"],
+    )

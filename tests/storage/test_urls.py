@@ -201,6 +201,8 @@ def test_no_part_of_a_mistyped_url_is_shown_or_taken_for_a_file(url: str) -> Non
 async def test_a_password_may_have_any_characters(kind: str, database: str) -> None:
     user, password = f"romancy_{secrets.token_hex(6)}", "Zoë:日/@?#%"
     made = make_url(database)
+    begin: tuple[str, ...]
+    end: tuple[str, ...]
     if kind == "postgresql":
         begin = (f"CREATE ROLE {user} LOGIN PASSWORD '{password}'", f"GRANT {made.username} TO {user}")
         end = (f"REASSIGN OWNED BY {user} TO {made.username}", f"DROP ROLE {user}")

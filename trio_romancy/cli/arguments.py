@@ -9,10 +9,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from ..web import strict_json
 from .failures import StopError
 
 Path = str | tuple[str, ...]
 """A path in an input: keys joined by dots, or a tuple of keys."""
+
+_LONGEST = 100
+"""Most characters of an argument in a message."""
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw])", re.ASCII)
@@ -24,19 +28,13 @@ def read_json(text: str, what: str) -> Any:
     Raises:
       StopError: if it is not JSON.
     """
-    if text == "-":
-        text = sys.stdin.read()
     try:
-        return _decoder.decode(text)
+        return strict_json.loads((sys.stdin.read() if text == "-" else text).encode())
     except ValueError as error:
-        raise StopError(f"{what} is not JSON ({error}): a string needs its quotes, as in '\"text\"'") from None
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+        why = str(error).removeprefix("it is not JSON: ")
+        raise StopError(f"{what} is not JSON ({why}): a string needs its quotes, as in '\"text\"'") from None
+    except OSError as error:
+        raise StopError(f"standard input cannot be read: {error.strerror}") from None
 
 
 def read_conditions(texts: Sequence[str]) -> dict[Path, Any]:
@@ -49,12 +47,38 @@ def read_conditions(texts: Sequence[str]) -> dict[Path, Any]:
     for text in texts:
         path, value = _split(text)
         if path in conditions:
-            raise StopError(f"the path of {text!r} is given twice")
-        try:
-            conditions[path] = _decoder.decode(value)
-        except ValueError:
-            conditions[path] = value
+            raise StopError(f"the path of {_short(text)} is given twice")
+        conditions[path] = _read_value(value, text)
     return conditions
+
+
+def _read_value(value: str, condition: str) -> Any:
+    try:
+        _decoder.decode(value)
+    except ValueError:
+        if "\0" in value or not _is_unicode(value):
+            raise StopError(f"the value of {_short(condition)} is not text") from None
+        return value
+    except RecursionError:
+        pass  # the strict reader says how deep it may be
+    return read_json(value, f"the value of {_short(condition)}")
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def _is_unicode(text: str) -> bool:
+    """Tell whether an argument was text in the encoding of the terminal."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _short(argument: str) -> str:
+    """Return an argument for a message."""
+    return repr(argument if len(argument) <= _LONGEST else f"{argument[:_LONGEST]}...")
 
 
 def _split(text: str) -> tuple[Path, str]:
@@ -65,7 +89,7 @@ def _split(text: str) -> tuple[Path, str]:
     else:
         path, equals, value = text.partition("=")
     if not path or equals != "=":
-        raise StopError(f"a condition looks like PATH=VALUE, such as customer.id=42, not like {text!r}")
+        raise StopError(f"a condition looks like PATH=VALUE, such as customer.id=42, not like {_short(text)}")
     return path, value
 
 
@@ -86,10 +110,10 @@ def read_path(text: str) -> Path:
 def _read_keys(text: str) -> tuple[tuple[str, ...], str]:
     try:
         keys, end = _decoder.raw_decode(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         keys, end = None, 0
     if not isinstance(keys, list) or not all(type(key) in (str, int) for key in keys):
-        raise StopError(f"""a path as a list looks like '["customer","the.id",0]', not like {text!r}""")
+        raise StopError(f"""a path as a list looks like '["customer","the.id",0]', not like {_short(text)}""")
     return tuple(map(str, keys)), text[end:]
 
 

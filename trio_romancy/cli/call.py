@@ -20,7 +20,7 @@ from .._storage.drivers.urls import file_of, shown_url
 from ..app import App
 from ..model import SendResult
 from .documents import to_document
-from .failures import NoReaderError, StopError
+from .failures import NoReaderError, StopError, writing
 from .terminal.wording import count
 
 if TYPE_CHECKING:
@@ -106,10 +106,20 @@ class Call:
           document: the answer for machines: values of the model, and JSON data.
           show: writes the answer for people.
         """
+        with writing():
+            if self.as_json:
+                print(json.dumps(to_document(document), indent=2))
+            else:
+                show()
+
+    def answer_one(self, document: Any, show: Callable[[], object]) -> None:
+        """Write one of several answers, for machines as one line of JSON."""
         if self.as_json:
-            print(json.dumps(to_document(document), indent=2))
+            self.add_line(document)
         else:
-            show()
+            with writing():
+                show()
+                sys.stdout.flush()
 
     def answer_sent(self, sent: SendResult) -> None:
         """Write the answer of a command that has sent an event or a message."""
@@ -125,7 +135,8 @@ class Call:
 
     def add_line(self, document: Any) -> None:
         """Write one of several answers, as one line of JSON."""
-        print(json.dumps(to_document(document)), flush=True)
+        with writing():
+            print(json.dumps(to_document(document)), flush=True)
 
 
 def runnable(command: Command, *, has_database: bool = True) -> Callable[..., int]:

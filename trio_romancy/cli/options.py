@@ -8,7 +8,7 @@ from typer import Argument, Option
 
 from ..model import Status
 
-InstanceId = Annotated[str, Argument(metavar="ID", help="The id of the instance.")]
+InstanceIds = Annotated[list[str], Argument(metavar="ID...", help="The id of an instance; several may be given.")]
 
 WithWorkflow = Annotated[str | None, Option(help="A part of the workflow's name.", metavar="TEXT")]
 

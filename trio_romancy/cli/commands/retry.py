@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from ..call import Call
-from ..failures import NOTHING
-from ..options import InstanceId
+from ..options import InstanceIds
+from ..several import steer_each
 
 
-async def retry(call: Call, instance_id: InstanceId) -> int:
+async def retry(call: Call, instance_ids: InstanceIds) -> int:
     """Run a failed instance again from what failed, and keep what succeeded. Only if nothing was compensated."""
     async with call.open_app() as app:
-        retried = await app.retry(instance_id)
-    said = "it goes on from where it failed" if retried else "nothing to retry: it has not failed"
-    call.answer({"instance_id": instance_id, "retried": retried}, lambda: call.screen.line(said))
-    return 0 if retried else NOTHING
+
+        async def steer(id: str) -> bool:
+            return await app.retry(id)
+
+        return await steer_each(
+            call,
+            instance_ids,
+            "retried",
+            steer,
+            yes="it goes on from where it failed",
+            no="nothing to retry: it has not failed",
+        )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import trio
 from typer import Option
@@ -11,36 +12,44 @@ from ...app import App
 from ...errors import InstanceNotFoundError
 from ...model import Entry, Instance, Status
 from ..call import Call
-from ..options import InstanceId
+from ..failures import StopError
+from ..options import InstanceIds
+from ..several import for_each
 from ..terminal.wording import count, short_json
 
 
 async def show(
     call: Call,
-    instance_id: InstanceId,
+    instance_ids: InstanceIds,
     watch: Annotated[bool, Option("--watch", help="Show changes until it has ended, or is stuck.")] = False,
     interval: Annotated[float, Option(help="Seconds between two reads.", min=0.05, metavar="SECONDS")] = 1.0,
     in_full: Annotated[bool, Option("--full", help="Show whole payloads and tracebacks.")] = False,
-) -> None:
+) -> int:
     """Show an instance, and its journal as a timeline.
 
     A line of the timeline has the time since the start, the kind of entry, and the operation. Compensations are marked.
     """
+    if watch and len(instance_ids) > 1:
+        raise StopError("--watch shows one instance")
     async with call.open_app() as app:
         if watch:
-            await _watch(call, app, instance_id, interval, in_full)
-            return
-        instance, entries = await _read(app, instance_id)
+            await _watch(call, app, instance_ids[0], interval, in_full)
+            return 0
 
-    def write() -> None:
-        from ..terminal.instances import show_instance
-        from ..terminal.timeline import Timeline
+        async def one(id: str) -> tuple[Any, Callable[[], object], int]:
+            instance, entries = await _read(app, id)
+            return {"instance": instance, "history": entries}, lambda: _show(call, instance, entries, in_full), 0
 
-        show_instance(call.screen, instance, in_full=in_full)
-        call.screen.line((f"journal: {count(len(entries), 'entry')}", "dim"))
-        Timeline(call.screen, instance.created_at, in_full=in_full).add(entries)
+        return await for_each(call, instance_ids, one)
 
-    call.answer({"instance": instance, "history": entries}, write)
+
+def _show(call: Call, instance: Instance, entries: list[Entry], in_full: bool) -> None:
+    from ..terminal.instances import show_instance
+    from ..terminal.timeline import Timeline
+
+    show_instance(call.screen, instance, in_full=in_full)
+    call.screen.line((f"journal: {count(len(entries), 'entry')}", "dim"))
+    Timeline(call.screen, instance.created_at, in_full=in_full).add(entries)
 
 
 async def _read(app: App, instance_id: str) -> tuple[Instance, list[Entry]]:

@@ -7,19 +7,27 @@ from typing import Annotated
 from typer import Option
 
 from ..call import Call
-from ..failures import NOTHING
-from ..options import InstanceId
+from ..options import InstanceIds
+from ..several import steer_each
 
 
 async def terminate(
     call: Call,
-    instance_id: InstanceId,
+    instance_ids: InstanceIds,
     reason: Annotated[str | None, Option(help="The reason; it is recorded.", metavar="TEXT")] = None,
     compensate: Annotated[bool, Option("--compensate", help="Compensate what it had completed.")] = False,
 ) -> int:
     """End an instance at once, whatever its code does. Running code is abandoned, and its outcome is not known."""
     async with call.open_app() as app:
-        accepted = await app.terminate(instance_id, reason, compensate=compensate)
-    said = "it is terminated, or will be by its worker" if accepted else "nothing to terminate: it had ended"
-    call.answer({"instance_id": instance_id, "terminated": accepted}, lambda: call.screen.line(said))
-    return 0 if accepted else NOTHING
+
+        async def steer(id: str) -> bool:
+            return await app.terminate(id, reason, compensate=compensate)
+
+        return await steer_each(
+            call,
+            instance_ids,
+            "terminated",
+            steer,
+            yes="it is terminated, or will be by its worker",
+            no="nothing to terminate: it had ended",
+        )

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ..._data.log_fields import visible
+from ..failures import NoReaderError
 from .wording import Styled
 
 _GAP = 2
@@ -28,7 +29,7 @@ class Screen:
         out: IO[str] = sys.stdout if stream is None else stream
         # Lines in a file are not broken, so that they can be searched. Text is never markup.
         self.width: int = shutil.get_terminal_size().columns if out.isatty() else _ENDLESS
-        self._console = Console(file=out, width=self.width, highlight=False, markup=False, emoji=False)
+        self._console = _Console(file=out, width=self.width, highlight=False, markup=False, emoji=False)
 
     @property
     def is_terminal(self) -> bool:
@@ -99,6 +100,13 @@ class Screen:
 
     def _put(self, text: Text, indent: int) -> None:
         self._console.print(Text(" " * indent).append_text(text) if indent else text, soft_wrap=True)
+
+
+class _Console(Console):
+    """A console that raises an error if its reader is gone, where that of rich ends the process."""
+
+    def on_broken_pipe(self) -> None:
+        raise NoReaderError
 
 
 def _text(parts: Iterable[Styled]) -> Text:
