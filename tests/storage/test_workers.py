@@ -412,6 +412,34 @@ def test_the_time_is_that_of_the_first_live_worker_since_the_same_boot(connectio
     assert shared_clock(connection, 1_001) == 600
 
 
+def in_container(name: str) -> Process:
+    """A process of this machine of which this one cannot see whether it lives."""
+    return attrs.evolve(HERE, host=f"{name} {HERE.host.split()[1]} pid:[1]")
+
+
+@pytest.mark.skipif(len(HERE.host.split()) < 2, reason="the system does not name its boot")
+def test_a_lease_on_a_file_ends_by_the_time_of_its_worker(connection: Connection) -> None:
+    """The clock of the machine was wrong when the worker began, and was set before this one did."""
+    is_file = connection.dialect.name == "sqlite"  # a server has a clock, by which all workers tell the time
+    for ahead in (1_000, -1_000):
+        assert join(connection, "other", in_container("there"), 10 + ahead, 50 + ahead, clock=300 + ahead)
+        (other,) = other_leases(connection, "me", 300)
+        assert other.ahead == (ahead if is_file else 0)
+        if is_file:
+            assert end_leases(connection, [other], 49) == []
+            assert end_leases(connection, [other], 50) == [other]
+        else:
+            end_leases(connection, [other], 2_000)
+
+
+@pytest.mark.skipif(len(HERE.host.split()) < 2, reason="the system does not name its boot")
+def test_a_worker_id_on_a_file_is_taken_by_the_time_of_its_holder(connection: Connection) -> None:
+    is_file = connection.dialect.name == "sqlite"
+    assert join(connection, "me", in_container("there"), 1_010, 1_050, clock=1_300)
+    assert join(connection, "me", in_container("here"), 49, 90, clock=300) is None
+    assert (join(connection, "me", in_container("here"), 50, 90, clock=300) is not None) is is_file
+
+
 # -- looking -----------------------------------------------------------------------------------------------------------
 
 

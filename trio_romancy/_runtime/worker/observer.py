@@ -45,7 +45,7 @@ class Observer:
         _, silent_since = self._seen[one.worker_id, one.epoch]
         patience = (PATIENCE - 1) * self._lease_time if one.is_seen_to_live else 0
         return max(
-            one.expires_at + patience - self._clock.now(),
+            one.expires_at - one.ahead + patience - self._clock.now(),
             # A live worker renews its lease more often.
             self._lease_time // 2 - (self._clock.steady() - silent_since),
             self._lease_time - self._contact.duration(),

@@ -81,7 +81,7 @@ class Reaper:
 
     async def _survey(self) -> tuple[list[OtherLease], bool]:
         try:
-            return await self._database.read(_survey, self._worker_id)
+            return await self._database.read(_survey, self._worker_id, self._clock.ahead_of_steady)
         except Exception:
             self._contact.broken()
             raise
@@ -106,6 +106,6 @@ class Reaper:
                 tell_end(self._dispatcher, parked, self._worker_id, now, Status.STUCK, parked.error)
 
 
-def _survey(connection: Connection, me: str) -> tuple[list[OtherLease], bool]:
+def _survey(connection: Connection, me: str, clock: Microseconds) -> tuple[list[OtherLease], bool]:
     """Return the leases of the other workers, and whether there are journals that do not fit some code."""
-    return other_leases(connection, me), incompatible.has_any(connection)
+    return other_leases(connection, me, clock), incompatible.has_any(connection)

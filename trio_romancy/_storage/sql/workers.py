@@ -22,7 +22,7 @@ from ..._data.readable import readable_time
 from ...clock import Microseconds, at_once
 from ...errors import CommitsLostError, LeaseLostError
 from ...model import Status, WorkerInfo
-from ..dialects import notify_workers, server_time
+from ..dialects import file_name, notify_workers, server_time
 from ..dialects.sql import insert_if_absent
 from .rows import StoredWorker, WorkerRow, fetch_all, fetch_first
 from .tables import instances, workers
@@ -177,7 +177,7 @@ def join(
             _free(connection, worker_id, now, died=after_death)  # an operator may have deleted the row
             return Lease(worker_id, now)
     holder = _process(row)
-    if holder != process and row.expires_at > now and not is_dead(holder):
+    if holder != process and row.expires_at - _ahead(connection, row, clock) > now and not is_dead(holder):
         return None
     values = {"me": worker_id, "expires": expires_at, "now": now, "process_": _process_text(process)}
     connection.execute(_join, values | {"version_": version, "clock_": clock})
@@ -198,18 +198,42 @@ class OtherLease:
     """Whether its process certainly runs. Neither is known of a process on another machine."""
     is_readable: bool = True
     """False if the row of the worker is damaged."""
+    ahead: Microseconds = 0
+    """Time of its worker minus that of this one, if the database has no clock that both follow."""
 
 
-def other_leases(connection: Connection, me: str) -> list[OtherLease]:
-    """Return the leases of all other workers."""
+def other_leases(connection: Connection, me: str, clock: Microseconds | None = None) -> list[OtherLease]:
+    """Return the leases of all other workers.
+
+    Args:
+      clock: the time of the worker ``me`` minus that of a clock of the machine that cannot be set.
+    """
     rows = fetch_all(connection, StoredWorker, select(workers).where(workers.c.worker_id != me))
-    return [_other(row) for row in rows]
+    return [_other(connection, row, clock) for row in rows]
 
 
-def _other(row: StoredWorker) -> OtherLease:
+def _other(connection: Connection, row: StoredWorker, clock: Microseconds | None) -> OtherLease:
     process = _process(row)
-    is_readable = process is not _UNKNOWN
-    return OtherLease(row.worker_id, row.epoch, row.expires_at, is_dead(process), is_seen_to_live(process), is_readable)
+    return OtherLease(
+        row.worker_id,
+        row.epoch,
+        row.expires_at,
+        is_dead(process),
+        is_seen_to_live(process),
+        process is not _UNKNOWN,
+        _ahead(connection, row, clock),
+    )
+
+
+def _ahead(connection: Connection, row: StoredWorker, clock: Microseconds | None) -> Microseconds:
+    """Return by how much the time of a worker is ahead of that of another one; 0 if both follow a server, or unknown.
+
+    On a file they differ if the clock of the machine was set while no worker lived. No lease must last longer by that.
+    """
+    if clock is None or row.clock is None or file_name(connection) is None:
+        return 0
+    boot = _boot(_host())
+    return row.clock - clock if boot and _boot(_process(row).host) == boot else 0
 
 
 def end_leases(
@@ -234,7 +258,7 @@ def end_leases(
         if row is None or row.epoch != one.epoch or (not one.is_dead and row.expires_at != one.expires_at):
             continue
         # The worker may be late, and prolong its lease at the same time.
-        expired_by = None if one.is_dead else now if expired is None else expired
+        expired_by = None if one.is_dead else now + one.ahead if expired is None else expired
         if _end(connection, Lease(one.worker_id, one.epoch), expired_by):
             _free(connection, one.worker_id, now, died=True)
             ended.append(one)
