@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 from textwrap import dedent
 
+import nbformat
 import pytest
 import sqlalchemy as sa
+from nbclient import NotebookClient
 
 pytestmark = pytest.mark.long
 
@@ -49,6 +51,38 @@ def count(database: Path, table: str) -> int:
 def test_every_example_is_tested_here() -> None:
     tested = {name.removeprefix("test_").split("__")[0] for name in globals() if name.startswith("test_")}
     assert {example.stem for example in EXAMPLES.glob("*.py")} <= tested
+
+
+def test_fastapi_orders(tmp_path: Path) -> None:
+    for _ in range(2):
+        assert run(tmp_path, "fastapi_orders", "--demo") == text("""
+            an order: {'order': 'ORD-1'}
+            its approval: 202
+            its payment: TXN-ORD-1
+            its state: {'status': 'completed', 'payment': 'TXN-ORD-1'}
+            another order: 404
+            """)
+
+
+def test_starlette_on_trio(tmp_path: Path) -> None:
+    assert run(tmp_path, "starlette_on_trio", "--demo") == text("""
+        Hello, Ann!
+        200
+        """)
+
+
+def test_script(tmp_path: Path) -> None:
+    rows = "".join(f"  row {row}\n" for row in range(3))
+    assert run(tmp_path, "script") == f"{rows}the sum: 5\n"
+    assert run(tmp_path, "script") == "the sum: 5\n"
+
+
+def test_the_notebook_shows_what_it_promises(tmp_path: Path) -> None:
+    notebook = nbformat.read(EXAMPLES / "notebook.ipynb", as_version=4)  # type: ignore[no-untyped-call]  # no types
+    NotebookClient(notebook, timeout=60, resources={"metadata": {"path": tmp_path}}).execute()
+    shown = [output["data"]["text/plain"] for cell in notebook.cells for output in cell.get("outputs", ())]
+    assert shown[0] == "[0, 1, 4, 9]"
+    assert shown[1].split() == ["['activity_completed',", *["'activity_completed',"] * 3, "'workflow_completed']"]
 
 
 def test_order_processing(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from types import ModuleType
 import pytest
 
 import trio_romancy
+import trio_romancy.aio
+import trio_romancy.sync
 import trio_romancy.testing
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference.md"
@@ -30,7 +32,11 @@ def documented() -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("module", [trio_romancy, trio_romancy.testing], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module",
+    [trio_romancy, trio_romancy.aio, trio_romancy.sync, trio_romancy.testing],
+    ids=lambda module: module.__name__,
+)
 def test_every_public_name_is_in_the_reference(module: ModuleType) -> None:
     missing = {f"{module.__name__}.{name}" for name in module.__all__} - documented()
     assert not missing

@@ -37,11 +37,12 @@ def _expected(name: str) -> dict[int, str]:
     return {number: line.partition("# E: ")[2] for number, line in enumerate(lines, 1) if "# E: " in line}
 
 
-def test_right_calls_have_no_type_errors(errors: Errors) -> None:
-    assert errors["right.py"] == {}
+@pytest.mark.parametrize("name", ["right.py", "right_elsewhere.py"])
+def test_right_calls_have_no_type_errors(errors: Errors, name: str) -> None:
+    assert errors[name] == {}
 
 
-WRONG = ("wrong.py", "wrong_columns.py")
+WRONG = ("wrong.py", "wrong_columns.py", "wrong_elsewhere.py")
 
 
 @pytest.mark.parametrize("name", WRONG)

@@ -53,6 +53,7 @@ from .clock import Clock, Duration, current_clock
 from .errors import DatabaseError, RomancyError
 from .hooks import Hooks
 from .retry import RetryPolicy
+from .web.lifespan import Lifespan
 
 _ROOM_IN_BODY = 64 * 1024
 """Bytes that the body of a request may have beside the data of an event."""
@@ -233,6 +234,10 @@ class App(Client):
                 may_work=self._may_work,
             )
         return self._asgi
+
+    def lifespan(self, application: object) -> AbstractAsyncContextManager[None]:
+        """Open the app for as long as a web application runs: ``Starlette(lifespan=app.lifespan)``, on trio."""
+        return Lifespan(self)
 
     def _may_work(self) -> bool:
         """Tell whether the app is a client, or its worker holds a lease."""

@@ -172,6 +172,22 @@ class ActivityTerminalError(ActivityError):
         return f"activity {self.activity_id!r} failed and must not be retried: {self._cause()}"
 
 
+class ResultTimeoutError(RomancyError, trio.TooSlowError, TimeoutError):
+    """An instance has not ended within the time limit of :meth:`WorkflowHandle.result`. It goes on.
+
+    Attributes:
+      instance_id: the instance.
+      timeout: the time limit, in seconds.
+    """
+
+    def __init__(self, instance_id: str, timeout: float) -> None:
+        self.instance_id = instance_id
+        self.timeout = timeout
+        super().__init__(
+            f"instance {instance_id!r} has not ended within {timeout:g} s; it goes on, and result() can be called again"
+        )
+
+
 class EventTimeoutError(RomancyError, trio.TooSlowError):
     """No event arrived in time for :meth:`WorkflowContext.wait_event() <trio_romancy.WorkflowContext.wait_event>`.
 

@@ -17,6 +17,7 @@ from tests.support.servers import ServerMissingError
 
 from . import (
     distant,
+    elsewhere,
     events,
     idle,
     in_flight,
@@ -40,6 +41,7 @@ from .disk import sync_ms
 _ALL = (
     "throughput",
     "latency",
+    "elsewhere",
     "replay",
     "memory",
     "wake",
@@ -93,6 +95,11 @@ def _measure(options: argparse.Namespace, places: dict[str, str], results: dict[
         rounds = 2 if options.quick else 7
         results["latency"] = {kind: latency.measure(kind, place, 300, rounds, _say) for kind, place in places.items()}
         print(f"\n{latency.show(results['latency'])}\n", flush=True)
+    if "elsewhere" in options.only:
+        rounds = 2 if options.quick else 9
+        found = {kind: elsewhere.measure(kind, place, 100, rounds, _say) for kind, place in places.items()}
+        results["elsewhere"] = found
+        print(f"\n{elsewhere.show(found)}\n", flush=True)
     if "replay" in options.only:
         results["replay"] = replay.measure(1 if options.quick else 5, _say)
         print(f"\n{replay.show(results['replay'])}\n", flush=True)

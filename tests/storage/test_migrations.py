@@ -392,3 +392,25 @@ async def test_the_second_new_sqlite_database_is_what_the_migrations_made_of_the
                 assert migrations._definitions
     assert found[0] == {name: sql for name, sql in found[1].items() if name != "orders"}
     assert found[0] == {name: sql for name, sql in found[2].items() if name != "romancy_by_hand"}
+
+
+LOGGING = """
+import logging, sys, trio
+from trio_romancy import App
+
+async def main():
+    async with App(sys.argv[1]):
+        pass
+
+logging.basicConfig(level=logging.DEBUG)
+trio.run(main)
+logging.getLogger("alembic.runtime.migration").info("a migration of the program's own")
+"""
+
+
+def test_the_first_start_logs_no_lines_of_alembic(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LOGGING, str(tmp_path / "a.db")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert [line for line in done.stderr.splitlines() if "alembic" in line] == [
+        "INFO:alembic.runtime.migration:a migration of the program's own"
+    ]

@@ -17,6 +17,7 @@ from .._storage.sql.termination import TERMINATED
 from ..clock import Duration, seconds
 from ..errors import (
     InvalidDataError,
+    ResultTimeoutError,
     RomancyError,
     WorkflowCancelledError,
     WorkflowFailedError,
@@ -60,7 +61,7 @@ class WorkflowHandle(Generic[R]):
           InstanceNotFoundError: if there is no such instance.
           InvalidDataError: if its result does not fit what the workflow returns in this process, or the type that
             :meth:`App.handle` was given.
-          trio.TooSlowError: if it has not ended in time.
+          ResultTimeoutError: if it has not ended in time.
         """
         ended = None
         if timeout is None:
@@ -70,10 +71,7 @@ class WorkflowHandle(Generic[R]):
             with trio.move_on_after(limit):
                 ended = await self._wait()
             if ended is None:
-                raise trio.TooSlowError(
-                    f"instance {self.instance_id!r} has not ended within {limit:g} s; it goes on, and result() can be "
-                    f"called again"
-                )
+                raise ResultTimeoutError(self.instance_id, limit)
         status, output, error = ended
         if status is not Status.COMPLETED:
             raise self._failure(status, error)

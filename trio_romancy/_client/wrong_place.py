@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import trio
 
 from ..errors import RomancyError
@@ -21,6 +19,8 @@ def current_run(call: str) -> trio.lowlevel.TrioToken:
     try:
         return trio.lowlevel.current_trio_token()
     except RuntimeError:
+        import asyncio
+
         if asyncio._get_running_loop() is not None:
             raise RomancyError(
                 f"{call} is called under asyncio, and trio_romancy.App runs under trio; "

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import logging
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
+
+if TYPE_CHECKING:
+    import asyncio
 
 _logger = logging.getLogger("trio_romancy.database")
 

@@ -39,7 +39,10 @@ else:
         import trio_asyncio
 
 
-class _Loop(trio_asyncio.TrioEventLoop):  # type: ignore[misc]  # trio-asyncio has no types
+_TrioEventLoop: Any = trio_asyncio.TrioEventLoop  # trio-asyncio has no types
+
+
+class _Loop(_TrioEventLoop):  # type: ignore[misc]  # a base of type Any
     """A loop on trio that :func:`asyncio.get_running_loop` returns during its callbacks, and only then."""
 
     def _call(self, callback: Callable[..., object], *args: Any) -> None:

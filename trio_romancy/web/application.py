@@ -112,7 +112,8 @@ class OnTrio:
             trio.lowlevel.current_task()
         except RuntimeError:
             raise RomancyError(
-                "the ASGI server does not run on trio; use one that does, such as hypercorn.trio.serve"
+                "the ASGI server does not run on trio; use one that does, such as hypercorn.trio.serve, or the asgi of "
+                "a trio_romancy.aio.App"
             ) from None
         await self.app(scope, receive, send)
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import Column, Connection, MetaData, String, Table, insert, select
@@ -49,9 +53,28 @@ def migrate(connection: Connection) -> None:
                 connection.exec_driver_sql(statement)
             connection.execute(insert(_version).values(version_num=REVISION))
         elif found != REVISION:
-            _upgrade(connection, found)
+            with _without_log_of_alembic():
+                _upgrade(connection, found)
             if found is None:
                 _definitions[:] = dialect.table_definitions(connection, _PREFIX) or _definitions
+
+
+@contextmanager
+def _without_log_of_alembic() -> Iterator[None]:
+    """Keep what alembic logs in the block, below a warning, out of the log of a program that has not asked for it."""
+    me = threading.get_ident()
+
+    def is_kept(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING or record.thread != me
+
+    loggers = [logging.getLogger(f"alembic.runtime.{name}") for name in ("plugins", "migration")]
+    for logger in loggers:
+        logger.addFilter(is_kept)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(is_kept)
 
 
 def _upgrade(connection: Connection, found: str | None) -> None:

@@ -1,0 +1,122 @@
+"""The app for asyncio inside a web application, and its own ASGI application under an ASGI server on asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Route
+from starlette.testclient import TestClient
+
+from trio_romancy import App as TrioApp
+from trio_romancy import RomancyError, WorkflowContext, activity, workflow
+from trio_romancy.aio import App, call_asyncio
+
+
+@workflow(event_handler=True)
+async def greet(ctx: WorkflowContext, name: str) -> str:
+    return f"hello {name}"
+
+
+def application_of(app: App) -> Starlette:
+    async def hello(request: Request) -> JSONResponse:
+        handle = await app.start(greet, request.path_params["name"])
+        return JSONResponse(await handle.result())
+
+    return Starlette(routes=[Route("/hello/{name}", hello), Mount("/events", app.asgi)], lifespan=app.lifespan)
+
+
+def test_the_app_is_open_for_as_long_as_the_application_and_can_be_opened_again() -> None:
+    application = application_of(App(":memory:"))
+    for _ in range(2):
+        with TestClient(application) as client:
+            assert client.get("/hello/Ann").json() == "hello Ann"
+            assert client.get("/events/health/ready").status_code == 200
+    assert TestClient(application).get("/events/health/live").status_code == 503
+
+
+@asynccontextmanager
+async def served(application: Starlette) -> AsyncIterator[httpx.AsyncClient]:
+    """Serve an application with uvicorn, and return a client of it."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(application, log_level="warning"))
+    serving = asyncio.create_task(server.serve([listener]))
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    async with httpx.AsyncClient(base_url=address, timeout=30) as client:
+        yield client
+    server.should_exit = True
+    await serving
+
+
+EVENT = {"specversion": "1.0", "id": "1", "source": "here", "type": "greet", "data": {"name": "Ann"}}
+
+
+def test_events_are_taken_under_uvicorn() -> None:
+    async def main() -> None:
+        app = App(":memory:")
+        async with served(application_of(app)) as client:
+            media = {"content-type": "application/cloudevents+json"}
+            taken = await client.post("/events/", json=EVENT, headers=media)
+            assert taken.status_code == 202, taken.text
+            assert await app.handle(taken.json()["instance_id"]).result() == "hello Ann"
+            large = await client.post("/events/", content=b"x" * 10_000_000, headers=media)
+            assert large.status_code == 413
+
+    asyncio.run(main())
+
+
+async def test_a_lifespan_on_trio_opens_the_app() -> None:
+    app = TrioApp(":memory:")
+    async with app.lifespan(None) as state:
+        assert state is None
+        assert await (await app.start(greet, "Ann")).result() == "hello Ann"
+
+
+# -- asyncio in activities ---------------------------------------------------------------------------------------------
+
+
+async def in_asyncio(seconds: float) -> str:
+    try:
+        await asyncio.sleep(seconds)
+    except asyncio.CancelledError:
+        cancelled.append(asyncio.get_running_loop())
+        raise
+    return type(asyncio.current_task()).__name__
+
+
+cancelled: list[object] = []
+
+
+@activity(cancellable=True)
+async def through_asyncio(seconds: float) -> str:
+    return await call_asyncio(in_asyncio, seconds)
+
+
+@workflow
+async def asks(ctx: WorkflowContext, seconds: float) -> str | None:
+    with ctx.move_on_after(0.05 if seconds else 20):
+        return await through_asyncio(seconds)
+    return None
+
+
+def test_an_activity_calls_asyncio_code_in_the_loop_that_has_opened_the_app() -> None:
+    async def main() -> None:
+        async with App(":memory:") as app:
+            assert await (await app.start(asks, 0.0)).result() == "Task"
+            assert await (await app.start(asks, 60.0)).result() is None
+        assert cancelled == [asyncio.get_running_loop()]
+
+    asyncio.run(main())
+
+
+async def test_without_an_event_loop_of_asyncio_such_a_call_is_refused() -> None:
+    with pytest.raises(RomancyError, match=r"by activities of a trio_romancy\.aio\.App"):
+        await call_asyncio(in_asyncio, 0.0)
