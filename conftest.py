@@ -17,6 +17,7 @@ from sybil import Example, Sybil
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser
 
+import trio_romancy._tasks.quiet_trio_asyncio  # noqa: F401  # before test modules import trio-asyncio, which patches
 from trio_romancy._definitions.registry import registry
 
 pytest_plugins = ["tests.support.time_limit"]

@@ -141,16 +141,17 @@ def test_a_timeout_of_asyncio_ends_a_wait_and_the_instance_goes_on() -> None:
 
 
 def test_calls_from_several_event_loops_are_answered_there() -> None:
-    async def elsewhere(app: App, number: int) -> int:
-        return await (await app.start(doubling, number)).result()
+    def elsewhere(app: App, number: int) -> int:
+        async def call() -> int:
+            return await (await app.start(doubling, number)).result()
+
+        return asyncio.run(call())
 
     async def main() -> None:
         async with App(":memory:") as app:
             with ThreadPoolExecutor(4) as threads:
-                waits = [
-                    asyncio.get_running_loop().run_in_executor(threads, asyncio.run, elsewhere(app, n))
-                    for n in range(8)
-                ]
+                loop = asyncio.get_running_loop()
+                waits = [loop.run_in_executor(threads, elsewhere, app, n) for n in range(8)]
                 assert await asyncio.gather(*waits) == [2 * n for n in range(8)]
 
     asyncio.run(main())
