@@ -29,8 +29,14 @@ PACKAGE = Path(__file__).parent.parent / "trio_romancy"
 COPIED = (WorkflowHandle, Outbox, App)
 """Classes that each of the modules has. Their instances are wrapped where a method returns them."""
 
-WRITTEN = "asgi", "hurry", "lifespan"
+WRITTEN = "asgi", "hurry", "lifespan", "transaction"
 """Members that are no calls in the thread of the app. They are in :data:`INHERITED`, or nowhere."""
+
+INTERNAL = "start_prepared", "send_prepared", "prepare_start_in", "prepare_send_event_in", "prepare_cancel_in"
+"""Members for other parts of the package."""
+
+IN_PLACE = "start_in", "send_event_in", "cancel_in"
+"""Methods whose write is made where they are called, on the connection of the caller."""
 
 INHERITED = {"aio": "AsyncioApp", "sync": "BlockingApp"}
 """Base classes of the apps, which are written by hand: how an app is opened and closed, and what it has besides."""
@@ -169,6 +175,8 @@ class Face:
             self.imports.add(("typing", "overload"))
         if overloads:
             target, before = name, f"{name}: Any = {inner}.{name}\n"
+        if name in IN_PLACE:
+            return overloads + self.definition(node, is_async=self.is_async, body=self.in_place(node, inner))
         if not self.crosses(node):
             return overloads + self.definition(
                 node, is_async=False, body=f"{before}return {self.wrapped(node, f'{target}({given})')}"
@@ -178,6 +186,17 @@ class Face:
         is_none = node.returns is not None and ast.unparse(node.returns) == "None"
         body = before + (value if is_none else f"return {self.wrapped(node, value)}")
         return overloads + self.definition(node, is_async=self.is_async, body=body)
+
+    def in_place(self, node: ast.FunctionDef | ast.AsyncFunctionDef, inner: str) -> str:
+        """Return the body of a method that makes a write on the connection of the caller."""
+        make = f"{'await ' if self.is_async else ''}self._portal.make"
+        if node.name != "start_in":
+            return f"return {make}({inner}.prepare_{node.name}({passed(node)}))"
+        return (
+            f"joined, started, instance_id = {inner}.prepare_start_in(connection, workflow, args, kwargs)\n"
+            f"{make}(joined)\n"
+            f"return WorkflowHandle(self._portal, {inner}.handle(instance_id, started))"
+        )
 
     @staticmethod
     def crosses(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
@@ -237,7 +256,7 @@ def members(cls: type) -> Iterator[tuple[type, str]]:
             continue
         for name, member in owner.__dict__.items():
             is_code = isinstance(member, property) or inspect.isfunction(member)
-            if is_code and not name.startswith("_") and not name.endswith("_prepared") and name not in WRITTEN:
+            if is_code and not name.startswith("_") and name not in (*WRITTEN, *INTERNAL):
                 yield owner, name
 
 

@@ -357,6 +357,86 @@ class App(AsyncioApp):
         """
         return await self._portal.call(self._portal.app.publish, channel, data, metadata=metadata, to=to)
 
+    @overload
+    async def start_in(
+        self, connection: Any, workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> WorkflowHandle[R]: ...
+    @overload
+    async def start_in(
+        self, connection: Any, workflow: str, input: Any, /, *, id: str | None = None
+    ) -> WorkflowHandle[Any]: ...
+    async def start_in(self, connection: Any, workflow: Any, /, *args: Any, **kwargs: Any) -> WorkflowHandle[Any]:
+        """Start an instance in the caller's own transaction: if that is rolled back, nothing was started.
+
+        The instance is durable once the caller has committed, and is claimed then. Only the same connection sees it
+        before, so await its result after the commit. The app need not be open.
+
+        Args:
+          connection: a connection or a session of SQLAlchemy (also those for asyncio), a connection of psycopg,
+            asyncpg, PyMySQL, aiomysql or sqlite3, ``django.db.connection``, or what :meth:`transaction` gives. Its
+            transaction is open, in the database of this app. Savepoints count. A connection that blocks does so here.
+          workflow: as of :meth:`start`.
+          args, kwargs: as of :meth:`start`.
+
+        Returns:
+          The handle of the instance.
+
+        Raises:
+          RomancyError: if each statement of the connection commits by itself.
+          DatabaseError: if the connection is to another kind of database, or to one without the tables of this version.
+          InvalidInputError, PayloadTooLargeError, InstanceExistsError: as of :meth:`start`. The transaction can go on.
+
+        Errors of the database are those of the caller's library. After a cancellation, roll back.
+        """
+        joined, started, instance_id = self._portal.app.prepare_start_in(connection, workflow, args, kwargs)
+        await self._portal.make(joined)
+        return WorkflowHandle(self._portal, self._portal.app.handle(instance_id, started))
+
+    async def send_event_in(
+        self,
+        connection: Any,
+        type: str,
+        data: Any = None,
+        *,
+        source: str = DEFAULT_SOURCE,
+        id: str | None = None,
+        subject: str | None = None,
+        to: str | None = None,
+        time: datetime | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> SendResult:
+        """Send an event in the caller's own transaction: if that is rolled back, nothing was sent.
+
+        Messages are numbered in the order in which they are committed. So from this call until the commit, every other
+        transaction that sends waits: call it last.
+
+        Args:
+          connection: as of :meth:`start_in`. On MariaDB and MySQL its isolation level is READ COMMITTED.
+          type, data, source, id, subject, to, time, metadata: as of :meth:`send_event`.
+
+        Raises: as of :meth:`start_in` and :meth:`send_event`.
+        """
+        return await self._portal.make(
+            self._portal.app.prepare_send_event_in(
+                connection, type, data, source=source, id=id, subject=subject, to=to, time=time, metadata=metadata
+            )
+        )
+
+    async def cancel_in(self, connection: Any, instance_id: str, reason: str | None = None) -> bool:
+        """Request the cancellation of an instance in the caller's own transaction.
+
+        The row of the instance is locked until the commit, and its worker waits for it: commit soon.
+
+        Args:
+          connection: as of :meth:`send_event_in`.
+          instance_id, reason: as of :meth:`cancel`.
+
+        Returns: as of :meth:`cancel`, if the transaction commits.
+
+        Raises: as of :meth:`start_in` and :meth:`cancel`.
+        """
+        return await self._portal.make(self._portal.app.prepare_cancel_in(connection, instance_id, reason))
+
     async def get_instance(self, instance_id: str) -> Instance | None:
         """Return an instance as the database shows it now; None if no instance has the id."""
         return await self._portal.call(self._portal.app.get_instance, instance_id)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +251,22 @@ def test_a_client_runs_nothing(tmp_path: Path) -> None:
             handle = await client.start(doubling, 4)
             async with App(url):
                 assert await handle.result() == 8
+
+    asyncio.run(main())
+
+
+def test_an_instance_is_started_in_the_transaction_of_the_caller(tmp_path: Path) -> None:
+    async def main() -> None:
+        url = str(tmp_path / "a.db")
+        async with App(url) as app:
+            with closing(sqlite3.connect(url)) as connection:
+                undone = await app.start_in(connection, doubling, 1)
+                connection.rollback()
+                handle = await app.start_in(connection, doubling, 21)
+                await app.send_event_in(connection, "go")
+                connection.commit()
+            assert await handle.result() == 42
+            assert await app.get_instance(undone.instance_id) is None
 
     asyncio.run(main())
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -188,6 +190,18 @@ def test_an_app_that_was_left_open_is_closed_when_the_program_ends(tmp_path: Pat
     subprocess.run([sys.executable, "-c", LEFT_OPEN, url], check=True, timeout=60)
     with App(url, worker=False) as client:
         assert client.list_workers() == []
+
+
+def test_an_instance_is_started_in_the_transaction_of_the_caller(tmp_path: Path) -> None:
+    url = str(tmp_path / "a.db")
+    with App(url) as app:
+        with closing(sqlite3.connect(url)) as connection:
+            undone = app.start_in(connection, doubling, 1)
+            connection.rollback()
+            handle = app.start_in(connection, doubling, 21)
+            connection.commit()
+        assert handle.result() == 42
+        assert app.get_instance(undone.instance_id) is None
 
 
 async def test_an_app_that_is_entered_under_trio_names_the_right_one() -> None:

@@ -46,8 +46,11 @@ def public(cls: type) -> dict[str, Any]:
     }
 
 
-IN_TRIO_ONLY = {"start_prepared", "send_prepared"}
-"""What the parts of the package call."""
+IN_TRIO_ONLY = {
+    *("start_prepared", "send_prepared", "prepare_start_in", "prepare_send_event_in", "prepare_cancel_in"),
+    "transaction",
+}
+"""What the parts of the package call, and a block that hands out a session of trio."""
 WITHOUT_A_SERVER = {"asgi", "lifespan"}
 """What an ASGI server calls, of which there is none for synchronous code."""
 

@@ -12,6 +12,8 @@ from typing import Any, ParamSpec, TypeVar
 import trio
 from attrs import define
 
+from .._client.joining import Joined
+from .._storage.callers.connection import Runs
 from ..errors import RomancyError
 from .thread import Answer, Call, Portal
 
@@ -82,6 +84,16 @@ class AsyncioPortal(Portal):
             return fn(*args, **kwargs)
 
         return await self.call(run)
+
+    async def make(self, joined: Joined[R]) -> R:
+        """Make a write on the connection of the caller, in this task.
+
+        Raises:
+          TypeError: if the connection is for trio.
+        """
+        if joined.runs is Runs.IN_TRIO:
+            raise TypeError(f"{joined.shown} is for trio; here one for asyncio, or one that blocks, is needed")
+        return await joined.in_task()
 
     async def open(self) -> None:
         """Open the app, and return once it is open. Cancellation ends the opening."""

@@ -11,6 +11,7 @@ from typing import ParamSpec, TypeVar
 import trio
 from attrs import define
 
+from .._client.joining import Joined
 from ..errors import RomancyError
 from .thread import Answer, Call, Portal
 
@@ -48,6 +49,14 @@ class BlockingPortal(Portal):
             return fn(*args, **kwargs)
 
         return self.call(run)
+
+    def make(self, joined: Joined[R]) -> R:
+        """Make a write on the connection of the caller, in this thread.
+
+        Raises:
+          TypeError: if the connection is for asyncio, or for trio.
+        """
+        return joined.here()
 
     def open(self) -> None:
         """Open the app, and return once it is open. Ctrl-C ends the opening.
