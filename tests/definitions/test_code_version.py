@@ -9,6 +9,8 @@ import types
 import pytest
 
 from trio_romancy import WorkflowContext, activity, workflow
+from trio_romancy._data.codec import codec
+from trio_romancy._definitions import code_version as module
 from trio_romancy._definitions.code_version import code_version
 from trio_romancy._definitions.registry import registry
 
@@ -41,6 +43,22 @@ def test_it_changes_with_the_code_of_any_workflow() -> None:
             exec(f"@workflow\nasync def some(ctx) -> int:\n    {body}", {"workflow": workflow})
             versions.add(code_version())
     assert len(versions) == len(bodies)
+
+
+def test_a_type_that_many_workflows_name_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def counted(annotation: object) -> object:
+        asked.append(annotation)
+        return codec(annotation)
+
+    monkeypatch.setattr(module, "codec", counted)
+    code = "@workflow(name='{0}')\nasync def some(ctx) -> int:\n    raise ValueError"
+    with registry.scoped():
+        for number in range(5):
+            exec(code.format(number), {"workflow": workflow, "ValueError": ValueError})
+        code_version()
+    assert asked.count(ValueError) == 1
 
 
 SHOP = """
