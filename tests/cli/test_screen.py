@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from trio_romancy import CancelRequest, Entry, EntryKind, Instance, Status
+from trio_romancy import CancelRequest, Entry, EntryKind, ErrorInfo, Instance, Status
 from trio_romancy._data.log_fields import visible
 from trio_romancy.cli.documents import to_document
 from trio_romancy.cli.terminal.instances import show_instance, show_instances
@@ -219,3 +219,14 @@ def test_a_request_to_end_an_instance_is_in_the_json_of_it() -> None:
         "terminates": False,
         "waits_for": ["ship:1"],
     }
+
+
+# -- errors ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_details_of_an_error_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = ErrorInfo("shop.CardError", "no money", details={"code": "card_expired"})
+    instance = Instance("order-1", "sell", Status.FAILED, {}, None, error, BEGUN, BEGUN, BEGUN, "w", None, None, None)
+    screen, stream = screen_of(200, monkeypatch)
+    show_instance(screen, instance, in_full=False)
+    assert "card_expired" in stream.getvalue()

@@ -71,6 +71,8 @@ def show_instance(screen: Screen, instance: Instance, *, in_full: bool) -> None:
             facts.append(("not undone", (", ".join(instance.error.uncompensated), "bold red")))
     screen.facts(facts)
     data = [("input", instance.input), ("details", instance.details)]
+    if instance.error is not None:
+        data.append(("details of the error", instance.error.details))
     if instance.status is Status.COMPLETED:
         data.append(("output", instance.output))
     for name, value in data:
