@@ -10,6 +10,7 @@ from .._settings import as_statuses, checked_limit
 from .._storage.outages import retry_while_away
 from .._storage.sql.purge import purge as delete_some
 from .._storage.sql.search import Place
+from .._storage.sql.statuses import FINAL
 from ..clock import Duration
 from ..model import Status
 from .engine import Engine
@@ -56,7 +57,7 @@ async def purge(
 
 def _final(status: Status | Collection[Status] | None) -> list[Status]:
     if status is None:
-        return [each for each in Status if each.is_final]
+        return [*FINAL]
     statuses = as_statuses(status)
     if not statuses:
         raise ValueError("no status is given; leave it out to purge all instances that have ended")

@@ -18,7 +18,7 @@ from ..dialects import notify_workers
 from ..dialects.sql import insert_if_absent
 from .instances import to_error
 from .rows import IncompatibleRow, fetch_all
-from .statuses import may_become
+from .statuses import FINAL, may_become
 from .tables import incompatible, instances, workers
 
 
@@ -80,7 +80,7 @@ def has_any(connection: Connection) -> bool:
 
 def sweep(connection: Connection, now: Microseconds) -> list[Parked]:
     """Mark instances as stuck that no live worker can run. Returns those."""
-    final = select(instances.c.instance_id).where(instances.c.status.in_([s for s in Status if s.is_final]))
+    final = select(instances.c.instance_id).where(instances.c.status.in_(FINAL))
     connection.execute(delete(incompatible).where(incompatible.c.instance_id.in_(final)))
     return _park(connection, now)
 

@@ -13,6 +13,7 @@ from ...clock import Microseconds
 from ...model import Status
 from .rows import fetch_all
 from .search import Place, newer
+from .statuses import FINAL
 from .tables import history, history_archive, incompatible, instances, outbox, waits
 
 OF_INSTANCES = (history, history_archive, waits, incompatible, instances)
@@ -102,8 +103,7 @@ def _ended(
 
 def _unfinished(connection: Connection, column: Column[Any], values: Collection[str]) -> set[str]:
     """Return those of the values that the column has in an instance which has not ended."""
-    final = [status for status in Status if status.is_final]
-    found = select(column).distinct().where(column.in_(values), instances.c.status.not_in(final))
+    found = select(column).distinct().where(column.in_(values), instances.c.status.not_in(FINAL))
     return set(connection.execute(found).scalars()) if values else set()
 
 

@@ -25,7 +25,7 @@ from ..dialects import notify_workers
 from .chains import end_of, last_of
 from .entries import JournalEntry, entry_row, insert_entries, load_entries
 from .rows import fetch_first
-from .statuses import may_become
+from .statuses import FINAL, may_become
 from .tables import history, incompatible, instances
 
 _KEPT = frozenset(
@@ -66,7 +66,7 @@ def rewind(connection: Connection, instance_id: str, now: Microseconds) -> bool 
         select(parent.c.instance_id)
         .join(instances, instances.c.parent_id == parent.c.instance_id)
         .where(instances.c.instance_id == instance_id, instances.c.status == Status.FAILED)
-        .where(parent.c.status.not_in([status for status in Status if status.is_final]))
+        .where(parent.c.status.not_in(FINAL))
     )
     if (parent_id := connection.execute(found).scalar()) is not None:
         raise RomancyError(

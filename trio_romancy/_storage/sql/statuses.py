@@ -40,6 +40,12 @@ NEXT: dict[Status, tuple[Status, ...]] = {
 """The statuses that may follow each status. Each may also stay as it is."""
 
 
+FINAL = tuple(status for status in Status if status.is_final)
+"""The statuses of instances that have ended."""
+UNENDED = tuple(status for status in Status if not status.is_final)
+"""All other statuses."""
+
+
 class IllegalStatusError(RuntimeError):
     """Raised if a status cannot follow the present status of an instance. A bug in the runtime."""
 

@@ -20,14 +20,13 @@ from .entries import append_entry, load_entries
 from .instances import to_error
 from .lock_order import serialize_writers
 from .rows import fetch_first
-from .statuses import may_become, read_status
+from .statuses import UNENDED, may_become, read_status
 from .tables import incompatible, instances
 from .waits import forget_waits
 from .workers import end_lease_of_dead
 
 TERMINATED = f"trio_romancy.{WorkflowTerminatedError.__name__}"
 """The type of the error of a terminated instance."""
-_UNENDED = [status for status in Status if not status.is_final]
 
 
 @frozen
@@ -162,7 +161,7 @@ def _terminate_children(connection: Connection, origins: Iterable[str], reason: 
     requesting = _requesting(EndRequest(reason, now, by_parent=True, terminates=True), now)
     owners: set[str | None] = set()
     for origin in ids:
-        unended = is_of(origin), instances.c.status.in_(_UNENDED)
+        unended = is_of(origin), instances.c.status.in_(UNENDED)
         connection.execute(requesting.where(*unended))
         owners.update(connection.execute(select(instances.c.owner).where(*unended)).scalars())
     notify_workers(connection, owners)
