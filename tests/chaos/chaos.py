@@ -30,12 +30,12 @@ from .repeats import find_repeats
 from .target import Target
 from .worker import LEASE
 
-FINISH_WITHIN = 120.0
-"""Seconds in which all that was begun must have ended once the nemesis has."""
+FINISH_WITHIN = 240.0
+"""Seconds in which all that was begun must have ended once the nemesis has. Poison takes a minute on a busy machine."""
 
 BEGIN_WITHIN = 60.0
 
-REJOIN_WITHIN = 15.0
+REJOIN_WITHIN = 30.0
 """Seconds in which those who work must hold a lease, and no others, once the nemesis has ended."""
 
 
@@ -51,6 +51,8 @@ class Report:
     expected: Expected
     evidence: Evidence
     notes: Notes
+    machine_gaps: int
+    """How often the machine was too busy to run this process."""
     finish_seconds: float = 0.0
     """From the end of the nemesis to that of the last instance."""
     _kinds: Counter[EntryKind] = field(init=False)
@@ -70,7 +72,7 @@ class Report:
             f"{len(self.evidence.bookings)} bookings, {self.workers} workers",
             f"  faults: {_counted(self.faults)}; finished {self.finish_seconds:.1f} s after the last",
             f"  {len(self.notes.runs)} attempts noted, {len(self.notes.explosions)} workers killed by poison, "
-            f"{len(self.notes.gaps)} times a process stood still",
+            f"{len(self.notes.gaps)} times one stood still, {self.machine_gaps} times the machine",
         ]
         if slowest is not None and slowest.seconds is not None:
             lines.append(
@@ -149,6 +151,7 @@ async def run_chaos(
         load.expected,
         evidence,
         notes,
+        disturbances.machine_gaps,
         finish_seconds,
     )
 

@@ -34,6 +34,8 @@ class Disturbances:
     late: float
     """Seconds after its end for which a disturbance counts: what went wrong in it is noticed later."""
     spans: list[Span] = field(factory=list)
+    machine_gaps: int = field(default=0, init=False)
+    """How often the machine was too busy to run this process."""
 
     @contextmanager
     def of(self, worker_id: str | None) -> Iterator[None]:
@@ -68,4 +70,5 @@ class Disturbances:
             now = time.monotonic()
             if now - last > REMARKABLE_GAP:
                 self.spans.append(Span(None, last, now))
+                self.machine_gaps += 1
             last = now
