@@ -41,8 +41,9 @@ steady_ns: Callable[[], int] = (
 _AT_ONCE: Microseconds = 1 << 62
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_FARTHEST_SLEEP = 600.0
-"""Longest sleep on trio's clock, in seconds. Then the time is read again: the machine may have been suspended."""
+_FARTHEST_SLEEP = 5.0
+"""Longest sleep on trio's clock, in seconds. Then the time is read again: the machine may have been suspended, or the
+clock corrected. What was due meanwhile is late by as much, at most."""
 
 
 class Clock:

@@ -9,6 +9,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from trio_romancy import App, WorkflowCancelledError, WorkflowContext, workflow
+from trio_romancy import clock as clock_module
 from trio_romancy._tasks.alarms import _KEPT, Alarms
 from trio_romancy._tasks.scoped import ScopedTasks
 from trio_romancy.clock import current_clock
@@ -144,3 +145,26 @@ async def test_side_tasks_have_ended_when_they_are_closed() -> None:
         assert ended == [1, 1]
         assert not failed
         assert not nursery.child_tasks
+
+
+async def test_an_alarm_that_became_due_while_the_machine_was_suspended_rings_within_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    suspended = 0
+
+    def steady_ns() -> int:
+        return round(trio.current_time() * 1_000_000_000) + suspended
+
+    monkeypatch.setattr(clock_module, "steady_ns", steady_ns)
+    clock = clock_module.Clock(None)
+    alarms = Alarms(clock)
+    has_rung = trio.Event()
+    alarms.set(clock.now() + 2 * 3600 * 1_000_000, has_rung.set)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(alarms.run)
+        await trio.sleep(100)
+        assert not has_rung.is_set()
+        suspended = 3 * 3600 * 1_000_000_000
+        with trio.fail_after(6):
+            await has_rung.wait()
+        nursery.cancel_scope.cancel()
