@@ -27,6 +27,7 @@ from ..._data.conditions import Path
 from ...clock import Microseconds
 from . import limits, start_routine
 from .dbapi import driver_connection, execute
+from .execute_many import execute_many
 from .input_keys import KEY, index_name, plain_key, plain_sql
 from .sql import Contains, ExactString, Rows, UpdateMany
 
@@ -103,7 +104,7 @@ writes_tables_together = True
 
 def update_many(connection: Connection, statement: UpdateMany, rows: Rows) -> int | None:
     # asyncpg sends all rows in one round trip, and does not say how many were matched.
-    matched = connection.execute(statement.one, rows).rowcount
+    matched = execute_many(connection, statement.one, rows).rowcount
     return None if matched < 0 else matched
 
 

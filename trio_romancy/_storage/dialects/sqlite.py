@@ -11,6 +11,7 @@ from sqlalchemy.ext.compiler import compiles
 
 from ..._data.conditions import Path
 from ...clock import Microseconds
+from .execute_many import execute_many
 from .input_keys import KEY, first_key, index_name, plain_sql, readings
 from .sql import Contains, ExactString, Rows, UpdateMany
 
@@ -62,7 +63,7 @@ def payload_problem(connection: Connection, largest: int) -> str | None:
 
 
 def update_many(connection: Connection, statement: UpdateMany, rows: Rows) -> int | None:
-    matched = connection.execute(statement.one, rows).rowcount
+    matched = execute_many(connection, statement.one, rows).rowcount
     return None if matched < 0 else matched
 
 

@@ -13,6 +13,7 @@ from ..._tasks.fast_frozen import frozen
 from ...clock import LATEST, Microseconds
 from ...errors import DataProblem, InvalidDataError
 from ...model import Entry, EntryKind
+from ..dialects.execute_many import execute_many
 from .rows import EntryRow, StoredEntry, fetch_all, fetch_by_ids
 from .tables import history, history_archive
 
@@ -48,7 +49,7 @@ def entry_row(instance_id: str, entry: JournalEntry) -> EntryRow:
 
 def insert_entries(connection: Connection, rows: Sequence[EntryRow]) -> None:
     """Store journal entries. The database raises if a key is taken: an instance has one writer."""
-    connection.execute(_insert_entry, rows)
+    execute_many(connection, _insert_entry, rows)
 
 
 def append_entry(connection: Connection, instance_id: str, payload: Payload, now: Microseconds) -> None:

@@ -28,6 +28,7 @@ from ...clock import Microseconds, at_once
 from ...errors import DataProblem, InstanceExistsError, InvalidDataError
 from ...model import CancelRequest, ErrorInfo, Instance, Status
 from ..dialects import update_many
+from ..dialects.execute_many import execute_many
 from ..dialects.sql import UpdateMany, insert_if_absent
 from .lock_order import WITH_ID
 from .rows import (
@@ -141,7 +142,7 @@ _cancel_requests = select(instances.c.instance_id, instances.c.cancel_requested)
 
 def insert_instances(connection: Connection, rows: Sequence[InstanceRow]) -> None:
     """Store new instances. Their ids must be new."""
-    connection.execute(_insert_instance, rows)
+    execute_many(connection, _insert_instance, rows)
 
 
 def insert_instances_if_absent(connection: Connection, rows: Sequence[InstanceRow]) -> dict[str, Holder]:
