@@ -104,7 +104,8 @@ async def show_family(app: App, instance_id: str) -> None:
     for number, id in enumerate(ids):
         instance = await app.get_instance(id)
         assert instance is not None
-        details = f" ({instance.details})" if instance.details else ""
+        shown = instance.last_details if instance.status.is_final else instance.details
+        details = f" ({shown})" if shown else ""
         print(f"  {'' if number == 0 else '  '}{instance.workflow}: {instance.status}{details}")
 
 

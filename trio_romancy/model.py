@@ -175,6 +175,25 @@ class CancelRequest:
 
 
 @frozen
+class PendingOperation:
+    """An operation that an instance waits for, or carries out now."""
+
+    operation_id: str
+    kind: str
+    """``event``, ``message``, ``sleep``, ``timeout`` (of a block), ``child``, ``activity`` or ``compensation``."""
+    name: str | None = None
+    """Type of the event, channel of the message, id of the child, or name of the activity."""
+    subject: str | None = None
+    """Subject of the event; None: any."""
+    due_at: datetime | None = None
+    """End of the sleep, time limit of the wait, or time of the next attempt, in UTC; None: no time ends it."""
+    attempt: int | None = None
+    """Number of the attempt that runs, or comes next."""
+    running_since: datetime | None = None
+    """Start of the attempt, in UTC; None: none runs."""
+
+
+@frozen
 class Instance:
     """One execution of a workflow, as the database shows it."""
 
@@ -196,9 +215,14 @@ class Instance:
     continued_from: str | None
     """Instance that recurred as this one; None: it is the first of its chain."""
     details: Any = None
-    """Last value of ``ctx.set_details``, as plain JSON data."""
+    """Last value of ``set_details`` of its workflow or an activity, as plain JSON data; None once it has ended."""
     cancel_requested: CancelRequest | None = None
     """Accepted request to end the instance; None: nothing was requested, or the instance has ended."""
+    waits_for: list[PendingOperation] = field(factory=list)
+    """The first operations in flight, at most ten, as they were a second or two ago. Empty if the instance has
+    ended, or has only just begun to wait or to run an activity."""
+    last_details: Any = None
+    """Value of :attr:`details` when the instance ended; None until then."""
 
 
 class Page(Sequence[T]):

@@ -10,7 +10,7 @@ import trio
 from attrs import define
 
 from trio_romancy import App, InvalidDataError, PayloadTooLargeError, WorkflowContext, activity, workflow
-from trio_romancy._context.workflow import MAX_DETAILS
+from trio_romancy._context.details import MAX_DETAILS
 
 from ..support.probe import probe
 
@@ -29,8 +29,9 @@ async def details(app: App, id: str = "x") -> Any:
     found = await app.get_instance(id)
     assert found is not None
     (listed,) = (await app.list_instances(instance_id=id, limit=1)).instances
-    assert listed.details == found.details
-    return found.details
+    assert (listed.details, listed.last_details) == (found.details, found.last_details)
+    assert (found.details if found.status.is_final else found.last_details) is None
+    return found.last_details if found.status.is_final else found.details
 
 
 @workflow(name="telling")
@@ -151,7 +152,7 @@ async def test_each_life_of_a_chain_has_its_own(database: str) -> None:
     async with App(database) as app:
         await (await app.start(telling_in_lives.options(id="x"), 1)).result()
         found = [await app.get_instance(id) for id in ("x", "x#2", "x#3")]
-        assert [one and one.details for one in found] == ["life 1", None, "life 3"]
+        assert [one and one.last_details for one in found] == ["life 1", None, "life 3"]
 
 
 @workflow(name="telling_many")

@@ -62,6 +62,15 @@ class Engine:
         """Return what this process knows of the end of an instance, now or later."""
         return self.worker.local_result(instance_id) if self.worker is not None else LocalResult()
 
+    def watch_result(self, instance_id: str) -> LocalResult:
+        """Return a result that is notified of each change of the instance by this process, as well."""
+        return self.worker.watch_result(instance_id) if self.worker is not None else LocalResult()
+
+    def learns_of_changes(self, instance_id: str) -> bool:
+        """Tell whether this process makes all changes of an instance, so that no query is needed to learn of them."""
+        worker = self.worker
+        return worker is not None and (self.database.is_exclusive or worker.is_resident(instance_id))
+
     async def read(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run an SQL function that only reads. Wait while the database is away."""
         return await retry_while_away(self.database, lambda: self.database.read(fn, *args, **kwargs))
@@ -88,6 +97,11 @@ class Engine:
         if self.worker is not None:
             with suppress(trio.RunFinishedError):
                 self.run.run_sync_soon(self.worker.notify_soon)
+
+    def tell_change(self, instance_id: str) -> None:
+        """Notify the callers that watch an instance, or wait for it, of a change that no journal has made."""
+        if self.worker is not None:
+            self.worker.notify_result(instance_id)
 
     def notify_relay(self) -> None:
         """Notify the relayer of events to send."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 import trio
@@ -13,9 +13,11 @@ from .._data.codec import Codec, loads
 from .._data.diagnosis import name_of
 from .._data.large import LARGE, decoded
 from .._runtime.run.local_result import LocalResult
+from .._storage.sql import instances
 from .._storage.sql.termination import TERMINATED
 from ..clock import Duration, seconds
 from ..errors import (
+    InstanceNotFoundError,
     InvalidDataError,
     ResultTimeoutError,
     RomancyError,
@@ -24,9 +26,10 @@ from ..errors import (
     WorkflowStuckError,
     WorkflowTerminatedError,
 )
-from ..model import ErrorInfo, Status
+from ..model import ErrorInfo, Instance, Status
 from . import steering
 from .engine import Engine, check_instance_id
+from .watch import InstanceChanges
 
 R = TypeVar("R")
 
@@ -95,6 +98,54 @@ class WorkflowHandle(Generic[R]):
         return await steering.terminate(
             self._require_engine("handle.terminate"), self.instance_id, reason, compensate=compensate
         )
+
+    async def resume(self) -> bool:
+        """Let the instance go on if it is stuck: see :meth:`App.resume`."""
+        return await steering.resume(self._require_engine("handle.resume"), self.instance_id)
+
+    async def retry(self) -> bool:
+        """Start the instance again from its first failed operation: see :meth:`App.retry`."""
+        return await steering.retry(self._require_engine("handle.retry"), self.instance_id)
+
+    async def status(self) -> Status:
+        """Return the status of the instance, as the database shows it now.
+
+        Raises:
+          InstanceNotFoundError: if there is no such instance.
+        """
+        return (await self._instance("handle.status")).status
+
+    async def details(self) -> Any:
+        """Return what the workflow or an activity said last by ``set_details``, as plain JSON data.
+
+        It is None if nothing was said, and once the instance has ended.
+
+        Raises:
+          InstanceNotFoundError: if there is no such instance.
+        """
+        return (await self._instance("handle.details")).details
+
+    def watch(self) -> AsyncIterator[Instance]:
+        """Iterate over the changes of status and details: ``async for instance in handle.watch()``.
+
+        The first item is the instance as it is now. Each further one follows when its status or its details have
+        changed; states that it has left again meanwhile are passed over. The iteration ends with the instance, and goes
+        on with its successor if it recurs. An instance that this process runs is not polled for.
+
+        Cancelling an iteration does not cancel the instance.
+
+        Raises:
+          InstanceNotFoundError: by the iteration, if there is no such instance.
+        """
+        return InstanceChanges(self._require_engine, self.instance_id)
+
+    async def _instance(self, call: str) -> Instance:
+        engine = self._require_engine(call)
+        check_instance_id(self.instance_id)
+        instance = await engine.read(instances.get_instance, self.instance_id)
+        if instance is None:
+            raise InstanceNotFoundError(self.instance_id)
+        return instance
 
     def _wait(self) -> Coroutine[Any, Any, tuple[Status, str | None, ErrorInfo | None]]:
         engine, local_result = self._require_engine("handle.result"), self._local_result

@@ -50,6 +50,7 @@ async def terminate(engine: Engine, instance_id: str, reason: str | None, *, com
         answer = await engine.write(request_termination, instance_id, request, now, to_undo)
     if answer is None:
         raise InstanceNotFoundError(instance_id)
+    engine.tell_change(instance_id)
     if (done := answer.done) is not None:
         log_termination(done)
         engine.tell_end(done)
@@ -66,6 +67,7 @@ async def resume(engine: Engine, instance_id: str) -> bool:
         resumed = await engine.write(steering.resume, instance_id, engine.clock.now())
     if resumed is None:
         raise InstanceNotFoundError(instance_id)
+    engine.tell_change(instance_id)
     return resumed
 
 
@@ -81,4 +83,5 @@ async def retry(engine: Engine, instance_id: str) -> bool:
         retried = await engine.write(rewind.rewind, instance_id, engine.clock.now())
     if retried is None:
         raise InstanceNotFoundError(instance_id)
+    engine.tell_change(instance_id)
     return retried

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Concatenate, ParamSpec, Protocol
 
+import trio
 from attrs import define, field
 
 from .._data.ids import short_id
@@ -21,6 +22,7 @@ from .._storage.sql.outbox import new_row
 from .._storage.sql.starts import start_for_any_worker
 from ..clock import Clock
 from ..errors import RomancyError
+from .details import details_text
 
 P = ParamSpec("P")
 
@@ -66,6 +68,10 @@ class ActivityRun(Protocol):
 
     @property
     def env(self) -> ActivityEnvironment: ...
+    def set_details(self, text: str, /) -> None:
+        """Store the details of the instance, unless the run is gone."""
+        ...
+
     def awaits_instances(self, by: int, /) -> None:
         """Count one activity more (1), or one fewer (-1), that awaits other instances."""
         ...
@@ -251,6 +257,27 @@ class ActivityContext:
         )
         effects.outbox.append(row)
         return id
+
+    def set_details(self, value: Any) -> None:
+        """Show operators how far the activity is, as :attr:`Instance.details`, at once and whether or not it succeeds.
+
+        It is for people, like :meth:`WorkflowContext.set_details`, and replaces what that has set. Plain ``def``
+        activities can call this, too.
+
+        Args:
+          value: plain JSON data, or a value of a type that can be stored, of at most 16 KiB of JSON.
+
+        Raises:
+          InvalidDataError: if the value cannot be stored.
+          PayloadTooLargeError: if it is too large.
+          RomancyError: if the attempt has ended.
+        """
+        self._refuse_if_ended("set_details")
+        text = details_text(self.instance_id, value, "set_details")
+        if trio.lowlevel.in_trio_task():
+            self._run.set_details(text)
+        else:
+            trio.from_thread.run_sync(self._run.set_details, text)
 
     @contextmanager
     def awaiting_instance(self) -> Iterator[None]:

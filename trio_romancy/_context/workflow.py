@@ -29,9 +29,6 @@ T3 = TypeVar("T3")
 OnError = Literal["cancel", "continue"]
 """What :meth:`WorkflowContext.map` does with the other items if one fails."""
 
-MAX_DETAILS = 16 * 1024
-"""Largest details of an instance, in bytes of JSON."""
-
 
 class WorkflowRun(WorkflowExecution, Protocol):
     """The runtime, as a context sees it. Implemented by :class:`trio_romancy._runtime.actor.facade.RunFacade`."""

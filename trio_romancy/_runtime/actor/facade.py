@@ -12,13 +12,13 @@ import trio
 
 from ..._context.child import ChildHandle
 from ..._context.current import current_execution
+from ..._context.details import details_text
 from ..._context.misuse import refuse
-from ..._context.workflow import MAX_DETAILS, OnError
+from ..._context.workflow import OnError
 from ..._data.codec import Codec
 from ..._definitions.values import Activity, Workflow
-from ..._storage.outgoing import to_json
 from ...clock import Microseconds, from_datetime, to_datetime
-from ...errors import LeaseLostError, NonDeterminismError, PayloadTooLargeError
+from ...errors import LeaseLostError, NonDeterminismError
 from ...model import ChannelMode, Message, ReceivedEvent
 from ..operations import activity, channels, children, events, map, patch, step, timers
 from ..run.exits import RunGone
@@ -179,12 +179,7 @@ class RunFacade:
         self._check_caller("ctx.set_details")
         run = self._run
         run.refuse_if_gone()
-        text = to_json(value)
-        if len(text) > MAX_DETAILS:
-            raise PayloadTooLargeError(
-                f"instance {run.instance_id!r}: its details are {len(text)} bytes of JSON, and ctx.set_details stores "
-                f"at most {MAX_DETAILS}; they tell people about its progress, so store data elsewhere"
-            )
+        text = details_text(run.instance_id, value, "ctx.set_details")
         if run.cursor.next_entry() is None:
             try:
                 run.journal.append_details(run.instance_id, text)

@@ -236,13 +236,19 @@ class Attempts:
             failed_before = len(run.cursor.failures_of(operation.id))
             is_compensation = what.failed_kind is EntryKind.COMPENSATION_FAILED
             events.attempts(operation.id, what.name, failed_before, is_compensation=is_compensation)
+        operation.about = what.name
         while True:
             failures = run.cursor.failures_of(operation.id)
+            number = operation.attempt = len(failures) + 1
+            if failures:
+                run.env.host.attempt_changed()
             if failures and (given_up := await self._wait_for_retry(failures)) is not None:
                 return given_up
             if run.env.host.is_draining:
                 await run.stop_here()
+            operation.attempted_at = run.env.clock.now()
             operation.is_executing = True
+            run.env.host.attempt_changed()
             if run.writer.status is Status.WAITING:
                 run.writer.set_status(Status.RUNNING)
             if (written := run.writer.batch) is not None:
@@ -252,7 +258,6 @@ class Attempts:
                     raise RunGone
             if run.writer.on_probation:
                 await run.writer.mark_begun()
-            number = len(failures) + 1
             context = ActivityContext(run.instance_id, operation.id, number, run.workflow_name, run)
             outside = current_execution.get()
             current_execution.set(context)

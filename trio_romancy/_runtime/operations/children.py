@@ -83,6 +83,7 @@ async def result(run: InstanceRun, child: ChildHandle[Any], id: str, *, owns: bo
       owns: whether a cancellation also cancels the child. The end of the child is awaited first then.
     """
     operation = new_operation(run, "result", id, _THE_END, _ENDED)
+    operation.about = child.child_id
     ended = (await step(run, operation, lambda _: _await_end(run, operation, child.child_id, owns=owns))).payload
     assert isinstance(ended, ChildEnded)
     run.saga.child_ended(ended)

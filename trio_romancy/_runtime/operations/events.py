@@ -53,6 +53,7 @@ async def take_message(
       InvalidDataError: if the data did not fit when the message was received.
       RunGone: if the code does not fit what is recorded, so that its run has to stop.
     """
+    operation.about = filter
     when = operation.wake_at = None if timeout is None else run.cursor.now + timeout
     assert operation.task is not None
     await trio.lowlevel.checkpoint_if_cancelled()

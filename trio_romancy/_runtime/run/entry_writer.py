@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from ..._data.journal_format import from_text
 from ..._observe.instance_events import InstanceEvents
@@ -18,6 +19,8 @@ from ...clock import Clock, Microseconds
 from ...errors import LeaseLostError
 from ...model import EntryKind, ErrorInfo, Status
 from .exits import RunGone
+from .operation import InFlight
+from .waits_for import described, shown
 
 
 class EntryWriter:
@@ -46,8 +49,10 @@ class EntryWriter:
         "is_closed",
         "is_marked",
         "on_probation",
+        "shown",
         "status",
         "time",
+        "waits_for",
     )
 
     def __init__(
@@ -76,6 +81,10 @@ class EntryWriter:
         """Tells hooks what is recorded; None without hooks."""
         self.status = status
         """Status that the instance was given last."""
+        self.waits_for: str | None = None
+        """JSON text of the operations in flight, for the next row of the status."""
+        self.shown: tuple[tuple[str, int], ...] | None = None
+        """Operations that the row of the instance shows; None: those that an earlier run has shown, if any."""
         self.on_probation = False
         """Whether the worker died while the instance ran, and it has made no progress since."""
         self.is_marked = False
@@ -170,6 +179,21 @@ class EntryWriter:
             raise RunGone from None
         self.status = status
 
+    def is_outdated(self, in_flight: InFlight) -> bool:
+        """Return whether the row of the instance shows other operations than those in flight."""
+        return self.shown != shown(in_flight)
+
+    def show(self, in_flight: InFlight) -> None:
+        """Have the next row of the status show the operations in flight."""
+        self.waits_for, self.shown = described(in_flight), shown(in_flight)
+
+    def show_now(self, in_flight: InFlight) -> None:
+        """Have the row of the instance show the operations in flight, which is no progress."""
+        self.shown, text = shown(in_flight), described(in_flight)
+        if text is not None and not self.is_closed:
+            with suppress(LeaseLostError):  # the next entry notices
+                self._journal.append_waits_for(self._instance_id, text)
+
     def status_row(
         self, status: Status, *, wake_at: Microseconds | None = None, error: ErrorInfo | None = None
     ) -> StatusUpdate:
@@ -180,7 +204,16 @@ class EntryWriter:
         """
         statuses.check(self.status, status)
         owner = None if status.is_final else self._journal.lease.worker_id
-        return update_row(self._instance_id, status, self._clock.now(), owner=owner, wake_at=wake_at, error=error)
+        waits_for, self.waits_for = self.waits_for, None
+        return update_row(
+            self._instance_id,
+            status,
+            self._clock.now(),
+            owner=owner,
+            wake_at=wake_at,
+            error=error,
+            waits_for=waits_for,
+        )
 
     def closing_row(
         self, status: Status, time: Microseconds, *, output: str | None, error: ErrorInfo | None

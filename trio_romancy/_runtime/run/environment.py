@@ -55,6 +55,10 @@ class RunHost(Protocol):
         """Note that one activity more of a run awaits other instances, or one fewer."""
         ...
 
+    def attempt_changed(self) -> None:
+        """Show the attempt, or the wait for it, in the row of its instance if that takes long."""
+        ...
+
     def something_is_due(self) -> None:
         """Claim what this run has made due, such as a child."""
         ...

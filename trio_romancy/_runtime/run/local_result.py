@@ -25,7 +25,7 @@ class LocalResult:
         self.notify()
 
     def notify(self) -> None:
-        """Wake the waiting callers: the instance has ended, or has left the memory of this process."""
+        """Wake the waiting callers: the instance has ended, has left the memory of this process, or has changed."""
         if self._changed is not None:
             self._changed.set()
             self._changed = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import trio
 from attrs import define, field
@@ -51,6 +51,12 @@ class Operation:
     _waits: bool = field(default=False, alias="waits")
     wake_at: Microseconds | None = None
     """Time at which the wait ends, if that is known."""
+    about: Any = None
+    """What it is about, for people: a name, or the filter of the messages that it waits for."""
+    attempt: int = 0
+    """Number of the attempt that runs, or comes next; 0: it has none."""
+    attempted_at: Microseconds = 0
+    """Start of that attempt."""
     is_in_flight: bool = True
     is_given_up: bool = False
     """Whether the workflow function must not go on, and so is told no outcome any more."""
@@ -178,6 +184,10 @@ class InFlight:
     def is_executing(self) -> bool:
         """Whether an attempt of an activity or compensation is running."""
         return any(operation.is_executing for operation in self.by_id.values())
+
+    def first_attempted_at(self) -> Microseconds | None:
+        """Return the first start of the last attempts of operations in flight; None without any."""
+        return min((one.attempted_at for one in self.by_id.values() if one.attempted_at), default=None)
 
     def count_executing(self) -> int:
         """Return the number of operations of which an attempt is running."""

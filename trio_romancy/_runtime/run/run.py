@@ -24,7 +24,7 @@ from ..._tasks.scheduler import Turns
 from ..._tasks.scoped import ScopedTasks
 from ..._tasks.trio_internals import is_innermost
 from ...clock import Microseconds, at_once
-from ...errors import NonDeterminismError, PayloadTooLargeError
+from ...errors import LeaseLostError, NonDeterminismError, PayloadTooLargeError
 from ...model import Status
 from . import phase as phases
 from .entry_writer import EntryWriter
@@ -472,6 +472,14 @@ class InstanceRun:
             self.env.host.idle_changed(1)
         elif before is not None and since is None:
             self.env.host.idle_changed(-1)
+
+    def set_details(self, text: str) -> None:
+        """Store the details of the instance, for an activity, unless the run is gone."""
+        if not self.is_gone:
+            try:
+                self.journal.append_details(self.instance_id, text)
+            except LeaseLostError:
+                self.abandon()
 
     def awaits_instances(self, by: int) -> None:
         """Count one activity more (1), or one fewer (-1), that awaits other instances."""

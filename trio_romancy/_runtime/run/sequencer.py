@@ -37,6 +37,8 @@ _PATIENCE = 5.0
 """Seconds that a replay waits for code that is busy with something other than an operation."""
 _GRACE: Microseconds = 50_000
 """Time for which an instance must have waited before its status is ``waiting``."""
+_SHOWN_WITHIN: Microseconds = 1_000_000
+"""Time for which a waiting instance must have waited for something else before its row says so."""
 
 
 class Sequencer:
@@ -228,6 +230,7 @@ class Sequencer:
         run, env = self._run, self._run.env
         name_outside_waits(run)
         if env.host.is_draining and not run.in_flight.is_executing:
+            run.writer.show(run.in_flight)
             run.release(Status.WAITING if self._is_idle() else Status.PENDING)
             return
         if not self._is_idle():
@@ -244,14 +247,24 @@ class Sequencer:
         if run.is_passivated or now >= until:
             wake = run.next_wake()
             if wake is None or wake > now + AHEAD:
+                run.writer.show(run.in_flight)
                 run.release(Status.WAITING)
                 return
             until = wake  # a released instance would be claimed again at once
         if run.writer.status is not Status.WAITING:
             if now >= run.idle_since + _GRACE:
+                run.writer.show(run.in_flight)
                 run.writer.set_status(Status.WAITING)
             else:
                 until = min(until, run.idle_since + _GRACE)
+        elif run.writer.batch is not None and run.writer.is_outdated(
+            run.in_flight
+        ):  # else an earlier run has shown them
+            if now >= run.writer.time + _SHOWN_WITHIN:
+                run.writer.show(run.in_flight)
+                run.writer.set_status(Status.WAITING)
+            else:
+                until = min(until, run.writer.time + _SHOWN_WITHIN)
         if run.writer.status is Status.WAITING:
             self._lie_down(until)
         else:

@@ -42,6 +42,7 @@ from ..run.local_result import LocalResult
 from ..run.run import InstanceRun
 from ..run.threads import Threads
 from .ends import Ends
+from .long_attempts import LongAttempts
 from .message_fetcher import MessageFetcher
 from .outside_waits import OutsideWaits
 from .restarts import Crashes, Restarts
@@ -112,6 +113,7 @@ class Supervisor:
         self._on_interrupt = on_interrupt
         self._alarms = Alarms(clock)
         self._outside_waits = OutsideWaits(self._runs)
+        self._long_attempts = LongAttempts(clock, self._runs)
         self._message_fetcher = MessageFetcher(database, clock)
         self._suspects = Suspects(self.something_is_due)
         self._env = Environment(
@@ -166,6 +168,10 @@ class Supervisor:
     async def name_outside_waits(self) -> None:
         """Name workflows that wait for something that is not in their journals."""
         await self._outside_waits.run()
+
+    async def show_long_attempts(self) -> None:
+        """Show in the rows of instances which attempts have been running for long."""
+        await self._long_attempts.run()
 
     async def fetch_messages(self) -> None:
         """Find the messages that actors wait for."""
@@ -519,6 +525,9 @@ class Supervisor:
             self._on_room()
         else:
             del self._awaiting[run]
+
+    def attempt_changed(self) -> None:
+        self._long_attempts.notify()
 
     def something_is_due(self) -> None:
         """Have the worker claim what a run has made due."""

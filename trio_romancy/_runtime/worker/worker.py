@@ -91,6 +91,8 @@ class Worker:
         self._process = this_process()
         self._threads = Threads(limits.threads)
         self._local_results: WeakValueDictionary[str, LocalResult] = WeakValueDictionary()
+        self._watched: WeakValueDictionary[str, LocalResult] = WeakValueDictionary()
+        """Those of them whose callers want to know of each change."""
         self._supervisor: Supervisor | None = None
         self._last: Supervisor | None = None
         """The supervisor of the present lease, or of the last one."""
@@ -194,6 +196,11 @@ class Worker:
         """Have callers that wait for an instance look whether it has ended."""
         if (result := self._local_results.get(instance_id)) is not None:
             result.notify()
+
+    def watch_result(self, instance_id: str) -> LocalResult:
+        """Return a result that is notified of each change of the instance that this process makes, as well."""
+        result = self._watched[instance_id] = self.local_result(instance_id)
+        return result
 
     def _notify_results(self) -> None:
         for result in list(self._local_results.values()):
@@ -361,6 +368,7 @@ class Worker:
                 nursery.start_soon(keep_running, "the listener for notifications", listen)
             nursery.start_soon(keep_running, "the alarm clock of the instances", supervisor.run_alarms)
             nursery.start_soon(keep_running, "the fetcher of messages", supervisor.fetch_messages)
+            nursery.start_soon(keep_running, "the display of long attempts", supervisor.show_long_attempts)
             nursery.start_soon(keep_running, "the watch for waits outside", supervisor.name_outside_waits)
             if not self._clock.is_virtual:  # a thread takes no virtual time
                 nursery.start_soon(keep_running, "the watch for used-up threads", self._threads.watch)
@@ -407,6 +415,10 @@ class Worker:
     def _committed(self, committed: Committed) -> None:
         """Tell the hooks and the services of the worker about a committed batch."""
         self._contact.renewed()
+        if self._watched:
+            for instance_id in committed.changed():
+                if (result := self._watched.get(instance_id)) is not None:
+                    result.notify()
         if self._dispatcher is not None:
             info = BatchInfo(self.worker_id, committed.writes, committed.seconds)
             self._dispatcher.call(Hooks.batch_committed, info)

@@ -76,6 +76,8 @@ class Batch:
     calls: list[Call] = field(factory=list)
     details: dict[str, str] | None = None
     """Details of instances: JSON text, by instance id."""
+    waits_for: dict[str, str] | None = None
+    """Operations in flight of instances, for people: JSON text, by instance id."""
     effects: Effects | None = None
     size: int = 0
     """The number of writes."""
@@ -106,7 +108,7 @@ class Batch:
         return (
             self.size <= _FEW
             and self.effects is None
-            and not (self.named_starts or self.updates or self.calls or self.details)
+            and not (self.named_starts or self.updates or self.calls or self.details or self.waits_for)
             and not any(one.origin is not None or one.successor is not None for one in self.closings)
             and not any(start.row["owner"] is None for start in self.starts)
         )
@@ -119,6 +121,13 @@ class Batch:
             or any(start.row["owner"] is None for start in self.named_starts)
             or any(row["owner_"] is None and row["wake"] is not None and row["wake"] <= now for row in self.updates)
         )
+
+    def changed_instances(self) -> set[str]:
+        """Return the ids of the instances whose status or details are changed."""
+        changed = {row["id"] for row in self.updates}
+        changed.update(one.row["id"] for one in self.closings)
+        changed.update(self.details or ())
+        return changed
 
     def origins(self) -> list[str]:
         """Return the origins of chains whose last instance ends or is continued, if they are other instances."""
@@ -142,7 +151,7 @@ class Batch:
         """Drop the contents of a durable batch: an actor keeps its last batch, with the writes of others in it."""
         for parts in (self.starts, self.named_starts, self.closings, self.entries, self.updates, self.calls):
             parts.clear()
-        self.details = self.effects = self.observations = None
+        self.details = self.waits_for = self.effects = self.observations = None
 
     def check(self, part: Start | Closing | Call | None = None) -> None:
         """Raise the failure of the batch, or of one part of it. Does nothing without one."""
@@ -188,6 +197,8 @@ class Batch:
                 part(instance_id).effects = effects
         for instance_id, text in (self.details or {}).items():
             part(instance_id).details = {instance_id: text}
+        for instance_id, text in (self.waits_for or {}).items():
+            part(instance_id).waits_for = {instance_id: text}
         for number, call in enumerate(self.calls):
             part(f"\0call {number}").calls.append(call)
         yield from parts.items()
@@ -205,6 +216,7 @@ def _joined(parts: Iterable[Batch]) -> Batch:
         joined.updates += part.updates
         joined.calls += part.calls
         joined.details = (joined.details or {}) | (part.details or {}) or None
+        joined.waits_for = (joined.waits_for or {}) | (part.waits_for or {}) or None
         if part.effects is not None:
             joined.effects = joined.effects or Effects()
             joined.effects.add(part.effects)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from ..._tasks.fast_frozen import frozen
@@ -45,6 +45,8 @@ class Committed:
     """Whether the batch has stored messages."""
     has_posted: bool = False
     """Whether the batch has put events into the outbox."""
+    changed: Callable[[], Iterable[str]] = tuple
+    """Return the ids of the instances whose status or details the batch has changed. Only for calls of the listener."""
 
 
 class JournalListener(Protocol):

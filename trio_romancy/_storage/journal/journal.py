@@ -184,6 +184,13 @@ class Journal:
             batch.details = {}
         batch.details[instance_id] = text
 
+    def append_waits_for(self, instance_id: str, text: str) -> None:
+        """Show the operations in flight of an instance: JSON text. The last call in a batch counts."""
+        batch = self._next()
+        if batch.waits_for is None:
+            batch.waits_for = {}
+        batch.waits_for[instance_id] = text
+
     def append_update(self, row: StatusUpdate) -> Batch:
         """Change the status of an owned instance, in order with its entries."""
         batch = self._next()
@@ -354,7 +361,9 @@ class Journal:
         started = batch.started()
         wakes_others = any(not one.is_owned for one in started)
         if (effects := batch.effects) is None:
-            committed = Committed(batch.size, seconds, started, wakes_others=wakes_others)
+            committed = Committed(
+                batch.size, seconds, started, wakes_others=wakes_others, changed=batch.changed_instances
+            )
         else:
             effects.report_opened()
             committed = Committed(
@@ -365,6 +374,7 @@ class Journal:
                 wakes_others or effects.wakes_others or bool(effects.woken),
                 has_sent=bool(effects.outgoing),
                 has_posted=bool(effects.outbox or effects.held_back),
+                changed=batch.changed_instances,
             )
         self._listener.committed(committed)
         for _, observer in batch.observations or ():

@@ -16,6 +16,7 @@ from ..sql.instances import (
     insert_instances,
     insert_instances_if_absent,
     set_details,
+    set_waits_for,
     update_instances,
 )
 from ..sql.lock_order import serialize_writers
@@ -90,6 +91,8 @@ def write_batch(
         insert_entries(connection, entries)
     if batch.details:
         set_details(connection, batch.details)
+    if batch.waits_for:
+        set_waits_for(connection, batch.waits_for)
     for closing in batch.closings:
         if closing.successor is not None and closing.refused_for is None:
             continue_chain(connection, closing.row["id"], closing.successor)

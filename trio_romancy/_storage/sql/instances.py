@@ -26,7 +26,7 @@ from ..._data.journal_format import error_from_data, error_text
 from ..._data.readable import readable, readable_time
 from ...clock import Microseconds, at_once
 from ...errors import DataProblem, InstanceExistsError, InvalidDataError
-from ...model import CancelRequest, ErrorInfo, Instance, Status
+from ...model import CancelRequest, ErrorInfo, Instance, PendingOperation, Status
 from ..dialects import update_many
 from ..dialects.execute_many import execute_many
 from ..dialects.sql import UpdateMany, insert_if_absent
@@ -85,6 +85,7 @@ def _change(given: Callable[[str], ColumnElement[Any]]) -> Update:
             has_begun=None,
             updated_at=given("now"),
             finished_at=given("finished"),
+            waits_for=given("waits_for_"),
         )
     )
 
@@ -99,12 +100,19 @@ _common: dict[str, TypeEngine[Any]] = {
 }
 CLOSING: dict[str, TypeEngine[Any]] = _common | {"output_": instances.c.output.type}
 """Parameters of :func:`closing`, and their types."""
-CHANGING: dict[str, TypeEngine[Any]] = _common | {"wake": BigInteger(), "settled": Boolean()}
+CHANGING: dict[str, TypeEngine[Any]] = _common | {
+    "wake": BigInteger(),
+    "settled": Boolean(),
+    "waits_for_": instances.c.waits_for.type,
+}
 """Parameters of the change of an instance's status, and their types."""
 
 _close_all = UpdateMany(closing, **CLOSING)
 _change_all = UpdateMany(_change, **CHANGING)
 
+
+OPERATIONS_SHOWN = 10
+"""Most operations in flight that the row of an instance shows: a row stays small beside very many operations."""
 
 ANOTHER_INPUT = "another input"
 """How an instance of the same workflow can differ from another one with its id."""
@@ -207,6 +215,15 @@ def set_details(connection: Connection, details: Mapping[str, str]) -> None:
 _set_details = update(instances).where(instances.c.instance_id == bindparam("id")).values(details=bindparam("text"))
 
 
+def set_waits_for(connection: Connection, texts: Mapping[str, str]) -> None:
+    """Store the operations in flight of instances, for people: JSON text, by instance id."""
+    rows = [{"id": instance_id, "text": texts[instance_id]} for instance_id in sorted(texts)]
+    connection.execute(_set_waits_for, rows)
+
+
+_set_waits_for = update(instances).where(instances.c.instance_id == bindparam("id")).values(waits_for=bindparam("text"))
+
+
 def new_row(
     instance_id: str,
     workflow: str,
@@ -244,8 +261,13 @@ def update_row(
     owner: str | None,
     wake_at: Microseconds | None = None,
     error: ErrorInfo | None = None,
+    waits_for: str | None = None,
 ) -> StatusUpdate:
-    """Return the values of :func:`update_instances` for one instance."""
+    """Return the values of :func:`update_instances` for one instance.
+
+    Args:
+      waits_for: JSON text of the operations in flight.
+    """
     return {
         "id": instance_id,
         "status_": status,
@@ -253,6 +275,7 @@ def update_row(
         "owner_": owner,
         "wake": wake_at,
         "settled": status.is_final,
+        "waits_for_": waits_for,
         "now": now,
         "finished": now if status.is_final else None,
     }
@@ -358,13 +381,14 @@ def to_instance(row: StoredInstance) -> Instance:
     finished_at, bad_end = (None, None) if row.finished_at is None else readable_time(row.finished_at)
     times = {"created_at": bad_creation, "updated_at": bad_update, "finished_at": bad_end}
     problems += [DataProblem(f"$.{name}", why) for name, why in times.items() if why is not None]
+    status = read_status(row.status)
     error = None if row.error is None else to_error(row.error)
     if problems:
         error = _as_error(unreadable_row(row.instance_id, problems))
     return Instance(
         instance_id=row.instance_id,
         workflow=row.workflow,
-        status=read_status(row.status),
+        status=status,
         input=input,
         output=output,
         error=error,
@@ -374,9 +398,33 @@ def to_instance(row: StoredInstance) -> Instance:
         worker_id=row.owner,
         parent_id=row.parent_id,
         continued_from=row.continued_from,
-        details=details,
+        details=None if status.is_final else details,
+        last_details=details if status.is_final else None,
         cancel_requested=_to_cancel_request(row),
+        waits_for=_to_operations(row),
     )
+
+
+def _to_operations(row: StoredInstance) -> list[PendingOperation]:
+    status = read_status(row.status)
+    if row.waits_for is None or status.is_final or status is Status.STUCK:
+        return []
+    found, _ = readable(row.waits_for)
+    try:
+        return [
+            PendingOperation(
+                operation_id=one["id"],
+                kind=one["kind"],
+                name=one.get("name"),
+                subject=one.get("subject"),
+                due_at=None if one.get("due") is None else readable_time(one["due"])[0],
+                attempt=one.get("attempt"),
+                running_since=None if one.get("since") is None else readable_time(one["since"])[0],
+            )
+            for one in found
+        ]
+    except (KeyError, TypeError, AttributeError, OverflowError):  # written by another version, and only for people
+        return []
 
 
 def _to_cancel_request(row: StoredInstance) -> CancelRequest | None:

@@ -152,6 +152,7 @@ class StatusUpdate(TypedDict):
     owner_: str | None
     wake: Microseconds | None
     settled: bool
+    waits_for_: str | None
     now: Microseconds
     finished: Microseconds | None
 
@@ -198,6 +199,7 @@ class StoredInstance(NamedTuple):
     details: str | None
     trace: str | None
     has_begun: bool | None
+    waits_for: str | None
 
 
 class StoredEntry(NamedTuple):

@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, Ta
 
 from ..dialects.sql import ExactString, long_text
 
-REVISION = "0007"
+REVISION = "0008"
 """The migration that creates exactly these tables."""
 
 metadata = MetaData()
@@ -63,6 +63,7 @@ instances = Table(
     Column("details", _json(), comment="what it says of itself"),
     Column("trace", _json(), comment="the W3C trace context that it was started in"),
     Column("has_begun", Boolean, comment="whether an attempt has begun since; NULL: that is not recorded"),
+    Column("waits_for", _json(), comment="operations in flight when its status was stored last, for people"),
     **_options,
 )
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from ...model import CancelRequest, Instance, Status
+from ..._data.log_fields import visible
+from ...model import CancelRequest, Instance, PendingOperation, Status
 from .screen import Screen
-from .wording import Styled, ago, at, lasting, long_json
+from .wording import Styled, ago, ahead, at, lasting, long_json
 
 _STYLES = {
     Status.COMPLETED: "green",
@@ -39,6 +40,21 @@ def _requested(request: CancelRequest, now: datetime) -> str:
     return f"{what}{since}{waits}"
 
 
+def _pending(one: PendingOperation, now: datetime) -> str:
+    """Return what an operation in flight waits for, as words."""
+    id = visible(one.operation_id)
+    what = one.kind if one.name is None else f"{one.kind} {visible(one.name)}"
+    if one.subject is not None:
+        what += f", subject {visible(one.subject)}"
+    if one.attempt is not None:
+        what += f", attempt {one.attempt}"
+    if one.running_since is not None:
+        what += f", running since {at(one.running_since)} ({ago(one.running_since, now)})"
+    elif one.due_at is not None:
+        what += f", until {at(one.due_at)} ({ahead(one.due_at, now)})"
+    return f"{what} [{id}]"
+
+
 def show_instances(screen: Screen, instances: Iterable[Instance]) -> None:
     """Write a table of instances."""
     now = datetime.now(UTC)
@@ -59,6 +75,7 @@ def show_instance(screen: Screen, instance: Instance, *, in_full: bool) -> None:
     if (request := instance.cancel_requested) is not None:
         because = f": {request.reason}" if request.reason else ""
         facts.append(("ending", (_requested(request, now) + because, "yellow")))
+    facts += [("" if number else "waits for", _pending(one, now)) for number, one in enumerate(instance.waits_for)]
     if instance.finished_at is not None:
         took = lasting((instance.finished_at - instance.created_at).total_seconds())
         facts.append(("finished", f"{at(instance.finished_at)} (after {took})"))
@@ -70,7 +87,7 @@ def show_instance(screen: Screen, instance: Instance, *, in_full: bool) -> None:
         if instance.error.uncompensated:
             facts.append(("not undone", (", ".join(instance.error.uncompensated), "bold red")))
     screen.facts(facts)
-    data = [("input", instance.input), ("details", instance.details)]
+    data = [("input", instance.input), ("details", instance.details), ("at the end", instance.last_details)]
     if instance.error is not None:
         data.append(("details of the error", instance.error.details))
     if instance.status is Status.COMPLETED:

@@ -57,6 +57,12 @@ def ago(when: datetime, now: datetime) -> str:
     return f"{max(seconds, 0)}s ago"
 
 
+def ahead(when: datetime, now: datetime) -> str:
+    """Return in how long a time comes, in its two largest units."""
+    seconds = (when - now).total_seconds()
+    return "now" if seconds < 1 else f"in {lasting(int(seconds)).replace('.000', '')}"
+
+
 def count(number: int, what: str) -> str:
     """Return a number with a noun: ``1 entry``, ``2 entries``."""
     if number == 1:
