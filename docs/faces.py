@@ -21,12 +21,13 @@ from typing import Any, get_overloads
 import attrs
 
 from trio_romancy._client.handle import WorkflowHandle
+from trio_romancy._client.watch import InstanceChanges
 from trio_romancy._outbox.view import Outbox
 from trio_romancy.app import App
 
 PACKAGE = Path(__file__).parent.parent / "trio_romancy"
 
-COPIED = (WorkflowHandle, Outbox, App)
+COPIED = (InstanceChanges, WorkflowHandle, Outbox, App)
 """Classes that each of the modules has. Their instances are wrapped where a method returns them."""
 
 WRITTEN = "asgi", "hurry", "lifespan", "transaction"
@@ -56,6 +57,30 @@ It is a :class:`trio_romancy.App` in a thread of its own, where workflows and ac
 can be called in every other thread of the process, which they block. Ctrl-C ends a call at once, and cancels it.
 The app can be entered again after its block has ended.""",
 }
+
+ITERATION = {
+    "aio": """
+def __aiter__(self) -> InstanceChanges:
+    return self
+
+async def __anext__(self) -> Instance:
+    instance = await self.next_change()
+    if instance is None:
+        raise StopAsyncIteration
+    return instance
+""",
+    "sync": """
+def __iter__(self) -> InstanceChanges:
+    return self
+
+def __next__(self) -> Instance:
+    instance = self.next_change()
+    if instance is None:
+        raise StopIteration
+    return instance
+""",
+}
+"""How an iterator is one, which has no docstring to copy."""
 
 FIRST_LINES = {
     "aio": '"""The app for programs on asyncio. Made from the app for trio by ``docs/faces.py``."""',
@@ -140,6 +165,8 @@ class Face:
             parts.append(f'def __repr__(self) -> str:\n    return f"{name}({values})"\n' if shown else "")
             parts += [self.field(cls, field, inner) for field in shown]
         parts += [self.member(owner, member, inner) for owner, member in members(cls)]
+        if cls is InstanceChanges:
+            parts.append(ITERATION[self.name])
         return head + "\n" + textwrap.indent("\n".join(parts), "    ")
 
     def constructor(self, cls: type) -> str:
@@ -228,7 +255,7 @@ class Face:
         return self.adapted(inspect.cleandoc(cls.__doc__ or ""))
 
     def adapted(self, doc: str) -> str:
-        return doc if self.is_async else doc.replace("async with", "with")
+        return doc if self.is_async else doc.replace("async with", "with").replace("async for", "for")
 
     def take_names(self, owner: type, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         """Import the names of a signature."""

@@ -4,6 +4,7 @@ The public names of the package are in ``__all__``, and in the submodules ``otel
 """
 
 from ._client.handle import WorkflowHandle
+from ._client.watch import InstanceChanges
 from ._context.activity import ActivityContext
 from ._context.child import ChildHandle
 from ._context.current import current_activity
@@ -96,6 +97,7 @@ __all__ = [
     "EventTimeoutError",
     "Hooks",
     "Instance",
+    "InstanceChanges",
     "InstanceExistsError",
     "InstanceFilter",
     "InstanceNotFoundError",

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from ._client.handle import WorkflowHandle as _WorkflowHandle
+from ._client.watch import InstanceChanges as _InstanceChanges
 from ._data.conditions import GivenPath, Where
 from ._definitions.values import Workflow
 from ._outbox.view import Outbox as _Outbox
@@ -22,10 +23,31 @@ from .hooks import Hooks
 from .model import Instance, InstancePage, JournalPage, OutboxPage, OutboxStatus, SendResult, Status, WorkerInfo
 from .retry import RetryPolicy
 
-__all__ = ["App", "Outbox", "WorkflowHandle", "call_asyncio"]
+__all__ = ["App", "InstanceChanges", "Outbox", "WorkflowHandle", "call_asyncio"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class InstanceChanges:
+    """Iterator over the changes of one instance. Made by :meth:`WorkflowHandle.watch`."""
+
+    def __init__(self, portal: AsyncioPortal, inner: _InstanceChanges) -> None:
+        self._portal = portal
+        self._inner = inner
+
+    async def next_change(self) -> Instance | None:
+        """Wait for the next change, and return the instance as it is then; None: it has ended."""
+        return await self._portal.call(self._inner.next_change)
+
+    def __aiter__(self) -> InstanceChanges:
+        return self
+
+    async def __anext__(self) -> Instance:
+        instance = await self.next_change()
+        if instance is None:
+            raise StopAsyncIteration
+        return instance
 
 
 class WorkflowHandle(Generic[R]):
@@ -68,6 +90,46 @@ class WorkflowHandle(Generic[R]):
     async def terminate(self, reason: str | None = None, *, compensate: bool = False) -> bool:
         """End the instance at once, whatever its code does: see :meth:`App.terminate`."""
         return await self._portal.call(self._inner.terminate, reason, compensate=compensate)
+
+    async def resume(self) -> bool:
+        """Let the instance go on if it is stuck: see :meth:`App.resume`."""
+        return await self._portal.call(self._inner.resume)
+
+    async def retry(self) -> bool:
+        """Start the instance again from its first failed operation: see :meth:`App.retry`."""
+        return await self._portal.call(self._inner.retry)
+
+    async def status(self) -> Status:
+        """Return the status of the instance, as the database shows it now.
+
+        Raises:
+          InstanceNotFoundError: if there is no such instance.
+        """
+        return await self._portal.call(self._inner.status)
+
+    async def details(self) -> Any:
+        """Return what the workflow or an activity said last by ``set_details``, as plain JSON data.
+
+        It is None if nothing was said, and once the instance has ended.
+
+        Raises:
+          InstanceNotFoundError: if there is no such instance.
+        """
+        return await self._portal.call(self._inner.details)
+
+    def watch(self) -> InstanceChanges:
+        """Iterate over the changes of status and details: ``async for instance in handle.watch()``.
+
+        The first item is the instance as it is now. Each further one follows when its status or its details have
+        changed; states that it has left again meanwhile are passed over. The iteration ends with the instance, and goes
+        on with its successor if it recurs. An instance that this process runs is not polled for.
+
+        Cancelling an iteration does not cancel the instance.
+
+        Raises:
+          InstanceNotFoundError: by the iteration, if there is no such instance.
+        """
+        return InstanceChanges(self._portal, self._inner.watch())
 
 
 class Outbox:

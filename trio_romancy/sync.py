@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from ._client.handle import WorkflowHandle as _WorkflowHandle
+from ._client.watch import InstanceChanges as _InstanceChanges
 from ._data.conditions import GivenPath, Where
 from ._definitions.values import Workflow
 from ._outbox.view import Outbox as _Outbox
@@ -22,10 +23,31 @@ from .hooks import Hooks
 from .model import Instance, InstancePage, JournalPage, OutboxPage, OutboxStatus, SendResult, Status, WorkerInfo
 from .retry import RetryPolicy
 
-__all__ = ["App", "Outbox", "WorkflowHandle"]
+__all__ = ["App", "InstanceChanges", "Outbox", "WorkflowHandle"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class InstanceChanges:
+    """Iterator over the changes of one instance. Made by :meth:`WorkflowHandle.watch`."""
+
+    def __init__(self, portal: BlockingPortal, inner: _InstanceChanges) -> None:
+        self._portal = portal
+        self._inner = inner
+
+    def next_change(self) -> Instance | None:
+        """Wait for the next change, and return the instance as it is then; None: it has ended."""
+        return self._portal.call(self._inner.next_change)
+
+    def __iter__(self) -> InstanceChanges:
+        return self
+
+    def __next__(self) -> Instance:
+        instance = self.next_change()
+        if instance is None:
+            raise StopIteration
+        return instance
 
 
 class WorkflowHandle(Generic[R]):
@@ -68,6 +90,46 @@ class WorkflowHandle(Generic[R]):
     def terminate(self, reason: str | None = None, *, compensate: bool = False) -> bool:
         """End the instance at once, whatever its code does: see :meth:`App.terminate`."""
         return self._portal.call(self._inner.terminate, reason, compensate=compensate)
+
+    def resume(self) -> bool:
+        """Let the instance go on if it is stuck: see :meth:`App.resume`."""
+        return self._portal.call(self._inner.resume)
+
+    def retry(self) -> bool:
+        """Start the instance again from its first failed operation: see :meth:`App.retry`."""
+        return self._portal.call(self._inner.retry)
+
+    def status(self) -> Status:
+        """Return the status of the instance, as the database shows it now.
+
+        Raises:
+          InstanceNotFoundError: if there is no such instance.
+        """
+        return self._portal.call(self._inner.status)
+
+    def details(self) -> Any:
+        """Return what the workflow or an activity said last by ``set_details``, as plain JSON data.
+
+        It is None if nothing was said, and once the instance has ended.
+
+        Raises:
+          InstanceNotFoundError: if there is no such instance.
+        """
+        return self._portal.call(self._inner.details)
+
+    def watch(self) -> InstanceChanges:
+        """Iterate over the changes of status and details: ``for instance in handle.watch()``.
+
+        The first item is the instance as it is now. Each further one follows when its status or its details have
+        changed; states that it has left again meanwhile are passed over. The iteration ends with the instance, and goes
+        on with its successor if it recurs. An instance that this process runs is not polled for.
+
+        Cancelling an iteration does not cancel the instance.
+
+        Raises:
+          InstanceNotFoundError: by the iteration, if there is no such instance.
+        """
+        return InstanceChanges(self._portal, self._inner.watch())
 
 
 class Outbox:

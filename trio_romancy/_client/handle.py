@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 import trio
@@ -125,7 +125,7 @@ class WorkflowHandle(Generic[R]):
         """
         return (await self._instance("handle.details")).details
 
-    def watch(self) -> AsyncIterator[Instance]:
+    def watch(self) -> InstanceChanges:
         """Iterate over the changes of status and details: ``async for instance in handle.watch()``.
 
         The first item is the instance as it is now. Each further one follows when its status or its details have

@@ -21,7 +21,7 @@ _LONGEST_POLL = 1.0
 
 @define(eq=False)
 class InstanceChanges:
-    """Iterator over the states of one instance: see :meth:`.WorkflowHandle.watch`."""
+    """Iterator over the changes of one instance. Made by :meth:`WorkflowHandle.watch`."""
 
     _require_engine: Callable[[str], Engine] = field(repr=False)
     _instance_id: str
@@ -33,6 +33,13 @@ class InstanceChanges:
         return self
 
     async def __anext__(self) -> Instance:
+        instance = await self.next_change()
+        if instance is None:
+            raise StopAsyncIteration
+        return instance
+
+    async def next_change(self) -> Instance | None:
+        """Wait for the next change, and return the instance as it is then; None: it has ended."""
         engine = self._require_engine("handle.watch")
         poll = _SHORTEST_POLL
         if self._last is not None and self._last[0] is Status.RECURRED:
@@ -40,7 +47,7 @@ class InstanceChanges:
             self._instance_id = last or self._instance_id
             self._local_result = None
         elif self._last is not None and self._last[0].is_final:
-            raise StopAsyncIteration
+            return None
         while True:
             changed = self._watched(engine).changed()  # taken before the query, so that no change falls in between
             instance = await engine.read(instances.get_instance, self._instance_id)
