@@ -209,6 +209,48 @@ async def test_deaths_without_progress_park_an_instance_after_max_recoveries(dat
     assert deaths == 3
 
 
+async def test_a_death_is_not_charged_to_an_instance_that_only_waits(database: str) -> None:
+    begun = 0
+
+    @activity
+    async def step() -> None:
+        nonlocal begun
+        begun += 1
+
+    @workflow
+    async def flow(ctx: WorkflowContext) -> None:
+        await ctx.wait_event("leaving_memory_go")
+        await step()
+
+    async with App(database, limits=Limits(max_recoveries=0)) as app:
+        handle = await app.start(flow)
+        probe(app).abandon()  # before its status says that it waits
+        await trio.sleep(100)
+        await app.send_event("leaving_memory_go")
+        await handle.result()
+    assert begun == 1
+
+
+async def test_without_recoveries_the_first_death_of_an_activity_parks_its_instance(database: str) -> None:
+    begun = 0
+
+    @activity
+    async def fatal() -> None:
+        nonlocal begun
+        begun += 1
+        probe(app).abandon()
+        await trio.sleep_forever()
+
+    @workflow
+    async def flow(ctx: WorkflowContext) -> None:
+        await fatal()
+
+    async with App(database, limits=Limits(max_recoveries=0)) as app:
+        with pytest.raises(WorkflowStuckError, match="lost its lease 1 times while it ran, and max_recoveries is 0"):
+            await (await app.start(flow)).result()
+    assert begun == 1
+
+
 async def test_an_instance_is_not_released_on_a_journal_that_the_database_has_refused_to_write() -> None:
     @workflow
     async def tidies_up(ctx: WorkflowContext) -> str:

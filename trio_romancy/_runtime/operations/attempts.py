@@ -257,6 +257,9 @@ class Attempts:
                     run.abandon()
                     raise RunGone
             if run.writer.on_probation:
+                if run.suspicion is not None and run.runs_function:
+                    run.reject_code(run.suspicion)
+                    raise RunGone
                 await run.writer.mark_begun()
             context = ActivityContext(run.instance_id, operation.id, number, run.workflow_name, run)
             outside = current_execution.get()

@@ -84,6 +84,7 @@ class InstanceRun:
         "release_as",
         "rollback_scope",
         "saga",
+        "suspicion",
         "turns",
         "workflow_name",
         "writer",
@@ -126,6 +127,8 @@ class InstanceRun:
             on_progress=env.host.probation_cleared,
         )
         self.writer.on_probation = claim.recoveries > 0
+        self.suspicion: Exception | None = None
+        """Error with which to park the instance if an attempt begins on probation; None: attempts may begin."""
         self.events: InstanceEvents | None = None
         """Tells hooks what happens; None without hooks."""
         if env.dispatcher is not None:

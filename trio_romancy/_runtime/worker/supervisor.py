@@ -46,7 +46,7 @@ from .long_attempts import LongAttempts
 from .message_fetcher import MessageFetcher
 from .outside_waits import OutsideWaits
 from .restarts import Crashes, Restarts
-from .suspects import Suspects, too_many_deaths
+from .suspects import Suspects, may_only_have_waited, too_many_deaths
 from .terminations import Terminations
 
 _MOST_FREE_TASKS = 256
@@ -434,7 +434,9 @@ class Supervisor:
                 crashes.add(crash, self.clock.now())
                 self._actors[claim.instance_id] = None
                 # Activities may have begun since the claim, and the restarted actor did not have to wait for a worker.
-                claim = evolve(claim, status=Status.RUNNING, due_at=None)
+                has_progress = actor is not None and not actor.instance_run.writer.on_probation
+                deaths = 0 if has_progress else claim.recoveries
+                claim = evolve(claim, status=Status.RUNNING, due_at=None, recoveries=deaths)
                 if task.is_tainted:
                     goes_on = True
                     assert self._nursery is not None
@@ -489,9 +491,15 @@ class Supervisor:
         """
         if problem is not None:
             claim = evolve(claim, cancel_requested=None)  # also if it should be rolled back: nothing tells what to undo
-        rejection = problem or too_many_deaths(claim, self._max_recoveries)
+        rejection: Exception | None = problem
+        deaths = too_many_deaths(claim, self._max_recoveries)
+        is_in_doubt = deaths is not None and may_only_have_waited(claim)
+        if not is_in_doubt:
+            rejection = rejection or deaths
         workflow = _workflow(claim)
         actor = Actor(self._env, task, claim, workflow, entries, arguments, stored, is_new=is_new, rejection=rejection)
+        if is_in_doubt:
+            actor.instance_run.suspicion = deaths
         if claim.instance_id in self._stale:
             self._stale.discard(claim.instance_id)
             actor.instance_run.intake.is_stale = True

@@ -8,6 +8,7 @@ import trio
 
 from ..._storage.sql.claims import Claim
 from ...errors import RomancyError
+from ...model import Status
 
 _SUSPICION = 5.0
 """Seconds in memory after which an instance is no longer suspected, and the next suspect may run."""
@@ -43,6 +44,15 @@ class Suspects:
         if self._suspect == instance_id:
             self._suspect = None
             self._on_cleared()
+
+
+def may_only_have_waited(claim: Claim) -> bool:
+    """Return whether the one death that is charged to an instance may have met it before any attempt began.
+
+    The first death is charged by its status alone, and an instance that has just begun to wait still has the status
+    ``running``. Later deaths are charged by what was recorded of its attempts.
+    """
+    return claim.recoveries == 1 and claim.status is Status.RUNNING
 
 
 def too_many_deaths(claim: Claim, most: int) -> Exception | None:
