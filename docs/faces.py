@@ -21,19 +21,24 @@ from typing import Any, get_overloads
 import attrs
 
 from trio_romancy._client.handle import WorkflowHandle
+from trio_romancy._client.transaction import TransactionSession
 from trio_romancy._client.watch import InstanceChanges
 from trio_romancy._outbox.view import Outbox
 from trio_romancy.app import App
 
 PACKAGE = Path(__file__).parent.parent / "trio_romancy"
 
-COPIED = (InstanceChanges, WorkflowHandle, Outbox, App)
+COPIED = (InstanceChanges, WorkflowHandle, Outbox, TransactionSession, App)
 """Classes that each of the modules has. Their instances are wrapped where a method returns them."""
 
-WRITTEN = "asgi", "hurry", "lifespan", "transaction"
+WRITTEN = "asgi", "hurry", "lifespan"
 """Members that are no calls in the thread of the app. They are in :data:`INHERITED`, or nowhere."""
 
-INTERNAL = "start_prepared", "send_prepared", "prepare_start_in", "prepare_send_event_in", "prepare_cancel_in"
+INTERNAL = (
+    *("start_prepared", "send_prepared", "prepare_start_in", "prepare_send_event_in", "prepare_cancel_in"),
+    *("lost", "is_open", "has_begun", "has_ended", "apart", "end", "finish", "flush_all"),
+    *("commit_with", "notify_committed", "after_commit", "aclose"),
+)
 """Members for other parts of the package."""
 
 IN_PLACE = "start_in", "send_event_in", "cancel_in"
@@ -41,6 +46,8 @@ IN_PLACE = "start_in", "send_event_in", "cancel_in"
 
 INHERITED = {"aio": "AsyncioApp", "sync": "BlockingApp"}
 """Base classes of the apps, which are written by hand: how an app is opened and closed, and what it has besides."""
+
+ASYNC_BLOCK, BLOCK = "AbstractAsyncContextManager", "AbstractContextManager"
 
 EXPORTED = {"aio": ["call_asyncio"], "sync": []}
 """What else can be imported."""
@@ -94,11 +101,14 @@ class Source:
     def __init__(self, module: ModuleType) -> None:
         self.module = module
         self.origins: dict[str, tuple[str, str]] = {}
+        self.plain: set[str] = set()
         for node in ast.walk(ast.parse(inspect.getsource(module))):
             if isinstance(node, ast.ImportFrom):
                 package = module.__name__.rsplit(".", node.level)[0] + "." if node.level else ""
                 for alias in node.names:
                     self.origins[alias.asname or alias.name] = (f"{package}{node.module or ''}".rstrip("."), alias.name)
+            elif isinstance(node, ast.Import):
+                self.plain |= {alias.name for alias in node.names}
 
     def origin(self, name: str) -> tuple[str, str]:
         return self.origins.get(name, (self.module.__name__, name))
@@ -110,25 +120,34 @@ class Face:
     def __init__(self, name: str) -> None:
         self.name = name
         self.is_async = name == "aio"
+        self.prefix = "Asyncio" if self.is_async else "Blocking"
         self.imports: set[tuple[str, str]] = set()
+        self.for_checkers: set[str] = set()
 
     def text(self) -> str:
         """Return the module."""
         classes = [self.copied(cls) for cls in COPIED]
         lines = [FIRST_LINES[self.name], "", "from __future__ import annotations", ""]
         portal = "asyncio_portal" if self.is_async else "blocking_portal"
+        block = "asyncio_block" if self.is_async else "blocking_block"
         base = "asyncio_app" if self.is_async else "blocking_app"
-        kind = "AsyncioPortal" if self.is_async else "BlockingPortal"
+        kind = f"{self.prefix}Portal"
         self.imports |= {("typing", "Any"), ("typing", "Generic"), ("typing", "ParamSpec"), ("typing", "TypeVar")}
         lines += [f"from {origin} import {name}" for origin, name in sorted(self.imports) if "." not in origin[:1]]
         lines += [
             f"from .{origin.removeprefix('.')} import {name}" for origin, name in self.imports if origin[0] == "."
         ]
         lines += [f"from .{self.module_of(cls)} import {cls.__name__} as _{cls.__name__}" for cls in COPIED]
+        lines += [f"from ._portal.{block} import {self.prefix}Block, {self.prefix}BlockPortal"]
         lines += [f"from ._portal.{portal} import {kind}", f"from ._portal.{base} import {INHERITED[self.name]}", ""]
         exported = sorted([*(cls.__name__ for cls in COPIED), *EXPORTED[self.name]])
         names = ", ".join(f'"{name}"' for name in exported)
         lines += [f"from ._portal.{portal} import {name}" for name in EXPORTED[self.name]]
+        if self.for_checkers:
+            longest = [
+                name for name in self.for_checkers if not any(o.startswith(f"{name}.") for o in self.for_checkers)
+            ]
+            lines += ["if TYPE_CHECKING:", *(f"    import {name}" for name in sorted(longest)), ""]
         lines += [f"__all__ = [{names}]", "", 'P = ParamSpec("P")', 'R = TypeVar("R")', ""]
         return "\n".join([*lines, *classes]) + "\n"
 
@@ -139,7 +158,8 @@ class Face:
     def copied(self, cls: type) -> str:
         """Return the copy of a class."""
         name = cls.__name__
-        kind = "AsyncioPortal" if self.is_async else "BlockingPortal"
+        kind = f"{self.prefix}BlockPortal" if cls is TransactionSession else f"{self.prefix}Portal"
+        self.app_portal = "self._portal.app_portal" if cls is TransactionSession else "self._portal"
         if cls is App:
             head, inner = f"class App({INHERITED[self.name]}):", "self._portal.app"
             _, _, rest = self.docstring(cls).partition("\n\n")
@@ -200,8 +220,14 @@ class Face:
             is_async = self.is_async and self.crosses(signature)
             overloads += f"@overload\n{self.definition(signature, is_async=is_async, body='...', document=False)}"
             self.imports.add(("typing", "overload"))
-        if overloads:
+        is_generic = "E" in {part.id for part in ast.walk(node.args) if isinstance(part, ast.Name)}
+        if overloads or is_generic:
             target, before = name, f"{name}: Any = {inner}.{name}\n"
+        if (opened := block_of(node)) is not None:
+            body = f"return self._portal.nested({inner}.{name})"
+            if opened != "None":
+                body = f"return {self.prefix}Block(self._portal, {inner}.{name}, {opened})"
+            return self.definition(node, is_async=False, body=body)
         if name in IN_PLACE:
             return overloads + self.definition(node, is_async=self.is_async, body=self.in_place(node, inner))
         if not self.crosses(node):
@@ -212,6 +238,8 @@ class Face:
         value = f"{'await ' if self.is_async else ''}self._portal.{call}({target}{', ' if given else ''}{given})"
         is_none = node.returns is not None and ast.unparse(node.returns) == "None"
         body = before + (value if is_none else f"return {self.wrapped(node, value)}")
+        if is_generic and node.returns is not None:
+            body = f"{before}found: {ast.unparse(node.returns)} = {value}\nreturn found"
         return overloads + self.definition(node, is_async=self.is_async, body=body)
 
     def in_place(self, node: ast.FunctionDef | ast.AsyncFunctionDef, inner: str) -> str:
@@ -232,7 +260,7 @@ class Face:
 
     def wrapped(self, node: ast.FunctionDef | ast.AsyncFunctionDef, value: str) -> str:
         cls = copied_in(node)
-        return value if cls is None else f"{cls}(self._portal, {value})"
+        return value if cls is None else f"{cls}({self.app_portal}, {value})"
 
     def definition(
         self,
@@ -243,6 +271,8 @@ class Face:
         document: bool = True,
     ) -> str:
         returns = "None" if node.returns is None else ast.unparse(node.returns)
+        if not self.is_async:
+            returns = returns.replace(ASYNC_BLOCK, BLOCK)
         doc = ast.get_docstring(node)
         lines = [quoted(self.adapted(doc))] if document and doc else []
         return (
@@ -267,8 +297,14 @@ class Face:
                     continue
                 if name.id in {cls.__name__ for cls in COPIED}:
                     continue
+                if plain := {each for each in source.plain if each.partition(".")[0] == name.id}:
+                    self.for_checkers |= plain  # the annotations are not evaluated
+                    self.imports.add(("typing", "TYPE_CHECKING"))
+                    continue
                 module, original = source.origin(name.id)
                 assert original == name.id, f"{name.id} of {owner.__module__} has another name where it is defined"
+                if original == ASYNC_BLOCK and not self.is_async:
+                    original = BLOCK
                 inside = module.removeprefix("trio_romancy")
                 self.imports.add((inside if inside != module else module, original))
 
@@ -304,6 +340,14 @@ def passed(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
     if given.kwarg is not None:
         named.append(f"**{given.kwarg.arg}")
     return ", ".join([*positional, *named])
+
+
+def block_of(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str | None:
+    """Return what the block gives that a method returns; None: it returns something else."""
+    returns = node.returns
+    if isinstance(returns, ast.Subscript) and ast.unparse(returns.value) == ASYNC_BLOCK:
+        return ast.unparse(returns.slice)
+    return None
 
 
 def copied_in(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str | None:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+
+from sqlalchemy import Executable
+from sqlalchemy.engine import Result, ScalarResult
 
 from ._client.handle import WorkflowHandle as _WorkflowHandle
+from ._client.transaction import TransactionSession as _TransactionSession
 from ._client.watch import InstanceChanges as _InstanceChanges
 from ._data.conditions import GivenPath, Where
 from ._definitions.values import Workflow
 from ._outbox.view import Outbox as _Outbox
 from ._portal.asyncio_app import AsyncioApp
+from ._portal.asyncio_block import AsyncioBlock, AsyncioBlockPortal
 from ._portal.asyncio_portal import AsyncioPortal, call_asyncio
 from ._settings import Limits, OutboxSettings, WebSettings
 from ._storage.open import POOL_SIZE
 from ._storage.outgoing import DEFAULT_SOURCE
+from ._storage.session import E, Parameters
 from .app import App as _App
 from .app import AppStatistics
 from .clock import Duration
@@ -23,7 +30,10 @@ from .hooks import Hooks
 from .model import Instance, InstancePage, JournalPage, OutboxPage, OutboxStatus, SendResult, Status, WorkerInfo
 from .retry import RetryPolicy
 
-__all__ = ["App", "InstanceChanges", "Outbox", "WorkflowHandle", "call_asyncio"]
+if TYPE_CHECKING:
+    import sqlalchemy.orm
+
+__all__ = ["App", "InstanceChanges", "Outbox", "TransactionSession", "WorkflowHandle", "call_asyncio"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -200,6 +210,117 @@ class Outbox:
           ValueError: if the status is another one.
         """
         return await self._portal.call(self._inner.retry_all, status)
+
+
+class TransactionSession:
+    """The session of :meth:`App.transaction`: a :class:`Session` that can also start, send and cancel."""
+
+    def __init__(self, portal: AsyncioBlockPortal, inner: _TransactionSession) -> None:
+        self._portal = portal
+        self._inner = inner
+
+    async def run_sync(self, fn: Callable[[sqlalchemy.orm.Session], R]) -> R:
+        """Run ``fn(session)`` with the synchronous session and return its result.
+
+        Use it to run many statements in one go, and to follow relationships that load lazily. ``fn`` may run in another
+        thread, and no other task has the session meanwhile.
+
+        Raises:
+          RomancyError: if the attempt has ended, or its code has ended the transaction.
+        """
+        return await self._portal.call(self._inner.run_sync, fn)
+
+    async def execute(self, statement: Executable, parameters: Parameters | None = None) -> Result[Any]:
+        """Run a statement and return its result, with all rows fetched."""
+        return await self._portal.call(self._inner.execute, statement, parameters)
+
+    async def scalars(self, statement: Executable, parameters: Parameters | None = None) -> ScalarResult[Any]:
+        """Run a statement and return the first column of every row."""
+        return await self._portal.call(self._inner.scalars, statement, parameters)
+
+    async def scalar(self, statement: Executable, parameters: Parameters | None = None) -> Any:
+        """Run a statement and return the first column of the first row, or None if there is no row."""
+        return await self._portal.call(self._inner.scalar, statement, parameters)
+
+    async def get(self, entity: type[E], key: Any, **options: Any) -> E | None:
+        """Return the object with a primary key, or None."""
+        get: Any = self._inner.get
+        found: E | None = await self._portal.call(get, entity, key, **options)
+        return found
+
+    async def add(self, instance: object) -> None:
+        """Add an object. The next flush inserts it."""
+        await self._portal.call(self._inner.add, instance)
+
+    async def add_all(self, instances: Iterable[object]) -> None:
+        """Add objects. The next flush inserts them."""
+        await self._portal.call(self._inner.add_all, instances)
+
+    async def delete(self, instance: object) -> None:
+        """Mark an object as deleted. The next flush deletes it."""
+        await self._portal.call(self._inner.delete, instance)
+
+    async def refresh(self, instance: object) -> None:
+        """Load the columns of an object again."""
+        await self._portal.call(self._inner.refresh, instance)
+
+    async def flush(self) -> None:
+        """Send pending changes to the database now. Queries and the end of the activity do so by themselves."""
+        await self._portal.call(self._inner.flush)
+
+    def begin_nested(self) -> AbstractAsyncContextManager[None]:
+        """Open a savepoint. If the block raises, only its changes are undone, and the exception propagates.
+
+        Tasks that were started in the block take part in it. All others wait until it has ended.
+        """
+        return self._portal.nested(self._inner.begin_nested)
+
+    @overload
+    async def start(self, workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[R]: ...
+    @overload
+    async def start(self, workflow: str, input: Any, /, *, id: str | None = None) -> WorkflowHandle[Any]: ...
+    async def start(self, workflow: Any, /, *args: Any, **kwargs: Any) -> WorkflowHandle[Any]:
+        """Start an instance if and only if the block commits. Await its result after the block.
+
+        Args, Raises: as of :meth:`App.start_in`.
+        """
+        start: Any = self._inner.start
+        return WorkflowHandle(self._portal.app_portal, await self._portal.call(start, workflow, *args, **kwargs))
+
+    async def send_event(
+        self,
+        type: str,
+        data: Any = None,
+        *,
+        source: str = DEFAULT_SOURCE,
+        id: str | None = None,
+        subject: str | None = None,
+        to: str | None = None,
+        time: datetime | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> SendResult:
+        """Send an event if and only if the block commits. Call it last: other transactions that send wait for this one.
+
+        Args, Raises: as of :meth:`App.send_event_in`.
+        """
+        return await self._portal.call(
+            self._inner.send_event,
+            type,
+            data,
+            source=source,
+            id=id,
+            subject=subject,
+            to=to,
+            time=time,
+            metadata=metadata,
+        )
+
+    async def cancel(self, instance_id: str, reason: str | None = None) -> bool:
+        """Request the cancellation of an instance if and only if the block commits.
+
+        Args, Returns, Raises: as of :meth:`App.cancel_in`.
+        """
+        return await self._portal.call(self._inner.cancel, instance_id, reason)
 
 
 class App(AsyncioApp):
@@ -498,6 +619,19 @@ class App(AsyncioApp):
         Raises: as of :meth:`start_in` and :meth:`cancel`.
         """
         return await self._portal.make(self._portal.app.prepare_cancel_in(connection, instance_id, reason))
+
+    def transaction(self) -> AbstractAsyncContextManager[TransactionSession]:
+        """Return a transaction for your own tables and for what you start, as ``async with app.transaction() as tx``.
+
+        The session ``tx`` takes Core statements and ORM objects of SQLAlchemy, as ``current_activity().session`` does,
+        and ``tx.start``, ``tx.send_event`` and ``tx.cancel`` join it. It begins with the first statement, and commits
+        at the end of the block. If the block raises, it is rolled back. On SQLite it keeps all others from writing, so
+        do slow things before the first statement.
+
+        At the end of the block an error of SQLAlchemy is raised if the database refuses the commit. If the connection
+        is lost just then, the transaction may have been committed all the same.
+        """
+        return AsyncioBlock(self._portal, self._portal.app.transaction, TransactionSession)
 
     async def get_instance(self, instance_id: str) -> Instance | None:
         """Return an instance as the database shows it now; None if no instance has the id."""

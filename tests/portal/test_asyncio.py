@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 import trio
 
 from trio_romancy import (
@@ -30,6 +31,8 @@ from trio_romancy import (
 )
 from trio_romancy._portal.asyncio_portal import AsyncioPortal
 from trio_romancy.aio import App
+
+from ..support.databases import ALL_KINDS
 
 
 @activity
@@ -266,6 +269,73 @@ def test_an_instance_is_started_in_the_transaction_of_the_caller(tmp_path: Path)
                 await app.send_event_in(connection, "go")
                 connection.commit()
             assert await handle.result() == 42
+            assert await app.get_instance(undone.instance_id) is None
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS, indirect=True)
+def test_a_transaction_of_the_app_commits_what_its_block_has_done_or_undoes_it(database: str) -> None:
+    async def main() -> None:
+        async with App(database) as app:
+            async with app.transaction() as tx:
+                await tx.execute(sa.text("CREATE TABLE orders (id INTEGER)"))
+            with pytest.raises(KeyError):
+                async with app.transaction() as tx:
+                    await tx.execute(sa.text("INSERT INTO orders VALUES (1)"))
+                    undone = await tx.start(doubling, 1)
+                    raise KeyError
+            async with app.transaction() as tx:
+                await tx.execute(sa.text("INSERT INTO orders VALUES (2)"))
+                with pytest.raises(KeyError):
+                    async with tx.begin_nested():
+                        await tx.execute(sa.text("INSERT INTO orders VALUES (3)"))
+                        raise KeyError
+                handle = await tx.start(doubling, 21)
+                if database == ":memory:":
+                    with pytest.raises(RomancyError, match="one writer"):
+                        await app.start(doubling, 1)
+            assert await handle.result() == 42
+            assert await app.get_instance(undone.instance_id) is None
+            async with app.transaction() as other:
+                assert list(await other.scalars(sa.text("SELECT id FROM orders"))) == [2]
+            with pytest.raises(RomancyError, match="the block has ended"):
+                await tx.execute(sa.text("SELECT 1"))
+            with pytest.raises(sa.exc.DBAPIError):
+                async with app.transaction() as tx:
+                    await tx.execute(sa.text("SELECT nonsense FROM nowhere"))
+
+    asyncio.run(main())
+
+
+def test_a_cancelled_block_undoes_the_transaction(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with App(str(tmp_path / "a.db")) as app:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(None) as limit, app.transaction() as tx:
+                    undone = await tx.start(doubling, 1)
+                    limit.reschedule(0)
+                    await asyncio.sleep(60)
+            assert await app.get_instance(undone.instance_id) is None
+            async with app.transaction() as tx:
+                handle = await tx.start(doubling, 1)
+            assert await handle.result() == 2
+
+    asyncio.run(main())
+
+
+def test_the_end_of_the_app_ends_a_transaction(tmp_path: Path) -> None:
+    async def main() -> None:
+        app = App(str(tmp_path / "a.db"))
+        async with app:
+            block = app.transaction()
+            tx = await block.__aenter__()
+            undone = await tx.start(doubling, 1)
+        with pytest.raises(RomancyError, match="the app is not running"):
+            await tx.scalar(sa.text("SELECT 1"))
+        with pytest.raises(RomancyError, match="the app is not running"):
+            await block.__aexit__(None, None, None)
+        async with app:
             assert await app.get_instance(undone.instance_id) is None
 
     asyncio.run(main())

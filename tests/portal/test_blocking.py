@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from trio_romancy import (
     ResultTimeoutError,
@@ -202,6 +203,25 @@ def test_an_instance_is_started_in_the_transaction_of_the_caller(tmp_path: Path)
             connection.commit()
         assert handle.result() == 42
         assert app.get_instance(undone.instance_id) is None
+
+
+def test_a_transaction_of_the_app_commits_what_its_block_has_done_or_undoes_it(tmp_path: Path) -> None:
+    with App(str(tmp_path / "a.db")) as app:
+        with pytest.raises(KeyError), app.transaction() as tx:
+            undone = tx.start(doubling, 1)
+            raise KeyError
+        with app.transaction() as tx:
+            tx.execute(sa.text("CREATE TABLE orders (id INTEGER)"))
+            with pytest.raises(KeyError), tx.begin_nested():
+                tx.execute(sa.text("INSERT INTO orders VALUES (3)"))
+                raise KeyError
+            handle = tx.start(doubling, 21)
+            with pytest.raises(RomancyError, match="one writer"):
+                app.start(doubling, 1)
+        assert handle.result() == 42
+        assert app.get_instance(undone.instance_id) is None
+        with app.transaction() as tx:
+            assert list(tx.scalars(sa.text("SELECT id FROM orders"))) == []
 
 
 async def test_an_app_that_is_entered_under_trio_names_the_right_one() -> None:
