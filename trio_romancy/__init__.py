@@ -3,73 +3,7 @@
 The public names of the package are in ``__all__``, and in the submodules ``otel`` and ``testing``.
 """
 
-from ._client.handle import WorkflowHandle
-from ._client.watch import InstanceChanges
-from ._context.activity import ActivityContext
-from ._context.child import ChildHandle
-from ._context.current import current_activity
-from ._context.workflow import WorkflowContext
-from ._definitions.decorators import activity, compensation, workflow
-from ._definitions.values import Activity, Compensation, Workflow
-from ._observe.log_filter import InstanceFilter
-from ._outbox.relay import RelayStatistics
-from ._runtime.run.threads import ThreadStatistics
-from ._runtime.worker.supervisor import SupervisorStatistics
-from ._runtime.worker.worker import WorkerStatistics
-from ._settings import Limits, OutboxSettings, WebSettings
-from ._storage.journal.journal import JournalStatistics
-from ._storage.session import Session
-from .app import App, AppStatistics
-from .errors import (
-    ActivityError,
-    ActivityTerminalError,
-    ChannelModeConflictError,
-    ChildWorkflowError,
-    DatabaseError,
-    DataProblem,
-    DefinitionError,
-    EventTimeoutError,
-    InstanceExistsError,
-    InstanceNotFoundError,
-    InvalidDataError,
-    InvalidInputError,
-    MessageTimeoutError,
-    NonDeterminismError,
-    OperationIdError,
-    PayloadTooLargeError,
-    ResultTimeoutError,
-    RetryExhaustedError,
-    RomancyError,
-    SchemaError,
-    TerminalError,
-    WorkflowCancelledError,
-    WorkflowError,
-    WorkflowFailedError,
-    WorkflowStuckError,
-    WorkflowTerminatedError,
-)
-from .hooks import ActivityInfo, BatchInfo, Hooks, LeaseInfo, MessageInfo, TimerInfo, WorkflowInfo
-from .model import (
-    CancelRequest,
-    ChannelMode,
-    Entry,
-    EntryKind,
-    ErrorInfo,
-    Instance,
-    InstancePage,
-    JournalPage,
-    Message,
-    OutboxEvent,
-    OutboxPage,
-    OutboxStatus,
-    PendingOperation,
-    ReceivedEvent,
-    SendResult,
-    Status,
-    WorkerInfo,
-)
-from .retry import RetryPolicy
-from .run_worker import run_worker
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
@@ -151,3 +85,19 @@ __all__ = [
     "run_worker",
     "workflow",
 ]
+
+if TYPE_CHECKING:
+    from ._public import *
+else:
+
+    def __getattr__(name: str) -> object:
+        """Import all public names when one of them is used. The command line needs few of them, and starts sooner."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from . import _public
+
+        globals().update((each, getattr(_public, each)) for each in __all__)
+        return globals()[name]
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

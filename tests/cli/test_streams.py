@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .terminal import ROOT
+from .fork_server import ROOT
 
 pytestmark = pytest.mark.long
 

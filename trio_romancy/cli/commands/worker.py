@@ -12,7 +12,7 @@ from attrs import frozen
 from typer import Argument, Option
 
 from ...app import App
-from ...run_worker import run_worker
+from ...worker_process import run_worker
 from ..call import Call
 from ..failures import StopError
 from ..modules import load_app
