@@ -10,7 +10,7 @@ from typing import final
 import trio
 from attrs import define, field
 
-from ..._data.ids import checked_id
+from ..._data.ids import MAX_ID, checked_id, short_id
 from ...errors import OperationIdError
 
 _WITH_OPTIONS = frozenset({"activity", "child"})
@@ -80,6 +80,8 @@ class OperationIds:
             number = branch.counters.get(name, 0) + 1
             branch.counters[name] = number
             id = f"{branch.prefix}{name}:{number}"
+            if len(id) > MAX_ID:
+                id = short_id(id)
         else:
             how = ".options(id=...)" if what in _WITH_OPTIONS else "id=..."
             raise self._in_child_task(f"{name!r} is called", f"name the call with {how}")
