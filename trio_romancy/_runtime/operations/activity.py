@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import trio
@@ -10,6 +11,7 @@ import trio
 from ..._data.journal_format import ActivityCancelled, ActivityCompleted, ActivityFailed, Payload, from_text
 from ..._data.log_fields import cause_text, log_with_traceback
 from ..._definitions.values import Activity
+from ..._storage.sql.entries import JournalEntry
 from ...errors import InvalidDataError
 from ...model import EntryKind
 from ..run import cancellation
@@ -50,11 +52,7 @@ async def call_activity(
     if not is_undisturbed or run.cursor.kept:
         outcome = await recorded(run, task, id, "activity", _ACTIVITY)
         if outcome is not None:
-            if digests is not None:
-                check_arguments(run, id, outcome, getattr(outcome.payload, "arguments", None), digests)
-            if isinstance(outcome.payload, ActivityCompleted):
-                return _decoded(run, activity, id, outcome.payload)  # what nearly every replayed call comes to
-            return await _return_or_raise(run, activity, id, outcome.payload)
+            return await _replayed(run, activity, id, outcome, digests)
         is_undisturbed = run.is_undisturbed(task)
     undo = None if activity.compensation is None else undo_text(activity, activity.compensation, args, kwargs)
     operation = Operation(id, "activity", _ACTIVITY, None, task)
@@ -90,9 +88,7 @@ async def call_activity(
         finally:
             run.end(operation)
     if outcome is not None:
-        if digests is not None:
-            check_arguments(run, id, outcome, getattr(outcome.payload, "arguments", None), digests)
-        return await _return_or_raise(run, activity, id, outcome.payload)
+        return await _replayed(run, activity, id, outcome, digests)
     if result is None:
         await trio.lowlevel.checkpoint_if_cancelled()  # a cancel request came before the activity began
         raise RunGone
@@ -123,6 +119,23 @@ def _log_failure(run: InstanceRun, id: str, failure: ActivityFailed) -> None:
         traceback=failure.traceback,
         extra=run.about(id),
     )
+
+
+async def _replayed(
+    run: InstanceRun,
+    activity: Activity[..., Any],
+    id: str,
+    outcome: JournalEntry,
+    digests: Mapping[str, str] | None,
+) -> Any:
+    """Return or raise the recorded outcome of an activity, which must have been called with the same arguments.
+
+    Args:
+      digests: digests of the arguments; None: they are not compared.
+    """
+    if digests is not None:
+        check_arguments(run, id, outcome, getattr(outcome.payload, "arguments", None), digests)
+    return await _return_or_raise(run, activity, id, outcome.payload)
 
 
 async def _return_or_raise(run: InstanceRun, activity: Activity[..., Any], id: str, payload: Payload) -> Any:

@@ -59,6 +59,8 @@ class _Wait:
 
     may_be_torn: bool
     """Whether no transaction has begun yet, so that cancellation is delivered at once."""
+    longest_grace: float = _GRACE_OF_ENGINE
+    """Longest time that the coroutine may go on after a cancellation otherwise, in seconds."""
     scope: trio.CancelScope = field(factory=trio.CancelScope)
     """Scope around the wait, which is cancelled when the server has taken too long."""
 
@@ -66,7 +68,7 @@ class _Wait:
         """Return for how many seconds the coroutine may go on after a cancellation."""
         if self.may_be_torn:
             return 0.0
-        return min(_GRACE_OF_ENGINE, max(self.scope.deadline - trio.current_time(), 0.0))  # 0.0: it was too long
+        return min(self.longest_grace, max(self.scope.deadline - trio.current_time(), 0.0))  # 0.0: it was too long
 
 
 _wait: ContextVar[_Wait | None] = ContextVar("trio_romancy_wait", default=None)
@@ -77,10 +79,6 @@ def _transaction_begins() -> None:
     """Keep cancellation away from now on."""
     if (wait := _wait.get()) is not None:
         wait.may_be_torn = False
-
-
-def _at_once() -> float:
-    return 0.0
 
 
 @define(eq=False)
@@ -118,13 +116,13 @@ class ServerDatabase:
     async def run_long(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         async with self._turns:
             return await self._cross_with_grace(
-                _at_once, lambda: self._run(lambda connection: fn(connection, *args, **kwargs))
+                _Wait(may_be_torn=True), lambda: self._run(lambda connection: fn(connection, *args, **kwargs))
             )
 
     async def alter(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         async with self._turns:
             return await self._cross_with_grace(
-                _at_once, lambda: self._alter(lambda connection: fn(connection, *args, **kwargs))
+                _Wait(may_be_torn=True), lambda: self._alter(lambda connection: fn(connection, *args, **kwargs))
             )
 
     @asynccontextmanager
@@ -249,22 +247,18 @@ class ServerDatabase:
         with self._connections.patience() as wait.scope:
             token = _wait.set(wait)
             try:
-                return await self._cross_with_grace(wait.grace, fn, *args)
+                return await self._cross_with_grace(wait, fn, *args)
             finally:
                 _wait.reset(token)
 
     async def _cross_with_grace(
-        self, grace: Callable[[], float], fn: Callable[..., Coroutine[Any, Any, R]], *args: Any, **kwargs: Any
+        self, wait: _Wait, fn: Callable[..., Coroutine[Any, Any, R]], *args: Any, **kwargs: Any
     ) -> R:
-        """Run a coroutine function in asyncio. Cancellation is delivered when it has ended.
-
-        Args:
-          grace: called at a cancellation; returns seconds until the coroutine is cancelled too.
-        """
+        """Run a coroutine function in asyncio. Cancellation is delivered when it has ended, or its grace is over."""
         waiting = trio.lowlevel.current_task()
 
         def cancelled(_: object) -> trio.lowlevel.Abort:
-            if seconds := grace():
+            if seconds := wait.grace():
                 self._loop.call_later(seconds, crossing.cancel)
             else:
                 crossing.cancel()
@@ -300,7 +294,7 @@ class _Transaction:
         def run() -> Coroutine[Any, Any, R]:
             return self._connection.run_sync(fn, *args, **kwargs)
 
-        return await self._database._cross_with_grace(lambda: _GRACE, run)
+        return await self._database._cross_with_grace(_Wait(may_be_torn=False, longest_grace=_GRACE), run)
 
     async def commit(self, last: Callable[[Connection], None]) -> None:
         await self._database._cross(self._commit, last)
