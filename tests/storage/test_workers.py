@@ -412,6 +412,14 @@ def test_the_time_is_that_of_the_first_live_worker_since_the_same_boot(connectio
     assert shared_clock(connection, 1_001) == 600
 
 
+def test_what_was_read_before_an_outage_ends_only_leases_of_the_dead(connection: Connection, dead: Process) -> None:
+    joined(connection, "expired", ELSEWHERE, 10, 50)
+    joined(connection, "dead", dead, 10, 50)
+    seen = other_leases(connection, "me")
+    assert [one.worker_id for one in end_leases(connection, seen, 60, may_end=lambda: False)] == ["dead"]
+    assert [one.worker_id for one in end_leases(connection, seen, 60, may_end=lambda: True)] == ["expired"]
+
+
 def in_container(name: str) -> Process:
     """A process of this machine of which this one cannot see whether it lives."""
     return attrs.evolve(HERE, host=f"{name} {HERE.host.split()[1]} pid:[1]")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import attrs
 import pytest
 import trio
+from attrs import define, field
 
 from trio_romancy._runtime.worker.contact import Contact
 from trio_romancy._runtime.worker.observer import Observer
+from trio_romancy._runtime.worker.reaper import Reaper
 from trio_romancy._storage.sql.workers import OtherLease
 from trio_romancy.clock import Clock, current_clock
 
@@ -74,6 +79,51 @@ async def test_a_worker_that_could_not_write_was_cut_off_whether_or_not_it_was_t
         assert not watch.observer.ended([watch.other])
         await trio.sleep(1)
     assert await watch.until_ended() == pytest.approx(LEASE, abs=1)
+
+
+@define
+class Slow:
+    """A database in which a lease has run out, and whose outage begins when that is to be ended."""
+
+    clock: Clock
+    contact: Contact
+    away_for: float
+    """In seconds."""
+    may_end: list[bool] = field(factory=list)
+    is_exclusive: bool = False
+    is_away: bool = False
+
+    async def renew(self) -> None:
+        while True:
+            if not self.is_away:
+                self.contact.renewed()
+            await trio.sleep(1)
+
+    async def read(self, *_: object) -> tuple[list[OtherLease], bool]:
+        return [OtherLease("other", 7, 0, is_dead=False, is_seen_to_live=False)], False
+
+    async def run(self, *_: object, may_end: Callable[[], bool], **__: object) -> list[OtherLease]:
+        self.is_away = True
+        await trio.sleep(self.away_for)
+        self.is_away = False
+        self.contact.renewed()
+        self.may_end.append(may_end())
+        await trio.sleep_forever()
+        raise AssertionError
+
+
+@pytest.mark.parametrize("away_for", [0, 0.9 * LEASE])
+async def test_a_lease_that_has_run_out_before_an_outage_is_not_ended_after_it(away_for: float) -> None:
+    """Its worker may have been about to renew it, and could not."""
+    clock = current_clock()
+    contact = Contact(clock, LEASE * 1_000_000)
+    database: Any = Slow(clock, contact, away_for)
+    reaper = Reaper(database, clock, "me", contact, LEASE * 1_000_000, None, on_freed=lambda: None)
+    with trio.move_on_after(10 * LEASE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(database.renew)
+            nursery.start_soon(reaper.run)
+    assert database.may_end == [away_for == 0]
 
 
 async def test_a_new_worker_watches_for_a_lease_before_it_ends_one() -> None:

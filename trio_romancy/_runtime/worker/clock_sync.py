@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from ..._storage.database import Database
 from ..._storage.dialects import server_time
-from ..._storage.dialects.errors import is_transient
+from ..._storage.dialects.errors import is_outage
 from ..._storage.outages import retry_while_away_for
 from ..._storage.sql.workers import shared_clock
 from ...clock import Clock, Microseconds
@@ -65,7 +65,7 @@ class _Timekeeper:
             try:
                 await self.compare()
             except Exception as error:
-                if not is_transient(error):
+                if not is_outage(error):
                     raise  # otherwise the database is away: the clock goes on by itself
 
     async def compare(self) -> None:

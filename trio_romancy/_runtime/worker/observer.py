@@ -40,6 +40,10 @@ class Observer:
             self._seen[key] = one.expires_at, since if expires_at == one.expires_at else now
         return [one for one in others if one.is_dead or self.left(one) <= 0]
 
+    def may_end(self) -> bool:
+        """Return whether this worker has been in contact with the database for a whole lease time."""
+        return self._contact.duration() >= self._lease_time
+
     def left(self, one: OtherLease) -> Microseconds:
         """Return the time until the lease ends if its worker stays silent and this one does not, in microseconds."""
         _, silent_since = self._seen[one.worker_id, one.epoch]

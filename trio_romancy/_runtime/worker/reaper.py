@@ -89,8 +89,11 @@ class Reaper:
     async def _end(self, ending: Sequence[OtherLease], now: Microseconds) -> None:
         # Not as part of a batch: the row of a worker that hangs may be locked.
         by_server = not self._clock.is_virtual
-        run = self._database.run
-        for ended in await retry_while_away(self._database, run, end_leases, ending, now, by_server=by_server):
+        run, may_end = self._database.run, self._observer.may_end  # asked again: an outage may come in between
+        ended_now = await retry_while_away(
+            self._database, run, end_leases, ending, now, by_server=by_server, may_end=may_end
+        )
+        for ended in ended_now:
             if ended.is_dead:
                 _logger.warning("worker %s is dead: its instances are free to be claimed", ended.worker_id)
             else:

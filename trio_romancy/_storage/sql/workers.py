@@ -10,7 +10,7 @@ import json
 import os
 import platform
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -237,7 +237,12 @@ def _ahead(connection: Connection, row: StoredWorker, clock: Microseconds | None
 
 
 def end_leases(
-    connection: Connection, ending: Sequence[OtherLease], now: Microseconds, *, by_server: bool = False
+    connection: Connection,
+    ending: Sequence[OtherLease],
+    now: Microseconds,
+    *,
+    by_server: bool = False,
+    may_end: Callable[[], bool] = lambda: True,
 ) -> list[OtherLease]:
     """End leases of dead processes, and leases that have expired, and free the instances of those workers.
 
@@ -245,6 +250,8 @@ def end_leases(
 
     Args:
       by_server: whether the server's clock says what has expired, if it has one, and not ``now``.
+      may_end: called once the rows are locked. Returns False if only the leases of dead processes may end: since they
+        were read, an outage has kept the others from being renewed.
 
     Returns the leases that were ended.
     """
@@ -253,9 +260,12 @@ def end_leases(
     # The worker of a locked row is committing a batch. If its process stands still, the server ends that batch first.
     locked = select(workers).where(workers.c.worker_id.in_([one.worker_id for one in ending]))
     rows = {row.worker_id: row for row in fetch_all(connection, StoredWorker, locked.with_for_update(skip_locked=True))}
+    is_sure = may_end()
     for one in ending:
         row = rows.get(one.worker_id)
-        if row is None or row.epoch != one.epoch or (not one.is_dead and row.expires_at != one.expires_at):
+        if row is None or row.epoch != one.epoch:
+            continue
+        if not one.is_dead and (row.expires_at != one.expires_at or not is_sure):
             continue
         # The worker may be late, and prolong its lease at the same time.
         expired_by = None if one.is_dead else now + one.ahead if expired is None else expired
