@@ -40,10 +40,16 @@ class WorkflowRun(WorkflowExecution, Protocol):
     def sleep(self, duration: int | None, id: str | None) -> Coroutine[Any, Any, None]: ...
     def sleep_until(self, when: datetime, id: str | None) -> Coroutine[Any, Any, None]: ...
     def wait_event(
-        self, type: str, subject: str | None, codec: Codec[Any], timeout: int | None, id: str | None
+        self,
+        type: str,
+        subject: str | None,
+        codec: Codec[Any],
+        timeout: int | None,
+        id: str | None,
+        skip_invalid: bool,
     ) -> Coroutine[Any, Any, ReceivedEvent[Any]]: ...
     def receive(
-        self, channel: str, codec: Codec[Any], timeout: int | None, id: str | None
+        self, channel: str, codec: Codec[Any], timeout: int | None, id: str | None, skip_invalid: bool
     ) -> Coroutine[Any, Any, Message[Any]]: ...
     def subscribe(self, channel: str, mode: ChannelMode, id: str | None) -> Coroutine[Any, Any, None]: ...
     def unsubscribe(self, channel: str, id: str | None) -> Coroutine[Any, Any, None]: ...
@@ -191,6 +197,7 @@ class WorkflowContext:
         data_type: type[T],
         timeout: Duration | None = None,
         id: str | None = None,
+        skip_invalid: bool = False,
     ) -> ReceivedEvent[T]: ...
     @overload
     async def wait_event(
@@ -201,6 +208,7 @@ class WorkflowContext:
         data_type: Any = Any,
         timeout: Duration | None = None,
         id: str | None = None,
+        skip_invalid: bool = False,
     ) -> ReceivedEvent[Any]: ...
     async def wait_event(
         self,
@@ -210,6 +218,7 @@ class WorkflowContext:
         data_type: Any = Any,
         timeout: Duration | None = None,
         id: str | None = None,
+        skip_invalid: bool = False,
     ) -> ReceivedEvent[Any]:
         """Wait for the next event of a type. An instance that waits for long takes rows, but no memory.
 
@@ -225,13 +234,15 @@ class WorkflowContext:
           timeout: time limit from :meth:`now` on: seconds, or a timedelta. An event that was accepted in time is
             received, even if no worker runs when the time is over. Zero takes only an event that is there.
           id: operation id, by default the next ``wait_event:n``.
+          skip_invalid: whether to wait on for the next event if the data do not match ``data_type``. The wait for each
+            further event is an operation of its own: the next ``wait_event:n``, or ``id:2``, ``id:3`` ...
 
         Raises:
           EventTimeoutError: if no event arrived in time.
           InvalidDataError: if the data do not match ``data_type``. The event counts as received.
         """
         of = codec(data_type)
-        return await self._run.wait_event(type, subject, of, _microseconds(timeout), id)
+        return await self._run.wait_event(type, subject, of, _microseconds(timeout), id, skip_invalid)
 
     async def subscribe(
         self, channel: str, mode: ChannelMode | str = ChannelMode.BROADCAST, *, id: str | None = None
@@ -264,14 +275,32 @@ class WorkflowContext:
 
     @overload
     async def receive(
-        self, channel: str, *, data_type: type[T], timeout: Duration | None = None, id: str | None = None
+        self,
+        channel: str,
+        *,
+        data_type: type[T],
+        timeout: Duration | None = None,
+        id: str | None = None,
+        skip_invalid: bool = False,
     ) -> Message[T]: ...
     @overload
     async def receive(
-        self, channel: str, *, data_type: Any = Any, timeout: Duration | None = None, id: str | None = None
+        self,
+        channel: str,
+        *,
+        data_type: Any = Any,
+        timeout: Duration | None = None,
+        id: str | None = None,
+        skip_invalid: bool = False,
     ) -> Message[Any]: ...
     async def receive(
-        self, channel: str, *, data_type: Any = Any, timeout: Duration | None = None, id: str | None = None
+        self,
+        channel: str,
+        *,
+        data_type: Any = Any,
+        timeout: Duration | None = None,
+        id: str | None = None,
+        skip_invalid: bool = False,
     ) -> Message[Any]:
         """Receive the next message from a channel. An instance that waits for long takes rows, but no memory.
 
@@ -282,13 +311,15 @@ class WorkflowContext:
           data_type: type that the data are converted to, by default plain JSON data.
           timeout: time limit from :meth:`now` on: seconds, or a timedelta. Zero takes only a message that is there.
           id: operation id, by default the next ``receive:n``.
+          skip_invalid: whether to wait on for the next message if the data do not match ``data_type``. The wait for
+            each further message is an operation of its own: the next ``receive:n``, or ``id:2``, ``id:3`` ...
 
         Raises:
           MessageTimeoutError: if no message arrived in time.
           InvalidDataError: if the data do not match ``data_type``. The message counts as received.
           RomancyError: if the instance has not subscribed to the channel.
         """
-        return await self._run.receive(channel, codec(data_type), _microseconds(timeout), id)
+        return await self._run.receive(channel, codec(data_type), _microseconds(timeout), id, skip_invalid)
 
     async def publish(
         self, channel: str, data: Any, *, metadata: Mapping[str, Any] | None = None, id: str | None = None

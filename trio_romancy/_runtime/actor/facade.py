@@ -110,16 +110,22 @@ class RunFacade:
         return timers.Timeout(self._run, duration, id, fail=fail)
 
     def wait_event(
-        self, type: str, subject: str | None, codec: Codec[Any], timeout: Microseconds | None, id: str | None
+        self,
+        type: str,
+        subject: str | None,
+        codec: Codec[Any],
+        timeout: Microseconds | None,
+        id: str | None,
+        skip_invalid: bool,
     ) -> Coroutine[Any, Any, ReceivedEvent[Any]]:
         self._check_caller("ctx.wait_event")
-        return self._unless_gone(events.wait_event(self._run, type, subject, codec, timeout, id))
+        return self._unless_gone(events.wait_event(self._run, type, subject, codec, timeout, id, skip_invalid))
 
     def receive(
-        self, channel: str, codec: Codec[Any], timeout: Microseconds | None, id: str | None
+        self, channel: str, codec: Codec[Any], timeout: Microseconds | None, id: str | None, skip_invalid: bool
     ) -> Coroutine[Any, Any, Message[Any]]:
         self._check_caller("ctx.receive")
-        return self._unless_gone(channels.receive(self._run, channel, codec, timeout, id))
+        return self._unless_gone(channels.receive(self._run, channel, codec, timeout, id, skip_invalid))
 
     def subscribe(self, channel: str, mode: ChannelMode, id: str | None) -> Coroutine[Any, Any, None]:
         self._check_caller("ctx.subscribe")

@@ -15,14 +15,14 @@ from ..._storage.sql.messages import Outgoing, lock_channels
 from ..._storage.sql.messages import subscribe as store_subscription
 from ..._storage.sql.rows import EntryRow
 from ...clock import Microseconds, to_datetime
-from ...errors import ChannelModeConflictError, MessageTimeoutError, RomancyError
+from ...errors import ChannelModeConflictError, InvalidDataError, MessageTimeoutError, RomancyError
 from ...model import ChannelMode, EntryKind, Message
 from ..run.exits import RunGone
 from ..run.mailbox import PendingOutcome
 from ..run.message_table import MessageFilter
 from ..run.operation import Operation
 from ..run.run import InstanceRun
-from .events import take_message
+from .events import next_wait, take_message
 from .step import in_turn, new_operation, step
 
 _MESSAGE = frozenset({EntryKind.MESSAGE_RECEIVED, EntryKind.WAIT_TIMED_OUT})
@@ -81,7 +81,12 @@ async def unsubscribe(run: InstanceRun, channel: str, id: str | None) -> None:
 
 
 async def receive(
-    run: InstanceRun, channel: str, codec: Codec[Any], timeout: Microseconds | None, id: str | None
+    run: InstanceRun,
+    channel: str,
+    codec: Codec[Any],
+    timeout: Microseconds | None,
+    id: str | None,
+    skip_invalid: bool,
 ) -> Message[Any]:
     """Receive the next message from a channel that the instance has subscribed to."""
     subscription = run.intake.table.subscriptions.get(channel)
@@ -90,8 +95,18 @@ async def receive(
             f"instance {run.instance_id!r} has not subscribed to channel {channel!r}: "
             f"call `await ctx.subscribe({channel!r})` before ctx.receive"
         )
-    operation = new_operation(run, "receive", id, "receive", _MESSAGE)
-    got, data = await take_message(run, operation, MessageFilter(channel, None, subscription), codec, timeout)
+    end = None if timeout is None else run.cursor.now + timeout
+    number, next_id = 1, id
+    while True:
+        operation = new_operation(run, "receive", next_id, "receive", _MESSAGE)
+        try:
+            got, data = await take_message(run, operation, MessageFilter(channel, None, subscription), codec, timeout)
+            break
+        except InvalidDataError:
+            if not skip_invalid:
+                raise
+        number += 1
+        next_id, timeout = next_wait(run, id, number, end)
     if got is None:
         raise MessageTimeoutError(run.instance_id, operation.id, channel)
     assert isinstance(got, MessageReceived)

@@ -7,6 +7,7 @@ from typing import Any
 import trio
 
 from ..._data.codec import Codec
+from ..._data.ids import short_id
 from ..._data.journal_format import NOTHING, EventReceived, MessageReceived
 from ..._storage.outgoing import check_names
 from ..._storage.sql.entries import JournalEntry
@@ -24,18 +25,46 @@ _EVENT = frozenset({EntryKind.EVENT_RECEIVED, EntryKind.WAIT_TIMED_OUT})
 
 
 async def wait_event(
-    run: InstanceRun, type: str, subject: str | None, codec: Codec[Any], timeout: Microseconds | None, id: str | None
+    run: InstanceRun,
+    type: str,
+    subject: str | None,
+    codec: Codec[Any],
+    timeout: Microseconds | None,
+    id: str | None,
+    skip_invalid: bool,
 ) -> ReceivedEvent[Any]:
     """Wait for the next event of that type that the instance has not received."""
     check_names("an event cannot be waited for", type=type, **({} if subject is None else {"subject": subject}))
-    operation = new_operation(run, "wait_event", id, "wait_event", _EVENT)
-    got, data = await take_message(run, operation, MessageFilter(type, subject), codec, timeout)
+    end = None if timeout is None else run.cursor.now + timeout
+    number, next_id = 1, id
+    while True:
+        operation = new_operation(run, "wait_event", next_id, "wait_event", _EVENT)
+        try:
+            got, data = await take_message(run, operation, MessageFilter(type, subject), codec, timeout)
+            break
+        except InvalidDataError:
+            if not skip_invalid:
+                raise
+        number += 1
+        next_id, timeout = next_wait(run, id, number, end)
     if got is None:
         raise EventTimeoutError(run.instance_id, operation.id, type, subject)
     assert isinstance(got, EventReceived)
     event = got.event
     happened = got.sent_at if event.time is None else event.time
     return ReceivedEvent(event.id, event.source, type, event.subject, to_datetime(happened), data)
+
+
+def next_wait(run: InstanceRun, id: str | None, number: int, end: Microseconds | None) -> tuple[str | None, int | None]:
+    """Return the id and the timeout of the wait that follows one whose data did not fit.
+
+    Args:
+      id: operation id of the first wait; None: an automatic one.
+      number: number of the next wait, from 2.
+      end: time at which the first wait would have ended; None: never.
+    """
+    next_id = None if id is None else short_id(f"{id}:{number}")
+    return next_id, None if end is None else max(end - run.cursor.now, 0)
 
 
 async def take_message(
