@@ -27,6 +27,7 @@ from .annotations import field_names, is_class
 from .converter import make_converter
 from .diagnosis import LONGEST_CAUSE, expected, fault_of_scalar, name_of, problems_of_error, problems_of_value
 from .large import LARGE
+from .models import is_model
 from .readable import MOST_DIGITS, why_unreadable
 from .scalars import AlteredError, altered
 
@@ -208,7 +209,7 @@ def is_structured(annotation: Any) -> bool:
     origin = typing.get_origin(annotation) or annotation
     if typing.is_typeddict(origin):
         return True
-    return isinstance(origin, type) and (is_class(origin) or issubclass(origin, Mapping))
+    return isinstance(origin, type) and (is_class(origin) or is_model(origin) or issubclass(origin, Mapping))
 
 
 def _hashable(annotation: Any) -> Any:

@@ -31,6 +31,7 @@ from .annotations import (
 )
 from .diagnosis import expected, name_of, not_json, short
 from .keys import register_keys
+from .models import register_models
 from .scalars import AlteredError, Hook, of_kind, register_scalars
 
 
@@ -235,6 +236,7 @@ def make_converter(*, detailed: bool, reads_stored: bool = False) -> Converter:
     for predicate, factory in factories:
         converter.register_structure_hook_factory(predicate, factory)
     register_keys(converter)
+    register_models(converter)
     converter.register_unstructure_hook_factory(is_namedtuple, _from_named_tuple)
     converter.register_unstructure_hook_factory(typing.is_typeddict, _from_typed_dict)
     converter.register_unstructure_hook_factory(lambda it: is_union(it) and not _is_optional(it), _from_union)

@@ -17,7 +17,7 @@ from cattrs import BaseValidationError, ClassValidationError, IterableValidation
 from cattrs.errors import ForbiddenExtraKeysError
 
 from .._exceptions import text_of
-from ..errors import DataProblem
+from ..errors import DataProblem, InvalidDataError
 from .annotations import (
     SCALARS,
     bare,
@@ -228,6 +228,8 @@ def problems_of_error(error: BaseException, raw: object, path: str = "$") -> lis
             inside = f"{path}[{place.index}]" if isinstance(place.index, int) else key_in(path, place.index)
             found += problems_of_error(inner, _item(raw, place.index), inside)
         return found + [p for inner in without for p in problems_of_error(inner, raw, path)]
+    if isinstance(error, InvalidDataError):  # of a model, which has its own rules
+        return [DataProblem(path + problem.path[1:], problem.message) for problem in error.problems]
     if isinstance(error, BaseValidationError):
         return [p for inner in error.exceptions for p in problems_of_error(inner, raw, path)]
     if isinstance(error, ForbiddenExtraKeysError):
