@@ -12,18 +12,16 @@ from contextlib import asynccontextmanager
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Annotated, Any
 
-import trio
 import typer
 from attrs import define
 
-from .._storage.drivers.urls import file_of, shown_url
-from ..app import App
-from ..model import SendResult
 from .documents import to_document
 from .failures import NoReaderError, StopError, writing
 from .terminal.wording import count
 
 if TYPE_CHECKING:
+    from ..app import App
+    from ..model import SendResult
     from .terminal.screen import Screen
 
 VARIABLE = "TRIO_ROMANCY_DATABASE"
@@ -72,6 +70,8 @@ class Call:
     @property
     def shown_database(self) -> str:
         """The database without its password."""
+        from .._storage.drivers.urls import shown_url
+
         return shown_url(self.database)
 
     def existing_database(self) -> str:
@@ -80,6 +80,8 @@ class Call:
         Raises:
           StopError: if it is in memory, or if its file does not exist.
         """
+        from .._storage.drivers.urls import file_of
+
         file = file_of(self.database)
         if file == "":
             raise StopError("a database in memory exists only in its own process; name a file or a server")
@@ -90,6 +92,8 @@ class Call:
     @asynccontextmanager
     async def open_app(self) -> AsyncIterator[App]:
         """Open a client of the database. The database and its tables must exist."""
+        from ..app import App  # only now: to list the commands needs neither it nor a database
+
         app = App(self.existing_database(), worker=False, auto_migrate=False, start_timeout=START_TIMEOUT)
         async with app:
             # From here on the app waits for the end of an outage. The log tells the user why nothing happens. What
@@ -149,6 +153,8 @@ def runnable(command: Command, *, has_database: bool = True) -> Callable[..., in
         call = Call(database or ctx.meta.get(VARIABLE), as_json or ctx.meta.get("--json", False))
         logging.getLogger("trio_romancy").addHandler(logging.NullHandler())
         try:
+            import trio
+
             return trio.run(partial(command, call, **arguments)) or 0
         except BrokenPipeError as error:
             raise NoReaderError from error  # typer would exit by itself

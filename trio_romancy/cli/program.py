@@ -3,71 +3,102 @@
 from __future__ import annotations
 
 import shutil
+from importlib import import_module
 from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
+from attrs import frozen
+from typer.core import TyperGroup
 
 from .call import VARIABLE, AsJson, Command, Database, Traceback, runnable
-from .commands.bench import bench
-from .commands.cancel import cancel
-from .commands.doctor import doctor
-from .commands.event import event
-from .commands.find import find
-from .commands.index import index
-from .commands.list import list_instances
-from .commands.migrate import migrate
-from .commands.outbox import list_events, retry_events
-from .commands.publish import publish
-from .commands.purge import purge
-from .commands.resume import resume
-from .commands.retry import retry
-from .commands.show import show
-from .commands.start import start
-from .commands.terminate import terminate
-from .commands.worker import worker
-from .commands.workers import list_workers
 
-_COMMANDS: dict[str, Command] = {
-    "list": list_instances,
-    "find": find,
-    "show": show,
-    "start": start,
-    "event": event,
-    "publish": publish,
-    "cancel": cancel,
-    "terminate": terminate,
-    "resume": resume,
-    "retry": retry,
-    "purge": purge,
-    "workers": list_workers,
-    "index": index,
-    "migrate": migrate,
-    "doctor": doctor,
-    "bench": bench,
+
+@frozen
+class _Command:
+    """A command that is imported when it is called: what it needs takes longer than what it does."""
+
+    module: str
+    function: str
+    help: str
+    """First sentence of its help, for the list of all commands."""
+
+    def load(self) -> Command:
+        """Import the command."""
+        command: Command = getattr(import_module(f".commands.{self.module}", __package__), self.function)
+        return command
+
+
+COMMANDS = {
+    "worker": _Command("worker", "worker", "Run a worker until SIGTERM or Ctrl-C."),
+    "list": _Command("list", "list_instances", "List instances, the newest first."),
+    "find": _Command("find", "find", "Find instances by the values in their input."),
+    "show": _Command("show", "show", "Show an instance, and its journal as a timeline."),
+    "start": _Command("start", "start", "Start an instance."),
+    "event": _Command("event", "event", "Send an event to every instance that waits for its type, now or later."),
+    "publish": _Command("publish", "publish", "Publish a message to a channel."),
+    "cancel": _Command("cancel", "cancel", "Ask for the cancellation of an instance."),
+    "terminate": _Command("terminate", "terminate", "End an instance at once, whatever its code does."),
+    "resume": _Command("resume", "resume", "Let a stuck instance go on, or run failed compensations again."),
+    "retry": _Command("retry", "retry", "Run a failed instance again from what failed, and keep what succeeded."),
+    "purge": _Command("purge", "purge", "Delete instances that have ended, with their journals."),
+    "workers": _Command("workers", "list_workers", "List the workers, with their leases and the number of instances."),
+    "index": _Command("index", "index", "Make an index over a value in the inputs, so that find is fast by it."),
+    "migrate": _Command("migrate", "migrate", "Create the tables, or bring them up to date."),
+    "doctor": _Command("doctor", "doctor", "Look for problems, and say what to do about each."),
+    "bench": _Command("bench", "bench", "Measure workflows of three activities per second, at 1, 20 and 200 clients."),
 }
-_OUTBOX: dict[str, Command] = {"list": list_events, "retry": retry_events}
+_OUTBOX = {"list": "list_events", "retry": "retry_events"}
+_OUTBOX_HELP = "The events on their way to the broker."
+
+
+class _Commands(TyperGroup):
+    """All commands, which are not imported to be listed."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*COMMANDS, "outbox"]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        made = typer.Typer(**_options())
+        if cmd_name == "outbox":
+            module = import_module(".commands.outbox", __package__)
+            for name, function in _OUTBOX.items():
+                made.command(name, context_settings=_width())(runnable(getattr(module, function)))
+            made.info.help = _OUTBOX_HELP
+        elif cmd_name in COMMANDS:
+            command = COMMANDS[cmd_name].load()
+            made.command(cmd_name, context_settings=_width())(runnable(command, has_database=cmd_name != "worker"))
+        else:
+            return None
+        loaded = typer.main.get_command(made)
+        loaded.name = cmd_name
+        return loaded
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [*((name, command.help) for name, command in COMMANDS.items()), ("outbox", _OUTBOX_HELP)]
+            )
+
+
+def _width() -> dict[str, Any]:
+    # Without this the help is never narrower than 50 columns.
+    return {"terminal_width": min(shutil.get_terminal_size().columns, 100)}
+
+
+def _options() -> dict[str, Any]:
+    return {
+        "add_completion": False,
+        "rich_markup_mode": None,
+        "pretty_exceptions_enable": False,
+        "context_settings": {"help_option_names": ["-h", "--help"], **_width()},
+    }
 
 
 def make_program() -> typer.Typer:
     """Return the typer application with all commands."""
-    # Without this its help is never narrower than 50 columns.
-    wide = {"terminal_width": min(shutil.get_terminal_size().columns, 100)}
-    options: dict[str, Any] = {
-        "add_completion": False,
-        "rich_markup_mode": None,
-        "pretty_exceptions_enable": False,
-        "context_settings": {"help_option_names": ["-h", "--help"], **wide},
-    }
-    program = typer.Typer(**options)
+    program = typer.Typer(cls=_Commands, **(_options() | {"add_completion": True}))
     program.callback()(_begin)
-    program.command("worker", context_settings=wide)(runnable(worker, has_database=False))
-    for name, command in _COMMANDS.items():
-        program.command(name, context_settings=wide)(runnable(command))
-    events = typer.Typer(**options, help="The events on their way to the broker.")
-    for name, command in _OUTBOX.items():
-        events.command(name, context_settings=wide)(runnable(command))
-    program.add_typer(events, name="outbox")
     return program
 
 

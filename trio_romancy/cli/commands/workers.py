@@ -10,7 +10,7 @@ from ..terminal.wording import Styled, ago
 
 
 async def list_workers(call: Call) -> None:
-    """List the workers, with their leases and the number of their instances."""
+    """List the workers, with their leases and the number of instances."""
     async with call.open_app() as app:
         found = await app.list_workers()
     call.answer({"workers": found}, lambda: _show(call, found))
