@@ -88,38 +88,34 @@ class Journal:
 
     # -- appending: never waits, and never fails because of the database -------------------------------------------
 
-    def _next(self) -> Batch:
+    def _next(self, size: int = 0) -> Batch:
+        """Return the batch for the next write.
+
+        Args:
+          size: the bytes of its payload. What belongs to the write, such as its effects, is appended after it, and so
+            is part of the same transaction.
+        """
         if self._lost is not None:
             raise self._lost
         batch = self._gathering
+        if size and batch.bytes + size > _MOST_BYTES:
+            batch = self._begin_batch()
+        batch.bytes += size
         batch.size += 1
         if batch.size == 1:
             self._arrived.set()
         return batch
 
-    def _complete_batch(self) -> None:
-        """Have the next write begin another batch, which is written after the one that has gathered.
-
-        A write with a large value calls this before it is appended. What belongs to it, such as its effects, comes
-        after it, and so is part of the same transaction.
-        """
+    def _begin_batch(self) -> Batch:
+        """Begin another batch, which is written after the one that has gathered, for a write with a large value."""
         if self._gathering.size:
             self._full.append(self._gathering)
             self._gathering = Batch()
-
-    def _make_room(self, size: int) -> None:
-        """Complete the batch if a value of that many bytes does not fit in it any more; count its bytes."""
-        if self._gathering.bytes + size > _MOST_BYTES:
-            self._complete_batch()
-        self._gathering.bytes += size
+        return self._gathering
 
     def append_entry(self, row: EntryRow) -> Batch:
         """Record an entry. Returns the batch that :meth:`durable` waits for."""
-        size = len(row["payload"])
-        if self._gathering.bytes + size > _MOST_BYTES:
-            self._complete_batch()
-        batch = self._next()
-        batch.bytes += size
+        batch = self._next(len(row["payload"]))
         batch.entries.append(row)
         return batch
 
@@ -211,8 +207,7 @@ class Journal:
         Raises:
           InstanceExistsError: if another workflow or another input has the id.
         """
-        self._make_room(len(row["input"]))
-        batch = self._next()
+        batch = self._next(len(row["input"]))
         start = Start(row, arguments)
         (batch.starts if id_is_new else batch.named_starts).append(start)
         await batch.durable.wait()
@@ -237,10 +232,9 @@ class Journal:
         Returns None once the end is durable. If a cancel request was first, nothing is written, and the request is
         returned as JSON text.
         """
-        self._make_room(len(entry["payload"]) + len(row["output_"] or ""))
+        batch = self._next(len(entry["payload"]) + len(row["output_"] or ""))
         if has_waits:
             self.append_end(row["id"])
-        batch = self._next()
         closing = Closing(row, entry, origin, successor)
         batch.closings.append(closing)
         await batch.durable.wait()
@@ -284,7 +278,7 @@ class Journal:
         """Send messages, and return once they are durable. Each :class:`.Outgoing` then has its results."""
         effects = Effects(outgoing=list(outgoing))
         if self._gathering.bytes + effects.bytes() > _MOST_BYTES:
-            self._complete_batch()
+            self._begin_batch()
         batch = self.append_effects(effects)
         await batch.durable.wait()
         batch.check()
