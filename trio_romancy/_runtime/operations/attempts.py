@@ -136,7 +136,8 @@ class Attempts:
         """Whether an attempt has failed in this run, which may have changed the arguments."""
 
     async def carry_out(self) -> Result:
-        """Attempt until there is an outcome, and record the outcome."""
+        """Attempt until there is an outcome, and record the outcome. The workflow may have other tasks meanwhile."""
+        self._operation.nurseries = len(trio.lowlevel.current_task().child_nurseries)
         result = await self._out_of_turn(self.until_outcome)
         return result if self.record_at_once(result) else await self.record_in_turn(result)
 

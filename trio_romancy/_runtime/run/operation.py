@@ -43,7 +43,7 @@ class Operation:
     task: trio.lowlevel.Task | None = None
     """The task that awaits the outcome."""
     nurseries: int = 0
-    """Number of nurseries that the task had open when it began. Later ones belong to what the operation runs."""
+    """Number of nurseries that the task had open when its activity began. Later ones belong to the activity."""
     scope: Shield | None = None
     """Shield of an activity against cancellation while it runs."""
     is_executing: bool = False
@@ -129,17 +129,17 @@ class InFlight:
     the first run and on each replay, and code that depends on which of two activities ended first sees it again.
     """
 
-    __slots__ = ("_added", "_retries", "awaited", "by_id", "main", "waiting")
+    __slots__ = ("_added", "_retries", "_unawaited", "by_id", "main", "waiting")
 
     def __init__(self) -> None:
         self.by_id: dict[str, Operation] = {}
         """Operations by id, in the order in which they began."""
         self.main: trio.lowlevel.Task | None = None
         """The task that runs the workflow function, while that runs."""
-        self.awaited = 0
-        """Number of operations that a task awaits."""
+        self._unawaited = 0
+        """Number of operations that no task awaits."""
         self.waiting = 0
-        """Number of those that only wait."""
+        """Number of the others that only wait."""
         self._retries: list[tuple[Microseconds, int, Operation]] | None = None
         """Times at which activities are attempted again, as a heap, with those that have passed."""
         self._added: trio.Event | None = None
@@ -148,21 +148,27 @@ class InFlight:
         """Note that an operation begins. If a task awaits it, that is the current one."""
         self.by_id[operation.id] = operation
         operation.counted_by = self
+        if operation.task is None:
+            self._unawaited += 1
+        elif operation._waits:
+            self.waiting += 1
         if self._added is not None:
             self._added.set()
-        if operation.task is not None:
-            self.awaited += 1
-            self.waiting += operation._waits
-            operation.nurseries = len(operation.task.child_nurseries)
 
     def remove(self, operation: Operation) -> None:
         """Note that an operation has ended, or was given up."""
         operation.is_in_flight = False
         del self.by_id[operation.id]
         operation.counted_by = None
-        if operation.task is not None:
-            self.awaited -= 1
-            self.waiting -= operation._waits
+        if operation.task is None:
+            self._unawaited -= 1
+        elif operation._waits:
+            self.waiting -= 1
+
+    @property
+    def awaited(self) -> int:
+        """Number of operations that a task awaits."""
+        return len(self.by_id) - self._unawaited
 
     async def added(self) -> None:
         """Wait until another operation begins."""
