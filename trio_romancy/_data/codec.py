@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii
+from json.scanner import make_scanner
 from typing import Any, Generic, TypeVar
 
 from cattrs.errors import StructureHandlerNotFoundError
@@ -44,8 +45,26 @@ def dumps(raw: object) -> str:
     return _json.encode(raw)
 
 
-loads: Callable[[str], Any] = json.JSONDecoder().decode
-"""Return the value of JSON text. For text that may be large see :func:`.patient_json.loads`."""
+_decoder = json.JSONDecoder()
+_scan: Callable[[str, int], tuple[Any, int]] = make_scanner(typing.cast(Any, _decoder))
+
+
+def loads(text: str) -> Any:
+    """Return the plain JSON data that a text stands for. For text that may be large see :func:`.patient_json.loads`.
+
+    What :func:`dumps` has written has no space around it, for which the decoder of Python searches first. Without this
+    the benchmark ``replay`` loses half a microsecond for each entry.
+
+    Raises:
+      ValueError: if it is not JSON.
+    """
+    try:
+        value, end = _scan(text, 0)
+        if end == len(text):
+            return value
+    except StopIteration:
+        pass
+    return _decoder.decode(text)
 
 
 def _of_float(value: float) -> str:

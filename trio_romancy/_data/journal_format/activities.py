@@ -77,9 +77,9 @@ class ActivityCompleted:
     @classmethod
     def from_data(cls, data: Any) -> Self:
         """Return the entry that this plain JSON data stands for."""
-        compensation, arguments = data.get("compensation"), data.get("arguments")
-        if compensation is None and arguments is None:
+        if len(data) == 1:
             return cls(data["result"])
+        compensation, arguments = data.get("compensation"), data.get("arguments")
         plan = None if compensation is None else PlannedCompensation.from_data(compensation)
         return cls(data["result"], plan, arguments)
 

@@ -42,7 +42,7 @@ class JournalCursor:
         """Time of the entry last told to the workflow."""
         self.taken = 0
         """Number of entries told to the workflow."""
-        self._untold = deque(entry for entry in entries if entry.kind.is_delivered) if entries else None
+        self._untold = deque([entry for entry in entries if entry.kind.is_delivered]) if entries else None
         self._failures: dict[str, list[JournalEntry]] | None = None
         """Failed attempts, by operation id."""
         self.kept: dict[str, JournalEntry] | None = None
@@ -66,11 +66,14 @@ class JournalCursor:
             # After a retry or a resumption the code may go another way than before.
             self.is_repeating = last is not EntryKind.RETRIED and last is not EntryKind.RESUMED
         for entry in entries:
-            if entry.kind is EntryKind.ATTEMPT_FAILED:
+            kind = entry.kind
+            if kind.is_delivered and self.kept is None:
+                pass  # nearly all entries
+            elif kind is EntryKind.ATTEMPT_FAILED:
                 self.add_failure(entry)
-            elif entry.kind is EntryKind.PATCHED:
+            elif kind is EntryKind.PATCHED:
                 self.patch(entry.operation_id, is_patched=True)
-            elif entry.kind is EntryKind.KEPT:
+            elif kind is EntryKind.KEPT:
                 if self.kept is None:
                     self.kept = {}
                 self.kept[entry.operation_id] = entry
@@ -118,7 +121,7 @@ class JournalCursor:
     @property
     def was_cancelled(self) -> bool:
         """Whether the journal holds a cancel request that the workflow has not been told yet."""
-        return self._untold is not None and any(entry.kind is EntryKind.CANCEL_REQUESTED for entry in self._untold)
+        return EntryKind.CANCEL_REQUESTED in [entry.kind for entry in self._untold or ()]
 
     # -- failed attempts -------------------------------------------------------------------------------------------
 

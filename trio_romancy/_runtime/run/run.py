@@ -360,7 +360,7 @@ class InstanceRun:
 
     def has_turn(self, task: trio.lowlevel.Task) -> bool:
         """Whether the task may record or be told an outcome at once, as the only task of its workflow."""
-        return self.has_ended_function or (self.is_clear and self.in_flight.is_alone(task))
+        return (self.is_clear and self.in_flight.is_alone(task)) or self.has_ended_function
 
     def is_undisturbed(self, task: trio.lowlevel.Task) -> bool:
         """Whether the task has its turn, and nothing in it could be cancelled but the whole workflow."""
