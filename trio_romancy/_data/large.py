@@ -40,7 +40,9 @@ def _is_large(value: object) -> bool:
     while left:
         one: Any = left.pop()
         room -= _PART
-        if isinstance(one, (str, bytes)):
+        if type(one) in _SMALL:
+            pass
+        elif isinstance(one, (str, bytes)):
             room -= len(one)
         elif isinstance(one, dict):
             room -= 2 * _PART * len(one)
