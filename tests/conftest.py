@@ -31,7 +31,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for kind, why in missing.items():
             terminalreporter.line(f"{kind}: {why}", red=True)
         terminalreporter.line(
-            "All databases: apt-get install mariadb-server postgresql; a Galera cluster: galera-4 rsync, too", red=True
+            "All databases: apt-get install mariadb-server postgresql pgbouncer; a Galera cluster: galera-4 rsync, too",
+            red=True,
         )
 
 

@@ -93,6 +93,8 @@ class App(Client):
       max_resident: most instances in memory.
       pool_size: most connections to a database server, at least 2. One of them is kept free of the sessions of
         activities. The journal and the heartbeat have further ones of their own; on PostgreSQL another one listens.
+      direct_url: URL of the same database of PostgreSQL past a pooler such as PgBouncer, which ``database`` leads to.
+        Only notifications and :meth:`index_input` use it. Without it, a worker behind a pooler polls.
       code_version: version of the code of this process, such as a commit or a release. An instance whose journal does
         not fit the code of one version is left to workers that run another. By default it is made of what this process
         defines: the code of workflow functions, without the functions that they call; the names of all definitions; and
@@ -135,6 +137,7 @@ class App(Client):
         max_running: int = 1_000,
         max_resident: int = 10_000,
         pool_size: int = POOL_SIZE,
+        direct_url: str | None = None,
         code_version: str | None = None,
         check_arguments: bool = False,
         start_timeout: Duration = 30.0,
@@ -159,6 +162,7 @@ class App(Client):
         self._url = database
         self._shown = shown_url(database)
         self._pool_size = pool_size
+        self._direct_url = direct_url
         self._given_id = worker_id
         self._made_id = "", 0
         self._runs_workflows = worker
@@ -325,7 +329,7 @@ class App(Client):
         )
 
     def _open_database(self) -> AbstractAsyncContextManager[Database]:
-        return open_database(self._url, pool_size=self._pool_size)
+        return open_database(self._url, pool_size=self._pool_size, direct_url=self._direct_url)
 
     def hurry(self) -> None:
         """Stop waiting for running activities if the block is ending, and give all instances back at once.

@@ -374,3 +374,9 @@ async def test_a_server_without_tls_is_refused_if_the_url_asks_for_it(kind: str)
         with pytest.raises(DatabaseError, match=r"does not encrypt|rejected SSL|SSL upgrade") as caught:
             await works(url(REQUIRE[kind]))
         assert str(caught.value).startswith(shown_url(url(REQUIRE[kind])))
+
+
+def test_options_that_hosts_of_postgresql_hand_out() -> None:
+    with pytest.raises(DatabaseError, match="cannot bind channels; write sslmode=verify-full"):
+        open_database("postgresql://user@host/name?sslmode=require&channel_binding=require")
+    open_database("postgresql://user@host/name?sslmode=require&channel_binding=prefer&pgbouncer=true")

@@ -1,7 +1,7 @@
 """Processes that take orders, each with its instance in one transaction, and are killed at random meanwhile.
 
-Run as ``python -m tests.support.shop URL ORDERS SEED``. It prints how often it has killed a process, and on
-standard error a dot for each order that was rolled back on purpose.
+Run as ``python -m tests.support.shop URL ORDERS SEED SECONDS``, with the longest time between two kills. It prints how
+often it has killed a process, and on standard error a dot for each order that was rolled back on purpose.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from .callers import arguments
 PROCESSES = 4
 _ROLLED_BACK = 0.2
 """Part of the orders that are rolled back."""
-_KILL_AFTER = (0.02, 0.6)
-"""Bounds of the seconds between two kills."""
+_SOONEST = 0.02
+"""Shortest time between two kills, in seconds."""
 
 
 @workflow(name="shop_order")
@@ -82,7 +82,7 @@ def fork(url: str, numbers: range, seed: float) -> int:
     return child
 
 
-def run(url: str, orders: int, seed: int) -> int:
+def run(url: str, orders: int, seed: int, latest: float) -> int:
     """Have all orders taken. Return the number of kills."""
     choices = random.Random(seed)
     share = orders // PROCESSES
@@ -90,7 +90,7 @@ def run(url: str, orders: int, seed: int) -> int:
     running = {fork(url, numbers, choices.random()): numbers for numbers in ranges}
     kills = 0
     while running:
-        time.sleep(choices.uniform(*_KILL_AFTER))
+        time.sleep(choices.uniform(_SOONEST, latest))
         for child in list(running):
             ended, status = os.waitpid(child, os.WNOHANG)
             if ended:
@@ -108,4 +108,4 @@ def run(url: str, orders: int, seed: int) -> int:
 
 
 if __name__ == "__main__":
-    print(run(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
+    print(run(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])))

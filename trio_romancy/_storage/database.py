@@ -81,6 +81,11 @@ class Database(Protocol):
         """Whether an open transaction keeps all others from writing."""
         ...
 
+    @property
+    def is_pooled(self) -> bool:
+        """Whether a pooler gives each transaction another session, as far as is known."""
+        ...
+
     async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run ``fn(connection, ...)`` in a transaction of its own, commit, and return its result."""
         ...

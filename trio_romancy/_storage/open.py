@@ -9,13 +9,15 @@ from sqlalchemy.exc import ArgumentError
 from ..errors import DatabaseError
 from .database import Database
 from .drivers.sqlite import open_inline_database, open_threaded_database
-from .drivers.urls import is_file_name, parse_server, read_url, shown_url
+from .drivers.urls import Server, backend_of, is_file_name, parse_server, read_url, shown_url
 
 POOL_SIZE = 10
 """Default number of connections to a server."""
 
 
-def open_database(url: str, *, pool_size: int = POOL_SIZE) -> AbstractAsyncContextManager[Database]:
+def open_database(
+    url: str, *, pool_size: int = POOL_SIZE, direct_url: str | None = None
+) -> AbstractAsyncContextManager[Database]:
     """Open the database of a URL or a file name.
 
     Args:
@@ -23,6 +25,7 @@ def open_database(url: str, *, pool_size: int = POOL_SIZE) -> AbstractAsyncConte
         ``postgres://`` or ``postgresql://`` with user, password, host and database. A URL can name several hosts, as in
         ``mysql://user@one:3306,two:3306/database``: the first of them that can be used is used.
       pool_size: the most connections to a server, besides the one that writes the journal.
+      direct_url: the URL of the same database past a pooler of connections, for notifications.
 
     Raises:
       DatabaseError: if the database cannot be used. The message names the URL, without its password, and what to do.
@@ -30,6 +33,7 @@ def open_database(url: str, *, pool_size: int = POOL_SIZE) -> AbstractAsyncConte
     """
     if not isinstance(url, str) or not url.strip():
         raise DatabaseError(f"a database is a file name, ':memory:' or a URL, not {url!r}")
+    direct = None if direct_url is None else _direct_server(url, direct_url)
     if url == ":memory:":
         return open_inline_database()
     if is_file_name(url):
@@ -45,9 +49,19 @@ def open_database(url: str, *, pool_size: int = POOL_SIZE) -> AbstractAsyncConte
     if parsed.get_backend_name() != "sqlite":
         from .drivers.asyncio_server import open_server_database  # only now: it imports trio-asyncio
 
-        return open_server_database(parse_server(parsed, shown, hosts), pool_size)
+        return open_server_database(parse_server(parsed, shown, hosts), pool_size, direct)
     if parsed.host or parsed.query or parsed.get_driver_name() not in ("pysqlite", "sqlite"):
         raise DatabaseError(f"{shown}: a SQLite URL is sqlite:///file, with three slashes and no options")
     if parsed.database in (None, "", ":memory:"):
         return open_inline_database()
     return open_threaded_database(parsed.database)
+
+
+def _direct_server(url: str, direct_url: str) -> Server:
+    if backend_of(url) != "postgresql" or backend_of(direct_url) != "postgresql":
+        raise DatabaseError("direct_url is for PostgreSQL behind a pooler of connections, and is a postgresql:// URL")
+    try:
+        parsed, hosts = read_url(direct_url)
+    except (ArgumentError, ValueError):
+        raise DatabaseError("direct_url cannot be parsed; it looks like postgresql://user@host/database") from None
+    return parse_server(parsed, shown_url(direct_url), hosts)

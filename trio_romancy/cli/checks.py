@@ -117,6 +117,7 @@ class _Examination:
     async def check_database(self, database: Database) -> None:
         if not await self._try("connection", self._check_connection, database):
             return
+        self._check_pooler(database)
         await self._try("clock", self._check_clock, database)
         await self._try("settings", self._check_settings, database)
         if not await self._try("tables", self._check_tables, database):
@@ -150,6 +151,11 @@ class _Examination:
             drivers = {name: find_spec(name) is not None for name in ("aiomysql", "asyncpg")}
             there = ", ".join(name for name, is_there in drivers.items() if is_there)
             self.ok("drivers", f"installed: {there}")
+
+    def _check_pooler(self, database: Database) -> None:
+        if database.is_pooled:
+            found = "a pooler of connections is before the server, so workers poll, and cannot make indexes"
+            self.note("pooler", found, "give App a direct_url past the pooler, for notifications")
 
     async def _check_clock(self, database: Database) -> None:
         clock = current_clock()

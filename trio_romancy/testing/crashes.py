@@ -68,6 +68,10 @@ class CrashingDatabase:
     def has_one_writer(self) -> bool:
         return self._inner.has_one_writer
 
+    @property
+    def is_pooled(self) -> bool:
+        return self._inner.is_pooled
+
     async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return await self._commit(lambda: self._inner.run(fn, *args, **kwargs))
 

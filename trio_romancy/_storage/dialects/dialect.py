@@ -5,7 +5,7 @@ A module *is* the implementation: its functions are the methods. :func:`~.dialec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -182,8 +182,29 @@ class ServerDialect(Dialect, Protocol):
         """
         ...
 
-    def plan_once(self, connection: Connection) -> None:
-        """Make the server plan each statement once, and by keys, for a connection that repeats a few statements."""
+    def is_behind_pooler(self, connection: Any) -> bool:
+        """Return whether a new DBAPI connection leads to a pooler, which may give each transaction another session."""
+        ...
+
+    @property
+    def options_behind_pooler(self) -> Mapping[str, Any]:
+        """Arguments for SQLAlchemy's driver with which a connection leaves nothing in a session."""
+        ...
+
+    def set_up_behind_pooler(self, connection: Any) -> None:
+        """Keep the driver from changing settings of a session on a new DBAPI connection that leads to a pooler."""
+        ...
+
+    def set_up_transaction(self, connection: Connection) -> None:
+        """Make a transaction behave as :meth:`set_up_connection` makes a connection, and leave nothing after it."""
+        ...
+
+    def plan_once(self, connection: Connection, *, is_local: bool = False) -> None:
+        """Make the server plan each statement once, and by keys, for a connection that repeats a few statements.
+
+        Args:
+          is_local: whether that ends with the transaction.
+        """
         ...
 
     def allow_idleness(self, connection: Connection) -> None:

@@ -146,7 +146,7 @@ def _rounds(rows: Rows) -> Iterator[list[Mapping[str, Any]]]:
     yield gathered
 
 
-def plan_once(connection: Connection) -> None:
+def plan_once(connection: Connection, *, is_local: bool = False) -> None:
     pass
 
 
@@ -241,6 +241,21 @@ def _set_up(connection: Any, version: str) -> None:
     if is_node:
         settings["wsrep_sync_wait"] = "1"  # read what was committed before, whichever node that was on
     execute(connection, "SET SESSION " + ", ".join(f"{name} = {value}" for name, value in settings.items()))
+
+
+options_behind_pooler: Mapping[str, Any] = {}
+
+
+def is_behind_pooler(connection: Any) -> bool:
+    return False  # a proxy for MariaDB keeps the session of a client that has changed it
+
+
+def set_up_behind_pooler(connection: Any) -> None:
+    raise NotImplementedError("each connection to MariaDB and MySQL is set up")
+
+
+def set_up_transaction(connection: Connection) -> None:
+    raise NotImplementedError("each connection to MariaDB and MySQL is set up")
 
 
 def _is_on(connection: Any, show: str) -> bool:

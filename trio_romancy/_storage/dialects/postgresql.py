@@ -22,6 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.types import TypeEngine
+from sqlalchemy.util import await_only
 
 from ..._data.conditions import Path
 from ...clock import Microseconds
@@ -116,10 +117,10 @@ _BY_KEYS = {
 }
 
 
-def plan_once(connection: Connection) -> None:
+def plan_once(connection: Connection, *, is_local: bool = False) -> None:
     # Planning takes as long as the work itself. A plan that PostgreSQL chooses by itself may read the whole of a table
     # that is still empty, and goes on doing so for a minute, however many rows come meanwhile.
-    connection.execute(select(*(func.set_config(name, value, False) for name, value in _BY_KEYS.items())))
+    connection.execute(select(*(func.set_config(name, value, is_local) for name, value in _BY_KEYS.items())))
 
 
 # -- notifications -----------------------------------------------------------------------------------------------------
@@ -171,17 +172,53 @@ def create_start_routine(connection: Connection) -> None:
 # -- connections -------------------------------------------------------------------------------------------------------
 
 
-def set_up_connection(connection: Any) -> None:
-    settings = {
+def _settings() -> dict[str, str]:
+    return {
         "TimeZone": "UTC",
         "lock_timeout": f"{limits.LOCK_TIMEOUT}s",
-        "tcp_keepalives_idle": "10",
-        "tcp_keepalives_interval": "5",
-        "tcp_keepalives_count": "3",
         "idle_in_transaction_session_timeout": f"{limits.IDLE_TIMEOUT}s",
     }
+
+
+_KEEP_ALIVE = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
+
+
+def set_up_connection(connection: Any) -> None:
+    settings = _settings() | _KEEP_ALIVE
     calls = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in settings.items())
     execute(connection, f"SELECT {calls}")
+
+
+def set_up_behind_pooler(connection: Any) -> None:
+    # When asyncpg meets a type that it does not know, it turns jit off in the session, and then on again. It has no
+    # option for that: https://github.com/MagicStack/asyncpg/blob/master/asyncpg/connection.py (_introspect_types)
+    raw = driver_connection(connection)
+    raw._server_caps = raw._server_caps._replace(jit=False)
+
+
+def set_up_transaction(connection: Connection) -> None:
+    settings = _settings() | {"jit": "off"}  # which takes longer than any of the statements
+    connection.execute(select(*(func.set_config(name, value, True) for name, value in settings.items())))
+
+
+options_behind_pooler: Mapping[str, Any] = {
+    # In a session of others, a statement with a name would be left behind, or meet one of the same name.
+    "prepared_statement_name_func": str,
+    "prepared_statement_cache_size": 0,
+    "statement_cache_size": 0,
+}
+
+
+def is_behind_pooler(connection: Any) -> bool:
+    # A pooler gives its clients numbers of its own. In a transaction, all goes to one session.
+    raw = driver_connection(connection)
+
+    async def pid() -> int:
+        async with raw.transaction():
+            statement = await raw.prepare("SELECT pg_backend_pid()", name="")
+            return int(await statement.fetchval())
+
+    return bool(await_only(pid()) != raw.get_server_pid())
 
 
 _set_idle_timeout = text("SELECT set_config('idle_in_transaction_session_timeout', :value, true)")

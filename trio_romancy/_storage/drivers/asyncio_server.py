@@ -102,6 +102,8 @@ class ServerDatabase:
     """Free connections of the pool. Waiting for one here is fair, and can be cancelled."""
     _session_turns: trio.Semaphore
     """Those of them that sessions may take."""
+    _direct: _Direct | None
+    """The way to the server itself, past a pooler; None: there is no pooler, or no such way."""
     is_exclusive = False
     has_one_writer = False
 
@@ -143,14 +145,18 @@ class ServerDatabase:
         self._connections.end_by(deadline)
 
     @property
+    def is_pooled(self) -> bool:
+        return bool(self._connections.is_pooled)
+
+    @property
     def can_listen(self) -> bool:
-        return self._dialect.has_notifications
+        return self._dialect.has_notifications and (self._direct is not None or not self.is_pooled)
 
     async def listen(self, on_notify: Callable[[str], None]) -> None:
         lost = trio.Event()
 
         async def open_listener() -> AsyncConnection:
-            connection = await self._connect()
+            connection = await (self._connect() if self._direct is None else self._direct.connect())
             try:
                 raw = await connection.get_raw_connection()
                 await self._dialect.listen(raw.driver_connection, on_notify, lost.set)
@@ -213,8 +219,13 @@ class ServerDatabase:
             await connection.close()
 
     async def _alter(self, fn: Callable[[Connection], R]) -> R:
-        connection = await self._connect()
+        connection = await (self._connect() if self._direct is None else self._direct.connect())
         try:
+            if self.is_pooled and self._direct is None:
+                raise DatabaseError(
+                    f"{self.name} is behind a pooler of connections, and this change of a table needs a session of its "
+                    f"own; give the app a direct_url that leads to the server itself"
+                )
             await connection.execution_options(isolation_level="AUTOCOMMIT")
             return await connection.run_sync(fn)
         finally:
@@ -282,6 +293,29 @@ async def _discard(connection: AsyncConnection) -> None:
 
 
 @define(eq=False)
+class _Direct:
+    """Connections past a pooler to the server itself, without a pool: for what a session is needed for."""
+
+    _connections: Connections
+    _engine: AsyncEngine
+
+    def attach(self) -> None:
+        self._connections.attach(self._engine.sync_engine)
+
+    async def connect(self) -> AsyncConnection:
+        try:
+            connection = await self._engine.connect()
+        except (RomancyError, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            raise self._connections.connect_error(error) from error
+        if self._connections.is_pooled:
+            await connection.invalidate()
+            raise DatabaseError(f"{self._connections.name}, the direct_url, leads to a pooler of connections as well")
+        return connection
+
+
+@define(eq=False)
 class _Transaction:
     """An open transaction of an activity, which may be idle without a limit until it commits."""
 
@@ -327,10 +361,17 @@ class _Writer:
 
     @property
     def autocommit(self) -> Writer | None:
+        if self._database.is_pooled:  # which needs a transaction around the round trips of a statement
+            return None
         return _AutocommitWriter(self) if self._database._dialect.writes_tables_together else None
 
     async def run(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        return await self._run("READ COMMITTED", lambda connection: fn(connection, *args, **kwargs))
+        def run(connection: Connection) -> R:
+            if self._database.is_pooled:
+                self._database._dialect.plan_once(connection, is_local=True)
+            return fn(connection, *args, **kwargs)
+
+        return await self._run("READ COMMITTED", run)
 
     async def _run(self, isolation: str, fn: Callable[[Connection], R]) -> R:
         return await self._database._cross_to_connect(self._run_in_asyncio, isolation, fn)
@@ -341,7 +382,8 @@ class _Writer:
                 _transaction_begins()
             else:
                 self._connection = await self._database._connect(self._engine)
-                await self._connection.run_sync(connections.in_transaction, self._database._dialect.plan_once)
+                if not self._database.is_pooled:
+                    await self._connection.run_sync(connections.in_transaction, self._database._dialect.plan_once)
             if self._isolation != isolation:
                 await self._connection.execution_options(isolation_level=isolation)
                 self._isolation = isolation
@@ -393,7 +435,7 @@ class _TurnToConnect:
 
 
 @asynccontextmanager
-async def open_server_database(server: Server, pool_size: int) -> AsyncIterator[Database]:
+async def open_server_database(server: Server, pool_size: int, direct: Server | None = None) -> AsyncIterator[Database]:
     """Open a database on a server, without connecting yet. It opens a trio-asyncio loop unless one runs.
 
     The first connection raises :class:`DatabaseError` if the server is too old or its settings make it unfit.
@@ -401,13 +443,16 @@ async def open_server_database(server: Server, pool_size: int) -> AsyncIterator[
     Args:
       server: the server, as :func:`.urls.parse_server` returns it.
       pool_size: the most connections, besides those of the writer and the listener.
+      direct: the same server past a pooler, for the listener.
     """
-    async with open_asyncio_loop() as loop, _open_in(loop, server, pool_size) as database:
+    async with open_asyncio_loop() as loop, _open_in(loop, server, pool_size, direct) as database:
         yield database
 
 
 @asynccontextmanager
-async def _open_in(loop: asyncio.AbstractEventLoop, server: Server, pool_size: int) -> AsyncIterator[Database]:
+async def _open_in(
+    loop: asyncio.AbstractEventLoop, server: Server, pool_size: int, direct: Server | None
+) -> AsyncIterator[Database]:
     options: dict[str, Any] = {
         "connect_args": server.connect_args,
         "isolation_level": "READ COMMITTED",
@@ -430,6 +475,13 @@ async def _open_in(loop: asyncio.AbstractEventLoop, server: Server, pool_size: i
         ours.attach(made.sync_engine)
         return made
 
+    past_pooler = None
+    if direct is not None:
+        direct_options = options | {"connect_args": direct.connect_args}
+        past_pooler = _Direct(
+            Connections(direct), create_async_engine(direct.url, poolclass=NullPool, **direct_options)
+        )
+        past_pooler.attach()
     writing: Engine | AsyncEngine
     if server.blocking_url is not None:
         writing = blocking_engine(server, server.blocking_url)
@@ -438,7 +490,9 @@ async def _open_in(loop: asyncio.AbstractEventLoop, server: Server, pool_size: i
         writing = make_engine()
     turns, session_turns = trio.Semaphore(pool_size), trio.Semaphore(pool_size - 1)
     dialect = server_dialect_of(engine.sync_engine)
-    database = ServerDatabase(server.name, ours, dialect, engine, writing, make_engine, loop, turns, session_turns)
+    database = ServerDatabase(
+        server.name, ours, dialect, engine, writing, make_engine, loop, turns, session_turns, past_pooler
+    )
     try:
         yield database
     finally:

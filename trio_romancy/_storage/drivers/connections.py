@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import ssl
 import time
@@ -25,6 +26,8 @@ from .sockets import find_socket, keep_alive
 from .urls import Server
 
 R = TypeVar("R")
+
+_logger = logging.getLogger("trio_romancy.database")
 
 Connect = Callable[..., Any]
 """Makes a DBAPI connection from the arguments that SQLAlchemy derives from the URL."""
@@ -55,12 +58,19 @@ class Connections:
     """
     turn: int = 0
     """Number of the host to try first, counted round and round."""
+    is_pooled: bool | None = None
+    """Whether a pooler is between this side and the server; None: no connection has been made."""
     closes_by_force: bool = False
     """Whether to close connections without waiting for the server, which has not answered."""
     _ends_at: float = math.inf
     """When calls must have ended, on trio's clock."""
     _waits: set[trio.CancelScope] = field(factory=set)
     """Scopes of the calls that wait for an answer."""
+
+    @property
+    def name(self) -> str:
+        """Name of the database in messages."""
+        return self._server.name
 
     @property
     def has_lost(self) -> bool:
@@ -116,11 +126,19 @@ class Connections:
         dialect = server_dialect_of(engine)
 
         def make_one(args: Any, options: dict[str, Any]) -> Any:
+            if self.is_pooled:
+                options = {**options, **dialect.options_behind_pooler}
             connection = (connect or engine.dialect.connect)(*args, **options)
             try:
                 self._check_socket(driver_connection(connection))
-                dialect.set_up_connection(connection)
-                connection.commit()
+                if self.is_pooled is None and self._note_pooler(dialect.is_behind_pooler(connection)):
+                    engine.dialect.do_close(connection)
+                    return make_one(args, options)
+                if self.is_pooled:
+                    dialect.set_up_behind_pooler(connection)
+                else:
+                    dialect.set_up_connection(connection)
+                    connection.commit()
             except BaseException as error:
                 with suppress(Exception):
                     engine.dialect.do_terminate(connection)
@@ -137,6 +155,11 @@ class Connections:
             record.info["made"], record.info["host"] = made, self._host(turn)
             return connection
 
+        @event.listens_for(engine, "begin")
+        def begun(connection: Connection) -> None:
+            if self.is_pooled:
+                dialect.set_up_transaction(connection)
+
         self._close_quietly(engine.dialect)
 
         @event.listens_for(engine, "handle_error")
@@ -149,8 +172,18 @@ class Connections:
 
         @event.listens_for(engine.pool, "invalidate")
         def invalidated(connection: Any, record: ConnectionPoolEntry, error: BaseException | None) -> None:
-            if error is not None:
+            if error is not None and not self.is_pooled:  # a pooler notices, and its number is no session's
                 self._lost[record.info["host"], dialect.connection_id(connection)] = record.info["made"]
+
+    def _note_pooler(self, is_pooled: bool) -> bool:
+        self.is_pooled = is_pooled
+        if is_pooled:
+            _logger.info(
+                "%s is behind a pooler of connections: transactions are set up one by one, and workers poll, unless "
+                "direct_url of the app leads to the server itself",
+                self._server.name,
+            )
+        return is_pooled
 
     def _close_quietly(self, dialect: sqlalchemy.Dialect) -> None:
         """Make it no error to close a connection that the server has closed already: a pool would log that.

@@ -82,6 +82,7 @@ class InlineDatabase:
     name = "the SQLite database in memory"
     is_exclusive = True
     has_one_writer = True
+    is_pooled = False
     can_listen = False
     autocommit = None
 
@@ -144,6 +145,7 @@ class ThreadedDatabase:
     """A limiter of its own: other work in threads may use up trio's default limiter."""
     is_exclusive = False
     has_one_writer = True
+    is_pooled = False
     can_listen = False
     autocommit = None
 

@@ -231,6 +231,13 @@ def parse_server(url: URL, shown: str, hosts: tuple[Host, ...] = ()) -> Server:
         arguments["ssl"] = mode
     elif mode not in (None, "disable"):
         arguments["ssl"] = _tls(mode, files, shown)
+    if driver is _POSTGRESQL:
+        options.pop("pgbouncer", None)  # for other libraries; here a pooler is recognised
+        if options.pop("channel_binding", "prefer") == "require":
+            raise DatabaseError(
+                f"{shown}: {driver.name} cannot bind channels; write sslmode=verify-full, which makes sure of the "
+                f"server, instead of channel_binding=require"
+            )
     if unknown := sorted(options.keys() - driver.options):
         known = sorted({*driver.options, *driver.tls_files, driver.tls_mode, "connect_timeout"})
         raise DatabaseError(f"{shown}: unknown option {unknown[0]!r}; the options are {', '.join(known)}")
