@@ -95,6 +95,8 @@ class App(Client):
         activities. The journal and the heartbeat have further ones of their own; on PostgreSQL another one listens.
       direct_url: URL of the same database of PostgreSQL past a pooler such as PgBouncer, which ``database`` leads to.
         Only notifications and :meth:`index_input` use it. Without it, a worker behind a pooler polls.
+      schema: schema of PostgreSQL that the tables are in, so that several apps are side by side in one database. It is
+        created with the tables. Other names in sessions of activities mean tables in it, too, or in ``public``.
       code_version: version of the code of this process, such as a commit or a release. An instance whose journal does
         not fit the code of one version is left to workers that run another. By default it is made of what this process
         defines: the code of workflow functions, without the functions that they call; the names of all definitions; and
@@ -138,6 +140,7 @@ class App(Client):
         max_resident: int = 10_000,
         pool_size: int = POOL_SIZE,
         direct_url: str | None = None,
+        schema: str | None = None,
         code_version: str | None = None,
         check_arguments: bool = False,
         start_timeout: Duration = 30.0,
@@ -163,6 +166,7 @@ class App(Client):
         self._shown = shown_url(database)
         self._pool_size = pool_size
         self._direct_url = direct_url
+        self._schema = None if schema is None else checked_id(schema, "a schema")
         self._given_id = worker_id
         self._made_id = "", 0
         self._runs_workflows = worker
@@ -287,7 +291,11 @@ class App(Client):
         async with open_loop_of_program(), self._open_database() as database, AsyncExitStack() as exits:
             try:
                 await _prepare(
-                    database, self._start_patience, migrate=self._auto_migrate, max_payload=self._settings.max_payload
+                    database,
+                    self._schema,
+                    self._start_patience,
+                    migrate=self._auto_migrate,
+                    max_payload=self._settings.max_payload,
                 )
             except BaseException:
                 database.end_by(trio.current_time())
@@ -329,7 +337,7 @@ class App(Client):
         )
 
     def _open_database(self) -> AbstractAsyncContextManager[Database]:
-        return open_database(self._url, pool_size=self._pool_size, direct_url=self._direct_url)
+        return open_database(self._url, pool_size=self._pool_size, direct_url=self._direct_url, schema=self._schema)
 
     def hurry(self) -> None:
         """Stop waiting for running activities if the block is ending, and give all instances back at once.
@@ -367,12 +375,12 @@ def _raise_in(nursery: trio.Nursery, error: BaseException) -> None:
     nursery.start_soon(fail)
 
 
-async def _prepare(database: Database, patience: float, *, migrate: bool, max_payload: int) -> None:
+async def _prepare(database: Database, schema: str | None, patience: float, *, migrate: bool, max_payload: int) -> None:
     """Check the server and the tables, or migrate them. An outage may last as many seconds as ``patience``."""
     problem = await retry_while_away_for(patience, database, database.read, payload_problem, max_payload)
     if problem is not None:
         raise DatabaseError(f"{database.name}: {problem}")
     if not migrate:
-        await retry_while_away_for(patience, database, database.read, migrations.check)
-    elif not await retry_while_away_for(patience, database, database.read, migrations.is_current):
-        await retry_while_away_for(patience, database, database.run_long, migrations.migrate)
+        await retry_while_away_for(patience, database, database.read, migrations.check, schema)
+    elif not await retry_while_away_for(patience, database, database.read, migrations.is_current, schema):
+        await retry_while_away_for(patience, database, database.run_long, migrations.migrate, schema)

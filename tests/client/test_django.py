@@ -27,7 +27,7 @@ if not settings.configured:
 pytestmark = [pytest.mark.real_clock, pytest.mark.parametrize("kind", ["file", "postgresql"], indirect=True)]
 
 
-class Order(models.Model):
+class Order(models.Model):  # type: ignore[misc]  # Django has no types
     id = models.IntegerField(primary_key=True)
 
     class Meta:

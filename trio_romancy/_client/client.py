@@ -49,6 +49,7 @@ class Client:
     """
 
     _url: str
+    _schema: str | None
     _settings: Settings
     _engine: Engine | None
     """Set inside the app's block."""
@@ -406,8 +407,8 @@ class Client:
         refuse_in_workflow(call)
         engine = self._engine
         if engine is None:
-            return Joiner(self._url, None, None)
-        return Joiner(self._url, engine.clock.now, engine.notify_commit)
+            return Joiner(self._url, self._schema, None, None)
+        return Joiner(self._url, self._schema, engine.clock.now, engine.notify_commit)
 
     # -- searching -------------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from .._definitions.values import Workflow
 from .._storage import migrations
 from .._storage.callers import callers_connection
 from .._storage.callers.connection import CallersConnection, Runs, is_in_transaction
-from .._storage.dialects import file_name, misses_commits, server_time
+from .._storage.dialects import file_name, misses_commits, server_time, use_schema
 from .._storage.drivers.urls import backend_of, file_of
 from .._storage.sql import instances, messages, steering
 from .._storage.sql.messages import Outgoing
@@ -82,11 +82,13 @@ class Joiner:
 
     Args:
       url: the URL of the app's database.
+      schema: the schema of the app's tables; None: the usual one.
       now: the clock of the open app; None: the time is that of the server, or of this machine.
       notify: called soon after the commit, in any thread, where the caller's library tells of it.
     """
 
     _url: str
+    _schema: str | None
     _now: Callable[[], Microseconds] | None
     _notify: Callable[[], object] | None
 
@@ -149,7 +151,14 @@ class Joiner:
         def checked(connection: Connection) -> R:
             if caller.runs is Runs.IN_TRIO:
                 return write(connection, self._time(connection))  # of this app, and behind its own checks
-            self._check_database(connection, caller)
+            self._check_kind(connection, caller)
+            if self._schema is None:
+                return checked_here(connection)
+            with use_schema(connection, self._schema):
+                return checked_here(connection)
+
+        def checked_here(connection: Connection) -> R:
+            migrations.check(connection, self._schema)
             if not is_in_transaction(connection):
                 raise RomancyError(
                     f"{caller.shown} commits each statement by itself, so there is no transaction to join; "
@@ -164,11 +173,11 @@ class Joiner:
 
         return Joined(caller, checked, self._notify)
 
-    def _check_database(self, connection: Connection, caller: CallersConnection) -> None:
+    def _check_kind(self, connection: Connection, caller: CallersConnection) -> None:
         """Check that the caller's database may be that of the app.
 
         Raises:
-          DatabaseError: if it is another kind of database, another file, or has no tables of this version.
+          DatabaseError: if it is another kind of database, or another file.
         """
         expected, found = backend_of(self._url), connection.dialect.name.replace("mariadb", "mysql")
         if found != expected:
@@ -180,7 +189,6 @@ class Joiner:
                 raise DatabaseError("a SQLite database in memory has one connection, which is that of its app")
             if not (Path(file).exists() and Path(file).samefile(held)):
                 raise DatabaseError(f"{caller.shown} is to the file {held}, and that of the app is {file}")
-        migrations.check(connection)
 
     def _time(self, connection: Connection) -> Microseconds:
         if self._now is not None:

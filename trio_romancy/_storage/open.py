@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 
+from attrs import evolve
 from sqlalchemy.exc import ArgumentError
 
 from ..errors import DatabaseError
@@ -16,7 +17,7 @@ POOL_SIZE = 10
 
 
 def open_database(
-    url: str, *, pool_size: int = POOL_SIZE, direct_url: str | None = None
+    url: str, *, pool_size: int = POOL_SIZE, direct_url: str | None = None, schema: str | None = None
 ) -> AbstractAsyncContextManager[Database]:
     """Open the database of a URL or a file name.
 
@@ -26,6 +27,7 @@ def open_database(
         ``mysql://user@one:3306,two:3306/database``: the first of them that can be used is used.
       pool_size: the most connections to a server, besides the one that writes the journal.
       direct_url: the URL of the same database past a pooler of connections, for notifications.
+      schema: the schema of the tables, on PostgreSQL; None: the usual one.
 
     Raises:
       DatabaseError: if the database cannot be used. The message names the URL, without its password, and what to do.
@@ -33,7 +35,9 @@ def open_database(
     """
     if not isinstance(url, str) or not url.strip():
         raise DatabaseError(f"a database is a file name, ':memory:' or a URL, not {url!r}")
-    direct = None if direct_url is None else _direct_server(url, direct_url)
+    if schema is not None and backend_of(url) != "postgresql":
+        raise DatabaseError(f"{shown_url(url)}: a schema is for PostgreSQL; elsewhere give each app its own database")
+    direct = None if direct_url is None else evolve(_direct_server(url, direct_url), schema=schema)
     if url == ":memory:":
         return open_inline_database()
     if is_file_name(url):
@@ -49,7 +53,7 @@ def open_database(
     if parsed.get_backend_name() != "sqlite":
         from .drivers.asyncio_server import open_server_database  # only now: it imports trio-asyncio
 
-        return open_server_database(parse_server(parsed, shown, hosts), pool_size, direct)
+        return open_server_database(evolve(parse_server(parsed, shown, hosts), schema=schema), pool_size, direct)
     if parsed.host or parsed.query or parsed.get_driver_name() not in ("pysqlite", "sqlite"):
         raise DatabaseError(f"{shown}: a SQLite URL is sqlite:///file, with three slashes and no options")
     if parsed.database in (None, "", ":memory:"):

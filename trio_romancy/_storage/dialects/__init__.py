@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 
 from sqlalchemy import Connection, Engine
 
@@ -42,6 +43,11 @@ def server_time(connection: Connection) -> Microseconds | None:
 def file_name(connection: Connection) -> str | None:
     """See :meth:`.Dialect.file_name`."""
     return dialect_of(connection).file_name(connection)
+
+
+def use_schema(connection: Connection, schema: str) -> AbstractContextManager[None]:
+    """See :meth:`.ServerDialect.use_schema`."""
+    return server_dialect_of(connection).use_schema(connection, schema)
 
 
 def misses_commits(connection: Connection) -> bool:

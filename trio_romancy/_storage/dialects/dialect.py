@@ -84,8 +84,12 @@ class Dialect(Protocol):
 
     # -- migrations ----------------------------------------------------------------------------------------------------
 
-    def has_table(self, connection: Connection, name: str) -> bool:
-        """Return whether there is a table of that name. Never an error, which would end a transaction of a caller."""
+    def has_table(self, connection: Connection, name: str, schema: str | None = None) -> bool:
+        """Return whether there is a table of that name. Never an error, which would end a transaction of a caller.
+
+        Args:
+          schema: the schema that it is in; None: the one where a statement finds it.
+        """
         ...
 
     @property
@@ -162,12 +166,20 @@ class ServerDialect(Dialect, Protocol):
         """Whether :meth:`listen` works, and :meth:`notify_workers` does anything."""
         ...
 
+    def use_schema(self, connection: Connection, schema: str) -> AbstractContextManager[None]:
+        """Have names mean the tables of a schema in the block, on a connection of a caller."""
+        ...
+
+    def make_schema(self, connection: Connection, schema: str) -> None:
+        """Create a schema if there is none, and have names mean tables in it, until the transaction ends."""
+        ...
+
     @property
     def writes_tables_together(self) -> bool:
         """Whether one statement can write several tables."""
         ...
 
-    def set_up_connection(self, connection: Any) -> None:
+    def set_up_connection(self, connection: Any, schema: str | None = None) -> None:
         """Make a new connection behave the same whatever the server is set to. The caller commits.
 
         The time zone is UTC; a value that does not fit its column is an error; and no statement waits for a lock longer
@@ -175,6 +187,7 @@ class ServerDialect(Dialect, Protocol):
 
         Args:
           connection: a DBAPI connection: one of PyMySQL, or of aiomysql or asyncpg as SQLAlchemy adapts it.
+          schema: the schema of the tables; None: the usual one.
 
         Raises:
           DatabaseError: if the server is too old, or one of its settings makes it unfit.
@@ -195,7 +208,7 @@ class ServerDialect(Dialect, Protocol):
         """Keep the driver from changing settings of a session on a new DBAPI connection that leads to a pooler."""
         ...
 
-    def set_up_transaction(self, connection: Connection) -> None:
+    def set_up_transaction(self, connection: Connection, schema: str | None) -> None:
         """Make a transaction behave as :meth:`set_up_connection` makes a connection, and leave nothing after it."""
         ...
 

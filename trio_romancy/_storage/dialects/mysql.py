@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, bindparam, literal_column, text
@@ -173,7 +173,15 @@ _get_lock = text("SELECT GET_LOCK(:name, :seconds)")
 _release_lock = text("SELECT RELEASE_LOCK(:name)")
 
 
-def has_table(connection: Connection, name: str) -> bool:
+def use_schema(connection: Connection, schema: str) -> AbstractContextManager[None]:
+    raise NotImplementedError("a schema of MariaDB and MySQL is a database")
+
+
+def make_schema(connection: Connection, schema: str) -> None:
+    raise NotImplementedError("a schema of MariaDB and MySQL is a database")
+
+
+def has_table(connection: Connection, name: str, schema: str | None = None) -> bool:
     return connection.execute(_has_table, {"name": name}).first() is not None
 
 
@@ -214,7 +222,7 @@ def create_start_routine(connection: Connection) -> None:
 # -- connections -------------------------------------------------------------------------------------------------------
 
 
-def set_up_connection(connection: Any) -> None:
+def set_up_connection(connection: Any, schema: str | None = None) -> None:
     _set_up(connection, driver_connection(connection).get_server_info())
 
 
@@ -254,7 +262,7 @@ def set_up_behind_pooler(connection: Any) -> None:
     raise NotImplementedError("each connection to MariaDB and MySQL is set up")
 
 
-def set_up_transaction(connection: Connection) -> None:
+def set_up_transaction(connection: Connection, schema: str | None) -> None:
     raise NotImplementedError("each connection to MariaDB and MySQL is set up")
 
 

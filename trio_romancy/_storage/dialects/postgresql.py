@@ -21,11 +21,13 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.schema import CreateSchema
 from sqlalchemy.types import TypeEngine
 from sqlalchemy.util import await_only
 
 from ..._data.conditions import Path
 from ...clock import Microseconds
+from ...errors import RomancyError
 from . import limits, start_routine
 from .dbapi import driver_connection, execute
 from .execute_many import execute_many
@@ -127,7 +129,11 @@ def plan_once(connection: Connection, *, is_local: bool = False) -> None:
 
 has_notifications = True
 
-_notify = text("SELECT pg_notify('trio_romancy', :owner)")
+_CHANNEL = (
+    "CASE current_schema() WHEN 'public' THEN 'trio_romancy' ELSE left('trio_romancy_' || current_schema(), 63) END"
+)
+"""SQL for the name of the channel: apps of other schemas in the same database have others."""
+_notify = text(f"SELECT pg_notify({_CHANNEL}, :owner)")
 
 
 def notify_workers(connection: Connection, owners: Iterable[str | None]) -> None:
@@ -136,7 +142,8 @@ def notify_workers(connection: Connection, owners: Iterable[str | None]) -> None
 
 
 async def listen(connection: Any, on_notify: Callable[[str], None], on_lost: Callable[[], None]) -> None:
-    await connection.add_listener("trio_romancy", lambda *notification: on_notify(notification[-1]))
+    channel = await connection.fetchval(f"SELECT {_CHANNEL}")
+    await connection.add_listener(channel, lambda *notification: on_notify(notification[-1]))
     connection.add_termination_listener(lambda *_: on_lost())
 
 
@@ -147,11 +154,48 @@ ddl_commits = False
 _migration_lock = text("SELECT pg_advisory_xact_lock(hashtext('trio_romancy migration'))")
 
 
-_has_table = text("SELECT to_regclass(CAST(:name AS TEXT)) IS NOT NULL")
+# Without a schema, the table is the one that a statement finds.
+_has_table = text(
+    "SELECT to_regclass(coalesce(quote_ident(CAST(:schema AS TEXT)) || '.', '') || quote_ident(CAST(:name AS TEXT))) "
+    "IS NOT NULL"
+)
 
 
-def has_table(connection: Connection, name: str) -> bool:
-    return bool(connection.execute(_has_table, {"name": name}).scalar_one())
+def has_table(connection: Connection, name: str, schema: str | None = None) -> bool:
+    return bool(connection.execute(_has_table, {"name": name, "schema": schema}).scalar_one())
+
+
+_path = text("SELECT current_setting('search_path')")
+_set_path = text("SELECT set_config('search_path', :path, true)")
+
+
+def search_path(schema: str) -> str:
+    """Return the setting with which names mean tables of a schema, and otherwise those of the usual one."""
+    quoted = schema.replace('"', '""')
+    return f'"{quoted}", public'
+
+
+@contextmanager
+def use_schema(connection: Connection, schema: str) -> Iterator[None]:
+    before: str = connection.execute(_path).scalar_one()
+    connection.execute(_set_path, {"path": search_path(schema)})
+    try:
+        yield
+    except RomancyError:
+        connection.execute(_set_path, {"path": before})
+        raise  # after an error of the database, the rollback restores the setting
+    connection.execute(_set_path, {"path": before})
+
+
+def make_schema(connection: Connection, schema: str) -> None:
+    if not connection.execute(_has_schema, {"schema": schema}).scalar_one():
+        connection.execute(CreateSchema(schema, if_not_exists=True))
+    # Only this one: the tables of another app in the usual schema are not those to migrate.
+    quoted = schema.replace('"', '""')
+    connection.execute(_set_path, {"path": f'"{quoted}"'})
+
+
+_has_schema = text("SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = :schema)")
 
 
 def table_definitions(connection: Connection, prefix: str) -> list[str] | None:
@@ -165,7 +209,7 @@ def migration_lock(connection: Connection) -> Iterator[None]:
 
 
 def create_start_routine(connection: Connection) -> None:
-    statement = start_routine.POSTGRESQL.format(at_once=start_routine.AT_ONCE, channel="trio_romancy")
+    statement = start_routine.POSTGRESQL.format(at_once=start_routine.AT_ONCE, channel=_CHANNEL)
     connection.exec_driver_sql(statement)
 
 
@@ -183,8 +227,10 @@ def _settings() -> dict[str, str]:
 _KEEP_ALIVE = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
 
 
-def set_up_connection(connection: Any) -> None:
+def set_up_connection(connection: Any, schema: str | None = None) -> None:
     settings = _settings() | _KEEP_ALIVE
+    if schema is not None:
+        settings["search_path"] = search_path(schema).replace("'", "''")
     calls = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in settings.items())
     execute(connection, f"SELECT {calls}")
 
@@ -196,8 +242,10 @@ def set_up_behind_pooler(connection: Any) -> None:
     raw._server_caps = raw._server_caps._replace(jit=False)
 
 
-def set_up_transaction(connection: Connection) -> None:
+def set_up_transaction(connection: Connection, schema: str | None) -> None:
     settings = _settings() | {"jit": "off"}  # which takes longer than any of the statements
+    if schema is not None:
+        settings["search_path"] = search_path(schema)
     connection.execute(select(*(func.set_config(name, value, True) for name, value in settings.items())))
 
 
@@ -300,6 +348,7 @@ def create_input_index(connection: Connection, path: Path) -> bool:
     name = index_name(path)
     if existing_indexes(connection, [name]):
         return True
+    connection.exec_driver_sql("SELECT set_config('search_path', quote_ident(current_schema()), false)")
     connection.exec_driver_sql("SET lock_timeout = 0")  # no other connection has to wait meanwhile
     connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")  # left by a process that died
     columns = f"({key_sql('input', path)}), created_at, instance_id"

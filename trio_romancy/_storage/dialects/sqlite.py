@@ -91,7 +91,7 @@ ddl_commits = False
 _has_table = text("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :name")
 
 
-def has_table(connection: Connection, name: str) -> bool:
+def has_table(connection: Connection, name: str, schema: str | None = None) -> bool:
     return connection.execute(_has_table, {"name": name}).first() is not None
 
 

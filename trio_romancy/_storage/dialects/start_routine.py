@@ -48,7 +48,7 @@ BEGIN
         coalesce((SELECT last FROM romancy_channels WHERE channel = ''), 0), moment, moment)
     ON CONFLICT DO NOTHING;
     IF FOUND THEN
-        PERFORM pg_notify('{channel}', '');
+        PERFORM pg_notify({channel}, '');
         RETURN new_id;
     END IF;
     SELECT i.workflow, i.input INTO held FROM romancy_instances i WHERE i.instance_id = new_id;

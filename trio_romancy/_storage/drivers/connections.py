@@ -137,7 +137,7 @@ class Connections:
                 if self.is_pooled:
                     dialect.set_up_behind_pooler(connection)
                 else:
-                    dialect.set_up_connection(connection)
+                    dialect.set_up_connection(connection, self._server.schema)
                     connection.commit()
             except BaseException as error:
                 with suppress(Exception):
@@ -158,7 +158,7 @@ class Connections:
         @event.listens_for(engine, "begin")
         def begun(connection: Connection) -> None:
             if self.is_pooled:
-                dialect.set_up_transaction(connection)
+                dialect.set_up_transaction(connection, self._server.schema)
 
         self._close_quietly(engine.dialect)
 

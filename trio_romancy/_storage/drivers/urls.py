@@ -35,6 +35,8 @@ class Server:
     """Whether a connection without TLS is refused."""
     blocking_url: URL | None
     """URL for SQLAlchemy with a driver that blocks, if that is faster for a connection that writes continuously."""
+    schema: str | None = None
+    """Schema of the tables, on PostgreSQL; None: the usual one."""
     hosts: tuple[Host, ...] = ()
     """All hosts, if there are several. The URL has the first."""
 
@@ -249,7 +251,7 @@ def parse_server(url: URL, shown: str, hosts: tuple[Host, ...] = ()) -> Server:
     target = url.set(drivername=f"{backend}+{driver.name}", query=options)
     blocking = None if driver.blocking is None else target.set(drivername=f"{backend}+{driver.blocking}")
     must_encrypt = mode in ("require", "verify-ca", "verify-full")
-    return Server(shown, target, arguments, must_encrypt, blocking, hosts)
+    return Server(shown, target, arguments, must_encrypt, blocking, hosts=hosts)
 
 
 def _seconds(text: str | int, shown: str) -> float:

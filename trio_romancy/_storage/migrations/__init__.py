@@ -12,7 +12,7 @@ from sqlalchemy import Column, Connection, MetaData, String, Table, insert, sele
 from sqlalchemy.exc import DBAPIError
 
 from ...errors import SchemaError
-from ..dialects import dialect_of
+from ..dialects import dialect_of, server_dialect_of
 from ..dialects.errors import is_already_applied, migrated_elsewhere
 from ..sql.tables import REVISION
 
@@ -31,23 +31,28 @@ With them the next new database takes a hundredth of the time. A test suite open
 _version = Table(VERSION_TABLE, MetaData(), Column("version_num", String(32)))
 
 
-def is_current(connection: Connection) -> bool:
+def is_current(connection: Connection, schema: str | None = None) -> bool:
     """Return whether the tables are those that this version works with."""
-    return revision(connection) == REVISION
+    return revision(connection, schema) == REVISION
 
 
-def migrate(connection: Connection) -> None:
+def migrate(connection: Connection, schema: str | None = None) -> None:
     """Bring the tables up to date. Of many processes that start at once, one migrates and the others wait for it.
+
+    Args:
+      schema: the schema of PostgreSQL that the tables are in, which is created; None: the usual one.
 
     Raises:
       SchemaError: if a newer version of trio_romancy has migrated the tables.
       DatabaseAwayError: if another process is still migrating them after a while.
     """
-    if is_current(connection):
+    if is_current(connection, schema):
         return
     dialect = dialect_of(connection)
     with dialect.migration_lock(connection):
-        found = revision(connection)
+        if schema is not None:
+            server_dialect_of(connection).make_schema(connection, schema)
+        found = revision(connection, schema)
         if found is None and _definitions and dialect.table_definitions(connection, _PREFIX) == []:
             for statement in _definitions:
                 connection.exec_driver_sql(statement)
@@ -99,16 +104,17 @@ def _upgrade(connection: Connection, found: str | None) -> None:
         raise (migrated_elsewhere() if is_already_applied(error) else error) from error
 
 
-def check(connection: Connection) -> None:
+def check(connection: Connection, schema: str | None = None) -> None:
     """Check that the tables are those that this version works with.
 
     Raises:
       SchemaError: if they are not. The message says what to do.
     """
-    found = revision(connection)
+    found = revision(connection, schema)
     if found is None:
+        where = "the database" if schema is None else f"schema {schema!r} of the database"
         raise SchemaError(
-            "the database has no tables of trio_romancy; start one app with auto_migrate=True to create them, "
+            f"{where} has no tables of trio_romancy; start one app with auto_migrate=True to create them, "
             "or run trio-romancy migrate"
         )
     if found < REVISION:
@@ -120,9 +126,9 @@ def check(connection: Connection) -> None:
         raise _too_new(found)
 
 
-def revision(connection: Connection) -> str | None:
+def revision(connection: Connection, schema: str | None = None) -> str | None:
     """Return the last migration that was applied to the tables. None if there are no tables."""
-    if not dialect_of(connection).has_table(connection, VERSION_TABLE):
+    if not dialect_of(connection).has_table(connection, VERSION_TABLE, schema):
         return None
     found: str | None = connection.execute(select(_version.c.version_num)).scalar()
     return found
