@@ -348,6 +348,10 @@ class App(BlockingApp):
       max_resident: most instances in memory.
       pool_size: most connections to a database server, at least 2. One of them is kept free of the sessions of
         activities. The journal and the heartbeat have further ones of their own; on PostgreSQL another one listens.
+      direct_url: URL of the same database of PostgreSQL past a pooler such as PgBouncer, which ``database`` leads to.
+        Only notifications and :meth:`index_input` use it. Without it, a worker behind a pooler polls.
+      schema: schema of PostgreSQL that the tables are in, so that several apps are side by side in one database. It is
+        created with the tables. Other names in sessions of activities mean tables in it, too, or in ``public``.
       code_version: version of the code of this process, such as a commit or a release. An instance whose journal does
         not fit the code of one version is left to workers that run another. By default it is made of what this process
         defines: the code of workflow functions, without the functions that they call; the names of all definitions; and
@@ -390,6 +394,8 @@ class App(BlockingApp):
         max_running: int = 1000,
         max_resident: int = 10000,
         pool_size: int = POOL_SIZE,
+        direct_url: str | None = None,
+        schema: str | None = None,
         code_version: str | None = None,
         check_arguments: bool = False,
         start_timeout: Duration = 30.0,
@@ -413,6 +419,8 @@ class App(BlockingApp):
                 max_running=max_running,
                 max_resident=max_resident,
                 pool_size=pool_size,
+                direct_url=direct_url,
+                schema=schema,
                 code_version=code_version,
                 check_arguments=check_arguments,
                 start_timeout=start_timeout,

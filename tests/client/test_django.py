@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import django
@@ -14,7 +13,7 @@ from attrs import evolve
 from django.conf import settings
 from django.db import connections, models, transaction
 
-from trio_romancy import App, WorkflowContext, WorkflowHandle, workflow
+from trio_romancy import App, WorkflowContext, sync, workflow
 from trio_romancy.errors import InstanceExistsError, RomancyError
 
 from ..support.callers import arguments
@@ -75,8 +74,7 @@ def orders() -> list[int]:
 
 def start(database: str, connection: Any, *args: Any) -> str:
     """Start an instance as a view of Django does, which knows nothing of trio."""
-    handle: WorkflowHandle[Any] = trio.run(partial(App(database).start_in, connection, *args))
-    return handle.instance_id
+    return sync.App(database).start_in(connection, *args).instance_id
 
 
 def results(database: str, *instance_ids: str) -> list[object]:

@@ -171,7 +171,7 @@ class ServerDialect(Dialect, Protocol):
         ...
 
     def make_schema(self, connection: Connection, schema: str) -> None:
-        """Create a schema if there is none, and have names mean tables in it, until the transaction ends."""
+        """Create a schema unless it exists, and have names mean tables in it, until the transaction ends."""
         ...
 
     @property
