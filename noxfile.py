@@ -4,6 +4,7 @@
 """
 
 import json
+from pathlib import Path
 
 import nox
 
@@ -14,6 +15,10 @@ nox.options.reuse_venv = "yes"
 
 LINT = (["ruff", "check", "."], ["ruff", "format", "--check", "."])
 TYPES = (["mypy"],)
+EXTRAS = ".[cli,postgresql,web,otel]"
+LOWEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "sybil", "trustme", "h11", "hypercorn", "opentelemetry-sdk")
+"""What the tests need besides the package. The lowest versions of these are nobody's concern."""
+LOWEST_TESTS = ("tests/cli", "tests/client", "tests/runtime")
 LAYERS = (["lint-imports", "--no-cache"],)
 
 
@@ -22,6 +27,18 @@ def tests(session: nox.Session) -> None:
     """Run the tests and the blocks of the docs, on each installed Python. ``-- -n 4 --all`` adds the long ones."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session(python="3.11")
+def lowest(session: nox.Session) -> None:
+    """Run the tests on SQLite with the lowest versions of what the package needs."""
+    session.install("uv")
+    python = str(Path(session.bin) / "python")
+    session.run("uv", "pip", "install", "--python", python, "--resolution=lowest-direct", "-e", EXTRAS)
+    session.run("uv", "pip", "install", "--python", python, *LOWEST_TOOLS)
+    # An old version warns of what a new one of its own dependencies has deprecated.
+    on_sqlite = ("-W", "default::DeprecationWarning", "-k", "not mariadb and not postgresql")
+    session.run("python", "-m", "pytest", "--all", *on_sqlite, *(session.posargs or LOWEST_TESTS))
 
 
 @nox.session
