@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from trio_romancy.cli.arguments import Path, read_conditions, read_duration, read_json, read_time
+from trio_romancy.cli.arguments import Path, read_conditions, read_duration, read_json, read_limit, read_time
 from trio_romancy.cli.failures import StopError
 
 pytestmark = pytest.mark.long
@@ -54,16 +55,31 @@ def test_json_is_json_only() -> None:
         ("30d", timedelta(days=30)),
         ("2w", timedelta(weeks=2)),
         ("0s", timedelta(0)),
+        ("PT1M30S", timedelta(seconds=90)),
+        ("P2DT12H", timedelta(hours=60)),
     ],
 )
 def test_a_duration_has_a_unit(text: str, duration: timedelta) -> None:
     assert read_duration(text) == duration
 
 
-@pytest.mark.parametrize("text", ["", "30", "d", "-1d", "1y", "1d2h", "٣d", "999999999999d", "nan s"])
+@pytest.mark.parametrize("text", ["", "30", "d", "-1d", "1y", "1d2h", "٣d", "999999999999d", "nan s", "-PT1S", "P1M"])
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(StopError):
         read_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30", 30.0), ("0.5", 0.5), ("inf", math.inf), ("2m", 120.0), ("PT1H", 3600.0)]
+)
+def test_a_limit_without_a_unit_is_in_seconds(text: str, seconds: float) -> None:
+    assert read_limit(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "-1", "nan", "-PT1S", "soon"])
+def test_what_is_no_limit_is_refused(text: str) -> None:
+    with pytest.raises(StopError, match="a duration is a number with a unit"):
+        read_limit(text)
 
 
 def test_a_time_is_in_utc_if_it_says_nothing_else() -> None:

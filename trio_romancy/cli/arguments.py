@@ -6,9 +6,12 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from .._data.codec import codec
+from ..errors import InvalidDataError
 from ..web import strict_json
 from .failures import StopError
 
@@ -118,18 +121,34 @@ def _read_keys(text: str) -> tuple[tuple[str, ...], str]:
 
 
 def read_duration(text: str) -> timedelta:
-    """Parse a duration: a number with the unit s, m, h, d or w.
+    """Parse a duration: a number with the unit s, m, h, d or w, or ISO 8601 as in JSON.
 
     Raises:
       StopError: if it has another form, or is too long.
     """
     found = _DURATION.fullmatch(text.strip())
     if found is None:
+        with suppress(InvalidDataError):
+            duration: timedelta = codec(timedelta).decode(text.strip())
+            if duration >= timedelta(0):
+                return duration
         raise StopError(f"a duration is a number with a unit, such as 90s, 15m, 12h, 30d or 2w, not {text!r}")
     try:
         return timedelta(seconds=float(found[1]) * _UNITS[found[2]])
     except OverflowError:
         raise StopError(f"{text} is too long") from None
+
+
+def read_limit(text: str) -> float:
+    """Parse a duration in which a number without a unit means seconds, as in Python. Return it in seconds.
+
+    Raises:
+      StopError: if it is not a duration, or negative.
+    """
+    with suppress(ValueError):
+        if (seconds := float(text)) >= 0:
+            return seconds
+    return read_duration(text).total_seconds()
 
 
 def read_time(text: str, now: datetime) -> datetime:
@@ -138,7 +157,7 @@ def read_time(text: str, now: datetime) -> datetime:
     Raises:
       StopError: if it is neither.
     """
-    if _DURATION.fullmatch(text.strip()):
+    if _DURATION.fullmatch(text.strip()) or text.strip().startswith("P"):
         try:
             return now - read_duration(text)
         except OverflowError:

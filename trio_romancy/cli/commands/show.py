@@ -11,18 +11,22 @@ from typer import Option
 from ...app import App
 from ...errors import InstanceNotFoundError
 from ...model import Entry, Instance, Status
+from ..arguments import read_limit
 from ..call import Call
 from ..failures import StopError
 from ..options import InstanceIds
 from ..several import for_each
 from ..terminal.wording import count, short_json
 
+_SHORTEST_INTERVAL = 0.05
+"""Seconds between two reads."""
+
 
 async def show(
     call: Call,
     instance_ids: InstanceIds,
     watch: Annotated[bool, Option("--watch", help="Show changes until it has ended, or is stuck.")] = False,
-    interval: Annotated[float, Option(help="Seconds between two reads.", min=0.05, metavar="SECONDS")] = 1.0,
+    interval: Annotated[str, Option(help="Time between two reads: 0.5 (seconds), 30s, 2m.", metavar="DURATION")] = "1s",
     in_full: Annotated[bool, Option("--full", help="Show whole payloads and tracebacks.")] = False,
 ) -> int:
     """Show an instance, and its journal as a timeline.
@@ -31,9 +35,12 @@ async def show(
     """
     if watch and len(instance_ids) > 1:
         raise StopError("--watch shows one instance")
+    pause = read_limit(interval)
+    if pause < _SHORTEST_INTERVAL:
+        raise StopError(f"the interval is at least {_SHORTEST_INTERVAL} s, not {interval}")
     async with call.open_app() as app:
         if watch:
-            await _watch(call, app, instance_ids[0], interval, in_full)
+            await _watch(call, app, instance_ids[0], pause, in_full)
             return 0
 
         async def one(id: str) -> tuple[Any, Callable[[], object], int]:

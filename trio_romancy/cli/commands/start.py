@@ -11,7 +11,7 @@ from typer import Argument, Option
 from ..._definitions.registry import registry
 from ...errors import InstanceNotFoundError, WorkflowError
 from ...model import Status
-from ..arguments import read_json
+from ..arguments import read_json, read_limit
 from ..call import Call
 from ..failures import NOTHING, StopError
 from ..modules import import_module
@@ -31,14 +31,15 @@ async def start(
     ] = None,
     wait: Annotated[bool, Option("--wait", help="Wait until it has ended, and show its result.")] = False,
     timeout: Annotated[
-        float, Option(help="The most seconds to wait.", min=0, metavar="SECONDS", show_default=False)
-    ] = math.inf,
+        str | None, Option(help="How long to wait at most: 30 (seconds), 15m, PT1H.", metavar="DURATION")
+    ] = None,
 ) -> int:
     """Start an instance. It is durable once its id is printed; a worker runs it.
 
     Its input is checked against the workflow, so one of the modules given by --module must define it.
     """
     input = read_json(input_json, "the input")
+    limit = math.inf if timeout is None else read_limit(timeout)
     for module in modules or ():
         import_module(module)
     if registry.find_workflow(workflow) is None:
@@ -51,7 +52,7 @@ async def start(
             answer = {"instance_id": handle.instance_id}
             call.answer(answer, lambda: call.screen.line(handle.instance_id))
             return 0
-        with trio.move_on_after(timeout):
+        with trio.move_on_after(limit):
             try:
                 await handle.result()
             except WorkflowError:
