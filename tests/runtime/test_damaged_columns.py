@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 import trio
 from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
 
 from trio_romancy import App, WorkflowContext, activity, compensation, workflow
 from trio_romancy._storage.sql.tables import history, instances, messages, waits
@@ -61,7 +62,7 @@ def damage(connection: Connection, table: sa.Table, column: str) -> int:
         damaged = sa.update(table).where(by == what).values({column: sa.literal_column(value)})
         try:
             done += connection.execute(damaged).rowcount
-        except sa.exc.IntegrityError:  # NOT NULL
+        except IntegrityError:  # NOT NULL
             assert value == "NULL"
     return done
 
