@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from attrs import frozen
 
-from trio_romancy import App, InvalidDataError, WorkflowContext, workflow
+from trio_romancy import App, InvalidDataError, InvalidInputError, WorkflowContext, workflow
 
 
 @frozen
@@ -54,6 +54,22 @@ async def test_a_result_that_does_not_fit_the_given_type_is_refused_and_can_be_r
         with pytest.raises(InvalidDataError, match="'order-1' has completed, but its result does not fit Ticket"):
             await app.handle("order-1", Ticket).result()
         assert await app.handle("order-1").result() == PLAIN
+
+
+@workflow(name="handles_with_id")
+async def with_id(ctx: WorkflowContext, id: str) -> str:
+    return f"{ctx.instance_id} {id}"
+
+
+async def test_an_id_is_given_by_options_and_a_parameter_may_be_called_so() -> None:
+    async with App(":memory:") as app:
+        assert await (await app.start(with_id.options(id="x"), id="y")).result() == "x y"
+        start: Any = app.start
+        with pytest.raises(
+            InvalidInputError, match=r"unexpected keyword argument 'id'; .* workflow\.options\(id=\.\.\.\)"
+        ):
+            await start(order, id="order-1")
+        assert not await app.list_instances(workflow="handles_order")
 
 
 def test_a_type_that_cannot_be_stored_is_refused_when_the_handle_is_made() -> None:

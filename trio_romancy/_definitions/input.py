@@ -47,7 +47,10 @@ class InputCodec:
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise self._invalid([DataProblem("$", str(error))]) from None
+            cure = ""
+            if "id" in kwargs and "id" not in self.codecs:
+                cure = "; an instance is given an id by workflow.options(id=...)"
+            raise self._invalid([DataProblem("$", f"{error}{cure}")]) from None
         bound.apply_defaults()
         return self._as_text(self._each(bound.arguments, Codec.encode))
 
