@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import httpx
 import pytest
+import trio
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -18,6 +19,8 @@ from starlette.testclient import TestClient
 
 from trio_romancy import App as TrioApp
 from trio_romancy import RomancyError, WorkflowContext, activity, workflow
+from trio_romancy._portal import asyncio_portal
+from trio_romancy._portal.asyncio_portal import cross
 from trio_romancy.aio import App, call_asyncio
 
 
@@ -114,7 +117,21 @@ def test_an_activity_calls_asyncio_code_in_the_loop_that_has_opened_the_app() ->
             assert await (await app.start(asks, 60.0)).result() is None
         assert cancelled == [asyncio.get_running_loop()]
 
+    cancelled.clear()
     asyncio.run(main())
+
+
+@pytest.mark.real_clock
+async def test_an_event_loop_that_has_stopped_holds_up_no_cancellation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asyncio_portal, "_GRACE", 0.01)
+    loop = asyncio.new_event_loop()
+    try:
+        with trio.move_on_after(0.01) as scope:
+            await cross(loop, in_asyncio, 60.0)
+        assert scope.cancelled_caught
+    finally:
+        loop.run_until_complete(asyncio.sleep(0.01))
+        loop.close()
 
 
 async def test_without_an_event_loop_of_asyncio_such_a_call_is_refused() -> None:

@@ -21,6 +21,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+_GRACE = 5.0
+"""Seconds that code in asyncio has to end after its caller in trio was cancelled: its event loop may have stopped."""
+
 _loop_of_app: ContextVar[asyncio.AbstractEventLoop | None] = ContextVar("trio_romancy_asyncio_loop", default=None)
 """Event loop that has opened the app, for the code of activities."""
 
@@ -108,7 +111,11 @@ class AsyncioPortal(Portal):
         thread = self.thread
         if thread.is_of_this_process:  # otherwise it is the parent that closes it
             thread.stop()
-            await _done(thread.ended, lambda: None)
+            try:
+                await _done(thread.ended, lambda: None)
+            finally:
+                if thread.ended.done():
+                    thread.join()
 
 
 async def _done(future: Future[None], on_cancel: Callable[[], object]) -> None:
@@ -141,7 +148,10 @@ async def cross(
     *args: P.args,
     **kwargs: P.kwargs,
 ) -> R:
-    """Call a function for asyncio in an event loop, from trio. Cancellation is delivered when it has ended."""
+    """Call a function for asyncio in an event loop, from trio.
+
+    Cancellation is delivered when the function has ended, or after :data:`_GRACE`.
+    """
     token, ended, context = trio.lowlevel.current_trio_token(), trio.Event(), copy_context()
     tasks: list[asyncio.Task[R]] = []
 
@@ -157,7 +167,7 @@ async def cross(
     try:
         await ended.wait()
     except trio.Cancelled:
-        with suppress(RuntimeError), trio.CancelScope(shield=True):  # a loop that is closed has ended all tasks
+        with suppress(RuntimeError), trio.move_on_after(_GRACE, shield=True):  # a closed loop has ended all tasks
             loop.call_soon_threadsafe(lambda: tasks[0].cancel())
             await ended.wait()
         raise

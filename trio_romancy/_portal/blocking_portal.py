@@ -88,6 +88,7 @@ class BlockingPortal(Portal):
             except KeyboardInterrupt as error:
                 interrupt = error
                 thread.hurry()
+        thread.join()
         if interrupt is not None:
             raise interrupt
         thread.ended.result()

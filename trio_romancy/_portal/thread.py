@@ -123,6 +123,10 @@ class AppThread:
         """Begin to close the app, from any thread. :attr:`ended` is done when it is closed."""
         self._soon(self._stopped.set)
 
+    def join(self) -> None:
+        """Wait for the last moments of the thread, after :attr:`ended` is done."""
+        self._thread.join()
+
     def cancel_block(self) -> None:
         """Cancel the app's block, from any thread, also while the app is being opened."""
         self._soon(self._block.cancel)
