@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+import sqlalchemy as sa
 import trio
 
 from trio_romancy import (
@@ -19,7 +20,9 @@ from trio_romancy import (
     current_activity,
     workflow,
 )
+from trio_romancy._storage.sql.tables import instances
 
+from ..support.databases import SHARED_KINDS
 from ..support.probe import Probe, probe
 
 ran: list[str] = []
@@ -229,6 +232,33 @@ async def test_a_death_is_not_charged_to_an_instance_that_only_waits(database: s
         await app.send_event("leaving_memory_go")
         await handle.result()
     assert begun == 1
+
+
+@pytest.mark.parametrize("kind", SHARED_KINDS, indirect=True)
+async def test_a_release_without_progress_forgets_no_death(database: str) -> None:
+    """Otherwise an instance that takes its process down is never parked, if workers also end in order now and then."""
+    claimed = trio.Event()
+
+    @workflow(name="claimed_by_one_that_stops")
+    async def flow(ctx: WorkflowContext) -> None:
+        probe(app).drain_actors()
+        probe(app).stop()
+        claimed.set()
+        await note("never")
+
+    async with App(database, worker=False) as client:
+        await client.start(flow.options(id="x"))
+        await probe(client).write(lambda connection: connection.execute(sa.update(instances).values(recoveries=2)))
+    async with App(database) as app:
+        await claimed.wait()
+    async with App(database, worker=False) as client:
+        (row,) = await probe(client).read(
+            lambda connection: connection.execute(
+                sa.select(instances.c.owner, instances.c.status, instances.c.recoveries)
+            ).all()
+        )
+    assert tuple(row) == (None, Status.PENDING, 2)
+    assert ran == []
 
 
 async def test_without_recoveries_the_first_death_of_an_activity_parks_its_instance(database: str) -> None:

@@ -137,6 +137,10 @@ class Probe:
         """Drop every actor as if the lease had been lost."""
         self.supervisor.abandon_all()
 
+    def drain_actors(self) -> None:
+        """Have instances begin nothing more, and be released, as when the worker ends."""
+        self.supervisor.is_draining = True
+
     def crash_actors(self, error: Exception | None = None) -> None:
         """Make every actor fail, by default as if the runtime had a bug."""
         self.worker.crash_actors(error or RuntimeError("a bug in the runtime"))

@@ -211,6 +211,7 @@ class Actor:
         wake_at = at_once(env.clock.now()) if self.wake_requested else released.wake_at
         row = self.instance_run.writer.status_row(status, wake_at=wake_at)
         row["owner_"] = None
+        row["no_progress"] = self.instance_run.writer.on_probation
         try:
             await env.journal.durable(env.journal.append_update(row))
         except LeaseLostError:

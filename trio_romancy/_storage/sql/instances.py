@@ -81,7 +81,7 @@ def _change(given: Callable[[str], ColumnElement[Any]]) -> Update:
             error=func.coalesce(given("error_"), instances.c.error),
             owner=given("owner_"),
             wake_at=wake_at,
-            recoveries=0,
+            recoveries=case((given("no_progress"), instances.c.recoveries), else_=0),
             has_begun=None,
             updated_at=given("now"),
             finished_at=given("finished"),
@@ -103,6 +103,7 @@ CLOSING: dict[str, TypeEngine[Any]] = _common | {"output_": instances.c.output.t
 CHANGING: dict[str, TypeEngine[Any]] = _common | {
     "wake": BigInteger(),
     "settled": Boolean(),
+    "no_progress": Boolean(),
     "waits_for_": instances.c.waits_for.type,
 }
 """Parameters of the change of an instance's status, and their types."""
@@ -201,7 +202,7 @@ def conflict_with(row: InstanceRow, found: Holder) -> InstanceExistsError | None
 def update_instances(connection: Connection, rows: Sequence[StatusUpdate]) -> None:
     """Set status, owner, wake-up time and finishing time of instances, and the error where one is given.
 
-    The instances have made progress, so the deaths of their workers before no longer count.
+    If an instance has made progress, the deaths of its workers before no longer count.
     """
     update_many(connection, _change_all, rows)
 
@@ -262,11 +263,13 @@ def update_row(
     wake_at: Microseconds | None = None,
     error: ErrorInfo | None = None,
     waits_for: str | None = None,
+    no_progress: bool = False,
 ) -> StatusUpdate:
     """Return the values of :func:`update_instances` for one instance.
 
     Args:
       waits_for: JSON text of the operations in flight.
+      no_progress: whether the instance has made no progress since its claim.
     """
     return {
         "id": instance_id,
@@ -275,6 +278,7 @@ def update_row(
         "owner_": owner,
         "wake": wake_at,
         "settled": status.is_final,
+        "no_progress": no_progress,
         "waits_for_": waits_for,
         "now": now,
         "finished": now if status.is_final else None,

@@ -152,6 +152,7 @@ class StatusUpdate(TypedDict):
     owner_: str | None
     wake: Microseconds | None
     settled: bool
+    no_progress: bool
     waits_for_: str | None
     now: Microseconds
     finished: Microseconds | None
