@@ -138,7 +138,7 @@ async def run_chaos(
     (directory / "journals.txt").write_text(told(evidence))
     violations = find_violations(load.expected, evidence, crew.worker_ids)
     violations += find_repeats(notes, disturbances)
-    violations += find_parked(load.expected, evidence, notes, disturbances)
+    violations += find_parked(load.expected, evidence, notes)
     violations += find_posts(load.expected, evidence, broker.taken)
     violations += [*_unfinished(load, scope, finish_within), *problems, *crew.problems]
     violations += crew.complaints(load.expected.known)

@@ -34,8 +34,6 @@ class Disturbances:
     late: float
     """Seconds after its end for which a disturbance counts: what went wrong in it is noticed later."""
     spans: list[Span] = field(factory=list)
-    stops: list[float] = field(factory=list, init=False)
-    """When workers were told to end."""
     machine_gaps: int = field(default=0, init=False)
     """How often the machine was too busy to run this process."""
 
@@ -49,13 +47,8 @@ class Disturbances:
             self.spans.append(Span(worker_id, begun_at, time.monotonic()))
 
     def died(self, worker_id: str) -> None:
-        """Note that the worker is about to be killed."""
+        """Note that the worker is about to be killed, or to be told to end."""
         self.spans.append(Span(worker_id, time.monotonic(), math.inf))
-
-    def stopped(self, worker_id: str) -> None:
-        """Note that the worker is about to be told to end."""
-        self.died(worker_id)
-        self.stops.append(time.monotonic())
 
     def add(self, notes: Notes) -> None:
         """Add what processes have noted themselves."""

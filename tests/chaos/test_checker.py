@@ -26,9 +26,6 @@ from .workflows import ACCOUNTS, BALANCE, BROKEN_ID, EVENT, STOP
 
 pytestmark = pytest.mark.long
 
-LATE = 3.0
-"""Seconds for which a disturbance counts after its end."""
-
 WORKER, OTHER_WORKER, DRIVER = "worker1", "worker2", "root"
 
 
@@ -39,7 +36,6 @@ class World:
     expected: Expected = field(factory=Expected)
     evidence: Evidence = field(factory=lambda: Evidence(balances=dict.fromkeys(range(ACCOUNTS), BALANCE), writes=[]))
     notes: Notes = field(factory=Notes)
-    disturbances: Disturbances = field(factory=lambda: Disturbances(LATE))
     taken: list[str] = field(factory=list)
     """Ids of the events that the broker has taken."""
 
@@ -86,7 +82,7 @@ class World:
 
     def violations(self) -> list[str]:
         found = find_violations(self.expected, self.evidence, [WORKER, OTHER_WORKER])
-        found += find_parked(self.expected, self.evidence, self.notes, self.disturbances)
+        found += find_parked(self.expected, self.evidence, self.notes)
         return [*found, *find_posts(self.expected, self.evidence, self.taken)]
 
 
@@ -488,17 +484,12 @@ def test_it_finds(spoil: Callable[[World], Any], violation: str) -> None:
     assert any(violation in one for one in found), found
 
 
-def test_poison_may_kill_more_workers_if_one_was_told_to_end_in_between() -> None:
-    world = good_world()
-    explode_too_often(world)
-    world.disturbances.stops.append(2.5)
-    assert world.violations() == []
-
-
 # -- no activity twice without a death ---------------------------------------------------------------------------------
 
 FIRST, AGAIN = 10.0, 14.0
 """When the two attempts began."""
+
+LATE = 3.0
 
 REASONS: dict[str, tuple[str, list[Span]]] = {
     "the first has raised": ("raised", []),

@@ -32,7 +32,7 @@ async def freeze(scene: Scene, slot: Slot) -> None:
 
 
 async def stop(scene: Scene, slot: Slot) -> None:
-    scene.disturbances.stopped(slot.worker_id)
+    scene.disturbances.died(slot.worker_id)
     await scene.crew.stop(slot)
     await trio.sleep(scene.dice.uniform(0, 1))
     scene.crew.replace(slot)
