@@ -65,13 +65,17 @@ def _to_pydantic(cls: Any) -> Hook:
     return structure
 
 
+_WORDS = {"missing": "missing", "extra_forbidden": "unknown field"}
+"""Messages for what other classes have words of their own, by pydantic's name of the mistake."""
+
+
 def _problems(errors: list[dict[str, Any]]) -> typing.Iterator[DataProblem]:
     for error in errors:
         path = "$"
         for part in error["loc"]:
             path = f"{path}[{part}]" if isinstance(part, int) else key_in(path, part)
         kind = error["type"]
-        message = {"missing": "missing", "extra_forbidden": "unknown field"}.get(kind, error["msg"])
+        message = _WORDS[kind] if kind in _WORDS else str(error["msg"])
         yield DataProblem(path, message)
 
 
