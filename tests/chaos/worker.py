@@ -19,6 +19,7 @@ import trio
 from sqlalchemy import Connection, update
 
 from trio_romancy import App, Limits, OutboxSettings
+from trio_romancy._storage.dialects import limits
 from trio_romancy._storage.sql import tables
 from trio_romancy._storage.sql.workers import Lease
 from trio_romancy.clock import Microseconds
@@ -37,6 +38,10 @@ SHUTDOWN_TIMEOUT = 10.0
 
 CLAIM_TIME = 4.0
 """Seconds after which others post the events that a relayer has claimed and not posted."""
+
+LOCK_TIMEOUT = 1
+"""Seconds that a statement waits for a lock. A batch that waits has locked the row of its lease, so this is half of the
+lease, as are the 5 seconds of the library of its 10."""
 
 MAX_RECOVERIES = 5
 """Deaths after which only an instance that causes them itself is parked: one that does not makes progress before."""
@@ -87,6 +92,7 @@ def main() -> None:
     log.setFormatter(TrueTimeFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[log])
     hasten_relayers(CLAIM_TIME)
+    limits.LOCK_TIMEOUT = LOCK_TIMEOUT
     be_on_machine(f"the machine of {arguments.worker_id}")
     if arguments.without_fence:
         break_fence()
