@@ -386,7 +386,7 @@ async def test_a_broker_that_hangs_costs_one_attempt_and_holds_up_nobody_else(da
     async with open_outbox(database) as outbox, open_broker() as broker:
         broker.script(a1=[Answer(503, waits_for=never)], b1=[Answer(503, drips=True)])
         await store(outbox, "a1", "a2", "b1", "c1")
-        async with relaying(outbox, broker, timeout=0.5, first_delay=0.1) as relay:
+        async with relaying(outbox, broker, timeout=2, first_delay=0.1) as relay:
             await broker.until(lambda: "c1" in broker.taken)
             assert broker.taken == ["c1"]
             assert set((await settled(outbox, longest=0.05)).values()) == {"sent"}

@@ -59,7 +59,7 @@ class _Commands(TyperGroup):
         return [*COMMANDS, "outbox"]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        made = typer.Typer(**_options())
+        made = _new_typer()
         if cmd_name == "outbox":
             module = import_module(".commands.outbox", __package__)
             for name, function in _OUTBOX.items():
@@ -86,18 +86,19 @@ def _width() -> dict[str, Any]:
     return {"terminal_width": min(shutil.get_terminal_size().columns, 100)}
 
 
-def _options() -> dict[str, Any]:
-    return {
-        "add_completion": False,
-        "rich_markup_mode": None,
-        "pretty_exceptions_enable": False,
-        "context_settings": {"help_option_names": ["-h", "--help"], **_width()},
-    }
+def _new_typer(cls: type[TyperGroup] | None = None, *, completes: bool = False) -> typer.Typer:
+    return typer.Typer(
+        cls=cls,
+        add_completion=completes,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], **_width()},
+    )
 
 
 def make_program() -> typer.Typer:
     """Return the typer application with all commands."""
-    program = typer.Typer(cls=_Commands, **(_options() | {"add_completion": True}))
+    program = _new_typer(_Commands, completes=True)
     program.callback()(_begin)
     return program
 
