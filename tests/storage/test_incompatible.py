@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, insert, select
 
+from trio_romancy._data.journal_format import error_text
 from trio_romancy._storage.sql import incompatible, steering, tables
 from trio_romancy._storage.sql import instances as instance_sql
 from trio_romancy._storage.sql.claims import claim_due, next_wake
@@ -73,6 +74,28 @@ def test_it_is_stuck_when_the_last_worker_has_gone_that_may_fit(connection: Conn
     assert incompatible.sweep(connection, 60) == [incompatible.Parked("i", "w", 1, None, ERROR)]
     assert shown(connection) == (Status.STUCK, None, True)
     assert incompatible.sweep(connection, 70) == []
+
+
+def test_a_worker_that_arrives_while_it_is_marked_gets_it_at_the_next_sweep(connection: Connection) -> None:
+    arrive(connection, "new", "2")
+    own(connection, "new")
+    incompatible.leave_to_others(connection, "new", "i", ERROR, 50)
+    process = Process("another machine", 1, "", "old")
+    assert join(connection, "old", process, 10, 1_000, "1") is not None  # its arrival has not seen the mark
+    assert incompatible.sweep(connection, 60) == []
+    assert shown(connection) == (Status.PENDING, at_once(60), False)
+    assert (claims(connection, "new"), claims(connection, "old")) == ([], ["i"])
+
+
+def test_what_is_stuck_for_another_reason_stays_so(connection: Connection) -> None:
+    arrive(connection, "new", "2")
+    own(connection, "new")
+    incompatible.leave_to_others(connection, "new", "i", ERROR, 50)
+    deadly = error_text(ErrorInfo("trio_romancy.WorkflowStuckError", "it takes its workers down"))
+    connection.execute(tables.instances.update().values(error=deadly))
+    arrive(connection, "old", "1")
+    incompatible.sweep(connection, 60)
+    assert shown(connection) == (Status.STUCK, None, True)
 
 
 def test_two_versions_that_both_do_not_fit_do_not_take_turns(connection: Connection) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from attrs import frozen
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, exists, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Update, and_, bindparam, delete, exists, or_, select, update
 
 from ..._data.journal_format import error_text
 from ...clock import Microseconds, at_once
@@ -79,9 +79,14 @@ def has_any(connection: Connection) -> bool:
 
 
 def sweep(connection: Connection, now: Microseconds) -> list[Parked]:
-    """Mark instances as stuck that no live worker can run. Returns those."""
+    """Mark instances as stuck that no live worker can run. Returns those.
+
+    Those are made due again that were marked while a worker arrived that has not tried them: neither saw the other.
+    """
     final = select(instances.c.instance_id).where(instances.c.status.in_(FINAL))
     connection.execute(delete(incompatible).where(incompatible.c.instance_id.in_(final)))
+    if connection.execute(_make_due(now).where(_is_untried)).rowcount:
+        notify_workers(connection)
     return _park(connection, now)
 
 
@@ -103,12 +108,15 @@ class _Hopeless(NamedTuple):
     error: str
 
 
+_tried = incompatible.alias("tried")
+_is_tried = select(_tried.c.version).where(
+    _tried.c.instance_id == instances.c.instance_id, _tried.c.version == workers.c.version
+)
+_is_untried = select(workers.c.worker_id).where(~_is_tried.exists()).exists()
+"""Whether there is a live worker whose code is not known to be incompatible with the instance."""
+
+
 def _park(connection: Connection, now: Microseconds, *which: ColumnElement[bool]) -> list[Parked]:
-    untried = select(workers.c.worker_id).where(
-        ~select(_tried.c.version)
-        .where(_tried.c.instance_id == instances.c.instance_id, _tried.c.version == workers.c.version)
-        .exists()
-    )
     hopeless = (
         select(
             instances.c.instance_id,
@@ -118,28 +126,29 @@ def _park(connection: Connection, now: Microseconds, *which: ColumnElement[bool]
             incompatible.c.error,
         )
         .join(incompatible, incompatible.c.instance_id == instances.c.instance_id)
-        .where(_may_be_parked, ~untried.exists(), *which)
+        .where(_may_be_parked, ~_is_untried, *which)
         .order_by(incompatible.c.found_at)
     )
     parked = []
     last_errors = {row.instance_id: row for row in fetch_all(connection, _Hopeless, hopeless)}
     for row in last_errors.values():
         stuck = {"status": Status.STUCK, "wake_at": None, "error": row.error, "updated_at": now}
-        parking = update(instances).where(instances.c.instance_id == row.instance_id, _may_be_parked).values(stuck)
-        if connection.execute(parking).rowcount:
+        parking = update(instances).where(instances.c.instance_id == row.instance_id, _may_be_parked, ~_is_untried)
+        if connection.execute(parking.values(stuck)).rowcount:
             parked.append(Parked(row.instance_id, row.workflow, row.created_at, row.trace, to_error(row.error)))
     return parked
-
-
-_tried = incompatible.alias("tried")
 
 
 def revive(connection: Connection, version: str, now: Microseconds) -> None:
     """Make stuck instances due that a worker with this version may be able to run."""
     tried = exists().where(incompatible.c.instance_id == instances.c.instance_id, incompatible.c.version == version)
-    known = select(incompatible.c.instance_id).distinct()
-    connection.execute(
-        update(instances)
-        .where(instances.c.instance_id.in_(known), instances.c.status == Status.STUCK, ~tried)
-        .values(status=Status.PENDING, wake_at=at_once(now), error=None, updated_at=now)
+    connection.execute(_make_due(now).where(~tried))
+
+
+def _make_due(now: Microseconds) -> Update:
+    """Return an update that makes instances due that are stuck as incompatible, and for no other reason."""
+    reasons = select(incompatible.c.instance_id).where(
+        incompatible.c.instance_id == instances.c.instance_id, incompatible.c.error == instances.c.error
     )
+    due = {"status": Status.PENDING, "wake_at": at_once(now), "error": None, "updated_at": now}
+    return update(instances).where(instances.c.status == Status.STUCK, reasons.exists()).values(due)
