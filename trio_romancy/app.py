@@ -353,7 +353,7 @@ class App(Client):
         Raises:
           RomancyError: outside of the app's block.
         """
-        worker = self._require_engine("app.statistics").worker
+        worker = self._require_open("app.statistics").worker
         if worker is None:
             return AppStatistics(None, None)
         return AppStatistics(worker.statistics(), None if worker.relay is None else worker.relay.statistics())

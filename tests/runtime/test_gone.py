@@ -256,7 +256,9 @@ async def stored(app: App, instance_id: str) -> Stored:
     """Return the row and the journal of an instance."""
 
     def read(connection: sa.Connection) -> Stored:
-        row = connection.execute(sa.select(instances).where(instances.c.instance_id == instance_id)).all()
+        # What it waits for is shown to people, and may have been waiting for its turn to be written.
+        columns = [column for column in instances.columns if column is not instances.c.waits_for]
+        row = connection.execute(sa.select(*columns).where(instances.c.instance_id == instance_id)).all()
         entries = sa.select(history).where(history.c.instance_id == instance_id).order_by(history.c.seq)
         return [*row], [*connection.execute(entries)]
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from trio_romancy import (
     ActivityError,
     App,
+    Limits,
     RetryPolicy,
     TerminalError,
     WorkflowContext,
@@ -170,7 +171,7 @@ def check(program: Program, crashes: list[Crash], new_database: Callable[[], str
         except WorkflowFailedError as error:
             return [error.error_type, error.uncompensated]
 
-    options: dict[str, Any] = {"idle_timeout": 20.0, "max_recoveries": 100, "new_database": new_database}
+    options: dict[str, Any] = {"idle_timeout": 20.0, "limits": Limits(max_recoveries=100), "new_database": new_database}
     undisturbed = run_with_crashes(scenario, **options)
     crashed = run_with_crashes(scenario, crashes, **options)
     event(f"{len(crashed.reached)} crashes")

@@ -184,10 +184,10 @@ def test_it_is_planned_for_large_tables_though_they_are_empty(connection: Connec
     connection.exec_driver_sql(f"PREPARE written AS {statement}")
     plan = [row[0] for row in connection.exec_driver_sql(f"EXPLAIN EXECUTE written({nothing})")]
     uses = [line.strip() for line in plan if " on romancy_" in line or "using" in line]
-    assert sum("romancy_instances_pkey" in line for line in uses) == 2, plan  # to lock, and to close
-    assert not any("Seq Scan" in line or "Merge" in line for line in plan), plan
+    assert sum("romancy_instances_pkey" in line for line in uses) == 2, "\n".join(plan)  # to lock, and to close
+    assert not any("Seq Scan" in line or "Merge" in line for line in plan), "\n".join(plan)
     conditions = [line for line in plan if "Index Cond" in line and "instance_id" in line]
-    assert len(conditions) == 2, plan  # each of them by key, and not all of the index
+    assert len(conditions) == 2, "\n".join(plan)  # each of them by key, and not all of the index
 
 
 # -- against others ----------------------------------------------------------------------------------------------------

@@ -64,12 +64,21 @@ class Client:
           RomancyError: outside of the app's block, or of the ``trio.run`` that has entered it.
           NonDeterminismError: if workflow code makes the call.
         """
-        refuse_in_workflow(call)
-        engine = self._engine
-        if engine is None:
-            raise RomancyError("the app is not running: use it inside `async with App(...) as app:`")
+        engine = self._require_open(call)
         refuse_other_run(call, engine.run)
         return engine
+
+    def _require_open(self, call: str) -> Engine:
+        """Return the engine, also in another thread, for what only reads.
+
+        Raises:
+          RomancyError: outside of the app's block.
+          NonDeterminismError: if workflow code makes the call.
+        """
+        refuse_in_workflow(call)
+        if self._engine is None:
+            raise RomancyError("the app is not running: use it inside `async with App(...) as app:`")
+        return self._engine
 
     # -- starting and awaiting -------------------------------------------------------------------------------------
 

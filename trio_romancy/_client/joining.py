@@ -21,7 +21,7 @@ from .._definitions.values import Workflow
 from .._storage import migrations
 from .._storage.callers import callers_connection
 from .._storage.callers.connection import CallersConnection, Runs, is_in_transaction
-from .._storage.dialects import file_name, misses_commits, server_time, use_schema
+from .._storage.dialects import backend_name, file_name, misses_commits, server_time, use_schema
 from .._storage.drivers.urls import backend_of, file_of
 from .._storage.sql import instances, messages, steering
 from .._storage.sql.messages import Outgoing
@@ -179,7 +179,7 @@ class Joiner:
         Raises:
           DatabaseError: if it is another kind of database, or another file.
         """
-        expected, found = backend_of(self._url), connection.dialect.name.replace("mariadb", "mysql")
+        expected, found = backend_of(self._url), backend_name(connection)
         if found != expected:
             raise DatabaseError(f"{caller.shown} is to a database of {found}, and that of the app is {expected}")
         file = file_of(self._url)

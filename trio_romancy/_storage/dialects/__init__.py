@@ -35,6 +35,11 @@ def describe(connection: Connection) -> str:
     return f"{dialect_of(connection).product_name(connection)} {version}"
 
 
+def backend_name(connection: Connection) -> str:
+    """Return SQLAlchemy's name of the database, which is "mysql" for MariaDB, too."""
+    return "mysql" if dialect_of(connection) is mysql else connection.dialect.name
+
+
 def server_time(connection: Connection) -> Microseconds | None:
     """See :meth:`.Dialect.server_time`."""
     return dialect_of(connection).server_time(connection)
