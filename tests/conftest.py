@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import signal
 from collections.abc import Callable, Generator, Iterator
@@ -23,6 +24,11 @@ from .support.definitions import definitions_of, imported_apart
 
 def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that databases are dropped even then
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # thousands of tests, which each collection of garbage would visit again
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -336,7 +336,16 @@ async def sell() -> None:
         nursery.start_soon(count, "money", 10)
 
 
-@activity(name="shared_open_shop")
+books: list[str] = []
+"""What is in the shop when all else is undone."""
+
+
+@compensation(name="shared_look")
+async def look() -> None:
+    books[:] = await current_activity().session.scalars(sa.select(Thing.text).order_by(Thing.id))
+
+
+@activity(name="shared_open_shop", compensation=look)
 async def open_shop() -> None:
     session = current_activity().session
     await session.run_sync(lambda session: Base.metadata.create_all(session.connection()))
@@ -351,19 +360,9 @@ async def ship() -> None:
     raise TerminalError("no truck")
 
 
-@activity(name="shared_books")
-async def books() -> list[str]:
-    return list(await current_activity().session.scalars(sa.select(Thing.text).order_by(Thing.id)))
-
-
-@workflow(name="shared_opening")
-async def opening(ctx: WorkflowContext) -> None:
-    await open_shop()
-
-
 @workflow(name="shared_order")
 async def order(ctx: WorkflowContext) -> None:
-    await sell()
+    await open_shop()
     await sell()
     async with trio.open_nursery() as nursery:
         for number in range(2):
@@ -371,16 +370,11 @@ async def order(ctx: WorkflowContext) -> None:
     await ship()
 
 
-@workflow(name="shared_looking")
-async def looking(ctx: WorkflowContext) -> list[str]:
-    return await books()
-
-
 async def rollback(app: App) -> object:
-    await (await app.start(opening)).result()
+    books.clear()
     with pytest.raises(WorkflowFailedError) as caught:
         await (await app.start(order)).result()
-    return caught.value.uncompensated, await (await app.start(looking)).result()
+    return caught.value.uncompensated, list(books)
 
 
 @pytest.mark.long
