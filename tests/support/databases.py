@@ -52,6 +52,11 @@ BEGIN
             EXECUTE format('DELETE FROM %I', name);
         END IF;
     END LOOP;
+    FOR name IN SELECT indexname FROM pg_indexes WHERE schemaname = current_schema() LOOP
+        IF name LIKE 'ix@_romancy@_input@_%' ESCAPE '@' THEN
+            EXECUTE format('DROP INDEX %I', name);
+        END IF;
+    END LOOP;
 END $$
 """
 """On one connection, because to open one takes longer than all the rest."""
