@@ -367,7 +367,8 @@ class App(AsyncioApp):
       auto_migrate: whether to create or upgrade the tables. Otherwise they must exist.
       broker_url: URL that the worker posts the events of the :attr:`outbox` to, with ``user:password@`` for basic
         authentication. Without a URL the events stay in the outbox. Needs the extra ``trio_romancy[web]``.
-      limits: limits that most programs leave as they are, see :class:`Limits`.
+      limits: most threads of plain ``def`` activities, the largest payload, and most deaths of workers that an instance
+        may outlive, see :class:`Limits`.
       outbox: how events are posted to the broker, see :class:`OutboxSettings`.
       web: what clients of :attr:`asgi` must present and may send, see :class:`WebSettings`.
       hooks: hooks to call, see :class:`Hooks`.
