@@ -58,13 +58,6 @@ async def test_a_call_from_another_event_loop_is_refused_and_the_app_goes_on(cal
 
 
 @pytest.mark.real_clock
-async def test_statistics_of_another_thread_are_refused() -> None:
-    async with App(":memory:", shutdown_timeout=1) as app:
-        with pytest.raises(RomancyError, match=r"app\.statistics is called outside of trio"):
-            await trio.to_thread.run_sync(app.statistics)
-        assert app.statistics().worker is not None
-
-
 async def test_an_app_that_is_entered_twice_goes_on() -> None:
     async with App(":memory:") as app:
         with pytest.raises(RomancyError, match="make a new App for each block"):

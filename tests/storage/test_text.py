@@ -19,8 +19,10 @@ from trio_romancy import (
     activity,
     workflow,
 )
+from trio_romancy._storage.journal.batch import Batch
 
 from ..support.databases import SHARED_KINDS
+from ..support.probe import probe
 from ..support.texts import ALIKE, PLANES
 
 MIB = 1024 * 1024
@@ -194,7 +196,12 @@ async def test_a_payload_just_within_the_limit_survives_as_input_result_and_outp
 
 @pytest.mark.parametrize(("size", "together"), [(MIB, 1), (MIB // 25, 10)])
 @pytest.mark.parametrize("kind", SHARED_KINDS, indirect=True)  # in memory a batch never has to wait for another
-async def test_many_large_payloads_at_once_survive(database: str, size: int, together: int) -> None:
+async def test_many_large_payloads_at_once_survive(
+    database: str, size: int, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def wait(batch: Batch) -> None:
+        await trio.sleep(0.001)  # under virtual time until all others have their outcomes, and wait for the journal
+
     @activity
     async def large(number: int) -> str:
         await trio.sleep(1)  # under virtual time all of them end at once
@@ -213,6 +220,7 @@ async def test_many_large_payloads_at_once_survive(database: str, size: int, tog
         return [results[number][:4] + results[number][-2:] for number in range(20)]
 
     async with App(database) as app:
+        probe(app).before_each_commit(wait, monkeypatch)
         handle = await app.start(flow)
         assert await handle.result() == [f"{number:02}" * 3 for number in range(20)]
         entries = await app.history(handle.instance_id)
