@@ -15,7 +15,7 @@ from attrs import define
 from .._client.joining import Joined
 from .._storage.callers.connection import Runs
 from ..errors import RomancyError
-from .thread import Answer, Call, Portal
+from .thread import Answer, Call, Portal, call_at_once
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -82,11 +82,7 @@ class AsyncioPortal(Portal):
 
     async def call_sync(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call a function in the app's thread, and return or raise what comes of it."""
-
-        async def run() -> R:
-            return fn(*args, **kwargs)
-
-        return await self.call(run)
+        return await self.call(call_at_once, fn, *args, **kwargs)
 
     async def make(self, joined: Joined[R]) -> R:
         """Make a write on the connection of the caller, in this task.

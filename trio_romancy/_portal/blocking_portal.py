@@ -13,7 +13,7 @@ from attrs import define
 
 from .._client.joining import Joined
 from ..errors import RomancyError
-from .thread import Answer, Call, Portal
+from .thread import Answer, Call, Portal, call_at_once
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -44,11 +44,7 @@ class BlockingPortal(Portal):
 
     def call_sync(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call a function in the app's thread, and return or raise what comes of it."""
-
-        async def run() -> R:
-            return fn(*args, **kwargs)
-
-        return self.call(run)
+        return self.call(call_at_once, fn, *args, **kwargs)
 
     def make(self, joined: Joined[R]) -> R:
         """Make a write on the connection of the caller, in this thread.

@@ -8,13 +8,16 @@ import os
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, wait
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import trio
 from attrs import define, field, frozen
 
 from ..app import App
 from ..errors import RomancyError
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @frozen
@@ -225,6 +228,11 @@ class Portal:
             self.app = self._make_app()
         self._thread = AppThread(self.app, context)
         return self._thread
+
+
+async def call_at_once(fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call a function that does not wait, where an async one is needed."""
+    return fn(*args, **kwargs)
 
 
 def closed() -> RomancyError:
