@@ -17,7 +17,7 @@ LINT = (["ruff", "check", "."], ["ruff", "format", "--check", "."])
 TYPES = (["mypy"],)
 EXTRAS = ".[cli,postgresql,web,otel]"
 LOWEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "sybil", "trustme", "h11", "hypercorn", "opentelemetry-sdk")
-"""What the tests need besides the package. The lowest versions of these are nobody's concern."""
+"""What the tests need besides the package, in versions that do not matter to users."""
 LOWEST_TESTS = ("tests/cli", "tests/client", "tests/runtime")
 LAYERS = (["lint-imports", "--no-cache"],)
 

@@ -29,7 +29,7 @@ class Span:
 
 @define(eq=False)
 class Disturbances:
-    """What the nemesis has done to single workers. What it does to all alike is none: that must cost no lease."""
+    """What the nemesis has done to single workers. What meets all alike is left out: no lease may be lost by that."""
 
     late: float
     """Seconds after its end for which a disturbance counts: what went wrong in it is noticed later."""

@@ -75,7 +75,7 @@ class Evidence:
     bookings: list[Booking] = field(factory=list)
     balances: dict[int, int] = field(factory=dict)
     unreadable: list[tuple[str, int]] = field(factory=list)
-    """Instance ids and sequence numbers of entries that somebody has damaged. They are not among the entries."""
+    """Instance ids and sequence numbers of entries that an outsider has damaged. They are not among the entries."""
     outbox: list[tuple[str, str, str]] = field(factory=list)
     """Instance id, event id and status of each event for the broker."""
     waiting: list[tuple[str, str]] = field(factory=list)
@@ -136,7 +136,7 @@ def _time(microseconds: int) -> str:
 
 
 def _status(text: str) -> Status:
-    """Return a status; that of an instance that has not ended if somebody has damaged it."""
+    """Return a status; that of an instance that has not ended if an outsider has damaged it."""
     return Status(text) if text in list(Status) else Status.PENDING
 
 

@@ -55,7 +55,7 @@ class Plan:
     stuck_because: str | None = None
     """What the error says of an instance that must be parked; None: it must not be."""
     is_of_one_version: bool = False
-    """Whether only workers of the new version may be able to run it, so that it may be parked while there is none."""
+    """Whether only workers of the new version may be able to run it, so that it may be parked without one."""
     seconds: float | None = None
     """From its start to its end, as the driver saw it."""
 

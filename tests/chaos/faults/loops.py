@@ -1,4 +1,4 @@
-"""Event loops that stand still: code of somebody's holds the thread. That must cost no lease."""
+"""Event loops that stand still: user code holds the thread. No lease may be lost by that."""
 
 from __future__ import annotations
 
