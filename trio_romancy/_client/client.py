@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, ParamSpec, TypeVar, overload
 
-from .._data.codec import codec, dumps
+from .._data.codec import codec
 from .._data.conditions import GivenPath, Where, checked_where
 from .._data.ids import is_id, new_id
 from .._data.large import encoded
@@ -35,6 +35,7 @@ from .engine import Engine, check_instance_id
 from .forbidden_calls import refuse_in_workflow
 from .handle import WorkflowHandle
 from .joining import Joined, Joiner, make_in_trio
+from .same_start import is_same_start
 from .transaction import TransactionBlock, TransactionSession
 from .wrong_place import refuse_other_run
 
@@ -144,11 +145,8 @@ class Client:
                 else:
                     await engine.start_elsewhere(instance_id, workflow.name, text, trace)
             except InstanceExistsError as error:
-                # The same arguments have another text after a parameter was added, and sets have one in each process.
                 held = await engine.read(instances.get_instance, instance_id)
-                if error.difference != instances.ANOTHER_INPUT or held is None:
-                    raise
-                if not workflow.input.is_same(text, dumps(held.input)):
+                if not is_same_start(workflow, text, held, error):
                     raise
         return WorkflowHandle(instance_id, self._require_engine, workflow.codec, _declared_by(workflow), local_result)
 

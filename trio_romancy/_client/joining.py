@@ -16,7 +16,6 @@ import trio
 from attrs import frozen
 from sqlalchemy import Connection
 
-from .._data.codec import dumps
 from .._definitions.values import Workflow
 from .._storage import migrations
 from .._storage.callers import callers_connection
@@ -30,6 +29,7 @@ from .._storage.sql.starts import start_for_any_worker
 from ..clock import Microseconds, hold_virtual_time
 from ..errors import DatabaseError, InstanceExistsError, InstanceNotFoundError, RomancyError
 from ..model import SendResult
+from .same_start import is_same_start
 
 R = TypeVar("R")
 
@@ -103,9 +103,7 @@ class Joiner:
                 start_for_any_worker(connection, row)
             except InstanceExistsError as error:
                 held = instances.get_instance(connection, instance_id)
-                if error.difference != instances.ANOTHER_INPUT or held is None:
-                    raise
-                if not workflow.input.is_same(text, dumps(held.input)):
+                if not is_same_start(workflow, text, held, error):
                     raise
 
         return self._joined(connection, write)
