@@ -243,8 +243,8 @@ class Attempts:
             number = operation.attempt = len(failures) + 1
             if failures:
                 run.env.host.attempt_changed()
-            if failures and (given_up := await self._wait_for_retry(failures)) is not None:
-                return given_up
+                if (given_up := await self._wait_for_retry(failures)) is not None:
+                    return given_up
             if run.env.host.is_draining:
                 await run.stop_here()
             operation.attempted_at = run.env.clock.now()
