@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 from sqlalchemy.util import await_only
 
+from ..._tasks.asyncio_cancel import cancel_until_done
 from ..._tasks.asyncio_loop import open_asyncio_loop
 from ...clock import hold_virtual_time
 from ...errors import DatabaseAwayError, DatabaseError, RomancyError
@@ -270,9 +271,9 @@ class ServerDatabase:
 
         def cancelled(_: object) -> trio.lowlevel.Abort:
             if seconds := wait.grace():
-                self._loop.call_later(seconds, crossing.cancel)
+                self._loop.call_later(seconds, cancel_until_done, crossing)
             else:
-                crossing.cancel()
+                cancel_until_done(crossing)
             return trio.lowlevel.Abort.FAILED
 
         with hold_virtual_time():

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
 
 from attrs import define
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from ..._tasks.asyncio_cancel import cancel_until_done
 from ...errors import DatabaseAwayError
 from ..database import SQLFunction
 from . import connections
@@ -50,18 +51,14 @@ class AsyncioThreadConnection:
                 self._loop.close()
                 self._loop = None
 
-    def _wait(self, fn: Callable[[], Awaitable[R]]) -> R:
+    def _wait(self, fn: Callable[[], Coroutine[Any, Any, R]]) -> R:
         # In an empty context: otherwise trio-asyncio would take this for one of its own tasks.
         return contextvars.Context().run(self._run_until_complete, fn)
 
-    def _run_until_complete(self, fn: Callable[[], Awaitable[R]]) -> R:
+    def _run_until_complete(self, fn: Callable[[], Coroutine[Any, Any, R]]) -> R:
         if self._loop is None:
             self._loop = asyncio.SelectorEventLoop()
-        try:
-            return self._loop.run_until_complete(asyncio.wait_for(fn(), connections.ANSWER_TIMEOUT))
-        except TimeoutError:
-            message = f"the server has not answered for {connections.ANSWER_TIMEOUT:g} s"
-            raise DatabaseAwayError(message) from None
+        return self._loop.run_until_complete(_in_time(fn))
 
     async def _run(self, fn: Callable[[Connection], R]) -> R:
         try:
@@ -76,3 +73,14 @@ class AsyncioThreadConnection:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
+
+
+async def _in_time(fn: Callable[[], Coroutine[Any, Any, R]]) -> R:
+    task = asyncio.create_task(fn())
+    done, _ = await asyncio.wait((task,), timeout=connections.ANSWER_TIMEOUT)
+    if not done:
+        cancel_until_done(task)
+        await asyncio.wait((task,))
+    if task.cancelled():
+        raise DatabaseAwayError(f"the server has not answered for {connections.ANSWER_TIMEOUT:g} s")
+    return task.result()
