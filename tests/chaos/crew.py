@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -14,13 +13,12 @@ from random import Random
 import trio
 from attrs import define, field
 
+from ..support.fork_server import Process, fork_server_for
 from .commands import FARTHEST
 from .notes import lines
 from .target import WORKERS, Target
 from .versions import NEW, OLD
 from .worker import READY
-
-ROOT = Path(__file__).parents[2]
 
 STOP_WITHIN = 60.0
 """Seconds in which a worker must have ended after SIGTERM, whatever the database does meanwhile."""
@@ -35,7 +33,7 @@ class Slot:
 
     number: int
     worker_id: str
-    process: subprocess.Popen[bytes]
+    process: Process
     is_disturbed: bool = False
     """Whether something is being done to the worker."""
 
@@ -125,7 +123,7 @@ class Crew:
     def _has_exploded(self, slot: Slot) -> bool:
         return any(line["what"] == "explosion" for line in lines(self._logs, slot.worker_id))
 
-    def _start(self, number: int) -> tuple[str, subprocess.Popen[bytes]]:
+    def _start(self, number: int) -> tuple[str, Process]:
         worker_id = WORKERS[len(self.worker_ids)]
         self.worker_ids.append(worker_id)
         url = self._target.url(number, worker_id)
@@ -135,21 +133,13 @@ class Crew:
         # Workers on a file follow those that live, and a first one the machine: only a server has a clock of its own.
         if self._target.product != "sqlite" and self._dice.random() < 0.5:
             options.append(f"--clock-ahead={self._dice.uniform(-FARTHEST, FARTHEST):.3f}")
-        command = [sys.executable, "-m", "tests.chaos.worker", url, worker_id, str(self._logs), *options]
-        return worker_id, self._open(command, self._path(worker_id))
-
-    def _open(self, command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
-        """Not in a thread of its own: should that end, so would the process."""
-        with log.open("wb") as output:
-            return subprocess.Popen(
-                command,
-                cwd=ROOT,
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                bufsize=0,
-                start_new_session=True,
+        arguments = [url, worker_id, str(self._logs), *options]
+        with self._path(worker_id).open("wb") as log:
+            file = log.fileno()
+            process = fork_server_for(url).start(
+                "tests.chaos.worker", *arguments, stdin=subprocess.PIPE, stdout=file, stderr=file
             )
+        return worker_id, process
 
     def is_ready(self, slot: Slot) -> bool:
         """Whether the worker has held a lease."""

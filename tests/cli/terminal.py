@@ -11,17 +11,15 @@ import os
 import pty
 import re
 import struct
-import subprocess
 import sys
 import tempfile
 import termios
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
 
-from .fork_server import ROOT, Command, ForkServer
+from ..support.fork_server import COMMANDS, ROOT, Process, fork_server, fork_server_for
 
 COMMAND = (sys.executable, "-m", "trio_romancy")
 
@@ -62,7 +60,7 @@ def on_terminal(
     width: int,
     database: str | None,
     *arguments: str,
-    when_shown: dict[str, Callable[[Command, int], object]] | None = None,
+    when_shown: dict[str, Callable[[Process, int], object]] | None = None,
     styled: bool = False,
     **others: str,
 ) -> Answer:
@@ -74,7 +72,7 @@ def on_terminal(
     """
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
-    process = _server().start(arguments, environment(database, **others), (theirs, theirs, theirs))
+    process = start(database, arguments, others, (theirs, theirs, theirs))
     os.close(theirs)
     shown = b""
     waiting = dict(when_shown or {})
@@ -103,7 +101,7 @@ def through_pipe(database: str | None, *arguments: str, input: str = "", **other
     read_output, write_output = os.pipe()
     with tempfile.TemporaryFile() as errors:
         files = (read_input, write_output, errors.fileno())
-        process = _server().start(arguments, environment(database, **others), files)
+        process = start(database, arguments, others, files)
         os.close(read_input)
         os.close(write_output)
         try:
@@ -118,9 +116,19 @@ def through_pipe(database: str | None, *arguments: str, input: str = "", **other
         return Answer(code, said, errors.read().decode())
 
 
-@cache
-def _server() -> ForkServer:
-    return ForkServer()
+def start(
+    database: str | None, arguments: Sequence[str], others: Mapping[str, str], files: tuple[int, int, int]
+) -> Process:
+    """Start a command on these standard files."""
+    stdin, stdout, stderr = files
+    return fork_server(COMMANDS).start(
+        "trio_romancy",
+        *arguments,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        environment=environment(database, **others),
+    )
 
 
 def on_both(database: str, *arguments: str, code: int = 0) -> list[Answer]:
@@ -150,6 +158,5 @@ def flat(answer: Answer) -> str:
 
 def fill(database: str) -> None:
     """Make the instances of the shop there."""
-    subprocess.run(
-        [sys.executable, "-m", "tests.cli.shop", database], cwd=ROOT, env=environment(None), timeout=60, check=True
-    )
+    with fork_server_for(database).start("tests.cli.shop", database, environment=environment(None)) as process:
+        assert process.wait(60) == 0

@@ -14,7 +14,7 @@ import pytest
 
 from trio_romancy.cli.main import run
 
-from .fork_server import ROOT, Command
+from ..support.fork_server import ROOT, Process
 from .shop import UUID
 from .terminal import (
     COMMAND,
@@ -231,7 +231,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_worker_works_until_ctrl_c(workplace: str, width: int) -> None:
-    def end(process: Command, terminal: int) -> None:
+    def end(process: Process, terminal: int) -> None:
         process.send_signal(signal.SIGINT)
 
     answer = on_terminal(width, workplace, "worker", f"{MODULE}:make", when_shown={"has begun": end})

@@ -10,7 +10,7 @@ import pytest
 
 from trio_romancy.cli.program import COMMANDS
 
-from .fork_server import ROOT
+from ..support.fork_server import ROOT
 
 NEEDLESS = ("trio", "sqlalchemy", "alembic", "rich", "cattrs", "hypercorn", "asyncio")
 

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from .fork_server import Command
+from ..support.fork_server import Process
 from .shop import UUID
 from .terminal import WIDTHS, fill, flat, on_both, on_terminal, through_pipe, with_json
 
@@ -64,7 +64,7 @@ def test_retry_refuses_what_was_undone_and_what_has_not_failed(shop: str) -> Non
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_purge_asks_on_a_terminal(width: int, shop: str) -> None:
-    def say_no(process: Command, terminal: int) -> None:
+    def say_no(process: Process, terminal: int) -> None:
         os.write(terminal, b"n\n")
 
     answer = on_terminal(width, shop, "purge", "--older-than", "0s", when_shown={"[y/N]": say_no})

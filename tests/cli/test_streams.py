@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .fork_server import ROOT
+from ..support.fork_server import ROOT
 
 pytestmark = pytest.mark.long
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ..support.databases import SHARED_KINDS, query
+from ..support.fork_server import Process, fork_server_for
 
 pytestmark = [
     pytest.mark.long,
@@ -19,15 +20,14 @@ pytestmark = [
     pytest.mark.parametrize("kind", SHARED_KINDS, indirect=True),
 ]
 
-WORKER = Path(__file__).parent / "recovery_worker.py"
+
+def run(directory: Path, database: str, what: str, worker_id: str) -> Process:
+    module = "tests.runtime.recovery_worker"
+    arguments = what, worker_id, database
+    return fork_server_for(database).start(module, *arguments, stdout=subprocess.PIPE, directory=directory)
 
 
-def run(directory: Path, database: str, what: str, worker_id: str) -> subprocess.Popen[str]:
-    command = [sys.executable, str(WORKER), what, worker_id, database]
-    return subprocess.Popen(command, cwd=directory, stdout=subprocess.PIPE, text=True)
-
-
-def read_line(process: subprocess.Popen[str]) -> str:
+def read_line(process: Process) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
 
@@ -72,13 +72,8 @@ def test_an_instance_that_takes_its_process_down_is_parked_and_its_neighbours_re
 ) -> None:
     deaths = 0
     while True:
-        process = run(tmp_path, database, "poison", "w")
-        try:
+        with run(tmp_path, database, "poison", "w") as process:
             code = process.wait(60)
-        finally:
-            process.kill()
-            assert process.stdout is not None
-            process.stdout.close()
         if code == 0:
             break
         assert code == -signal.SIGKILL
@@ -96,7 +91,7 @@ def test_an_instance_that_takes_its_process_down_is_parked_and_its_neighbours_re
 def test_many_processes_opening_one_database_at_once_all_work(tmp_path: Path, database: str) -> None:
     processes = [run(tmp_path, database, "order-alone", f"w{number}") for number in range(6)]
     for process in processes:
-        out, _ = process.communicate(timeout=60)
-        assert process.returncode == 0
-        assert out.split()[-1] == "TRACK-1"
+        assert process.stdout is not None
+        assert process.stdout.read().split()[-1] == "TRACK-1"
+        assert process.wait(60) == 0
     assert query(database, "SELECT count(*), status FROM romancy_instances GROUP BY status") == [(6, "completed")]

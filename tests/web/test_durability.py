@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from ..support.databases import SHARED_KINDS
+from ..support.fork_server import fork_server_for
 from .serving import STRUCTURED
 
 pytestmark = [
@@ -25,7 +26,6 @@ pytestmark = [
     pytest.mark.parametrize("kind", SHARED_KINDS, indirect=True),
 ]
 
-SERVER = Path(__file__).parent / "durability_server.py"
 CLIENTS = 4
 AT_LEAST = 30
 """Events that are answered before the process is killed."""
@@ -40,13 +40,10 @@ def event(number: int) -> dict[str, object]:
 @contextmanager
 def running(database: str, log: Path) -> Iterator[tuple[int, str]]:
     """A server. Gives its process id and its URL. It is killed in the end."""
-    command = [sys.executable, str(SERVER), database, str(log)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield process.pid, process.stdout.readline().strip()
-        finally:
-            process.kill()
+    server = fork_server_for(database).start("tests.web.durability_server", database, str(log), stdout=subprocess.PIPE)
+    with server:
+        assert server.stdout is not None
+        yield server.pid, server.stdout.readline().strip()
 
 
 def post_until_killed(url: str, first: int, taken: list[int]) -> None:

@@ -12,6 +12,7 @@ import trio
 from trio_romancy import App, Status, WorkflowContext, activity, workflow
 
 from ..support.databases import SHARED_KINDS
+from ..support.fork_server import Process
 from ..support.processes import open_process
 
 pytestmark = [pytest.mark.long, pytest.mark.real_clock, pytest.mark.parametrize("kind", SHARED_KINDS, indirect=True)]
@@ -57,7 +58,7 @@ async def work(database: str, seconds: float) -> None:
         await trio.sleep_forever()
 
 
-def blocked_worker(database: str, seconds: float) -> AbstractContextManager[None]:
+def blocked_worker(database: str, seconds: float) -> AbstractContextManager[Process]:
     return open_process(__spec__.name, database, str(seconds), says="begun")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import trio
 from trio_romancy import App, WorkflowContext, activity, workflow
 
 from ..support.databases import SHARED_KINDS
+from ..support.fork_server import Process
 from ..support.probe import wrap_batch_fence, write_several_statements
 from ..support.processes import open_process
 from ..support.servers import PRODUCTS, execute
@@ -61,7 +61,7 @@ async def work_and_freeze(database: str) -> None:
                 await (await app.start(stepping)).result()
 
 
-def frozen_worker(database: str) -> AbstractContextManager[None]:
+def frozen_worker(database: str) -> AbstractContextManager[Process]:
     return open_process(__spec__.name, database, says="frozen")
 
 
@@ -104,23 +104,17 @@ async def work_and_be_frozen(database: str) -> None:
 @pytest.mark.parametrize("kind", SHARED_KINDS, indirect=True)
 async def test_a_worker_that_is_stopped_is_taken_over_and_joins_again_when_it_goes_on(database: str) -> None:
     async with App(database, worker_id="live", lease=LEASE) as app:
-        command = [sys.executable, "-m", __spec__.name, database, "outside"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: ASYNC220
-            try:
-                assert process.stdout is not None
-                assert await trio.to_thread.run_sync(process.stdout.readline) == "begun\n"
-                process.send_signal(signal.SIGSTOP)
-                begun = trio.current_time()
-                assert await app.handle("long").result(timeout=20) == "there"
-                assert trio.current_time() - begun < LEASE + 3
-                process.send_signal(signal.SIGCONT)
-                with trio.fail_after(20):
-                    while len(await app.list_workers()) < 2:  # noqa: ASYNC110
-                        await trio.sleep(0.05)
-                await trio.sleep(1)
-                history = await app.history("long")
-            finally:
-                process.kill()
+        with open_process(__spec__.name, database, "outside", says="begun") as process:
+            process.send_signal(signal.SIGSTOP)
+            begun = trio.current_time()
+            assert await app.handle("long").result(timeout=20) == "there"
+            assert trio.current_time() - begun < LEASE + 3
+            process.send_signal(signal.SIGCONT)
+            with trio.fail_after(20):
+                while len(await app.list_workers()) < 2:  # noqa: ASYNC110
+                    await trio.sleep(0.05)
+            await trio.sleep(1)
+            history = await app.history("long")
     assert [entry.operation_id for entry in history].count("frozen_long_step:1") == 1
 
 
