@@ -7,7 +7,8 @@ from sqlalchemy import Connection, insert, select
 from trio_romancy._data.journal_format import error_text
 from trio_romancy._storage.sql import incompatible, steering, tables
 from trio_romancy._storage.sql import instances as instance_sql
-from trio_romancy._storage.sql.claims import claim_due, next_wake
+from trio_romancy._storage.sql.claims import claim_due
+from trio_romancy._storage.sql.wake_ups import next_wake
 from trio_romancy._storage.sql.workers import Process, join
 from trio_romancy.clock import at_once
 from trio_romancy.model import ErrorInfo, Status

@@ -23,7 +23,7 @@ from trio_romancy._data.journal_format import (
     error_text,
 )
 from trio_romancy._storage.sql import tables
-from trio_romancy._storage.sql.claims import claim_due, next_wake
+from trio_romancy._storage.sql.claims import claim_due
 from trio_romancy._storage.sql.entries import (
     JournalEntry,
     entry_row,
@@ -45,6 +45,7 @@ from trio_romancy._storage.sql.instances import (
     update_row,
 )
 from trio_romancy._storage.sql.steering import Cancelled, request_cancel, resume
+from trio_romancy._storage.sql.wake_ups import next_wake
 from trio_romancy.clock import at_once, to_datetime
 from trio_romancy.errors import InstanceExistsError
 from trio_romancy.model import EntryKind, ErrorInfo, Status
@@ -296,6 +297,22 @@ def test_a_suspect_wakes_nobody_while_another_is_watched_unless_it_is_the_worker
     assert next_wake(connection, "me", ["w"], suspects=False) == 300
     store(connection, "own suspect", owner="me", recoveries=2, wake_at=200)
     assert next_wake(connection, "me", ["w"], suspects=False) == 200
+
+
+def test_what_is_held_back_is_not_claimed_and_wakes_nobody(connection: Connection) -> None:
+    store(connection, "held", held=1, wake_at=100)
+    store(connection, "free", wake_at=200)
+    assert next_wake(connection, "me", ["w"], suspects=True) == 200
+    assert claim(connection, now=1_000) == ["free"]
+
+
+def test_a_worker_with_a_backlog_takes_what_has_been_due_longest_of_each_workflow(connection: Connection) -> None:
+    for number in range(6):
+        store(connection, f"w{number}", wake_at=number, workflow="w")
+        store(connection, f"v{number}", wake_at=at_once(3 + number), workflow="v")
+    found = claim_due(connection, "me", 100, ["w", "v"], 4, suspects=True)
+    assert [one.instance_id for one in found] == ["w0", "w1", "w2", "v0"]
+    assert next_wake(connection, "me", ["w", "v"], suspects=True) == at_once(4)
 
 
 def test_nothing_wakes_a_worker_for_which_there_is_nothing(connection: Connection) -> None:

@@ -501,7 +501,7 @@ async def test_a_page_is_read_from_the_index_of_its_order(
         await database.run(many)
         await database.run(lambda c: c.exec_driver_sql("ANALYZE" + " TABLE romancy_instances" * (kind == "mariadb")))
         for plan in await database.read(plans, search_step, Sought(statuses=status), after, 20, 20):
-            assert "ix_romancy_instances_created_at" in plan
+            assert f"ix_romancy_instances_{'status' if status else 'created_at'}" in plan
             assert not re.search("SCAN romancy_instances$|TEMP B-TREE|Seq Scan|Sort|filesort|'ALL'", plan), plan
 
 

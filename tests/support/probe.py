@@ -209,7 +209,7 @@ def poll_at_most_every(seconds: float, patch: pytest.MonkeyPatch) -> None:
 
 
 def replace_next_wake(fn: Callable[..., int | None], patch: pytest.MonkeyPatch) -> None:
-    """Have workers ask ``fn`` when something will be due, instead of :func:`claims.next_wake`."""
+    """Have workers ask ``fn`` when something will be due, instead of :func:`wake_ups.next_wake`."""
     patch.setattr(claimer, "next_wake", fn)
 
 

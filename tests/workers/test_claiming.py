@@ -10,7 +10,7 @@ import trio.testing
 from sqlalchemy import Connection
 
 from trio_romancy import App, WorkflowContext, workflow
-from trio_romancy._storage.sql import claims, instances
+from trio_romancy._storage.sql import instances, wake_ups
 
 from ..support.probe import probe, replace_next_wake
 
@@ -27,7 +27,7 @@ async def test_what_becomes_due_behind_a_look_that_is_under_way_is_looked_for_ag
     has_looked = trio.Event()
 
     def next_wake(connection: Connection, me: str, workflows: Sequence[str], *, suspects: bool) -> int | None:
-        found = claims.next_wake(connection, me, workflows, suspects=suspects)
+        found = wake_ups.next_wake(connection, me, workflows, suspects=suspects)
         if not has_looked.is_set():
             row = instances.new_row("late", quick.name, "{}", inside.clock.now(), owner=None)
             instances.start_instance(connection, row)

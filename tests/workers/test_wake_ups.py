@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from trio_romancy import App, Status, WorkflowContext, workflow
 from trio_romancy._storage.drivers import asyncio_server
-from trio_romancy._storage.sql import claims
+from trio_romancy._storage.sql import wake_ups
 
 from ..support.databases import SHARED_KINDS
 from ..support.probe import poll_at_most_every, probe, replace_next_wake
@@ -64,7 +64,7 @@ async def test_a_worker_that_hears_itself_need_not_look(database: str, monkeypat
     def counted(connection: Connection, me: str, workflows: Sequence[str], *, suspects: bool) -> int | None:
         nonlocal looks
         looks += 1
-        return claims.next_wake(connection, me, workflows, suspects=suspects)
+        return wake_ups.next_wake(connection, me, workflows, suspects=suspects)
 
     run = asyncio_server._Writer.run
 

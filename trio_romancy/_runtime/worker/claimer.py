@@ -12,7 +12,8 @@ from ..._definitions.registry import registry
 from ..._settings import WorkerLimits
 from ..._storage.database import Database
 from ..._storage.outages import retry_while_away
-from ..._storage.sql.claims import ClaimedInstance, claim_and_load, next_wake
+from ..._storage.sql.claims import ClaimedInstance, claim_and_load
+from ..._storage.sql.wake_ups import next_wake
 from ...clock import Clock, Microseconds
 from ..run.sequencer import AHEAD
 from .supervisor import Supervisor

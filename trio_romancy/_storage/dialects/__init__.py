@@ -93,3 +93,8 @@ def create_start_routine(connection: Connection) -> None:
 def ddl_commits(connection: Connection) -> bool:
     """See :attr:`.Dialect.ddl_commits`."""
     return dialect_of(connection).ddl_commits
+
+
+def has_loose_index_scans(connection: Connection) -> bool:
+    """See :attr:`.Dialect.has_loose_index_scans`."""
+    return dialect_of(connection).has_loose_index_scans

@@ -67,6 +67,15 @@ class Dialect(Protocol):
         """
         ...
 
+    @property
+    def has_loose_index_scans(self) -> bool:
+        """Whether a query for the minimum of each group reads only one entry of an index for each group.
+
+        If not, a correlated subquery with an order and a limit reads only one. Where MariaDB has such a subquery, it
+        reads from the NULLs on.
+        """
+        ...
+
     def limit_idleness(self, connection: Connection) -> None:
         """Limit how long the rest of this transaction may be idle, to :data:`.limits.IDLE_TIMEOUT`."""
         ...

@@ -19,7 +19,7 @@ from . import limits, start_routine
 from .dbapi import driver_connection, execute
 from .errors import is_already_applied, is_denied, migrated_elsewhere
 from .input_keys import KEY, column_name, first_key, index_name, plain_sql, readings
-from .sql import Contains, ExactString, InsertIfAbsent, JsonTable, Rows, UpdateMany
+from .sql import Contains, ExactString, InsertIfAbsent, JsonTable, Rows, TextRows, UpdateMany
 
 _logger = logging.getLogger("trio_romancy.database")
 
@@ -69,6 +69,12 @@ def _(element: JsonTable, compiler: Any, **options: Any) -> str:
     columns = ", ".join(f"{name} {type_} PATH '$.{name}'" for name, type_ in types)
     (rows,) = element.clauses
     return f"JSON_TABLE({compiler.process(rows, **options)}, '$[*]' COLUMNS ({columns}))"
+
+
+@compiles(TextRows, *_NAMES)
+def _(element: TextRows, compiler: Any, **options: Any) -> str:
+    type_ = compiler.dialect.type_compiler_instance.process(ExactString(255))
+    return f"JSON_TABLE({compiler.process(element.clauses, **options)}, '$[*]' COLUMNS (value {type_} PATH '$'))"
 
 
 # -- the database ------------------------------------------------------------------------------------------------------
@@ -166,6 +172,7 @@ async def listen(connection: Any, on_notify: Callable[[str], None], on_lost: Cal
 # -- migrations --------------------------------------------------------------------------------------------------------
 
 ddl_commits = True
+has_loose_index_scans = True
 
 _has_table = text("SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = :name")
 

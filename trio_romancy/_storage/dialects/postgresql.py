@@ -32,7 +32,7 @@ from . import limits, start_routine
 from .dbapi import driver_connection, execute
 from .execute_many import execute_many
 from .input_keys import KEY, index_name, plain_key, plain_sql
-from .sql import Contains, ExactString, Rows, UpdateMany
+from .sql import Contains, ExactString, Rows, TextRows, UpdateMany
 
 # -- constructs --------------------------------------------------------------------------------------------------------
 
@@ -45,6 +45,11 @@ def _(type_: ExactString, compiler: Any, **options: Any) -> str:
 @compiles(Contains, "postgresql")
 def _(element: Contains, compiler: Any, **options: Any) -> str:
     return f"STRPOS({compiler.process(element.clauses, **options)}) > 0"
+
+
+@compiles(TextRows, "postgresql")
+def _(element: TextRows, compiler: Any, **options: Any) -> str:
+    return f"json_array_elements_text(CAST({compiler.process(element.clauses, **options)} AS JSON))"
 
 
 def json_rows(parameter: str, types: Mapping[str, TypeEngine[Any]]) -> TableValuedAlias:
@@ -150,6 +155,7 @@ async def listen(connection: Any, on_notify: Callable[[str], None], on_lost: Cal
 # -- migrations --------------------------------------------------------------------------------------------------------
 
 ddl_commits = False
+has_loose_index_scans = False
 
 _migration_lock = text("SELECT pg_advisory_xact_lock(hashtext('trio_romancy migration'))")
 

@@ -27,6 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.sql.selectable import TableValuedAlias
 from sqlalchemy.types import TypeEngine
 
 T = TypeVar("T")
@@ -90,6 +91,22 @@ class JsonTable(FunctionElement[Any]):
     inherit_cache = True
     row_types: dict[str, TypeEngine[Any]]
     """Types of the columns, by name."""
+
+
+class TextRows(FunctionElement[Any]):
+    """The texts of a JSON array of texts, as a table with the column ``value``."""
+
+    inherit_cache = True
+
+
+@compiles(TextRows)
+def _(element: TextRows, compiler: Any, **options: Any) -> str:
+    return f"json_each({compiler.process(element.clauses, **options)})"
+
+
+def text_rows(parameter: str) -> TableValuedAlias:
+    """Return the texts of a JSON array, the value of a parameter, as a table with the column ``value``."""
+    return TextRows(bindparam(parameter, type_=Text)).table_valued(column("value", ExactString(255)), name=parameter)
 
 
 class UpdateMany:

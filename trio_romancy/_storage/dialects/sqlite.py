@@ -87,6 +87,7 @@ def is_in_transaction(connection: Connection) -> bool:
 # -- migrations --------------------------------------------------------------------------------------------------------
 
 ddl_commits = False
+has_loose_index_scans = False
 
 _has_table = text("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :name")
 

@@ -16,14 +16,15 @@ from ...clock import Microseconds
 from ..dialects.postgresql import json_rows
 from ..sql.instances import CLOSING, cancel_requests, closing
 from ..sql.messages import LAST_MESSAGE
-from ..sql.rows import EndRow, EntryRow, InstanceRow, fetch_first
+from ..sql.rows import ChildRow, EndRow, EntryRow, InstanceRow, SuccessorRow, fetch_first
 from ..sql.tables import history, instances
 from ..sql.workers import FENCE_BATCH, Lease, check_lease, fence_values
 
 _fence = FENCE_BATCH.returning(literal(1).label("held")).cte("fence")
 _is_held = exists(select(_fence.c.held))
 
-_given = [column for column in instances.columns if column is not instances.c.started_after]
+_names = InstanceRow.__annotations__ | ChildRow.__annotations__ | SuccessorRow.__annotations__
+_given = [instances.c[name] for name in _names if name != "started_after"]
 _new = json_rows("starts", {column.name: column.type for column in _given})
 _started = (
     insert(instances)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from attrs import evolve
-from sqlalchemy import BigInteger, Connection, and_, bindparam, func, or_, select, update
+from sqlalchemy import BigInteger, Connection, Executable, bindparam, func, or_, select, update
 
 from ..._data.codec import dumps
 from ..._data.large import LARGE
@@ -22,6 +22,7 @@ from .rows import StoredEntry, fetch_all, fetch_first
 from .statuses import claimed, read_status
 from .tables import history, instances
 from .waits import MatchResult, match_results, stored_waits
+from .wake_ups import IS_CALM, IS_FREE, IS_MINE, NOT_HELD, WakeUp, next_wake, next_wakes
 
 _MOST_ENTRIES = 2_000
 _MOST_TEXT = 1_000_000
@@ -106,32 +107,23 @@ _claim_columns = (
     instances.c.wake_at.label("due_at"),
     instances.c.trace,
 )
-_is_mine, _is_free = instances.c.owner == bindparam("me"), instances.c.owner.is_(None)
-_is_calm = instances.c.recoveries <= 1
-_can_run = and_(instances.c.workflow.in_(bindparam("workflows", expanding=True)), MAY_RUN)
 _most = bindparam("most", type_=BigInteger())
 
 _due = (
     select(*_claim_columns, instances.c.owner)
-    .where(instances.c.wake_at <= bindparam("until"), _can_run)
+    .where(NOT_HELD, instances.c.wake_at <= bindparam("until"), MAY_RUN)
     # Another transaction wakes, or claims, a locked instance. A later claim finds the instance if it is still due.
     .with_for_update(skip_locked=True)
 )
-_due_at_all = _due.where(or_(_is_mine, _is_free)).order_by(instances.c.wake_at).limit(_most)
-_mine = _due.where(_is_mine)
+_due_of_all = _due.where(instances.c.workflow.in_(bindparam("workflows", expanding=True)))
+_due_at_all = _due_of_all.where(or_(IS_MINE, IS_FREE)).limit(_most)
+_mine = _due_of_all.where(IS_MINE)
+_suspect = _due_of_all.where(IS_FREE, ~IS_CALM).order_by(instances.c.recoveries, instances.c.wake_at).limit(1)
 # What is due at once comes first in the index. Each kind is read up to the limit, so that neither waits for the other.
-_calm_at_once = _due.where(_is_free, _is_calm, instances.c.wake_at < 0).order_by(instances.c.wake_at).limit(_most)
-_calm_by_time = _due.where(_is_free, _is_calm, instances.c.wake_at >= 0).order_by(instances.c.wake_at).limit(_most)
-_suspect = _due.where(_is_free, ~_is_calm).order_by(instances.c.recoveries, instances.c.wake_at).limit(1)
+_calm = _due.where(instances.c.workflow == bindparam("workflow"), IS_FREE, IS_CALM)
+_calm = _calm.order_by(instances.c.wake_at).limit(_most)
+_calm_at_once, _calm_by_time = _calm.where(instances.c.wake_at < 0), _calm.where(instances.c.wake_at >= 0)
 
-# In the order of the index, up to the first that fits, because a hundred thousand instances may sleep.
-_next = (
-    select(instances.c.wake_at)
-    .where(instances.c.wake_at.is_not(None), or_(_is_free, _is_mine), _can_run)
-    .order_by(instances.c.wake_at)
-    .limit(1)
-)
-_next_without_suspects = _next.where(or_(_is_calm, _is_mine))
 _sizes = (
     select(history.c.instance_id, func.count(), func.sum(func.length(history.c.payload)))
     .where(history.c.instance_id.in_(bindparam("ids", expanding=True)))
@@ -167,10 +159,16 @@ def claim_due(
     values = {"me": me, "until": now + ahead, "workflows": workflows, "most": limit + 1}
     rows = fetch_all(connection, _Due, _due_at_all, values)
     if len(rows) > limit:  # there may be more, so choose
-        values["most"] = limit
-        queries = (_mine, _calm_at_once, _calm_by_time, _suspect)
-        rows = [row for query in queries for row in fetch_all(connection, _Due, query, values)]
+        rows = [row for query in (_mine, _suspect) for row in fetch_all(connection, _Due, query, values)]
+        wakes = [
+            wake for wake in next_wakes(connection, me, workflows, suspects=suspects) if wake.wake_at <= now + ahead
+        ]
+        wakes.sort(key=lambda wake: due_since(wake.wake_at))
+        rows += _longest_due(connection, _calm_at_once, values, wakes, limit)
+        rows += _longest_due(connection, _calm_by_time, values, wakes, limit)
         rows.sort(key=_since)
+    else:
+        rows = sorted(rows, key=lambda row: row.due_at)
     mine = [row for row in rows if row.owner == me]
     calm = [row for row in rows if row.owner is None and _recoveries(row) <= 1][:limit]
     suspect = sorted((row for row in rows if row.owner is None and _recoveries(row) > 1), key=_suspicion)[:1]
@@ -179,6 +177,18 @@ def claim_due(
     if claims:
         connection.execute(_own, [_owned_row(row, claim, me, now) for row, claim in zip(rows, claims, strict=True)])
     return claims
+
+
+def _longest_due(
+    connection: Connection, query: Executable, values: Mapping[str, Any], wakes: Sequence[WakeUp], limit: int
+) -> list[_Due]:
+    """Return instances that are due, from the workflow whose first has been due longest on."""
+    rows: list[_Due] = []
+    for wake in wakes:
+        if len(rows) < limit:
+            most = limit - len(rows)
+            rows += fetch_all(connection, _Due, query, {**values, "workflow": wake.workflow, "most": most})
+    return rows
 
 
 def _owned_row(row: _Due, claim: Claim, me: str, now: Microseconds) -> dict[str, object]:
@@ -222,13 +232,6 @@ def _recoveries(row: _Due) -> int:
 
 def _since(row: _Due) -> Microseconds:
     return due_since(row.due_at)
-
-
-def next_wake(connection: Connection, me: str, workflows: Sequence[str], *, suspects: bool) -> Microseconds | None:
-    """Return the time from which :func:`claim_due` finds an instance; None if none becomes due by itself."""
-    wake = _next if suspects else _next_without_suspects
-    found = connection.execute(wake, {"me": me, "workflows": workflows}).scalar()
-    return found if isinstance(found, int) else None  # SQLite sorts a damaged one after all others
 
 
 def claim_and_load(

@@ -201,6 +201,17 @@ class StoredInstance(NamedTuple):
     trace: str | None
     has_begun: bool | None
     waits_for: str | None
+    held: int
+    queue: str | None
+    queue_key: str | None
+    priority: int | None
+    weight: int | None
+    not_before: Microseconds | None
+    deadline: Microseconds | None
+    paused_until: Microseconds | None
+    pause_reason: str | None
+    keep_until: Microseconds | None
+    version: str | None
 
 
 class StoredEntry(NamedTuple):

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, Table
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, SmallInteger, Table, literal
 
 from ..dialects.sql import ExactString, long_text
 
-REVISION = "0008"
+REVISION = "0009"
 """The migration that creates exactly these tables."""
 
 metadata = MetaData()
@@ -64,12 +64,25 @@ instances = Table(
     Column("trace", _json(), comment="the W3C trace context that it was started in"),
     Column("has_begun", Boolean, comment="whether an attempt has begun since; NULL: that is not recorded"),
     Column("waits_for", _json(), comment="operations in flight when its status was stored last, for people"),
+    Column("held", SmallInteger, nullable=False, server_default="0", comment="what keeps workers from claiming it"),
+    Column("queue", _name(100), comment="NULL: none"),
+    Column("queue_key", _name(), comment="what it shares its queue's limits for each key with"),
+    Column("priority", Integer, comment="in its queue, the highest first; NULL: 0"),
+    Column("weight", Integer, comment="share of its key in its queue, in thousandths; NULL: 1000"),
+    Column("not_before", BigInteger, comment="when it may begin to run; NULL: at once"),
+    Column("deadline", BigInteger, comment="when it is cancelled if it has not ended"),
+    Column("paused_until", BigInteger, comment="NULL: it is not paused"),
+    Column("pause_reason", _json()),
+    Column("keep_until", BigInteger, comment="when its data may be deleted; NULL: as the app says"),
+    Column("version", _name(), comment="of the code that it is to run with; NULL: any"),
     **_options,
 )
 
-# Most instances have ended. If the database has partial indexes, these two do not hold them.
+# Most instances have ended. If the database has partial indexes, these do not hold them.
 Index(
-    "ix_romancy_instances_wake_at",
+    "ix_romancy_instances_due",  # beside any number of instances that other workers run, or that are held back
+    instances.c.workflow,
+    instances.c.held,
     instances.c.wake_at,
     sqlite_where=instances.c.wake_at.is_not(None),
     postgresql_where=instances.c.wake_at.is_not(None),
@@ -81,6 +94,17 @@ Index(
     postgresql_where=instances.c.owner.is_not(None),
 )
 
+# An instance that its own worker starts and completes is never in this one, if the database has partial indexes.
+IS_RARE = instances.c.status.not_in([literal(name, literal_execute=True) for name in ("running", "completed")])
+"""The condition of the index of statuses. A query must have it as well, for SQLite to use the index."""
+Index(
+    "ix_romancy_instances_status",
+    instances.c.status,
+    instances.c.created_at,
+    instances.c.instance_id,
+    sqlite_where=IS_RARE,
+    postgresql_where=IS_RARE,
+)
 Index("ix_romancy_instances_created_at", instances.c.created_at, instances.c.instance_id)
 Index(
     "ix_romancy_instances_parent_id",
@@ -222,4 +246,123 @@ Index(
     outbox.c.due_at,
     sqlite_where=outbox.c.due_at.is_not(None),
     postgresql_where=outbox.c.due_at.is_not(None),
+)
+
+# A limit is stored by the first app that defines it, and from then on is what is stored.
+limits = Table(
+    "romancy_limits",
+    metadata,
+    Column("name", _name(100), primary_key=True),
+    Column("concurrent", BigInteger, comment="most permits of each key at the same time; NULL: any number"),
+    Column("rate", BigInteger, comment="permits of each key in each period; NULL: any number"),
+    Column("period", BigInteger, comment="in microseconds"),
+    Column("burst", BigInteger, comment="permits that may be taken at once after a rest; NULL: 1"),
+    Column("is_set", Boolean, nullable=False, comment="whether an operator has set it: code no longer does"),
+    Column("paused_until", BigInteger, comment="NULL: it is not paused"),
+    Column("pause_reason", _json()),
+    Column("updated_at", BigInteger, nullable=False),
+    **_options,
+)
+
+# A transaction that takes or frees permits, or that lets an attempt wait, locks the row of the key first.
+limit_keys = Table(
+    "romancy_limit_keys",
+    metadata,
+    Column("name", _name(100), primary_key=True),
+    Column("limit_key", _name(), primary_key=True, comment="'': of a limit without keys"),
+    Column("taken", BigInteger, nullable=False, comment="sum of the costs of its permits"),
+    Column("next_at", BigInteger, nullable=False, comment="when the rate allows the next permit (GCRA)"),
+    **_options,
+)
+
+permits = Table(
+    "romancy_permits",
+    metadata,
+    Column("instance_id", _name(), primary_key=True),
+    Column("operation_id", _name(), primary_key=True),
+    Column("name", _name(100), primary_key=True),
+    Column("limit_key", _name(), nullable=False),
+    Column("cost", BigInteger, nullable=False),
+    Column("worker_id", _name(), nullable=False, comment="the worker whose attempt holds it"),
+    Column("taken_at", BigInteger, nullable=False),
+    **_options,
+)
+Index("ix_romancy_permits_worker_id", permits.c.worker_id)
+Index("ix_romancy_permits_name", permits.c.name, permits.c.limit_key)
+
+limit_waits = Table(
+    "romancy_limit_waits",
+    metadata,
+    Column("instance_id", _name(), primary_key=True),
+    Column("operation_id", _name(), primary_key=True),
+    Column("name", _name(100), nullable=False, comment="the limit that holds the attempt back"),
+    Column("limit_key", _name(), nullable=False),
+    Column("cost", BigInteger, nullable=False),
+    Column("since", BigInteger, nullable=False, comment="the attempts get permits in this order"),
+    Column("called_at", BigInteger, comment="when it was told to ask again; NULL: it has not been told"),
+    Column("is_passed", Boolean, nullable=False, comment="whether it has not come: others go first"),
+    **_options,
+)
+Index(
+    "ix_romancy_limit_waits_name",
+    limit_waits.c.name,
+    limit_waits.c.limit_key,
+    limit_waits.c.is_passed,
+    limit_waits.c.since,
+)
+Index(
+    "ix_romancy_limit_waits_called_at",
+    limit_waits.c.called_at,
+    sqlite_where=limit_waits.c.called_at.is_not(None),
+    postgresql_where=limit_waits.c.called_at.is_not(None),
+)
+
+# As of a limit.
+queues = Table(
+    "romancy_queues",
+    metadata,
+    Column("name", _name(100), primary_key=True),
+    Column("concurrent", BigInteger, comment="most instances that run at the same time; NULL: any number"),
+    Column("per_worker", BigInteger, comment="of them, at each worker"),
+    Column("per_key", BigInteger, comment="of them, with the same key"),
+    Column("is_set", Boolean, nullable=False, comment="whether an operator has set it: code no longer does"),
+    Column("paused_until", BigInteger, comment="NULL: it is not paused"),
+    Column("pause_reason", _json()),
+    Column("running", BigInteger, nullable=False, comment="instances that have left it and have not ended"),
+    Column("vtime", BigInteger, nullable=False, comment="of the last instance that has left it"),
+    Column("updated_at", BigInteger, nullable=False),
+    **_options,
+)
+
+queue_keys = Table(
+    "romancy_queue_keys",
+    metadata,
+    Column("queue", _name(100), primary_key=True),
+    Column("queue_key", _name(), primary_key=True),
+    Column("taken", BigInteger, nullable=False, comment="instances that run, or wait for nothing but the queue"),
+    Column("vtime", BigInteger, nullable=False, comment="of the last instance that has come"),
+    **_options,
+)
+
+# An instance has a row from its start to its end, and no row if it has no queue.
+queued = Table(
+    "romancy_queued",
+    metadata,
+    Column("instance_id", _name(), primary_key=True),
+    Column("queue", _name(100), nullable=False),
+    Column("queue_key", _name(), nullable=False, comment="'': none"),
+    Column("place", SmallInteger, nullable=False, comment="0: it waits for its key; 1: for the queue; 2: it runs"),
+    Column("tier", Integer, nullable=False, comment="the negative of its priority"),
+    Column("vtime", BigInteger, nullable=False, comment="its order among those of one priority (fair queueing)"),
+    Column("since", BigInteger, nullable=False),
+    **_options,
+)
+Index("ix_romancy_queued_queue", queued.c.queue, queued.c.place, queued.c.tier, queued.c.vtime)
+Index(
+    "ix_romancy_queued_queue_key",
+    queued.c.queue,
+    queued.c.queue_key,
+    queued.c.place,
+    queued.c.tier,
+    queued.c.vtime,
 )
