@@ -21,6 +21,7 @@ from typing import Any, get_overloads
 import attrs
 
 from trio_romancy._client.handle import WorkflowHandle
+from trio_romancy._client.schedules import Schedules
 from trio_romancy._client.transaction import TransactionSession
 from trio_romancy._client.watch import InstanceChanges
 from trio_romancy._outbox.view import Outbox
@@ -28,7 +29,7 @@ from trio_romancy.app import App
 
 PACKAGE = Path(__file__).parent.parent / "trio_romancy"
 
-COPIED = (InstanceChanges, WorkflowHandle, Outbox, TransactionSession, App)
+COPIED = (InstanceChanges, WorkflowHandle, Outbox, Schedules, TransactionSession, App)
 """Classes that each of the modules has. Their instances are wrapped where a method returns them."""
 
 WRITTEN = "asgi", "hurry", "lifespan"

@@ -26,6 +26,7 @@ FOLDERS = {
     "_runtime/operations": "The durable steps of a workflow, by kind.",
     "_runtime/run": "What an operation may touch.",
     "_runtime/worker": "One worker and its services.",
+    "_schedules": "When schedules are due, and what happens then.",
     "_storage/drivers": "Connections to each kind of database.",
     "_storage/journal": "The writer of the journal.",
     "_storage/migrations/versions": "One file for each revision of the tables.",

@@ -71,6 +71,27 @@ def test_starlette_on_trio(tmp_path: Path) -> None:
         """)
 
 
+def test_schedules(tmp_path: Path) -> None:
+    assert run(tmp_path, "schedules") == text("""
+        Two nights:
+          report for Berlin, night of 15 November, 01:30 UTC
+          report for New York, night of 15 November, 07:30 UTC
+          report for Berlin, night of 16 November, 01:30 UTC
+          report for New York, night of 16 November, 07:30 UTC
+        What comes next:
+          17 November, 01:30 UTC
+          18 November, 01:30 UTC
+        Now, and those of last week:
+          report for Berlin, night of 16 November, 22:13 UTC
+          report for Berlin, night of 16 November, 22:13 UTC
+          report for Berlin, night of 16 November, 22:13 UTC
+          backfilled: 2
+        Imports that take twelve minutes:
+          prices: the run of 22:20 is skipped, because the last one goes on
+          prices: the run of 22:25 is skipped, because the last one goes on
+        """)
+
+
 def test_script(tmp_path: Path) -> None:
     rows = "".join(f"  row {row}\n" for row in range(3))
     assert run(tmp_path, "script") == f"{rows}the sum: 5\n"

@@ -1,6 +1,7 @@
 """The public names of the package, which ``__init__`` takes from here when the first of them is used."""
 
 from ._client.handle import WorkflowHandle as WorkflowHandle
+from ._client.schedules import Schedules as Schedules
 from ._client.watch import InstanceChanges as InstanceChanges
 from ._context.activity import ActivityContext as ActivityContext
 from ._context.child import ChildHandle as ChildHandle
@@ -9,6 +10,7 @@ from ._context.workflow import WorkflowContext as WorkflowContext
 from ._definitions.decorators import activity as activity
 from ._definitions.decorators import compensation as compensation
 from ._definitions.decorators import workflow as workflow
+from ._definitions.schedule import Schedule as Schedule
 from ._definitions.values import Activity as Activity
 from ._definitions.values import Compensation as Compensation
 from ._definitions.values import Workflow as Workflow
@@ -43,6 +45,7 @@ from .errors import PayloadTooLargeError as PayloadTooLargeError
 from .errors import ResultTimeoutError as ResultTimeoutError
 from .errors import RetryExhaustedError as RetryExhaustedError
 from .errors import RomancyError as RomancyError
+from .errors import ScheduleNotFoundError as ScheduleNotFoundError
 from .errors import SchemaError as SchemaError
 from .errors import TerminalError as TerminalError
 from .errors import WorkflowCancelledError as WorkflowCancelledError
@@ -55,6 +58,7 @@ from .hooks import BatchInfo as BatchInfo
 from .hooks import Hooks as Hooks
 from .hooks import LeaseInfo as LeaseInfo
 from .hooks import MessageInfo as MessageInfo
+from .hooks import ScheduledRunInfo as ScheduledRunInfo
 from .hooks import TimerInfo as TimerInfo
 from .hooks import WorkflowInfo as WorkflowInfo
 from .model import CancelRequest as CancelRequest
@@ -69,9 +73,13 @@ from .model import Message as Message
 from .model import OutboxEvent as OutboxEvent
 from .model import OutboxPage as OutboxPage
 from .model import OutboxStatus as OutboxStatus
+from .model import Overlap as Overlap
 from .model import PendingOperation as PendingOperation
 from .model import ReceivedEvent as ReceivedEvent
+from .model import ScheduleInfo as ScheduleInfo
 from .model import SendResult as SendResult
+from .model import SkippedOccurrence as SkippedOccurrence
+from .model import SkipReason as SkipReason
 from .model import Status as Status
 from .model import WorkerInfo as WorkerInfo
 from .retry import RetryPolicy as RetryPolicy

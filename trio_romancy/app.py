@@ -19,8 +19,10 @@ from sqlalchemy.exc import DBAPIError
 from ._client.client import Client
 from ._client.engine import Engine
 from ._client.forbidden_calls import refuse_in_workflow
+from ._client.schedules import checked_schedules, declare
 from ._client.wrong_place import current_run
 from ._data.ids import checked_id
+from ._definitions.schedule import Schedule
 from ._exceptions import is_a, leaves
 from ._observe.dispatcher import checked_hooks
 from ._outbox.broker import require_web
@@ -116,6 +118,9 @@ class App(Client):
         may outlive, see :class:`Limits`.
       outbox: how events are posted to the broker, see :class:`OutboxSettings`.
       web: what clients of :attr:`asgi` must present and may send, see :class:`WebSettings`.
+      schedules: schedules that this program declares, see :class:`Schedule`. Entering the block stores what has
+        changed. Those of its workflows that were declared before, and are not any more, are paused. None: it declares
+        none, and pauses none.
       hooks: hooks to call, see :class:`Hooks`.
 
     ``math.inf`` as a duration means that there is no limit. Only ``lease`` must have an end.
@@ -152,6 +157,7 @@ class App(Client):
         limits: Limits | None = None,
         outbox: OutboxSettings | None = None,
         web: WebSettings | None = None,
+        schedules: Sequence[Schedule] | None = None,
         hooks: Sequence[Hooks] = (),
     ) -> None:
         if worker_id is not None:
@@ -195,6 +201,7 @@ class App(Client):
                 max_age=outbox.max_age,
             )
             require_web()
+        self._declared = None if schedules is None else checked_schedules(schedules, limits.max_payload)
         self._asgi: ASGIApplication | None = None
         self._dispatcher = checked_hooks(hooks)
         self._engine: Engine | None = None
@@ -301,6 +308,8 @@ class App(Client):
             except BaseException:
                 database.end_by(trio.current_time())
                 raise
+            if self._declared is not None:
+                await declare(database, clock, self._declared, self._start_patience)
             if self._dispatcher is not None:
                 self._dispatcher.call(Hooks.app_opened, self)
                 exits.callback(self._dispatcher.call, Hooks.app_closed, self)

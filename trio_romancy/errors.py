@@ -399,6 +399,14 @@ class InstanceNotFoundError(RomancyError):
         )
 
 
+class ScheduleNotFoundError(RomancyError):
+    """The database has no schedule of this name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"there is no schedule {name!r} in this database: check the name and the URL of the database")
+
+
 class InstanceExistsError(RomancyError):
     """An instance with this id exists, of another workflow or with another input.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import frozen
 
-from .model import EntryKind, ErrorInfo
+from .model import EntryKind, ErrorInfo, SkipReason
 
 
 @frozen
@@ -109,6 +109,31 @@ class TimerInfo:
     def lag(self) -> float:
         """Seconds by which the timer was late."""
         return max((self.time - self.due_at).total_seconds(), 0.0)
+
+
+@frozen
+class ScheduledRunInfo:
+    """An occurrence of a schedule, as hooks get it."""
+
+    schedule: str
+    workflow: str
+    worker_id: str
+    """Worker that calls the hook."""
+    due_at: datetime
+    """Time of the occurrence, in UTC."""
+    time: datetime
+    """Time of the event, in UTC."""
+    instance_id: str | None
+    """Instance of the occurrence; None: it was skipped."""
+    reason: SkipReason | None = None
+    """Why the occurrence was skipped; None: it was not."""
+    until: datetime | None = None
+    """End of the time whose occurrences were skipped together, in UTC; None: it is one occurrence."""
+
+    @property
+    def lag(self) -> float:
+        """Seconds from the time of the occurrence to this event."""
+        return (self.time - self.due_at).total_seconds()
 
 
 @frozen
@@ -229,6 +254,26 @@ class Hooks:
 
     def timer_fired(self, timer: TimerInfo) -> None:
         """Called when the time of a sleep, of a block with a timeout, or of a wait is over."""
+
+    # -- schedules -------------------------------------------------------------------------------------------------
+
+    def schedule_fired(self, run: ScheduledRunInfo) -> None:
+        """Called when this worker has started an occurrence of a schedule."""
+
+    def schedule_late(self, run: ScheduledRunInfo) -> None:
+        """Called after :meth:`schedule_fired` if the occurrence began more than ten seconds late, besides its jitter.
+
+        No worker ran at its time, or it has waited for an earlier occurrence.
+        """
+
+    def schedule_skipped(self, run: ScheduledRunInfo) -> None:
+        """Called when an occurrence is skipped, or several in a row. They are listed by :meth:`Schedules.skipped`."""
+
+    def schedule_failed(self, run: ScheduledRunInfo) -> None:
+        """Called when this worker notices that an instance of a schedule has failed. The schedule goes on.
+
+        Another hook, :meth:`workflow_failed`, is told why.
+        """
 
     # -- the worker ------------------------------------------------------------------------------------------------
 

@@ -394,3 +394,77 @@ class OutboxPage(Page[OutboxEvent]):
     @property
     def _rows(self) -> list[OutboxEvent]:
         return self.events
+
+
+class Overlap(StrEnum):
+    """What a schedule does with an occurrence that is due while an earlier one has not ended."""
+
+    SKIP = "skip"
+    """The occurrence is skipped."""
+    BUFFER_ONE = "buffer_one"
+    """The occurrence starts when the earlier one has ended. Further ones are skipped meanwhile."""
+    BUFFER_ALL = "buffer_all"
+    """All occurrences start, one after the other. At most 1,000 wait; further ones are skipped."""
+    CANCEL_OTHER = "cancel_other"
+    """The earlier one is cancelled. The occurrence starts when that has ended, or is replaced by the next one."""
+    ALLOW_ALL = "allow_all"
+    """The occurrence starts beside the earlier one."""
+
+
+class SkipReason(StrEnum):
+    """Reason for which a schedule has skipped an occurrence."""
+
+    OVERLAP = "overlap"
+    """An earlier occurrence had not ended."""
+    TOO_LATE = "too_late"
+    """No worker fired the schedule within ``catch_up``."""
+    ASKED = "asked"
+    """An operator has asked for it, by :meth:`Schedules.skip`."""
+    TAKEN = "taken"
+    """Another instance has the id of the occurrence."""
+
+
+@frozen
+class SkippedOccurrence:
+    """An occurrence of a schedule that was skipped, or several in a row."""
+
+    schedule: str
+    due_at: datetime
+    """Time of the occurrence, or of the first one, in UTC."""
+    until: datetime | None
+    """End of the time whose occurrences were skipped; None: it was one occurrence."""
+    reason: SkipReason
+    skipped_at: datetime
+
+
+@frozen
+class ScheduleInfo:
+    """A schedule as the database holds it."""
+
+    name: str
+    workflow: str
+    input: Any
+    """Input of the instances, as plain JSON data."""
+    cron: str | None
+    every: float | None
+    """Interval in seconds, if there is no cron expression."""
+    tz: str
+    exclude: Sequence[str]
+    overlap: Overlap
+    catch_up: float | None
+    """Seconds by which an occurrence may be late at most; None: any time."""
+    jitter: float
+    pause_on_failure: bool
+    is_declared: bool
+    """Whether an app declares it, by ``App(schedules=...)``."""
+    next_at: datetime | None
+    """The next occurrence, in UTC; None: no other follows, or the schedule is paused."""
+    last_at: datetime | None
+    """The last occurrence that has started, in UTC."""
+    running: Sequence[str]
+    """Ids of the instances that have not ended, as far as workers have noticed."""
+    buffered: int
+    """Number of occurrences that wait for those to end."""
+    paused: str | None
+    """Reason for which the schedule is paused; None: it is not."""
+    paused_at: datetime | None

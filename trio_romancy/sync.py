@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import datetime
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from sqlalchemy import Executable
 from sqlalchemy.engine import Result, ScalarResult
 
 from ._client.handle import WorkflowHandle as _WorkflowHandle
+from ._client.schedules import Schedules as _Schedules
 from ._client.transaction import TransactionSession as _TransactionSession
 from ._client.watch import InstanceChanges as _InstanceChanges
 from ._data.conditions import GivenPath, Where
+from ._definitions.schedule import Schedule
 from ._definitions.values import Workflow
 from ._outbox.view import Outbox as _Outbox
 from ._portal.blocking_app import BlockingApp
@@ -27,13 +29,27 @@ from .app import App as _App
 from .app import AppStatistics
 from .clock import Duration
 from .hooks import Hooks
-from .model import Instance, InstancePage, JournalPage, OutboxPage, OutboxStatus, SendResult, Status, WorkerInfo
+from .model import (
+    Instance,
+    InstancePage,
+    JournalPage,
+    OutboxPage,
+    OutboxStatus,
+    Overlap,
+    ScheduleInfo,
+    SendResult,
+    SkippedOccurrence,
+    Status,
+    WorkerInfo,
+)
 from .retry import RetryPolicy
 
 if TYPE_CHECKING:
+    import builtins
+
     import sqlalchemy.orm
 
-__all__ = ["App", "InstanceChanges", "Outbox", "TransactionSession", "WorkflowHandle"]
+__all__ = ["App", "InstanceChanges", "Outbox", "Schedules", "TransactionSession", "WorkflowHandle"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -212,6 +228,102 @@ class Outbox:
         return self._portal.call(self._inner.retry_all, status)
 
 
+class Schedules:
+    """The schedules in the database, whether an app declares them or :meth:`App.schedule` has made them.
+
+    An unknown name raises :exc:`ScheduleNotFoundError`. What is done here is durable when the method returns.
+    """
+
+    def __init__(self, portal: BlockingPortal, inner: _Schedules) -> None:
+        self._portal = portal
+        self._inner = inner
+
+    def list(self) -> list[ScheduleInfo]:
+        """Return all schedules as the database shows them now, in the order of their names."""
+        return self._portal.call(self._inner.list)
+
+    def get(self, name: str) -> ScheduleInfo:
+        """Return a schedule as the database shows it now."""
+        return self._portal.call(self._inner.get, name)
+
+    def next(self, name: str, number: int = 10) -> builtins.list[datetime]:
+        """Return the next occurrences, in UTC, without those that are excluded or to be skipped.
+
+        Those of a paused schedule are what would come if it were resumed now.
+
+        Args:
+          name: name of the schedule.
+          number: how many to return, at most 1,000.
+        """
+        return self._portal.call(self._inner.next, name, number)
+
+    def skipped(self, name: str | None = None, *, limit: int = 100) -> builtins.list[SkippedOccurrence]:
+        """Return occurrences that were skipped, the last first. They are kept for 30 days.
+
+        Args:
+          name: only those of this schedule, which may have been deleted.
+          limit: most occurrences to return.
+        """
+        return self._portal.call(self._inner.skipped, name, limit=limit)
+
+    def pause(self, name: str, reason: str | None = None) -> bool:
+        """Pause a schedule. Its occurrences do not count meanwhile; instances that run go on.
+
+        Args:
+          name: name of the schedule.
+          reason: a text that the schedule shows.
+
+        Returns:
+          Whether it was not paused before.
+        """
+        return self._portal.call(self._inner.pause, name, reason)
+
+    def resume(self, name: str) -> bool:
+        """Let a paused schedule go on with the next occurrence from now on. Returns whether it was paused."""
+        return self._portal.call(self._inner.resume, name)
+
+    def trigger(self, name: str) -> WorkflowHandle[Any]:
+        """Start an instance of a schedule now, also if it is paused, or an earlier one has not ended.
+
+        The id of the instance names the time of the call. Overlap policies take it for an occurrence.
+
+        Returns:
+          The handle of the instance.
+        """
+        return WorkflowHandle(self._portal, self._portal.call(self._inner.trigger, name))
+
+    def backfill(self, name: str, start: datetime, end: datetime) -> int:
+        """Start the occurrences of a time in the past, except those that were started before.
+
+        They start one after the other, or all at once if the overlap policy is ``allow_all``. A regular occurrence that
+        is due meanwhile meets them as earlier ones. While the schedule is paused they wait.
+
+        Args:
+          name: name of the schedule.
+          start, end: aware datetimes. The occurrences from ``start`` on are started, up to the one before ``end``.
+
+        Returns:
+          The number of occurrences that will be started.
+
+        Raises:
+          ValueError: if the time is not in the past, or has more than 10,000 occurrences.
+        """
+        return self._portal.call(self._inner.backfill, name, start, end)
+
+    def skip(self, name: str, due_at: datetime) -> bool:
+        """Skip one occurrence that is still to come. Returns whether there is one at that time.
+
+        Args:
+          name: name of the schedule.
+          due_at: time of the occurrence, as an aware datetime; see :meth:`next`.
+        """
+        return self._portal.call(self._inner.skip, name, due_at)
+
+    def delete(self, name: str) -> None:
+        """Delete a schedule. Its instances stay, and those that run go on."""
+        self._portal.call(self._inner.delete, name)
+
+
 class TransactionSession:
     """The session of :meth:`App.transaction`: a :class:`Session` that can also start, send and cancel."""
 
@@ -371,6 +483,9 @@ class App(BlockingApp):
         may outlive, see :class:`Limits`.
       outbox: how events are posted to the broker, see :class:`OutboxSettings`.
       web: what clients of :attr:`asgi` must present and may send, see :class:`WebSettings`.
+      schedules: schedules that this program declares, see :class:`Schedule`. Entering the block stores what has
+        changed. Those of its workflows that were declared before, and are not any more, are paused. None: it declares
+        none, and pauses none.
       hooks: hooks to call, see :class:`Hooks`.
 
     ``math.inf`` as a duration means that there is no limit. Only ``lease`` must have an end.
@@ -407,6 +522,7 @@ class App(BlockingApp):
         limits: Limits | None = None,
         outbox: OutboxSettings | None = None,
         web: WebSettings | None = None,
+        schedules: Sequence[Schedule] | None = None,
         hooks: Sequence[Hooks] = (),
     ) -> None:
         super().__init__(
@@ -432,6 +548,7 @@ class App(BlockingApp):
                 limits=limits,
                 outbox=outbox,
                 web=web,
+                schedules=schedules,
                 hooks=hooks,
             )
         )
@@ -481,6 +598,53 @@ class App(BlockingApp):
         """
         handle: Any = self._portal.app.handle
         return WorkflowHandle(self._portal, handle(instance_id, result_type))
+
+    def schedule(
+        self,
+        name: str,
+        workflow: Workflow[..., Any],
+        /,
+        *args: Any,
+        cron: str | None = None,
+        every: Duration | None = None,
+        tz: str = "UTC",
+        exclude: Sequence[date | str] = (),
+        overlap: Overlap | str = Overlap.SKIP,
+        catch_up: Duration = 86400.0,
+        jitter: Duration = 0.0,
+        pause_on_failure: bool = False,
+    ) -> None:
+        """Start a workflow again and again. The schedule is durable once this returns, and can be called again.
+
+        A schedule of the name that is there is changed; if nothing changes, its next occurrence stays as it is.
+
+        Args:
+          name, workflow, args: as of :class:`Schedule`.
+          cron, every, tz, exclude, overlap, catch_up, jitter, pause_on_failure: as of :class:`Schedule`.
+
+        Raises:
+          InvalidInputError, ValueError, TypeError: as of :class:`Schedule`. Nothing is stored.
+          PayloadTooLargeError: if the input is larger than ``max_payload``. Nothing is stored.
+        """
+        self._portal.call(
+            self._portal.app.schedule,
+            name,
+            workflow,
+            *args,
+            cron=cron,
+            every=every,
+            tz=tz,
+            exclude=exclude,
+            overlap=overlap,
+            catch_up=catch_up,
+            jitter=jitter,
+            pause_on_failure=pause_on_failure,
+        )
+
+    @property
+    def schedules(self) -> Schedules:
+        """The schedules in the database: to list, pause, trigger and backfill them, and more."""
+        return Schedules(self._portal, self._portal.app.schedules)
 
     def send_event(
         self,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import datetime
+from datetime import date, datetime
 from functools import partial
 from typing import Any, ParamSpec, TypeVar, overload
 
@@ -13,6 +13,7 @@ from .._data.conditions import GivenPath, Where, checked_where
 from .._data.ids import is_id, new_id
 from .._data.large import encoded
 from .._definitions.registry import registry
+from .._definitions.schedule import Schedule
 from .._definitions.values import Workflow
 from .._outbox.view import Outbox
 from .._settings import Settings, as_statuses, check_numbers
@@ -27,7 +28,7 @@ from ..errors import (
     InvalidInputError,
     RomancyError,
 )
-from ..model import Instance, InstancePage, JournalPage, SendResult, Status, WorkerInfo
+from ..model import Instance, InstancePage, JournalPage, Overlap, SendResult, Status, WorkerInfo
 from . import purge as purging
 from . import search as finding
 from . import steering
@@ -36,6 +37,7 @@ from .forbidden_calls import refuse_in_workflow
 from .handle import WorkflowHandle
 from .joining import Joined, Joiner, make_in_trio
 from .same_start import is_same_start
+from .schedules import Schedules, new_schedule, put_schedule
 from .transaction import TransactionBlock, TransactionSession
 from .wrong_place import refuse_other_run
 
@@ -172,6 +174,56 @@ class Client:
         else:
             of, declared = codec(result_type), "which app.handle was given"
         return WorkflowHandle(instance_id, self._require_engine, of, declared, None)
+
+    # -- schedules -------------------------------------------------------------------------------------------------
+
+    async def schedule(
+        self,
+        name: str,
+        workflow: Workflow[..., Any],
+        /,
+        *args: Any,
+        cron: str | None = None,
+        every: Duration | None = None,
+        tz: str = "UTC",
+        exclude: Sequence[date | str] = (),
+        overlap: Overlap | str = Overlap.SKIP,
+        catch_up: Duration = 86_400.0,
+        jitter: Duration = 0.0,
+        pause_on_failure: bool = False,
+    ) -> None:
+        """Start a workflow again and again. The schedule is durable once this returns, and can be called again.
+
+        A schedule of the name that is there is changed; if nothing changes, its next occurrence stays as it is.
+
+        Args:
+          name, workflow, args: as of :class:`Schedule`.
+          cron, every, tz, exclude, overlap, catch_up, jitter, pause_on_failure: as of :class:`Schedule`.
+
+        Raises:
+          InvalidInputError, ValueError, TypeError: as of :class:`Schedule`. Nothing is stored.
+          PayloadTooLargeError: if the input is larger than ``max_payload``. Nothing is stored.
+        """
+        engine = self._require_engine("app.schedule")
+        made = Schedule(
+            name,
+            workflow,
+            *args,
+            cron=cron,
+            every=every,
+            tz=tz,
+            exclude=exclude,
+            overlap=overlap,
+            catch_up=catch_up,
+            jitter=jitter,
+            pause_on_failure=pause_on_failure,
+        )
+        await put_schedule(engine, new_schedule(made, self._settings.max_payload))
+
+    @property
+    def schedules(self) -> Schedules:
+        """The schedules in the database: to list, pause, trigger and backfill them, and more."""
+        return Schedules(self._require_engine)
 
     # -- sending ---------------------------------------------------------------------------------------------------
 

@@ -103,6 +103,11 @@ class Engine:
         if self.worker is not None:
             self.worker.notify_result(instance_id)
 
+    def notify_schedules(self) -> None:
+        """Notify the worker of a schedule that was changed."""
+        if self.worker is not None:
+            self.worker.notify_schedules()
+
     def notify_relay(self) -> None:
         """Notify the relayer of events to send."""
         if self.worker is not None and self.worker.relay is not None:

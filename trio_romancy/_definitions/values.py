@@ -176,6 +176,11 @@ class Workflow(_Definition, Generic[P, R]):
         """Signature of the function without the context."""
         return self.input.signature
 
+    @property
+    def has_options(self) -> bool:
+        """Whether this is a copy that :meth:`options` has made."""
+        return self.id is not None
+
     def __call__(self, ctx: Any, /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R]:
         return self.function(ctx, *args, **kwargs)
 

@@ -48,23 +48,49 @@ COMMANDS = {
     "doctor": _Command("doctor", "doctor", "Look for problems, and say what to do about each."),
     "bench": _Command("bench", "bench", "Measure workflows of three activities per second, at 1, 20 and 200 clients."),
 }
-_OUTBOX = {"list": "list_events", "retry": "retry_events"}
-_OUTBOX_HELP = "The events on their way to the broker."
+
+
+@frozen
+class _Group:
+    """Commands about one thing, all of one module."""
+
+    help: str
+    commands: dict[str, str]
+    """Names of the functions, by those of the commands."""
+
+
+GROUPS = {
+    "outbox": _Group("The events on their way to the broker.", {"list": "list_events", "retry": "retry_events"}),
+    "schedules": _Group(
+        "The schedules: what is due when, and what was skipped.",
+        {
+            "list": "list_schedules",
+            "next": "show_next",
+            "skipped": "show_skipped",
+            "pause": "pause",
+            "resume": "resume",
+            "trigger": "trigger",
+            "backfill": "backfill",
+            "skip": "skip",
+            "delete": "delete",
+        },
+    ),
+}
 
 
 class _Commands(TyperGroup):
     """All commands, which are not imported to be listed."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return [*COMMANDS, "outbox"]
+        return [*COMMANDS, *GROUPS]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         made = _new_typer()
-        if cmd_name == "outbox":
-            module = import_module(".commands.outbox", __package__)
-            for name, function in _OUTBOX.items():
+        if cmd_name in GROUPS:
+            module = import_module(f".commands.{cmd_name}", __package__)
+            for name, function in GROUPS[cmd_name].commands.items():
                 made.command(name, context_settings=_width())(runnable(getattr(module, function)))
-            made.info.help = _OUTBOX_HELP
+            made.info.help = GROUPS[cmd_name].help
         elif cmd_name in COMMANDS:
             command = COMMANDS[cmd_name].load()
             made.command(cmd_name, context_settings=_width())(runnable(command, has_database=cmd_name != "worker"))
@@ -77,7 +103,7 @@ class _Commands(TyperGroup):
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(
-                [*((name, command.help) for name, command in COMMANDS.items()), ("outbox", _OUTBOX_HELP)]
+                [(name, command.help) for commands in (COMMANDS, GROUPS) for name, command in commands.items()]
             )
 
 

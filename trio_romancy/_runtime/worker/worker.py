@@ -34,6 +34,7 @@ from .heartbeat import Heartbeat
 from .lease import take_lease
 from .reaper import Reaper
 from .retention import Retention
+from .schedule_runner import ScheduleRunner
 from .services import keep_running
 from .supervisor import Supervisor, SupervisorStatistics
 
@@ -88,6 +89,7 @@ class Worker:
         )
         self._heartbeat = Heartbeat(database, clock, settings.lease_time, self._contact)
         self._retention = Retention(database, clock, keep_messages)
+        self._schedules = ScheduleRunner(database, clock, worker_id, dispatcher, self._claimer.notify_due)
         self._process = this_process()
         self._threads = Threads(limits.threads)
         self._local_results: WeakValueDictionary[str, LocalResult] = WeakValueDictionary()
@@ -193,7 +195,9 @@ class Worker:
         return self._local_results.setdefault(instance_id, LocalResult())
 
     def notify_result(self, instance_id: str) -> None:
-        """Have callers that wait for an instance look whether it has ended."""
+        """Have callers that wait for an instance look whether it has ended, and its schedule if it is of one."""
+        if instance_id in self._schedules.running:
+            self._schedules.notify()
         if (result := self._local_results.get(instance_id)) is not None:
             result.notify()
 
@@ -217,6 +221,10 @@ class Worker:
     def notify_soon(self) -> None:
         """Claim what becomes due about now, because a transaction of a caller is being committed."""
         self._claimer.notify_wake(self._clock.now())
+
+    def notify_schedules(self) -> None:
+        """Look at the schedules again: one was changed."""
+        self._schedules.notify()
 
     def statistics(self) -> WorkerStatistics | None:
         """Return numbers about the worker; None while it holds no lease."""
@@ -377,6 +385,7 @@ class Worker:
             self._notify_results()  # whatever was committed under the last lease is visible now
             if self.relay is not None:
                 nursery.start_soon(keep_running, "the relayer", self.relay.run)
+            nursery.start_soon(keep_running, "the clock of the schedules", self._schedules.run)
             nursery.start_soon(keep_running, "the search for dead workers", self._reaper.run)
             task_status.started()
             try:
@@ -415,6 +424,8 @@ class Worker:
     def _committed(self, committed: Committed) -> None:
         """Tell the hooks and the services of the worker about a committed batch."""
         self._contact.renewed()
+        if self._schedules.running and not self._schedules.running.isdisjoint(committed.changed()):
+            self._schedules.notify()
         if self._watched:
             for instance_id in committed.changed():
                 if (result := self._watched.get(instance_id)) is not None:

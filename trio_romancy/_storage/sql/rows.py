@@ -140,6 +140,36 @@ class IncompatibleRow(TypedDict):
     found_at: Microseconds
 
 
+class ScheduleRow(TypedDict):
+    """A new schedule."""
+
+    name: str
+    workflow: str
+    input: str
+    rules: str
+    is_declared: bool
+    next_at: Microseconds | None
+    fires_at: Microseconds | None
+    last_at: Microseconds | None
+    paused: str | None
+    paused_at: Microseconds | None
+    pause_kind: str | None
+    revision: int
+    updated_at: Microseconds
+
+
+class OccurrenceRow(TypedDict):
+    """What is known of an occurrence of a schedule."""
+
+    schedule: str
+    due_at: Microseconds
+    state: str
+    instance_id: str | None
+    reason: str | None
+    until: Microseconds | None
+    recorded_at: Microseconds
+
+
 # -- parameters of statements ------------------------------------------------------------------------------------------
 
 
@@ -289,6 +319,36 @@ class StoredWorker(NamedTuple):
     process: str
     version: str | None
     clock: Microseconds | None
+
+
+class StoredSchedule(NamedTuple):
+    """A schedule."""
+
+    name: str
+    workflow: str
+    input: str
+    rules: str
+    is_declared: bool
+    next_at: Microseconds | None
+    fires_at: Microseconds | None
+    last_at: Microseconds | None
+    paused: str | None
+    paused_at: Microseconds | None
+    pause_kind: str | None
+    revision: int
+    updated_at: Microseconds
+
+
+class StoredOccurrence(NamedTuple):
+    """An occurrence of a schedule that has not ended, that was skipped, or that is to be skipped."""
+
+    schedule: str
+    due_at: Microseconds
+    state: str
+    instance_id: str | None
+    reason: str | None
+    until: Microseconds | None
+    recorded_at: Microseconds
 
 
 R = TypeVar("R", bound=NamedTuple)

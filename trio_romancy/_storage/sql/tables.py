@@ -366,3 +366,42 @@ Index(
     queued.c.tier,
     queued.c.vtime,
 )
+
+schedules = Table(
+    "romancy_schedules",
+    metadata,
+    Column("name", _name(), primary_key=True),
+    Column("workflow", _name(), nullable=False),
+    Column("input", _json(), nullable=False),
+    Column("rules", _json(), nullable=False, comment="when it is due, and what happens then"),
+    Column("is_declared", Boolean, nullable=False, comment="whether an app declares it"),
+    Column("next_at", BigInteger, comment="the next occurrence; NULL: no other follows"),
+    Column("fires_at", BigInteger, comment="when that fires; NULL: it does not, or the schedule is paused"),
+    Column("last_at", BigInteger, comment="the last occurrence that has started"),
+    Column("paused", _json(), comment="the reason of the pause"),
+    Column("paused_at", BigInteger, comment="NULL: it is not paused"),
+    Column("pause_kind", _name(16)),
+    Column("revision", BigInteger, nullable=False, comment="grows with each change"),
+    Column("updated_at", BigInteger, nullable=False),
+    **_options,
+)
+Index(
+    "ix_romancy_schedules_fires_at",
+    schedules.c.fires_at,
+    sqlite_where=schedules.c.fires_at.is_not(None),
+    postgresql_where=schedules.c.fires_at.is_not(None),
+)
+
+occurrences = Table(
+    "romancy_occurrences",
+    metadata,
+    Column("schedule", _name(), primary_key=True),
+    Column("due_at", BigInteger, primary_key=True, autoincrement=False),
+    Column("state", _name(16), nullable=False),
+    Column("instance_id", _name(), comment="of one that has started"),
+    Column("reason", _name(16), comment="of one that was skipped"),
+    Column("until", BigInteger, comment="end of the time whose occurrences were skipped; NULL: it is one"),
+    Column("recorded_at", BigInteger, nullable=False),
+    **_options,
+)
+Index("ix_romancy_occurrences_state", occurrences.c.state, occurrences.c.schedule, occurrences.c.due_at)

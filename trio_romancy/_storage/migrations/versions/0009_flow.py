@@ -28,6 +28,7 @@ def upgrade(op: Operations) -> None:
     _extend_instances(op)
     _create_limits(op)
     _create_queues(op)
+    _create_schedules(op)
 
 
 def _extend_instances(op: Operations) -> None:
@@ -162,6 +163,42 @@ def _create_queues(op: Operations) -> None:
     )
     _index(op, "queued", "queue", ["queue", "place", "tier", "vtime"])
     _index(op, "queued", "queue_key", ["queue", "queue_key", "place", "tier", "vtime"])
+
+
+def _create_schedules(op: Operations) -> None:
+    may_exist = ddl_commits(op.get_bind())
+    op.create_table(
+        "romancy_schedules",
+        sa.Column("name", _name(), primary_key=True),
+        sa.Column("workflow", _name(), nullable=False),
+        sa.Column("input", long_text(), nullable=False),
+        sa.Column("rules", long_text(), nullable=False, comment="when it is due, and what happens then"),
+        sa.Column("is_declared", sa.Boolean, nullable=False, comment="whether an app declares it"),
+        sa.Column("next_at", sa.BigInteger, comment="the next occurrence; NULL: no other follows"),
+        sa.Column("fires_at", sa.BigInteger, comment="when that fires; NULL: it does not, or the schedule is paused"),
+        sa.Column("last_at", sa.BigInteger, comment="the last occurrence that has started"),
+        sa.Column("paused", long_text(), comment="the reason of the pause"),
+        sa.Column("paused_at", sa.BigInteger, comment="NULL: it is not paused"),
+        sa.Column("pause_kind", ExactString(16)),
+        sa.Column("revision", sa.BigInteger, nullable=False, comment="grows with each change"),
+        sa.Column("updated_at", sa.BigInteger, nullable=False),
+        if_not_exists=may_exist,
+        **_options,
+    )
+    op.create_table(
+        "romancy_occurrences",
+        sa.Column("schedule", _name(), primary_key=True),
+        sa.Column("due_at", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("state", ExactString(16), nullable=False),
+        sa.Column("instance_id", _name(), comment="of one that has started"),
+        sa.Column("reason", ExactString(16), comment="of one that was skipped"),
+        sa.Column("until", sa.BigInteger, comment="end of the time whose occurrences were skipped; NULL: it is one"),
+        sa.Column("recorded_at", sa.BigInteger, nullable=False),
+        if_not_exists=may_exist,
+        **_options,
+    )
+    _index(op, "schedules", "fires_at", ["fires_at"], where=sa.column("fires_at").is_not(None))
+    _index(op, "occurrences", "state", ["state", "schedule", "due_at"])
 
 
 def _index(
