@@ -6,6 +6,10 @@ import subprocess
 import sys
 
 import pytest
+import trio
+import trio.testing
+
+from trio_romancy._tasks.quiet_trio_asyncio import open_loop
 
 from ..support.databases import SHARED_KINDS
 
@@ -80,3 +84,59 @@ def test_a_program_that_has_imported_trio_asyncio_keeps_it_and_has_a_loop_on_sql
 def test_a_program_that_imports_trio_asyncio_later_can_call_asyncio_code(kind: str, database: str) -> None:
     *_, called, end = says(database, more=f"import trio_asyncio; {CALL}")
     assert (called, end) == ("asyncio", "at the end False")
+
+
+class CountTurns(trio.abc.Instrument):
+    """Counts how often trio has looked for what has happened outside."""
+
+    turns = 0
+
+    def after_io_wait(self, _: float) -> None:
+        self.turns += 1
+
+
+async def test_callbacks_that_are_ready_run_in_one_turn_and_in_order() -> None:
+    counter = CountTurns()
+    trio.lowlevel.add_instrument(counter)
+    ran: list[tuple[str, int]] = []
+
+    def run(name: str) -> None:
+        ran.append((name, counter.turns))
+
+    async with open_loop() as loop:
+        loop.call_soon(run, "first")
+        loop.call_soon(lambda: loop.call_soon(run, "added by the second"))
+        loop.call_soon(run, "third")
+        await trio.testing.wait_all_tasks_blocked()
+    turn_of = dict(ran)
+    assert turn_of["first"] == turn_of["third"] < turn_of["added by the second"]
+    assert list(turn_of) == ["first", "third", "added by the second"]
+
+
+async def test_callbacks_without_an_end_leave_the_trio_tasks_their_turns() -> None:
+    async with open_loop() as loop:
+
+        def again() -> None:
+            if not has_ended:
+                loop.call_soon(again)
+
+        has_ended = False
+        again()
+        for _ in range(20):
+            await trio.lowlevel.checkpoint()
+        has_ended = True
+
+
+@pytest.mark.real_clock
+async def test_a_timer_is_not_late_for_callbacks_without_an_end() -> None:
+    async with open_loop() as loop:
+
+        def again() -> None:
+            if not fired.is_set():
+                loop.call_soon(again)
+
+        fired = trio.Event()
+        loop.call_later(0.001, fired.set)
+        again()
+        with trio.fail_after(1000):
+            await fired.wait()
