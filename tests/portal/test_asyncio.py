@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -30,6 +33,7 @@ from trio_romancy import (
     workflow,
 )
 from trio_romancy._portal.asyncio_portal import AsyncioPortal
+from trio_romancy._portal.thread import AppThread, Call
 from trio_romancy.aio import App
 
 from ..support.databases import ALL_KINDS
@@ -128,6 +132,79 @@ def test_a_cancellation_reaches_the_wait_and_the_task_goes_on_when_that_has_ende
     begun = threading.Event()
     asyncio.run(main())
     assert said == ["trio", "asyncio"]
+
+
+def test_a_task_that_is_cancelled_in_each_turn_of_its_loop_cancels_its_call_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        async with App(":memory:") as app:
+            task = asyncio.create_task((await app.start(waiting)).result())
+            while not task.done():
+                await asyncio.sleep(0)
+                task.cancel()
+            assert task.cancelled()
+
+    def counted(thread: AppThread, call: Call) -> None:
+        cancels.append(call)
+        cancel(thread, call)
+
+    cancels: list[Call] = []
+    cancel = AppThread.cancel
+    monkeypatch.setattr(AppThread, "cancel", counted)
+    asyncio.run(main())
+    assert len(cancels) == 1
+
+
+INTERRUPTED = """
+import asyncio, sys, threading, trio
+from trio_romancy import WorkflowContext, activity, workflow
+from trio_romancy.aio import App
+
+begun = threading.Event()
+
+@activity
+async def endless() -> None:
+    begun.set()
+    await trio.sleep_forever()
+
+@workflow
+async def endlessly(ctx: WorkflowContext) -> None:
+    await endless()
+
+async def main() -> None:
+    say = lambda said: asyncio.get_running_loop().call_soon(print, said)  # as soon as this task waits
+    async with App(sys.argv[1], shutdown_timeout=3600) as app:
+        handle = await app.start(endlessly)
+        await asyncio.to_thread(begun.wait)
+        say("waiting")
+        try:
+            await handle.result()
+        finally:
+            print(await handle.status())
+            say("closing")
+
+sys.stdout.reconfigure(line_buffering=True)
+try:
+    asyncio.run(main())
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_ends_a_call_and_once_more_it_ends_running_activities(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", INTERRUPTED, str(tmp_path / "a.db")]
+    with subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "waiting\n"
+            process.send_signal(signal.SIGINT)
+            assert [process.stdout.readline() for _ in range(2)] == ["running\n", "closing\n"]
+            process.send_signal(signal.SIGINT)
+            out, log = process.communicate(timeout=50)
+            assert (out, log.count("they are released")) == ("interrupted\n", 1)
+        finally:
+            process.kill()
 
 
 def test_a_timeout_of_asyncio_ends_a_wait_and_the_instance_goes_on() -> None:

@@ -11,6 +11,7 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 import sqlalchemy as sa
@@ -76,6 +77,24 @@ def test_an_app_can_be_entered_again_but_not_twice_at_once() -> None:
             assert app.start(doubling, 1).result() == 2
     with pytest.raises(RomancyError, match="the app is not running"):
         app.start(doubling, 1)
+
+
+def test_of_several_threads_that_enter_an_app_at_once_one_does() -> None:
+    def enter(app: App) -> str:
+        gate.wait()
+        try:
+            app.__enter__()
+        except RomancyError as error:
+            return str(error)[:24]
+        return "entered"
+
+    with ThreadPoolExecutor(3) as threads:
+        for _ in range(5):
+            app, gate = App(":memory:"), Barrier(3)
+            found = sorted(threads.map(enter, [app] * 3))
+            assert found == ["entered", "this app is open already", "this app is open already"]
+            assert app.start(doubling, 1).result() == 2
+            app.__exit__(None, None, None)
 
 
 @pytest.mark.parametrize("count", [500, pytest.param(5_000, marks=pytest.mark.long)])

@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 import pytest
@@ -18,7 +19,7 @@ from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
 from trio_romancy import App as TrioApp
-from trio_romancy import RomancyError, WorkflowContext, activity, workflow
+from trio_romancy import RetryPolicy, RomancyError, WorkflowContext, WorkflowFailedError, activity, workflow
 from trio_romancy._portal import asyncio_portal
 from trio_romancy._portal.asyncio_portal import cross
 from trio_romancy.aio import App, call_asyncio
@@ -118,6 +119,66 @@ def test_an_activity_calls_asyncio_code_in_the_loop_that_has_opened_the_app() ->
         assert cancelled == [asyncio.get_running_loop()]
 
     cancelled.clear()
+    asyncio.run(main())
+
+
+async def wants_one(argument: int) -> None:
+    pass
+
+
+async def cancels_itself() -> None:
+    raise asyncio.CancelledError("of its own")
+
+
+MISUSES: dict[str, tuple[Any, str]] = {
+    "an argument is missing": (wants_one, "missing 1 required positional argument: 'argument'"),
+    "not async": (lambda: 1, "can't be used in 'await' expression"),
+    "cancelled in asyncio": (cancels_itself, "of its own"),
+}
+
+
+@activity(retry=RetryPolicy.no_retry())
+async def misuse(name: str) -> str:
+    return await call_asyncio(MISUSES[name][0])
+
+
+@workflow
+async def misusing(ctx: WorkflowContext, name: str) -> str:
+    return await misuse(name)
+
+
+def test_what_goes_wrong_in_asyncio_fails_the_attempt() -> None:
+    async def main() -> None:
+        async with App(":memory:") as app:
+            for name, (_, said) in MISUSES.items():
+                with pytest.raises(WorkflowFailedError, match=said):
+                    await (await app.start(misusing, name)).result(timeout=20)
+
+    asyncio.run(main())
+
+
+def test_what_can_be_awaited_in_asyncio_need_not_be_a_coroutine() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        async def ask() -> str:
+            return await cross(loop, lambda: loop.run_in_executor(None, str, 7))
+
+        assert await asyncio.to_thread(trio.run, ask) == "7"
+
+    asyncio.run(main())
+
+
+def test_an_app_that_is_entered_again_elsewhere_keeps_its_event_loop() -> None:
+    async def enter_again(app: App) -> None:
+        with pytest.raises(RomancyError, match="open already"):
+            await app.__aenter__()
+
+    async def main() -> None:
+        async with App(":memory:") as app:
+            await asyncio.to_thread(asyncio.run, enter_again(app))
+            assert await (await app.start(asks, 0.0)).result(timeout=20) == "Task"
+
     asyncio.run(main())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
@@ -41,8 +41,9 @@ class _Awaited(asyncio.Future[Any]):
         """Ask for the end. The future is cancelled when it has come."""
         if self.done():
             return False
-        self._is_cancelled, self._message = True, msg
-        self._on_cancel()
+        is_first, self._is_cancelled, self._message = not self._is_cancelled, True, msg
+        if is_first:  # a cancel scope of anyio cancels in each turn of the event loop
+            self._on_cancel()
         return True
 
     def answer(self, answer: Answer) -> None:
@@ -96,19 +97,22 @@ class AsyncioPortal(Portal):
 
     async def open(self) -> None:
         """Open the app, and return once it is open. Cancellation ends the opening."""
-        self._loop = running_loop()
-        context = copy_context()
-        context.run(_loop_of_app.set, self._loop)
+        loop, context = running_loop(), copy_context()
+        context.run(_loop_of_app.set, loop)
         thread = self.start_thread(context)
+        self._loop = loop  # only now: it may be another one than that of an app that is open already
         await _done(thread.opened, thread.cancel_block)
 
     async def close(self) -> None:
-        """Close the app, and return once it is closed. Cancellation is delivered then."""
+        """Close the app, and return once it is closed.
+
+        Cancellation, as by a second Ctrl-C, is delivered then, and ends the wait for running activities.
+        """
         thread = self.thread
         if thread.is_of_this_process:  # otherwise it is the parent that closes it
             thread.stop()
             try:
-                await _done(thread.ended, lambda: None)
+                await _done(thread.ended, thread.hurry)
             finally:
                 if thread.ended.done():
                     thread.join()
@@ -120,8 +124,8 @@ async def _done(future: Future[None], on_cancel: Callable[[], object]) -> None:
     await awaited
 
 
-async def call_asyncio(fn: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs) -> R:
-    """Call an ``async def`` function for asyncio, in an activity. It runs in the event loop that has opened the app.
+async def call_asyncio(fn: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call an async function for asyncio, in an activity. It runs in the event loop that has opened the app.
 
     Use it for libraries that need asyncio. A timeout or a cancellation of the activity cancels the function.
 
@@ -139,7 +143,7 @@ async def call_asyncio(fn: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args
 
 async def cross(
     loop: asyncio.AbstractEventLoop,
-    fn: Callable[P, Coroutine[Any, Any, R]],
+    fn: Callable[P, Awaitable[R]],
     /,
     *args: P.args,
     **kwargs: P.kwargs,
@@ -151,8 +155,11 @@ async def cross(
     token, ended, context = trio.lowlevel.current_trio_token(), trio.Event(), copy_context()
     tasks: list[asyncio.Task[R]] = []
 
+    async def run() -> R:
+        return await fn(*args, **kwargs)  # here, so that what a wrong call raises is an outcome, too
+
     def begin() -> None:
-        tasks.append(loop.create_task(fn(*args, **kwargs), context=context))
+        tasks.append(loop.create_task(run(), context=context))
         tasks[0].add_done_callback(end)
 
     def end(_: object) -> None:

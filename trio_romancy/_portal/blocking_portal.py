@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from concurrent.futures import wait
 from contextvars import copy_context
 from queue import SimpleQueue
 from typing import ParamSpec, TypeVar
@@ -77,13 +76,7 @@ class BlockingPortal(Portal):
         if not thread.is_of_this_process:
             return  # it is the parent that closes it
         thread.stop()
-        interrupt: KeyboardInterrupt | None = None
-        while not thread.ended.done():
-            try:
-                wait([thread.ended])
-            except KeyboardInterrupt as error:
-                interrupt = error
-                thread.hurry()
+        interrupt = thread.wait_until_ended()
         thread.join()
         if interrupt is not None:
             raise interrupt

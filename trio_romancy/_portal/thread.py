@@ -126,6 +126,17 @@ class AppThread:
         """Begin to close the app, from any thread. :attr:`ended` is done when it is closed."""
         self._soon(self._stopped.set)
 
+    def wait_until_ended(self) -> KeyboardInterrupt | None:
+        """Wait until the app is closed, and return what Ctrl-C has raised meanwhile, which ends running activities."""
+        interrupt: KeyboardInterrupt | None = None
+        while not self.ended.done():
+            try:
+                wait([self.ended])
+            except KeyboardInterrupt as error:
+                interrupt = error
+                self.hurry()
+        return interrupt
+
     def join(self) -> None:
         """Wait for the last moments of the thread, after :attr:`ended` is done."""
         self._thread.join()
@@ -179,7 +190,7 @@ class AppThread:
     def _close_at_exit(self) -> None:
         if self.is_of_this_process:
             self.stop()
-            wait([self.ended])
+            self.wait_until_ended()
 
 
 @define(eq=False)
@@ -190,6 +201,8 @@ class Portal:
     app: App = field(init=False)
     """The app of the block; outside of one, that of the block before, or of the next one."""
     _thread: AppThread | None = None
+    _opening: threading.Lock = field(factory=threading.Lock)
+    """Held while a thread is started, so that of several callers at once one opens the app."""
 
     def __attrs_post_init__(self) -> None:
         self.app = self._make_app()
@@ -222,12 +235,13 @@ class Portal:
         Raises:
           RomancyError: if the app is open.
         """
-        if self._thread is not None:
-            if self._thread.is_of_this_process and not self._thread.ended.done():
-                raise RomancyError("this app is open already; use it as it is, or make a new App for another block")
-            self.app = self._make_app()
-        self._thread = AppThread(self.app, context)
-        return self._thread
+        with self._opening:
+            if self._thread is not None:
+                if self._thread.is_of_this_process and not self._thread.ended.done():
+                    raise RomancyError("this app is open already; use it as it is, or make a new App for another block")
+                self.app = self._make_app()
+            self._thread = AppThread(self.app, context)
+            return self._thread
 
 
 async def call_at_once(fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
