@@ -61,7 +61,8 @@ async def show(order_id: str) -> dict[str, Any]:
     instance = await app.get_instance(order_id)
     if instance is None:
         raise HTTPException(404)
-    return {"status": instance.status, "payment": instance.output}
+    error = None if instance.error is None else instance.error.message
+    return {"status": instance.status, "payment": instance.output, "error": error}
 
 
 @web.post("/orders/{order_id}/approval", status_code=202)

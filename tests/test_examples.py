@@ -59,7 +59,7 @@ def test_fastapi_orders(tmp_path: Path) -> None:
             an order: {'order': 'ORD-1'}
             its approval: 202
             its payment: TXN-ORD-1
-            its state: {'status': 'completed', 'payment': 'TXN-ORD-1'}
+            its state: {'status': 'completed', 'payment': 'TXN-ORD-1', 'error': None}
             another order: 404
             """)
 
