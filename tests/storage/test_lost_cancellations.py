@@ -6,10 +6,13 @@ import asyncio
 from typing import Any
 
 import aiomysql.connection
+import asyncpg
 import pytest
 import trio
+from sqlalchemy import select
 
 from trio_romancy._storage.drivers import connections
+from trio_romancy._storage.drivers.asyncio_server import ServerDatabase
 from trio_romancy._storage.drivers.asyncio_thread import AsyncioThreadConnection
 from trio_romancy._storage.open import open_database
 from trio_romancy.errors import DatabaseAwayError
@@ -46,6 +49,27 @@ async def test_a_cancellation_in_the_moment_of_connecting_ends_the_call(monkeypa
                 assert calling.cancelled_caught
                 assert connected.is_set()
             nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+async def test_a_pool_stays_whole_if_the_closing_of_a_connection_is_cancelled(
+    database: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    closing = trio.Event()
+
+    async def close_slowly(*_: Any, **__: Any) -> None:
+        closing.set()
+        await asyncio.sleep(1000)
+
+    async with open_database(database, pool_size=2) as opened:
+        assert isinstance(opened, ServerDatabase)
+        assert await opened.read(lambda connection: connection.scalar(select(1))) == 1
+        with monkeypatch.context() as patch, trio.move_on_after(0.01):
+            patch.setattr(asyncpg.Connection, "close", close_slowly)
+            await opened._cross(opened._engine.dispose)
+        assert closing.is_set()
+        assert await opened.read(lambda connection: connection.scalar(select(1))) == 1
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("sqlalchemy")] == []
 
 
 def test_a_call_of_a_thread_ends_though_it_drops_the_first_cancellation(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-AGAIN = 0.5
-"""Seconds after which a task that has not ended is cancelled again."""
+AGAIN = 2.0
+"""Seconds after which a task that has not ended is cancelled again: more than it takes to clean up."""
 
 
 def cancel_until_done(task: asyncio.Task[Any]) -> None:

@@ -184,6 +184,11 @@ class ServerDialect(Dialect, Protocol):
         ...
 
     @property
+    def has_free_autocommit(self) -> bool:
+        """Whether a connection changes to and from autocommit without a round trip."""
+        ...
+
+    @property
     def writes_tables_together(self) -> bool:
         """Whether one statement can write several tables."""
         ...

@@ -122,6 +122,7 @@ def payload_problem(connection: Connection, largest: int) -> str | None:
 
 # -- statements --------------------------------------------------------------------------------------------------------
 
+has_free_autocommit = False
 writes_tables_together = False
 
 

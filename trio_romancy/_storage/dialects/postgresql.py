@@ -107,6 +107,7 @@ def payload_problem(connection: Connection, largest: int) -> str | None:
 
 # -- statements --------------------------------------------------------------------------------------------------------
 
+has_free_autocommit = True
 writes_tables_together = True
 
 

@@ -35,6 +35,7 @@ from . import connections
 from .asyncio_thread import AsyncioThreadConnection
 from .blocking import BlockingConnection, BlockingWriter, blocking_engine, connect
 from .connections import Connections
+from .sockets import carried_bytes
 from .urls import Server
 
 P = ParamSpec("P")
@@ -50,6 +51,8 @@ _CONNECTING = 2
 On a busy machine or a slow link, a whole pool that is made at once may take longer than any connection may take. Then
 all of them would be given up, again and again.
 """
+_LOOKS = 10
+"""How often the progress of a transaction is looked at within its time limit."""
 _RECYCLE = 1800
 """Age at which a pooled connection is replaced, in seconds: firewalls forget idle connections after a while."""
 
@@ -64,6 +67,15 @@ class _Wait:
     """Longest time that the coroutine may go on after a cancellation otherwise, in seconds."""
     scope: trio.CancelScope = field(factory=trio.CancelScope)
     """Scope around the wait, which is cancelled when the server has taken too long."""
+    connection: AsyncConnection | None = None
+    """The connection of the transaction, once it has begun."""
+    _carried: int | None = None
+    """Bytes that the connection had carried when :meth:`makes_progress` was called last."""
+
+    def makes_progress(self) -> bool:
+        """Return whether the connection has carried bytes since the last call."""
+        before, self._carried = self._carried, carried_bytes(self.connection)
+        return before is not None and self._carried != before
 
     def grace(self) -> float:
         """Return for how many seconds the coroutine may go on after a cancellation."""
@@ -76,10 +88,11 @@ _wait: ContextVar[_Wait | None] = ContextVar("trio_romancy_wait", default=None)
 """The wait for the coroutine in asyncio that runs now."""
 
 
-def _transaction_begins() -> None:
+def _transaction_begins(connection: AsyncConnection) -> None:
     """Keep cancellation away from now on."""
     if (wait := _wait.get()) is not None:
         wait.may_be_torn = False
+        wait.connection = connection
 
 
 @define(eq=False)
@@ -105,6 +118,10 @@ class ServerDatabase:
     """Those of them that sessions may take."""
     _direct: _Direct | None
     """The way to the server itself, past a pooler; None: there is no pooler, or no such way."""
+    _waits: set[_Wait] = field(factory=set, init=False)
+    """The waits under way that have a time limit."""
+    _watches: bool = field(default=False, init=False)
+    """Whether :meth:`_renew_waits` is about to be called."""
     is_exclusive = False
     has_one_writer = False
 
@@ -114,7 +131,8 @@ class ServerDatabase:
             return await self._cross_to_connect(run)
 
     async def read(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        return await self.run(fn, *args, **kwargs)
+        async with self._turns:
+            return await self._cross_to_connect(self._read, lambda connection: fn(connection, *args, **kwargs))
 
     async def run_long(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         async with self._turns:
@@ -207,15 +225,26 @@ class ServerDatabase:
         try:
             await connection.run_sync(self._connections.end_lost)
         except BaseException:
-            await connection.close()
+            await _discard(connection)
             raise
-        _transaction_begins()
+        _transaction_begins(connection)
         return connection
 
     async def _run(self, fn: Callable[[Connection], R]) -> R:
         connection = await self._connect()
         try:
             return await connection.run_sync(connections.in_transaction, fn)
+        finally:
+            await connection.close()
+
+    async def _read(self, fn: Callable[[Connection], R]) -> R:
+        connection = await self._connect()
+        try:
+            if self.is_pooled or not self._dialect.has_free_autocommit:
+                return await connection.run_sync(connections.in_transaction, fn)
+            # Without a transaction that would be idle, and so end, while a slow link carries a large answer.
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            return await connection.run_sync(fn)
         finally:
             await connection.close()
 
@@ -237,7 +266,7 @@ class ServerDatabase:
         try:
             await connection.run_sync(self._dialect.allow_idleness)
         except BaseException:
-            await connection.close()
+            await _discard(connection)
             raise
         return connection
 
@@ -258,10 +287,27 @@ class ServerDatabase:
     async def _cross_from(self, wait: _Wait, fn: Callable[..., Coroutine[Any, Any, R]], *args: Any) -> R:
         with self._connections.patience() as wait.scope:
             token = _wait.set(wait)
+            self._waits.add(wait)
+            if not self._watches:
+                self._watch()
             try:
                 return await self._cross_with_grace(wait, fn, *args)
             finally:
+                self._waits.discard(wait)
                 _wait.reset(token)
+
+    def _watch(self) -> None:
+        self._watches = True
+        self._loop.call_later(connections.ANSWER_TIMEOUT / _LOOKS, self._renew_waits)
+
+    def _renew_waits(self) -> None:
+        """Restart the time limits of waits that make progress, and look again later while there are waits."""
+        self._watches = False
+        for wait in self._waits:
+            if wait.makes_progress():
+                self._connections.renew(wait.scope)
+        if self._waits:
+            self._watch()
 
     async def _cross_with_grace(
         self, wait: _Wait, fn: Callable[..., Coroutine[Any, Any, R]], *args: Any, **kwargs: Any
@@ -286,7 +332,7 @@ class ServerDatabase:
 
 
 async def _discard(connection: AsyncConnection) -> None:
-    """Close a connection for good: it does not return to the pool."""
+    """Close a connection for good, without waiting for the server: it does not return to the pool."""
     try:
         await connection.invalidate()
     finally:
@@ -380,7 +426,7 @@ class _Writer:
     async def _run_in_asyncio(self, isolation: str, fn: Callable[[Connection], R]) -> R:
         try:
             if self._connection is not None:
-                _transaction_begins()
+                _transaction_begins(self._connection)
             else:
                 self._connection = await self._database._connect(self._engine)
                 if not self._database.is_pooled:
@@ -390,7 +436,9 @@ class _Writer:
                 self._isolation = isolation
             return await self._connection.run_sync(connections.in_transaction, fn)
         except BaseException:
-            await self._close()
+            connection, self._connection, self._isolation = self._connection, None, ""
+            if connection is not None:
+                await _discard(connection)
             raise
 
     async def aclose(self) -> None:

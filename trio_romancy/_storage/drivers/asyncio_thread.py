@@ -15,6 +15,7 @@ from ..._tasks.asyncio_cancel import cancel_until_done
 from ...errors import DatabaseAwayError
 from ..database import SQLFunction
 from . import connections
+from .sockets import carried_bytes
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -58,7 +59,7 @@ class AsyncioThreadConnection:
     def _run_until_complete(self, fn: Callable[[], Coroutine[Any, Any, R]]) -> R:
         if self._loop is None:
             self._loop = asyncio.SelectorEventLoop()
-        return self._loop.run_until_complete(_in_time(fn))
+        return self._loop.run_until_complete(self._in_time(fn))
 
     async def _run(self, fn: Callable[[Connection], R]) -> R:
         try:
@@ -74,13 +75,14 @@ class AsyncioThreadConnection:
         if connection is not None:
             await connection.close()
 
-
-async def _in_time(fn: Callable[[], Coroutine[Any, Any, R]]) -> R:
-    task = asyncio.create_task(fn())
-    done, _ = await asyncio.wait((task,), timeout=connections.ANSWER_TIMEOUT)
-    if not done:
-        cancel_until_done(task)
-        await asyncio.wait((task,))
-    if task.cancelled():
-        raise DatabaseAwayError(f"the server has not answered for {connections.ANSWER_TIMEOUT:g} s")
-    return task.result()
+    async def _in_time(self, fn: Callable[[], Coroutine[Any, Any, R]]) -> R:
+        task, carried = asyncio.create_task(fn()), None
+        while not (await asyncio.wait((task,), timeout=connections.ANSWER_TIMEOUT))[0]:
+            before, carried = carried, carried_bytes(self._connection)
+            if carried is None or carried == before:
+                cancel_until_done(task)
+                await asyncio.wait((task,))
+                break
+        if task.cancelled():
+            raise DatabaseAwayError(f"the server has not answered for {connections.ANSWER_TIMEOUT:g} s")
+        return task.result()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import ssl
@@ -189,7 +190,8 @@ class Connections:
         """Make it no error to close a connection that the server has closed already: a pool would log that.
 
         aiomysql sends a last message first, and leaves the socket open if it cannot. A connection that is given up is
-        closed at once: SQLAlchemy would wait two seconds for each, and the server is probably gone.
+        closed at once: SQLAlchemy would wait two seconds for each, and the server is probably gone. So is one whose
+        closing is cancelled; the cancellation is delivered after it, because a pool must not be left in the middle.
         """
         close = dialect.do_close
 
@@ -202,7 +204,9 @@ class Connections:
             except BaseException as error:
                 if dialect.has_terminate:  # if not, closing is all that it can do
                     dialect.do_terminate(connection)
-                if not isinstance(error, Exception):
+                if isinstance(error, asyncio.CancelledError) and (task := asyncio.current_task()) is not None:
+                    task.cancel()
+                elif not isinstance(error, Exception):
                     raise
 
         dialect.do_close = do_close  # type: ignore[assignment, method-assign]

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import socket as socket_module
 import ssl
+import struct
 from socket import AF_INET, AF_INET6, IPPROTO_TCP, SO_KEEPALIVE, SOL_SOCKET
 from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ..dialects.dbapi import driver_connection
 
 _KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 25_000}
 """Values of the socket options: in seconds, seconds, probes, milliseconds."""
@@ -28,3 +33,26 @@ def keep_alive(socket: Any) -> None:
     for name, value in _KEEP_ALIVE.items():
         if (option := getattr(socket_module, name, None)) is not None:  # not every system has all of them
             socket.setsockopt(IPPROTO_TCP, option, value)
+
+
+_CARRIED = struct.Struct("=120x2Q")
+"""The beginning of Linux's ``struct tcp_info`` up to the bytes that the other end has confirmed, and those received."""
+
+
+def carried_bytes(connection: AsyncConnection | None) -> int | None:
+    """Return how many bytes a TCP connection has carried both ways, as far as its other end has confirmed them.
+
+    None if there is no connection, or if the system does not tell: only Linux does. See tcp(7), TCP_INFO.
+    """
+    sync = None if connection is None else connection.sync_connection
+    if sync is None or sync.closed or sync.invalidated:
+        return None
+    socket = find_socket(driver_connection(sync.connection))[0]
+    option = getattr(socket_module, "TCP_INFO", None)
+    if option is None or socket is None or socket.family not in (AF_INET, AF_INET6):
+        return None
+    try:
+        confirmed, received = _CARRIED.unpack(socket.getsockopt(IPPROTO_TCP, option, _CARRIED.size))
+    except (OSError, struct.error):  # it is closed, or the system is older
+        return None
+    return int(confirmed + received)
