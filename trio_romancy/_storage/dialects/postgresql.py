@@ -231,11 +231,16 @@ def _settings() -> dict[str, str]:
     }
 
 
-_KEEP_ALIVE = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
+_OF_SESSION = {
+    "default_transaction_isolation": "read committed",  # for statements that are transactions of their own
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
 
 
 def set_up_connection(connection: Any, schema: str | None = None) -> None:
-    settings = _settings() | _KEEP_ALIVE
+    settings = _settings() | _OF_SESSION
     if schema is not None:
         settings["search_path"] = search_path(schema).replace("'", "''")
     calls = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in settings.items())
