@@ -79,3 +79,22 @@ async def test_a_worker_whose_own_row_is_damaged_keeps_its_lease(database: str) 
         async with App(database, worker_id="two", lease=1, shutdown_timeout=1):
             await app.send_event("go", "on")
             assert await handle.result(timeout=30) == "on"
+
+
+@pytest.mark.real_clock
+@pytest.mark.parametrize("kind", SHARED_KINDS, indirect=True)
+async def test_an_instance_whose_wake_up_is_damaged_is_woken_and_named(
+    database: str, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def spoil(connection: Connection) -> None:
+        damaged = "'tomorrow'" if kind == "sqlite" else "9000000000000000000"
+        connection.exec_driver_sql(f"UPDATE romancy_instances SET wake_at = {damaged} WHERE instance_id = 'spoilt'")
+
+    async with App(database, worker=False) as app:
+        handle = await app.start(waits.options(id="spoilt"))
+        await app.send_event("go", "on")
+        await probe(app).write(spoil)
+    async with App(database, lease=1, shutdown_timeout=1) as app:
+        assert await app.handle(handle.instance_id).result(timeout=30) == "on"
+    warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert warnings == ["the row of instance spoilt is damaged: its wake_at is no time; it is due now"]

@@ -1,4 +1,4 @@
-"""Ends the leases of dead workers, and parks instances whose journal fits the code of no live worker."""
+"""Ends the leases of dead workers, parks instances that no live worker can run, and wakes those that never would."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import random
 from collections.abc import Callable, Sequence
 
 import trio
+from attrs import frozen
 from sqlalchemy import Connection
 
 from ..._data.log_fields import about, visible
+from ..._definitions.registry import registry
 from ..._observe.dispatcher import HookDispatcher
 from ..._observe.instance_events import tell_end
 from ..._storage.database import Database
 from ..._storage.outages import retry_while_away
 from ..._storage.sql import incompatible
+from ..._storage.sql.wake_ups import never_wake, wake_damaged
 from ..._storage.sql.workers import OtherLease, end_leases, other_leases
 from ...clock import Clock, Microseconds
 from ...model import Status
@@ -25,7 +28,7 @@ _logger = logging.getLogger("trio_romancy.worker")
 
 
 class Reaper:
-    """Frees the instances of dead workers, and parks those that no live worker can run.
+    """Frees the instances of dead workers, parks those that no live worker can run, and wakes those that never would.
 
     Args:
       contact: contact of this worker with the database.
@@ -57,17 +60,19 @@ class Reaper:
     async def run(self) -> None:
         """Free and park instances until cancelled. Returns at once if no other process can reach the database."""
         while not self._database.is_exclusive:
-            others, has_incompatible = await retry_while_away(self._database, self._survey)
-            self._name_unreadable(others)
+            found = await retry_while_away(self._database, self._survey)
+            self._name_unreadable(found.others)
             now = self._clock.now()
-            if ending := self._observer.ended(others):
+            if ending := self._observer.ended(found.others):
                 await self._end(ending, now)
-            if has_incompatible:
+            if found.has_incompatible:
                 await self._park_incompatible(now)
+            if found.never_wake:
+                await self._wake(found.never_wake, now)
             # A process can be found dead before its lease expires, and a lease must be read twice to end.
             pause = self._lease_time // 4
             after = random.randrange(10_000, 100_000)  # workers do not all do so at once
-            lefts = [left for one in others if (left := self._observer.left(one)) > 0]
+            lefts = [left for one in found.others if (left := self._observer.left(one)) > 0]
             await trio.sleep(min(pause, min(lefts, default=pause) + after) / 1_000_000)
 
     def _name_unreadable(self, others: Sequence[OtherLease]) -> None:
@@ -79,9 +84,10 @@ class Reaper:
             )
         self._unreadable = unreadable
 
-    async def _survey(self) -> tuple[list[OtherLease], bool]:
+    async def _survey(self) -> _Survey:
+        workflows = registry.workflow_names()
         try:
-            return await self._database.read(_survey, self._worker_id, self._clock.ahead_of_steady)
+            return await self._database.read(_survey, self._worker_id, self._clock.ahead_of_steady, workflows)
         except Exception:
             self._contact.broken()
             raise
@@ -108,7 +114,26 @@ class Reaper:
             if self._dispatcher is not None:
                 tell_end(self._dispatcher, parked, self._worker_id, now, Status.STUCK, parked.error)
 
+    async def _wake(self, instance_ids: Sequence[str], now: Microseconds) -> None:
+        await retry_while_away(self._database, self._database.run, wake_damaged, instance_ids, now)
+        for id in instance_ids:
+            _logger.warning(
+                "the row of instance %s is damaged: its wake_at is no time; it is due now", visible(id), extra=about(id)
+            )
+        self._on_freed()
 
-def _survey(connection: Connection, me: str, clock: Microseconds) -> tuple[list[OtherLease], bool]:
-    """Return the leases of the other workers, and whether there are journals that do not fit some code."""
-    return other_leases(connection, me, clock), incompatible.has_any(connection)
+
+@frozen
+class _Survey:
+    others: Sequence[OtherLease]
+    """The leases of the other workers."""
+    has_incompatible: bool
+    """Whether there are journals that do not fit some code."""
+    never_wake: Sequence[str]
+    """Ids of instances that would never become due."""
+
+
+def _survey(connection: Connection, me: str, clock: Microseconds, workflows: Sequence[str]) -> _Survey:
+    return _Survey(
+        other_leases(connection, me, clock), incompatible.has_any(connection), never_wake(connection, workflows)
+    )

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Boolean, Connection, and_, bindparam, func, or_, select
+from sqlalchemy import Boolean, Connection, and_, bindparam, func, or_, select, update
 
 from ..._data.codec import dumps
-from ...clock import Microseconds
+from ...clock import Microseconds, at_once
 from ..dialects import has_loose_index_scans
 from ..dialects.sql import text_rows
 from .incompatible import MAY_RUN
@@ -42,6 +42,16 @@ _bounds = (
     select(instances.c.workflow, func.min(instances.c.wake_at).label("wake_at"))
     .where(_will_wake)
     .group_by(instances.c.workflow)
+)
+
+_NEVER: Microseconds = 2**60
+"""A time after which no instance ever becomes due. SQLite sorts a damaged one, such as text, after it."""
+_MOST_DAMAGED = 100
+_is_damaged = instances.c.wake_at > _NEVER
+_damaged = (
+    select(instances.c.instance_id)
+    .where(instances.c.workflow.in_(bindparam("workflows", expanding=True)), NOT_HELD, _is_damaged)
+    .limit(_MOST_DAMAGED)
 )
 
 
@@ -81,3 +91,14 @@ def next_wake(connection: Connection, me: str, workflows: Sequence[str], *, susp
         found = connection.execute(_earliest_of_one, values).scalar()
         first = found if first is None or (found is not None and found < first) else first
     return first
+
+
+def never_wake(connection: Connection, workflows: Sequence[str]) -> list[str]:
+    """Return ids of instances that would never become due, because their ``wake_at`` is damaged. There may be more."""
+    return list(connection.execute(_damaged, {"workflows": workflows}).scalars())
+
+
+def wake_damaged(connection: Connection, instance_ids: Sequence[str], now: Microseconds) -> None:
+    """Make these instances due: what they waited for, if anything, is in their journals."""
+    waking = update(instances).where(instances.c.instance_id.in_(instance_ids), _is_damaged)
+    connection.execute(waking.values(wake_at=at_once(now), updated_at=now))
