@@ -18,6 +18,7 @@ import trio.testing
 from trio_romancy._storage.drivers.asyncio_server import ServerDatabase
 from trio_romancy._storage.drivers.sqlite import ThreadedDatabase
 
+from .support.compiled_sql import shared_statements
 from .support.databases import KINDS, Databases, missing
 from .support.definitions import definitions_of, imported_apart
 
@@ -79,6 +80,12 @@ def pytest_runtest_call() -> Iterator[None]:
 def only_own_definitions(request: pytest.FixtureRequest) -> Iterator[None]:
     """Each test sees the definitions of its own module only, as if no other had been imported."""
     with definitions_of(request.module.__name__):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compile_sql_once() -> Iterator[None]:
+    with shared_statements():
         yield
 
 
