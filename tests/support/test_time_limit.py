@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 BEGINNING = """
 import _thread
+import asyncio
 import time
 
 import pytest
@@ -63,6 +64,14 @@ def test_whose_loop_is_blocked() -> None:
     trio.run(main)
 
 
+async def wait_in_asyncio() -> None:
+    await asyncio.Event().wait()
+
+
+def test_that_waits_in_asyncio() -> None:
+    asyncio.run(wait_in_asyncio())
+
+
 def test_that_shields_itself() -> None:
     async def main() -> None:
         with trio.CancelScope(shield=True):
@@ -109,7 +118,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_the_others_run(shown: str) -> None:
-    assert "3 failed, 2 passed" in shown
+    assert "4 failed, 2 passed" in shown
     assert "1 error" in shown
 
 
@@ -125,6 +134,7 @@ def test_a_test_whose_tasks_wait_for_ever_fails_and_shows_each_of_them(shown: st
     [
         ("test_whose_loop_is_blocked", "in block"),
         ("test_whose_loop_is_blocked", "the sleeper"),
+        ("test_that_waits_in_asyncio", "await asyncio.Event().wait()"),
         ("test_that_shields_itself", "await trio.sleep_forever()"),
         ("test_whose_fixture_hangs", "in fixture_that_hangs"),
     ],

@@ -12,7 +12,10 @@ is over, on the real clock:
 
 from __future__ import annotations
 
+import asyncio
 import faulthandler
+import gc
+import io
 import os
 import signal
 import tempfile
@@ -106,7 +109,8 @@ def limited(item: pytest.Item) -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
     if expiry.seen is not None:
         expiry.close_tasks()
-        pytest.fail(f"{item.name} hangs: it has not ended after {limit:g} s\n\n{expiry.seen}", pytrace=False)
+        item.add_report_section("call", "tasks and threads", expiry.seen)  # not in the message: a summary repeats that
+        pytest.fail(f"{item.name} hangs: it has not ended after {limit:g} s", pytrace=False)
 
 
 @define
@@ -165,11 +169,20 @@ def describe_everything(frame: FrameType | None) -> str:
     runner = _runner()
     if runner is not None and runner.init_task is not None:
         parts.append("-- trio tasks:\n" + "\n".join(_describe_task(runner.init_task, "")))
+    if waiting := [one for one in gc.get_objects() if isinstance(one, asyncio.Task) and not one.done()]:
+        parts.append("-- asyncio tasks:\n" + "\n".join(_describe_asyncio_task(one) for one in waiting))
     with tempfile.TemporaryFile("w+") as file:
         faulthandler.dump_traceback(file, all_threads=True)
         file.seek(0)
         parts.append("-- threads:\n" + file.read().rstrip())
     return "\n\n".join(parts)
+
+
+def _describe_asyncio_task(task: asyncio.Task[Any]) -> str:
+    """The task, and where it waits."""
+    file = io.StringIO()
+    task.print_stack(file=file)
+    return file.getvalue().rstrip()
 
 
 def _runner() -> Any:
