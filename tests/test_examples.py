@@ -92,6 +92,16 @@ def test_schedules(tmp_path: Path) -> None:
         """)
 
 
+def test_rate_limits(tmp_path: Path) -> None:
+    for _ in range(2):
+        assert run(tmp_path, "rate_limits") == text("""
+            paid: 60
+            payments of ada at once: 1
+            payments of grace at once: 1
+            receipts keep their distance: True
+            """)
+
+
 def test_script(tmp_path: Path) -> None:
     rows = "".join(f"  row {row}\n" for row in range(3))
     assert run(tmp_path, "script") == f"{rows}the sum: 5\n"

@@ -61,6 +61,8 @@ from .hooks import MessageInfo as MessageInfo
 from .hooks import ScheduledRunInfo as ScheduledRunInfo
 from .hooks import TimerInfo as TimerInfo
 from .hooks import WorkflowInfo as WorkflowInfo
+from .limits import Limit as Limit
+from .limits import Rate as Rate
 from .model import CancelRequest as CancelRequest
 from .model import ChannelMode as ChannelMode
 from .model import Entry as Entry
@@ -69,6 +71,7 @@ from .model import ErrorInfo as ErrorInfo
 from .model import Instance as Instance
 from .model import InstancePage as InstancePage
 from .model import JournalPage as JournalPage
+from .model import LimitInfo as LimitInfo
 from .model import Message as Message
 from .model import OutboxEvent as OutboxEvent
 from .model import OutboxPage as OutboxPage

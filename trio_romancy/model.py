@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Generic, TypeVar, overload
 
@@ -191,6 +191,12 @@ class PendingOperation:
     """Number of the attempt that runs, or comes next."""
     running_since: datetime | None = None
     """Start of the attempt, in UTC; None: none runs."""
+    limit: str | None = None
+    """Name of the limit that holds the attempt back; None: none does."""
+    limit_key: str | None = None
+    """Key of the limit; None: the limit has none."""
+    limit_place: int | None = None
+    """Place of the attempt among those that wait for the limit and key: the first is 1."""
 
 
 @frozen
@@ -292,6 +298,27 @@ class WorkerInfo:
     """False if its lease has expired, or its process is seen to have ended."""
     owned: int
     """Number of instances that it owns, including those that wait in its memory."""
+
+
+@frozen
+class LimitInfo:
+    """A limit of activities, as the database holds it."""
+
+    name: str
+    concurrent: int | None
+    """Most attempts of each key that run at the same time; None: any number."""
+    rate: tuple[int, timedelta] | None
+    """How many attempts of each key may begin in a period; None: any number."""
+    burst: int
+    """Attempts that may begin at once after a rest."""
+    is_set: bool
+    """Whether :meth:`App.set_limit` has set it, so that the code no longer does."""
+    taken: int
+    """What the attempts that run now count, of all keys."""
+    waiting: int
+    """Number of attempts that the limit holds back."""
+    waiting_since: datetime | None
+    """Since when the first of those waits, in UTC; None without any."""
 
 
 @frozen

@@ -95,6 +95,7 @@ def new_run(
         none,
         none,
         cast("Any", Host()),
+        none,
         None,
     )
     run = InstanceRun(env, new_claim(status), entries, (), Receiver, is_new=False)

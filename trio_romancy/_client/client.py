@@ -28,7 +28,8 @@ from ..errors import (
     InvalidInputError,
     RomancyError,
 )
-from ..model import Instance, InstancePage, JournalPage, Overlap, SendResult, Status, WorkerInfo
+from ..limits import Rate
+from ..model import Instance, InstancePage, JournalPage, LimitInfo, Overlap, SendResult, Status, WorkerInfo
 from . import purge as purging
 from . import search as finding
 from . import steering
@@ -36,6 +37,7 @@ from .engine import Engine, check_instance_id
 from .forbidden_calls import refuse_in_workflow
 from .handle import WorkflowHandle
 from .joining import Joined, Joiner, make_in_trio
+from .limits import set_limit, stored_limits
 from .same_start import is_same_start
 from .schedules import Schedules, new_schedule, put_schedule
 from .transaction import TransactionBlock, TransactionSession
@@ -594,6 +596,26 @@ class Client:
         if limit is not None:
             check_numbers(limit=limit)
         return await finding.journal_page(engine, instance_id, limit, page_token)
+
+    async def limits(self) -> list[LimitInfo]:
+        """List the limits that workers have stored, in the order of their names."""
+        return await stored_limits(self._require_engine("app.limits"))
+
+    async def set_limit(self, name: str, *, concurrent: float | None = None, rate: Rate | None = None) -> None:
+        """Change a limit, for all workers, from now on. Attempts that run already go on.
+
+        Arguments that are not given stay as they are. From then on, what the code says about the limit does not count.
+
+        Args:
+          name: name of the limit.
+          concurrent: most attempts that run at the same time. 0 holds all back, ``math.inf`` allows any number.
+          rate: how many attempts may begin in a period.
+
+        Raises:
+          InvalidInputError: if no worker has stored a limit of that name.
+          DefinitionError: if an argument is not valid.
+        """
+        await set_limit(self._require_engine("app.set_limit"), name, concurrent, rate)
 
     async def list_workers(self) -> list[WorkerInfo]:
         """Return the workers on this database, in the order of their ids.

@@ -27,6 +27,7 @@ from .._storage.sql.entries import (
     read_history,
 )
 from .._storage.sql.instances import get_instance
+from .._storage.sql.limits import places
 from .._storage.sql.rows import StoredEntry
 from .._storage.sql.search import Place, Sought, search_step
 from ..clock import from_datetime
@@ -75,6 +76,10 @@ async def newest(engine: Engine, sought: Sought, most: int, after: Place | None 
 
 async def with_waits(engine: Engine, instance: Instance) -> Instance:
     """Return an instance together with what it waits for, if its cancellation was requested."""
+    if any(one.limit is not None for one in instance.waits_for):
+        found = await engine.read(places, instance.instance_id)
+        waits = [evolve(one, limit_place=found.get(one.operation_id)) for one in instance.waits_for]
+        instance = evolve(instance, waits_for=waits)
     request = instance.cancel_requested
     if request is None:
         return instance

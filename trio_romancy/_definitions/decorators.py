@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 from .._context.workflow import WorkflowContext
 from ..clock import Duration
+from ..limits import Limit
 from ..retry import RetryPolicy
 from .call_check import CallCheck
 from .inspection import InspectedFunction
@@ -76,6 +77,7 @@ def activity(
     retry: RetryPolicy | None = None,
     timeout: Duration | None = None,
     cancellable: bool = False,
+    limits: Sequence[Limit] = (),
 ) -> _ActivityDecorator: ...
 def activity(
     function: Callable[..., Any] | None = None,
@@ -86,6 +88,7 @@ def activity(
     retry: RetryPolicy | None = None,
     timeout: Duration | None = None,
     cancellable: bool = False,
+    limits: Sequence[Limit] = (),
 ) -> Any:
     """Define a function with side effects, whose outcome is journaled.
 
@@ -97,6 +100,7 @@ def activity(
         stopped: after the time limit its attempt has failed, and the next one begins when the thread has ended.
       cancellable: whether it may be torn down when its workflow is cancelled or a sibling fails. That is recorded, and
         nothing is compensated. By default it runs to its outcome first.
+      limits: limits that its attempts share with those of other activities. An attempt begins once all allow it.
 
     Raises:
       DefinitionError: naming the function, and the parameter that cannot be used.
@@ -120,6 +124,7 @@ def activity(
                 codec=named.codec("return"),
                 signature=named.signature,
                 check_call=CallCheck(named.name, named.signature),
+                limits=named.limits(limits),
             )
         )
 

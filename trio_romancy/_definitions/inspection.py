@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from attrs import field, frozen
@@ -13,6 +13,7 @@ from .._context.workflow import WorkflowContext
 from .._data.codec import Codec, codec, is_structured
 from .._data.ids import MAX_ID, is_id
 from ..errors import DefinitionError
+from ..limits import Limit
 from ..retry import RetryPolicy
 from .input import InputCodec
 from .values import Compensation
@@ -130,6 +131,20 @@ class InspectedFunction:
         """
         if retry is not None and not isinstance(retry, RetryPolicy):
             raise self.error(f"its retry must be a RetryPolicy, {retry!r} is not")
+
+    def limits(self, limits: Sequence[Limit]) -> tuple[Limit, ...]:
+        """Return the limits of the function.
+
+        Raises:
+          DefinitionError: if one is not a :class:`~trio_romancy.Limit`, or two have the same name.
+        """
+        for limit in limits:
+            if not isinstance(limit, Limit):
+                raise self.error(f"each of its limits must be a Limit, {limit!r} is not")
+        names = [limit.name for limit in limits]
+        if len(set(names)) < len(names):
+            raise self.error(f"its limits must have different names, not {', '.join(map(repr, names))}")
+        return tuple(limits)
 
     def check_compensation(self, compensation: Compensation[..., Any]) -> None:
         """Refuse a compensation that does not fit this activity.

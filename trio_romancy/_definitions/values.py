@@ -18,6 +18,7 @@ from .._data.ids import checked_id
 from .._tasks.trio_internals import closes_generator
 from ..clock import Duration, seconds
 from ..errors import DefinitionError, RomancyError
+from ..limits import Limit
 from ..model import EntryKind
 from ..retry import RetryPolicy
 from .call_check import CallCheck
@@ -63,6 +64,8 @@ class Compensation(_Definition, Generic[P, R]):
     """None: the result is not kept."""
     cancellable: bool = field(default=False, init=False)
     """A compensation always runs to its outcome."""
+    limits: tuple[Limit, ...] = field(default=(), init=False)
+    """A compensation has none: a rollback waits for nothing."""
 
     completed_kind: ClassVar[EntryKind] = EntryKind.COMPENSATION_COMPLETED
     failed_kind: ClassVar[EntryKind] = EntryKind.COMPENSATION_FAILED
@@ -94,6 +97,8 @@ class Activity(_Definition, Generic[P, R]):
     signature: inspect.Signature
     check_call: CallCheck = field(repr=False)
     """Check of the arguments of a call."""
+    limits: tuple[Limit, ...] = ()
+    """Limits that its attempts share with those of other activities."""
     id: str | None = None
     """Explicit operation id of the next call; None: the automatic one."""
 

@@ -25,11 +25,13 @@ from ..._storage.dialects.errors import is_transient
 from ..._storage.journal.effects import Effects
 from ..._storage.session import Session
 from ..._storage.sql.entries import JournalEntry
+from ..._storage.sql.permits import Permits, Want
 from ..._tasks.interrupts import interrupt_in
 from ..._tasks.torn import is_torn
 from ..._tasks.trio_internals import innermost, leave_open_scopes
 from ...clock import Microseconds
-from ...errors import InvalidDataError
+from ...errors import InvalidDataError, LeaseLostError
+from ...limits import Limit
 from ...model import EntryKind, Status
 from ...retry import RetryPolicy, terminal_part
 from ..run.exits import RunGone
@@ -43,6 +45,8 @@ from .thread import ActivityThread
 
 _logger = logging.getLogger("trio_romancy.activity")
 
+_STILL: Microseconds = 1_000_000
+"""How late an attempt may begin after it was permitted, unless a rate says less. Then it asks again."""
 _REPEAT_AFTER = 0.1
 """Seconds before a repetition of an attempt whose transaction the database lost or could not commit."""
 
@@ -66,6 +70,8 @@ class Attempted(Protocol):
 
     @property
     def cancellable(self) -> bool: ...
+    @property
+    def limits(self) -> Sequence[Limit]: ...
 
     completed_kind: ClassVar[EntryKind]
     failed_kind: ClassVar[EntryKind]
@@ -109,6 +115,7 @@ class Attempts:
         "_has_run",
         "_kwargs",
         "_operation",
+        "_permits",
         "_recorded_digests",
         "_run",
         "_undo",
@@ -132,6 +139,8 @@ class Attempts:
         self._kwargs = kwargs
         self._undo = undo
         self._recorded_digests = self._digests = digests
+        self._permits: Permits | None = None
+        """Permits that the attempt holds, or waits for."""
         self._has_run = False
         """Whether an attempt has failed in this run, which may have changed the arguments."""
 
@@ -196,9 +205,9 @@ class Attempts:
             # All that this attempt did through the transaction is undone.
             if pending.refusal is not None and (failed := self._record_failure(pending.refusal)) is not None:
                 if run.has_ended_function:
-                    run.writer.append(operation.id, failed.kind, failed.payload)
+                    run.writer.append(operation.id, failed.kind, failed.payload, failed.effects)
                 else:
-                    run.post(PendingOutcome(operation, failed.kind, failed.payload))
+                    run.post(PendingOutcome(operation, failed.kind, failed.payload, effects=failed.effects))
                     await operation.wait()
                 return failed
             result = await self._out_of_turn(self.until_outcome if pending.refusal is not None else self._repeat)
@@ -225,7 +234,21 @@ class Attempts:
         return has_turn
 
     async def until_outcome(self) -> Result:
-        """Attempt until there is an outcome."""
+        """Attempt until there is an outcome. Its record frees the permits of the last attempt."""
+        result = await self._until_outcome()
+        if self._permits is not None:
+            result.effects = self._freeing(result.effects)
+        return result
+
+    def _freeing(self, effects: Effects | None) -> Effects | None:
+        """Add to the effects of an entry that the permits of the attempt are free."""
+        if self._permits is not None:
+            effects = effects or Effects()
+            effects.freed.append(self._permits)
+            self._permits = None
+        return effects
+
+    async def _until_outcome(self) -> Result:
         run, operation, what = self._run, self._operation, self._what
         task = operation.task
         assert task is not None
@@ -247,6 +270,17 @@ class Attempts:
                     return given_up
             if run.env.host.is_draining:
                 await run.stop_here()
+            if what.limits:
+                try:
+                    given_up = await self._until_permitted(what.limits)
+                except (trio.Cancelled, RunGone):
+                    raise
+                except Exception as error:  # of a function of the user, for a key or a cost
+                    if (outcome := self._record_failure(error)) is not None:
+                        return outcome
+                    continue
+                if given_up is not None:
+                    return given_up
             operation.attempted_at = run.env.clock.now()
             operation.is_executing = True
             run.env.host.attempt_changed()
@@ -388,7 +422,10 @@ class Attempts:
         ids = visible(operation.id), visible(run.instance_id)
         _logger.info(message, *ids, number, cause, extra=run.about(operation.id))
         # The last one, too, if its thread goes on: the outcome waits for the thread, and a restart is no new attempt.
-        entry = run.writer.append(operation.id, EntryKind.ATTEMPT_FAILED, failure.to_text(), is_news=not is_last)
+        # A thread that goes on keeps its permits.
+        effects = None if self._permits is None or self._thread_in_use() is not None else self._freeing(None)
+        text = failure.to_text()
+        entry = run.writer.append(operation.id, EntryKind.ATTEMPT_FAILED, text, effects, is_news=not is_last)
         run.cursor.add_failure(entry)
         return None
 
@@ -450,6 +487,75 @@ class Attempts:
             if overran:
                 await self._until_thread_has_ended_at_last()
             return Result(what.failed_kind, last.with_verdict("gave_up").to_text())
+        finally:
+            operation.scope.shield = True
+            operation.waits = False
+            operation.wake_at = None
+        return None
+
+    async def _until_permitted(self, limits: Sequence[Limit]) -> Result | None:
+        """Wait until all limits allow the attempt, with the shield down.
+
+        Nothing of it is in the journal: a replay, on whichever worker, asks again, and finds its place.
+
+        Returns the outcome if a cancellation came first.
+        """
+        run, operation = self._run, self._operation
+        limiter, clock = run.env.limiter, run.env.clock
+        if self._permits is None:
+            kwargs = dict(self._kwargs)
+            wants = (
+                Want(limit.name, limit.key_of(self._args, kwargs), limit.cost_of(self._args, kwargs))
+                for limit in limits
+            )
+            self._permits = Permits(run.instance_id, operation.id, sorted(wants))
+        lead: Microseconds = 0
+        while True:
+            try:
+                answer = await limiter.ask(self._permits, limits, lead)
+            except LeaseLostError:
+                run.abandon()
+                raise RunGone from None
+            if not answer.is_granted:
+                operation.limit = answer.name, answer.key
+                if (given_up := await self._until_called(answer.at)) is not None:
+                    return given_up
+                continue
+            operation.limit = None
+            assert answer.at is not None
+            await clock.sleep_until(answer.at)
+            # A worker that stood still may have lost its lease, and a rate holds for when attempts begin.
+            late = clock.now() - answer.at
+            if late <= (_STILL if answer.margin is None else answer.margin):
+                return None
+            lead = min(max(2 * late, lead), _STILL)
+
+    async def _until_called(self, until: Microseconds | None) -> Result | None:
+        """Wait for a limit, until it may allow the attempt. Returns the outcome if a cancellation came first."""
+        run, operation, what = self._run, self._operation, self._what
+        assert operation.scope is not None
+        operation.is_executing = False
+        run.env.host.attempt_changed()
+        operation.waits = True
+        if until is not None:
+            run.in_flight.retry_at(operation, until)
+        operation.scope.shield = False
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            run.idle_since = None
+            run.notify()
+            await run.env.limiter.until_called(run.instance_id, until)
+            if run.env.host.is_draining:
+                await run.stop_here()
+        except trio.Cancelled:
+            if run.is_unwinding:
+                raise
+            failures = run.cursor.failures_of(operation.id)
+            if failures and not what.cancellable:
+                last = failures[-1].payload
+                assert isinstance(last, Failure)
+                return Result(what.failed_kind, last.with_verdict("gave_up").to_text())
+            return Result(EntryKind.ACTIVITY_CANCELLED, NOTHING)
         finally:
             operation.scope.shield = True
             operation.waits = False

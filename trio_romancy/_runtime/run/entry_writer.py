@@ -20,7 +20,7 @@ from ...errors import LeaseLostError
 from ...model import EntryKind, ErrorInfo, Status
 from .exits import RunGone
 from .operation import InFlight
-from .waits_for import described, shown
+from .waits_for import Shown, described, shown
 
 
 class EntryWriter:
@@ -83,7 +83,7 @@ class EntryWriter:
         """Status that the instance was given last."""
         self.waits_for: str | None = None
         """JSON text of the operations in flight, for the next row of the status."""
-        self.shown: tuple[tuple[str, int], ...] | None = None
+        self.shown: Shown | None = None
         """Operations that the row of the instance shows; None: those that an earlier run has shown, if any."""
         self.on_probation = False
         """Whether the worker died while the instance ran, and it has made no progress since."""

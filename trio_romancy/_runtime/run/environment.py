@@ -15,6 +15,7 @@ from ..._tasks.alarms import Alarms
 from ..._tasks.scheduler import Scheduler
 from ...clock import Clock
 from .intake import MessageSource
+from .limiter import Limiter
 from .threads import Threads
 
 
@@ -85,5 +86,6 @@ class Environment:
     scheduler: Scheduler
     message_source: MessageSource
     host: RunHost
+    limiter: Limiter
     dispatcher: HookDispatcher | None
     """Dispatcher of the hooks; None without hooks."""

@@ -53,6 +53,8 @@ class Operation:
     """Time at which the wait ends, if that is known."""
     about: Any = None
     """What it is about, for people: a name, or the filter of the messages that it waits for."""
+    limit: tuple[str, str] | None = None
+    """Name and key of the limit that holds its next attempt back."""
     attempt: int = 0
     """Number of the attempt that runs, or comes next; 0: it has none."""
     attempted_at: Microseconds = 0

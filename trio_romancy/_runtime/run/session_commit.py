@@ -73,6 +73,8 @@ async def commit_with_entry(run: InstanceRun, session: Session, pending: Pending
         pending.refusal = None if is_lost else failure
         return None
     run.writer.committed(row, effects)
+    for permits in () if effects is None else effects.freed:
+        permits.is_free = True
     session.notify_committed()
     if run.writer.on_probation and not run.is_gone:
         run.writer.clear_probation()

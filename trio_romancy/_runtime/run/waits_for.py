@@ -21,10 +21,13 @@ _KINDS = {
     EntryKind.CHILD_ENDED: "child",
 }
 
+Shown = tuple[tuple[str, int, tuple[str, str] | None], ...]
+"""Ids, attempts and limits of operations."""
 
-def shown(in_flight: InFlight) -> tuple[tuple[str, int], ...]:
-    """Return what distinguishes the operations that are shown from those shown before: their ids and attempts."""
-    return tuple((one.id, one.attempt) for one in islice(in_flight.by_id.values(), OPERATIONS_SHOWN))
+
+def shown(in_flight: InFlight) -> Shown:
+    """Return what distinguishes the operations that are shown from those shown before."""
+    return tuple((one.id, one.attempt, one.limit) for one in islice(in_flight.by_id.values(), OPERATIONS_SHOWN))
 
 
 def described(in_flight: InFlight) -> str | None:
@@ -43,6 +46,8 @@ def _described(operation: Operation) -> dict[str, Any]:
         "name": about if filter is None else filter.channel,
         "subject": None if filter is None else filter.subject,
         "due": operation.wake_at,
+        "limit": None if operation.limit is None else operation.limit[0],
+        "key": None if operation.limit is None else operation.limit[1] or None,
         "attempt": operation.attempt or None,
         "since": operation.attempted_at if operation.is_executing else None,
     }

@@ -38,6 +38,7 @@ from ...model import Status
 from ..actor.actor import Actor
 from ..run.environment import AwaitingRun, Environment
 from ..run.exits import Abandoned, Ended, Exit, LeftToOthers, Recurred, Released
+from ..run.limiter import Limiter
 from ..run.local_result import LocalResult
 from ..run.run import InstanceRun
 from ..run.threads import Threads
@@ -126,6 +127,7 @@ class Supervisor:
             current_scheduler(),
             self._message_fetcher,
             self,
+            Limiter(journal, clock),
             dispatcher,
         )
         self._actors: dict[str, Actor | None] = {}
@@ -233,6 +235,7 @@ class Supervisor:
                     return
                 if actor is not None:
                     actor.request_cancel(request)
+            self._env.limiter.called(claim.instance_id)
             if claim.was_mine and claimed.waits:
                 self.offer(claimed.waits)
             else:
@@ -591,6 +594,7 @@ class Supervisor:
         """Forget an instance that has left memory."""
         del self._actors[instance_id]
         self._ends.left_memory(instance_id)
+        self._env.limiter.left_memory(instance_id)
         self._cancels.pop(instance_id, None)
         self._stale.discard(instance_id)
         self._suspects.clear(instance_id)

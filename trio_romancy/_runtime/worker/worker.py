@@ -31,6 +31,7 @@ from ..run.threads import Threads, ThreadStatistics
 from .claimer import Claimer
 from .contact import Contact
 from .heartbeat import Heartbeat
+from .late_comers import LateComers
 from .lease import take_lease
 from .reaper import Reaper
 from .retention import Retention
@@ -380,6 +381,8 @@ class Worker:
             nursery.start_soon(keep_running, "the watch for waits outside", supervisor.name_outside_waits)
             if not self._clock.is_virtual:  # a thread takes no virtual time
                 nursery.start_soon(keep_running, "the watch for used-up threads", self._threads.watch)
+            late_comers = LateComers(self._database, self._clock)
+            nursery.start_soon(keep_running, "the search for attempts that were called in vain", late_comers.run)
             self._supervisor = supervisor
             self._joined.set()
             self._notify_results()  # whatever was committed under the last lease is visible now

@@ -167,6 +167,8 @@ class Batch:
             one.failure = error
         for outgoing in self.effects.outgoing if self.effects is not None else ():
             outgoing.failure = error
+        for request in self.effects.asked if self.effects is not None else ():
+            request.failure = error
 
     def halves(self) -> Sequence[Batch]:
         """Return two batches with half of the instances each; nothing if the batch is about one instance only."""

@@ -12,6 +12,7 @@ from ..sql.children import request_cancels, start_children, wake_parents
 from ..sql.lock_order import serialize_writers
 from ..sql.messages import Outgoing, count_messages, lock_channels, send
 from ..sql.outbox import insert_outbox, release_held_back
+from ..sql.permits import KeyStates, PermitRequest, Permits
 from ..sql.rows import ChildRow, OutboxRow
 from ..sql.waits import (
     LOOKS,
@@ -63,6 +64,10 @@ class Effects:
     """The origins of the chains of children that have ended, by the children's instance ids."""
     ending_children: dict[str, tuple[set[str], str]] = field(factory=dict)
     """Origins of children to cancel, and the reason, by the id of the parent that asks for it."""
+    asked: list[PermitRequest] = field(factory=list)
+    """Requests for permits of limits."""
+    freed: list[Permits] = field(factory=list)
+    """Permits, and places among those that wait, that are needed no longer."""
     channels: set[str] = field(factory=set)
     """Channels to lock for other parts of the same transaction."""
     matches: list[MatchResult] = field(factory=list)
@@ -71,6 +76,8 @@ class Effects:
     """Whether the transaction has made instances due that this worker does not run."""
     first: int = 0
     """The number of the first outgoing message."""
+    keys: KeyStates | None = None
+    """Keys of limits that the transaction has locked."""
 
     def lock(self, connection: Connection, now: Microseconds, origins: Iterable[str] = ()) -> None:
         """Lock all rows that other transactions may also lock. Only the fence may come before in the transaction.
@@ -87,6 +94,10 @@ class Effects:
                 channels.add(one.wait.channel)
         lock_channels(connection, channels, now)
         serialize_writers(connection, touched, now)
+        self.keys = None
+        if self.asked or self.freed:
+            held: list[Permits] = [*(request.permits for request in self.asked), *self.freed]
+            self.keys = KeyStates(connection, [(want.name, want.key) for one in held for want in one.wants], now)
         if self.outgoing:
             self.first = count_messages(connection, len(self.outgoing), now)
 
@@ -123,6 +134,17 @@ class Effects:
             self.matches, self.wakes_others = [*self.matches, *matches], self.wakes_others or wakes_others
         if self.woken:
             wake(connection, self.woken, now)
+        if self.keys is not None:
+            # What was abandoned while its request was under way is freed after that.
+            asked = {id(request.permits) for request in self.asked}
+            if before := [one for one in self.freed if id(one) not in asked]:
+                self.keys.free(before)
+            if self.asked:
+                assert me is not None
+                self.keys.take(self.asked, me)
+            if after := [one for one in self.freed if id(one) in asked]:
+                self.keys.free(after)
+            self.wakes_others |= self.keys.finish()
 
     def address(self, seq: int) -> None:
         """Set the journal entry that the events for the broker belong to."""
@@ -134,10 +156,12 @@ class Effects:
         for row in self.outbox:
             row["due_at"] = until
 
-    def report_opened(self) -> None:
-        """Call :attr:`WaitRequest.on_open` of all waits. They must be durable."""
+    def report(self) -> None:
+        """Call :attr:`WaitRequest.on_open` of all waits, and note which permits are free. All must be durable."""
         for opening in self.opened:
             opening.on_open(opening.found)
+        for permits in self.freed:
+            permits.is_free = True
 
     def add(self, other: Effects) -> None:
         """Add other effects to these."""
@@ -151,6 +175,8 @@ class Effects:
         self.children += other.children
         self.ended_children |= other.ended_children
         self.ending_children |= other.ending_children
+        self.asked += other.asked
+        self.freed += other.freed
         self.channels |= other.channels
 
     def bytes(self) -> int:
@@ -196,4 +222,8 @@ class Effects:
             part(instance_id).ended_children[instance_id] = origin
         for parent_id, asked in self.ending_children.items():
             part(parent_id).ending_children[parent_id] = asked
+        for request in self.asked:
+            part(request.permits.instance_id).asked.append(request)
+        for permits in self.freed:
+            part(permits.instance_id).freed.append(permits)
         yield from parts.items()

@@ -27,6 +27,7 @@ from ..dialects.errors import is_slow
 from ..outages import retry_unless_refused
 from ..sql.chains import Successor
 from ..sql.messages import Outgoing
+from ..sql.permits import Answer, PermitRequest
 from ..sql.rows import ClosingRow, EntryRow, InstanceRow, StatusUpdate
 from ..sql.waits import Match, Wait
 from ..sql.workers import Lease
@@ -283,6 +284,16 @@ class Journal:
         await batch.durable.wait()
         batch.check()
 
+    async def ask(self, request: PermitRequest) -> Answer:
+        """Ask for permits of limits, and return the answer once it is durable."""
+        batch = self.append_effects(Effects(asked=[request]))
+        await batch.durable.wait()
+        batch.check()
+        if request.failure is not None:
+            raise request.failure
+        assert request.answer is not None
+        return request.answer
+
     async def flush(self) -> None:
         """Wait until everything that was appended before is durable."""
         await self.call(lambda _: None)
@@ -359,7 +370,7 @@ class Journal:
                 batch.size, seconds, started, wakes_others=wakes_others, changed=batch.changed_instances
             )
         else:
-            effects.report_opened()
+            effects.report()
             committed = Committed(
                 batch.size,
                 seconds,

@@ -424,6 +424,8 @@ def _to_operations(row: StoredInstance) -> list[PendingOperation]:
                 due_at=None if one.get("due") is None else readable_time(one["due"])[0],
                 attempt=one.get("attempt"),
                 running_since=None if one.get("since") is None else readable_time(one["since"])[0],
+                limit=one.get("limit"),
+                limit_key=one.get("key"),
             )
             for one in found
         ]

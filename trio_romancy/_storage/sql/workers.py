@@ -24,6 +24,7 @@ from ...errors import CommitsLostError, LeaseLostError
 from ...model import Status, WorkerInfo
 from ..dialects import file_name, notify_workers, server_time
 from ..dialects.sql import insert_if_absent
+from .permits import free_permits_of_worker
 from .rows import StoredWorker, WorkerRow, fetch_all, fetch_first
 from .tables import instances, workers
 
@@ -432,6 +433,7 @@ def _end(connection: Connection, lease: Lease, expired_by: Microseconds | None =
 
 def _free(connection: Connection, worker_id: str, now: Microseconds, *, died: bool) -> None:
     """Make everything that the worker owned due, without an owner. A death counts where an attempt may have begun."""
+    free_permits_of_worker(connection, worker_id, now)
     free = update(instances).where(instances.c.owner == worker_id).values(owner=None, wake_at=at_once(now))
     connection.execute(free.values(recoveries=_after_death, has_begun=None) if died else free)
     notify_workers(connection)

@@ -48,6 +48,10 @@ def _pending(one: PendingOperation, now: datetime) -> str:
         what += f", subject {visible(one.subject)}"
     if one.attempt is not None:
         what += f", attempt {one.attempt}"
+    if one.limit is not None:
+        key = "" if one.limit_key is None else f", key {visible(one.limit_key)}"
+        place = "" if one.limit_place is None else f", place {one.limit_place:,}"
+        what += f", held back by limit {visible(one.limit)}{key}{place}"
     if one.running_since is not None:
         what += f", running since {at(one.running_since)} ({ago(one.running_since, now)})"
     elif one.due_at is not None:
