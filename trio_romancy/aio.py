@@ -29,10 +29,12 @@ from .app import App as _App
 from .app import AppStatistics
 from .clock import Duration
 from .hooks import Hooks
+from .limits import Rate
 from .model import (
     Instance,
     InstancePage,
     JournalPage,
+    LimitInfo,
     OutboxPage,
     OutboxStatus,
     Overlap,
@@ -920,6 +922,26 @@ class App(AsyncioApp):
           ValueError: if the limit is not positive.
         """
         return await self._portal.call(self._portal.app.history, instance_id, limit=limit, page_token=page_token)
+
+    async def limits(self) -> list[LimitInfo]:
+        """List the limits that workers have stored, in the order of their names."""
+        return await self._portal.call(self._portal.app.limits)
+
+    async def set_limit(self, name: str, *, concurrent: float | None = None, rate: Rate | None = None) -> None:
+        """Change a limit, for all workers, from now on. Attempts that run already go on.
+
+        Arguments that are not given stay as they are. From then on, what the code says about the limit does not count.
+
+        Args:
+          name: name of the limit.
+          concurrent: most attempts that run at the same time. 0 holds all back, ``math.inf`` allows any number.
+          rate: how many attempts may begin in a period.
+
+        Raises:
+          InvalidInputError: if no worker has stored a limit of that name.
+          DefinitionError: if an argument is not valid.
+        """
+        await self._portal.call(self._portal.app.set_limit, name, concurrent=concurrent, rate=rate)
 
     async def list_workers(self) -> list[WorkerInfo]:
         """Return the workers on this database, in the order of their ids.
