@@ -69,9 +69,7 @@ async def test_an_event_does_not_overtake_one_whose_entry_is_not_on_disk_yet(
             assert broker.posts == []
             may_write.set()
             await handle.result()
-            began = trio.current_time()
             await broker.until(lambda: len(broker.posts) == 2)
-            assert trio.current_time() - began < 3
             journal = [entry.operation_id for entry in await app.history(handle.instance_id) if entry.operation_id]
     assert [post.event["type"] for post in broker.posts] == journal == ["plain", "transactional"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -49,10 +48,8 @@ async def test_a_worker_whose_clock_is_wrong_takes_nobodys_lease_and_is_in_time(
         try:
             epochs = [app.statistics().worker.epoch for app in (right, wrong)]  # type: ignore[union-attr]
             handle = await wrong.start(waiter)
-            begun = time.monotonic()
             await right.send_event("time.event", None)
-            assert 0.2 <= await handle.result(timeout=10) < 5
-            assert time.monotonic() - begun < 5
+            assert 0.2 <= await handle.result(timeout=60) < HOUR / 1_000_000
             await trio.sleep(3.5)  # the lease, and more
             assert [app.statistics().worker.epoch for app in (right, wrong)] == epochs  # type: ignore[union-attr]
             instance = await right.get_instance(handle.instance_id)

@@ -29,6 +29,8 @@ pytestmark = [
 ]
 
 LEASE = 3.0
+PROMPT = 9.0
+"""Seconds in which a worker notices a change, on a loaded machine. One that waits for a lease to end takes 10."""
 
 NON_DETERMINISM = "trio_romancy.NonDeterminismError"
 
@@ -149,7 +151,7 @@ async def test_without_old_code_it_is_stuck_until_old_code_comes_back(tmp_path: 
         await deploy.crew.start("old", "old")
         begun = time.monotonic()
         await deploy.completes_as("old")
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < PROMPT
         assert not await deploy.client.resume("order")
         statuses = [status for status in deploy.seen if status not in ALIVE]
         assert statuses == sorted(statuses, key=[Status.STUCK, Status.COMPLETED].index)
@@ -178,7 +180,7 @@ async def test_when_the_last_worker_with_old_code_goes_what_waited_for_it_gets_s
         gone = time.monotonic()
         await deploy.until_stuck()
         print(f"stuck {time.monotonic() - gone:.1f} s after {how.name}")
-        assert time.monotonic() - gone < (LEASE if how is signal.SIGKILL else 0) + 5
+        assert time.monotonic() - gone < (LEASE if how is signal.SIGKILL else 0) + PROMPT
         assert deploy.crew.count("new-code") == 1
 
 

