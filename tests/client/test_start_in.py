@@ -25,7 +25,7 @@ from trio_romancy.errors import (
     SchemaError,
 )
 
-from ..support.callers import LIBRARIES, Caller, PyMySQL, arguments
+from ..support.callers import LIBRARIES, Caller, Psycopg, PyMySQL, arguments
 from ..support.databases import SHARED_KINDS, Databases, query
 
 pytestmark = [pytest.mark.real_clock, pytest.mark.time_limit(60)]
@@ -240,6 +240,16 @@ async def test_a_connection_for_asyncio_needs_its_loop(database: str) -> None:
     engine = create_async_engine("sqlite+aiosqlite://")
     with pytest.raises(RomancyError, match="is for asyncio; call this in the asyncio loop that it was made in"):
         await App(database).start_in(engine.connect(), doubling, 1)
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+async def test_psycopg_in_pipeline_mode_is_refused_and_the_transaction_goes_on(database: str) -> None:
+    async with App(database) as app, opened(Psycopg, database) as caller:
+        with caller.connection.pipeline(), pytest.raises(RomancyError, match=r"outside of `with connection\.pipeline"):
+            await app.start_in(caller.connection, doubling, 1)
+        handle = await app.start_in(caller.connection, doubling, 1)
+        await caller.commit()
+        assert await handle.result() == 2
 
 
 def under_repeatable_read(url: str) -> Any:

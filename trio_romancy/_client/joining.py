@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 from .._definitions.values import Workflow
 from .._storage import migrations
 from .._storage.callers import callers_connection
-from .._storage.callers.connection import CallersConnection, Runs, is_in_transaction
+from .._storage.callers.connection import CallersConnection, Runs, is_in_transaction, is_pipelined
 from .._storage.dialects import backend_name, file_name, misses_commits, server_time, use_schema
 from .._storage.drivers.urls import backend_of, file_of
 from .._storage.sql import instances, messages, steering
@@ -150,6 +150,11 @@ class Joiner:
             if caller.runs is Runs.IN_TRIO:
                 return write(connection, self._time(connection))  # of this app, and behind its own checks
             self._check_kind(connection, caller)
+            if is_pipelined(connection):
+                raise RomancyError(
+                    f"{caller.shown} is in pipeline mode, which answers no statement before the next one; call this "
+                    f"outside of `with connection.pipeline()`"
+                )
             if self._schema is None:
                 return checked_here(connection)
             with use_schema(connection, self._schema):

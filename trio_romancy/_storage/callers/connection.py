@@ -55,6 +55,12 @@ class CallersConnection:
     """Has a function called at the next commit, or soon after, if the library offers that. It may be in any thread."""
 
 
+def is_pipelined(connection: Connection) -> bool:
+    """Return whether the connection is in psycopg's pipeline mode, where statements are not answered one by one."""
+    raw = driver_connection(connection.connection.dbapi_connection)
+    return bool(getattr(getattr(raw, "pgconn", None), "pipeline_status", 0))
+
+
 def is_in_transaction(connection: Connection) -> bool:
     """Return whether a transaction is open, or the next write begins one. Otherwise each statement commits by itself.
 
