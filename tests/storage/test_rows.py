@@ -25,6 +25,8 @@ WRITTEN: Mapping[type, Table] = {
     rows.OutboxRow: tables.outbox,
     rows.WorkerRow: tables.workers,
     rows.IncompatibleRow: tables.incompatible,
+    rows.ScheduleRow: tables.schedules,
+    rows.OccurrenceRow: tables.occurrences,
 }
 READ: Mapping[Any, Any] = {
     rows.StoredInstance: select(tables.instances),
@@ -33,6 +35,8 @@ READ: Mapping[Any, Any] = {
     rows.StoredWait: open_waits_of_all,
     rows.StoredEvent: select(tables.outbox),
     rows.StoredWorker: select(tables.workers),
+    rows.StoredSchedule: select(tables.schedules),
+    rows.StoredOccurrence: select(tables.occurrences),
 }
 PARAMETERS: Mapping[type, Mapping[str, TypeEngine[Any]]] = {
     rows.ClosingRow: instance_sql.CLOSING,

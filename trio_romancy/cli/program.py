@@ -43,7 +43,9 @@ COMMANDS = {
     "retry": _Command("retry", "retry", "Run a failed instance again from what failed, and keep what succeeded."),
     "purge": _Command("purge", "purge", "Delete instances that have ended, with their journals."),
     "workers": _Command("workers", "list_workers", "List the workers, with their leases and the number of instances."),
-    "limits": _Command("limits", "list_limits", "List the limits, and how many attempts wait for each."),
+    "limits": _Command(
+        "limits", "list_limits", "List the limits, what of each is taken, and how many attempts wait for it."
+    ),
     "set-limit": _Command("limits", "set_limit", "Change a limit for all workers, from now on."),
     "index": _Command("index", "index", "Make an index over a value in the inputs, so that find is fast by it."),
     "migrate": _Command("migrate", "migrate", "Create the tables, or bring them up to date."),
