@@ -62,6 +62,13 @@ class Disturbances:
             for span in self.spans
         )
 
+    def had_lost(self, worker_id: str, at: float) -> bool:
+        """Whether the worker may have lost its instances to others at that time, and have come back later."""
+        return any(
+            span.worker_id == worker_id and span.begun_at <= at <= span.ended_at + self.late < math.inf
+            for span in self.spans
+        )
+
     async def watch_machine(self) -> None:
         """Note when the machine is so busy that this process itself stands still, until cancelled."""
         last = time.monotonic()

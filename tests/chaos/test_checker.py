@@ -498,11 +498,17 @@ REASONS: dict[str, tuple[str, list[Span]]] = {
     "its worker was cut off": ("interrupted", [Span(WORKER, 11.0, 13.0)]),
     "its worker had been cut off just before": ("returned", [Span(WORKER, 6.0, 8.0)]),
     "any worker could be cut off": ("returned", [Span(None, 11.0, 13.0)]),
+    "the other one was cut off, lost the instance to the first, and came back": (
+        "returned",
+        [Span(OTHER_WORKER, 6.0, 8.0)],
+    ),
 }
 NO_REASONS: dict[str, tuple[str, list[Span]]] = {
     "nothing had happened": ("returned", []),
     "it was only interrupted": ("interrupted", []),
     "another worker died": ("returned", [Span(OTHER_WORKER, 11.0, math.inf)]),
+    "the other one was cut off only after the first had begun": ("returned", [Span(OTHER_WORKER, 11.0, 13.0)]),
+    "the other one had been cut off long before": ("returned", [Span(OTHER_WORKER, 4.0, 6.0)]),
     "its worker had been cut off long before": ("returned", [Span(WORKER, 4.0, 6.0)]),
     "its worker died later": ("returned", [Span(WORKER, 15.0, math.inf)]),
 }
