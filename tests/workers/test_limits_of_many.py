@@ -27,17 +27,18 @@ from trio_romancy import App, Limit, Rate, RetryPolicy, WorkflowContext, activit
 from ..support.databases import SHARED_KINDS
 from ..support.fork_server import Process, fork_server_for
 
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.real_clock,
-    pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals"),
-]
-
 LONG = int(os.environ.get("TRIO_ROMANCY_LIMITS", "0"))
 ATTEMPTS, WORKERS = (LONG, 8) if LONG else (60, 3)
 CONCURRENT, RATE, PERIOD = 7, 50, 1.0
 LEASE = 2.0
 PATIENCE = 60 + ATTEMPTS / 5
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.real_clock,
+    pytest.mark.time_limit(120 + LONG),
+    pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals"),
+]
 
 shared = Limit("shared", concurrent=CONCURRENT, rate=Rate(RATE, per=PERIOD))
 

@@ -14,7 +14,8 @@ from sqlalchemy import Connection, select
 from .._storage.database import Database
 from .._storage.sql.entries import load_history
 from .._storage.sql.instances import get_instance
-from .._storage.sql.tables import instances
+from .._storage.sql.limits import list_limits
+from .._storage.sql.tables import instances, permits
 from ..app import App
 from ..model import Entry, EntryKind, Instance
 from .crashes import Crash, CrashingDatabase, How
@@ -44,11 +45,14 @@ class Run:
     """Number of commits."""
     reached: set[int]
     """Commits of the crashes that happened."""
+    leaks: list[str] = field(factory=list)
+    """One sentence for each permit of a limit that is still taken, and for each wait, although all instances ended."""
 
     @property
     def broken_guarantees(self) -> list[str]:
-        """One sentence for each guarantee that a journal breaks."""
-        return [p for i in self.instances for p in broken_guarantees(i, self.histories[i.instance_id])]
+        """One sentence for each guarantee that a journal breaks, or that the limits break."""
+        broken = [p for i in self.instances for p in broken_guarantees(i, self.histories[i.instance_id])]
+        return [*broken, *(self.leaks if all(one.status.is_final for one in self.instances) else ())]
 
     def difference_from(self, other: Run) -> str | None:
         """Return how this run ended differently from another one; None if it ended alike."""
@@ -157,7 +161,8 @@ async def _run(scenario: Scenario, database_url: str, crashes: dict[int, How], a
         result = await scenario(app)
         commits, database.worker = database.commits, None
         found, histories = await database.read(_read_all)
-    return Run(result, found, histories, commits, database.reached)
+        leaks = await database.read(_leaks)
+    return Run(result, found, histories, commits, database.reached, leaks)
 
 
 class _CrashingApp(App):
@@ -175,6 +180,16 @@ class _CrashingApp(App):
         async with super()._open_database() as inner:
             self.database = CrashingDatabase(inner, self._crashes)
             yield self.database
+
+
+def _leaks(connection: Connection) -> list[str]:
+    uses = list_limits(connection)
+    held = connection.execute(select(permits.c.instance_id, permits.c.operation_id, permits.c.name)).all()
+    return [
+        *(f"{row.operation_id} of {row.instance_id!r} holds a permit of limit {row.name!r}" for row in held),
+        *(f"limit {use.limit.name!r}: {use.taken} is taken and held by nothing" for use in uses if use.taken),
+        *(f"limit {use.limit.name!r}: {use.waiting} attempts wait in vain" for use in uses if use.waiting),
+    ]
 
 
 def _read_all(connection: Connection) -> tuple[list[Instance], dict[str, list[Entry]]]:

@@ -509,6 +509,7 @@ class Attempts:
                 for limit in limits
             )
             self._permits = Permits(run.instance_id, operation.id, sorted(wants))
+        await self._until_thread_has_ended()  # of the same attempt by an earlier run: it still holds the permits
         lead: Microseconds = 0
         while True:
             try:

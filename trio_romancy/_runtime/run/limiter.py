@@ -26,8 +26,8 @@ class Limiter:
         self._clock = clock
         self._stored: set[Limit] = set()
         """Limits of which the database has what the code says."""
-        self._held: dict[str, list[Permits]] = {}
-        """Permits that may have been given, and may not be free, by instance id."""
+        self._held: dict[str, dict[str, Permits]] = {}
+        """Permits of the last attempt of each operation, by instance and operation id."""
         self._waiting: dict[str, list[trio.Event]] = {}
         """Events of attempts that wait to be called, by instance id."""
 
@@ -56,10 +56,8 @@ class Limiter:
                     self._clock.now(),
                 )
                 self._stored.add(limit)
-        held = self._held.setdefault(permits.instance_id, [])
-        held[:] = [one for one in held if not one.is_free]
-        if permits not in held:
-            held.append(permits)
+        # This may be the same attempt as one of a run that has crashed, whose permits it takes over.
+        self._held.setdefault(permits.instance_id, {})[permits.operation_id] = permits
         permits.may_be_held = True  # also if the caller is torn down before the answer
         answer = await self._journal.ask(PermitRequest(permits, lead))
         permits.may_be_held = answer.is_granted
@@ -87,7 +85,7 @@ class Limiter:
 
     def left_memory(self, instance_id: str) -> None:
         """Free what attempts of an instance hold that were abandoned. Those that wait keep their places."""
-        held = [one for one in self._held.pop(instance_id, ()) if not one.is_free and one.may_be_held]
+        held = [one for one in self._held.pop(instance_id, {}).values() if one.may_be_held and not one.is_free]
         if held:
             with suppress(LeaseLostError):  # which has freed all
                 self._journal.append_effects(Effects(freed=held))

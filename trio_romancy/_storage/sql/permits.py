@@ -297,16 +297,19 @@ class KeyStates:
     def take(self, requests: Sequence[PermitRequest], worker_id: str) -> None:
         """Answer requests: each gets all the permits it wants, or none and a place among those that wait."""
         ids = sorted({request.permits.instance_id for request in requests})
-        held: dict[tuple[str, str], set[str]] = {}
+        held: dict[tuple[str, str], list[_Permit]] = {}
         for row in fetch_by_ids(self._connection, _Permit, _permits_of, ids):
-            held.setdefault((row.instance_id, row.operation_id), set()).add(row.name)
+            held.setdefault((row.instance_id, row.operation_id), []).append(row)
         waits = {
             (wait.instance_id, wait.operation_id): wait
             for wait in fetch_by_ids(self._connection, _Wait, _waits_of, ids)
         }
         for request in requests:
             of = request.permits.instance_id, request.permits.operation_id
-            request.answer = self._answer(request, worker_id, held.get(of, set()), waits.get(of))
+            mine = held.get(of, [])
+            request.answer = self._answer(request, worker_id, {row.name for row in mine}, waits.get(of))
+            if not request.answer.is_granted:
+                self.free_rows(mine)  # of an earlier run of the same attempt: what waits holds nothing
 
     def _answer(self, request: PermitRequest, worker_id: str, held: Collection[str], wait: _Wait | None) -> Answer:
         begin_at = earliest = self._now + request.lead
