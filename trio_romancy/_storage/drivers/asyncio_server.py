@@ -132,7 +132,8 @@ class ServerDatabase:
 
     async def read(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         async with self._turns:
-            return await self._cross_to_connect(self._read, lambda connection: fn(connection, *args, **kwargs))
+            read = partial(self._read, lambda connection: fn(connection, *args, **kwargs))
+            return await self._cross_to_connect(read)
 
     async def run_long(self, fn: SQLFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         async with self._turns:
