@@ -198,6 +198,53 @@ def test_ctrl_c_ends_a_call_and_the_app_closes(tmp_path: Path) -> None:
     assert lines[2] == "closed []"
 
 
+INTERRUPTED_AT_THE_END = """
+import atexit, os, signal, sys, threading, time, trio
+from trio_romancy import WorkflowContext, activity, workflow
+from trio_romancy.sync import App
+
+@activity
+async def endless() -> None:
+    begun.set()
+    try:
+        await trio.sleep_forever()
+    finally:
+        print("cancelled")
+
+@workflow
+async def endlessly(ctx: WorkflowContext) -> None:
+    await endless()
+
+def interrupt() -> None:
+    closing.wait()
+    time.sleep(0.2)
+    os.kill(os.getpid(), signal.SIGINT)
+
+begun, closing = threading.Event(), threading.Event()
+threading.Thread(target=interrupt, daemon=True).start()
+app = App(sys.argv[1], shutdown_timeout=3600)
+if sys.argv[2] == "in the block":
+    try:
+        with app:
+            app.start(endlessly)
+            begun.wait()
+            closing.set()
+    except KeyboardInterrupt:
+        print("closed")
+else:
+    app.__enter__().start(endlessly)
+    begun.wait()
+    atexit.register(closing.set)  # called before what closes the app
+"""
+
+
+@pytest.mark.parametrize(("where", "said"), [("in the block", ["cancelled", "closed"]), ("left open", ["cancelled"])])
+def test_ctrl_c_while_the_app_closes_ends_running_activities(tmp_path: Path, where: str, said: list[str]) -> None:
+    command = [sys.executable, "-c", INTERRUPTED_AT_THE_END, str(tmp_path / "a.db"), where]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    assert done.stdout.splitlines() == said, done.stderr
+
+
 LEFT_OPEN = """
 import sys
 from trio_romancy.sync import App
