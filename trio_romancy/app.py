@@ -23,6 +23,7 @@ from ._client.schedules import checked_schedules, declare
 from ._client.wrong_place import current_run
 from ._data.ids import checked_id
 from ._definitions.schedule import Schedule
+from ._earlier_options import takes_earlier_options
 from ._exceptions import is_a, leaves
 from ._observe.dispatcher import checked_hooks
 from ._outbox.broker import require_web
@@ -133,6 +134,7 @@ class App(Client):
       DatabaseError: on entering the block, if the database cannot be used.
     """
 
+    @takes_earlier_options
     def __init__(
         self,
         database: str = "romancy.db",
