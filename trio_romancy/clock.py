@@ -30,6 +30,9 @@ Duration = float | timedelta
 LONGEST: Microseconds = 1_000_000 * 24 * 3600 * 1_000_000
 """Longest duration with an end: a million days. Counted from now, it ends before the last year of a datetime."""
 
+CLAIMED_AHEAD: Microseconds = 200_000
+"""How early a passive instance is claimed before its next timer, so that it is in time even on a busy worker."""
+
 VIRTUAL_EPOCH: Microseconds = 1_700_000_000_000_000
 """Time of a virtual clock when trio's clock shows zero."""
 

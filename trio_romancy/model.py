@@ -229,6 +229,10 @@ class Instance:
     ended, or has only just begun to wait or to run an activity."""
     last_details: Any = None
     """Value of :attr:`details` when the instance ended; None until then."""
+    not_before: datetime | None = None
+    """Time at which it begins to run, if it was started with a delay or for a time; None once it has ended."""
+    deadline: datetime | None = None
+    """Time at which it is cancelled if its function has not ended; None if it has no deadline, or that has passed."""
 
 
 class Page(Sequence[T]):

@@ -71,7 +71,8 @@ async def test_some_days_of_schedules_in_four_zones(database: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.time_limit(600)
+@pytest.mark.time_limit(1200)
 @pytest.mark.parametrize("kind", KINDS, indirect=True)
-async def test_two_years_of_schedules_in_four_zones(database: str) -> None:
-    await fire_for(database, 731)
+async def test_two_years_of_schedules_in_four_zones(database: str, kind: str) -> None:
+    # On a server until all clocks have been put forward or back once: each occurrence takes some transactions there.
+    await fire_for(database, 731 if kind == "sqlite" else 150)

@@ -141,13 +141,13 @@ class Client:
         trace = None if engine.dispatcher is None else engine.dispatcher.trace_context(workflow.name, instance_id)
         with engine.apart_from_session("start an instance"):
             try:
-                if engine.worker is not None:
+                if engine.worker is not None and workflow.times is None:
                     id_is_new = workflow.id is None
                     await engine.worker.start(
                         instance_id, workflow.name, text, arguments, id_is_new=id_is_new, trace=trace
                     )
                 else:
-                    await engine.start_elsewhere(instance_id, workflow.name, text, trace)
+                    await engine.start_elsewhere(instance_id, workflow.name, text, trace, workflow.times)
             except InstanceExistsError as error:
                 held = await engine.read(instances.get_instance, instance_id)
                 if not is_same_start(workflow, text, held, error):

@@ -14,6 +14,7 @@ from .._context.activity import ActivityContext
 from .._context.current import current_execution
 from .._data.ids import is_id
 from .._data.log_fields import about, visible
+from .._data.start_times import StartTimes
 from .._observe.dispatcher import HookDispatcher
 from .._observe.instance_events import sent_info, tell_end
 from .._runtime.run.local_result import LocalResult
@@ -113,10 +114,14 @@ class Engine:
         if self.worker is not None and self.worker.relay is not None:
             self.worker.relay.notify()
 
-    async def start_elsewhere(self, instance_id: str, workflow: str, text: str, trace: str | None) -> None:
+    async def start_elsewhere(
+        self, instance_id: str, workflow: str, text: str, trace: str | None, times: StartTimes | None
+    ) -> None:
         """Store a new instance, for any worker."""
-        row = instances.new_row(instance_id, workflow, text, self.clock.now(), owner=None, trace=trace)
+        row = instances.new_row(instance_id, workflow, text, self.clock.now(), owner=None, trace=trace, times=times)
         await self.write(start_for_any_worker, row)
+        if times is not None and self.worker is not None:
+            self.worker.notify_deadlines()
 
     async def send(self, outgoing: Outgoing) -> SendResult:
         """Store a message or an event for its receivers.

@@ -98,7 +98,8 @@ class Joiner:
         """Prepare the start of an instance whose input has been encoded and checked."""
 
         def write(connection: Connection, now: Microseconds) -> None:
-            row = instances.new_row(instance_id, workflow.name, text, now, owner=None, trace=trace)
+            times = workflow.times
+            row = instances.new_row(instance_id, workflow.name, text, now, owner=None, trace=trace, times=times)
             try:
                 start_for_any_worker(connection, row)
             except InstanceExistsError as error:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Concatenate, ParamSpec, Protocol
 
 import trio
 from attrs import define, field
 
 from .._data.ids import short_id
+from .._data.start_times import StartTimes
 from .._storage.database import Database
 from .._storage.journal.effects import Effects
 from .._storage.outgoing import DEFAULT_SOURCE, check_input, event_row, message_row
@@ -41,6 +43,8 @@ class StartableWorkflow(Protocol[P]):
     def name(self) -> str: ...
     @property
     def id(self) -> str | None: ...
+    @property
+    def times(self) -> StartTimes | None: ...
     @property
     def function(self) -> Callable[Concatenate[Any, P], Any]: ...
     @property
@@ -76,7 +80,7 @@ class ActivityRun(Protocol):
         """Count one activity more (1), or one fewer (-1), that awaits other instances."""
         ...
 
-    def something_is_due(self) -> None:
+    def something_is_due(self, *, has_deadline: bool = False) -> None:
         """Claim what this run has made due."""
         ...
 
@@ -161,10 +165,10 @@ class ActivityContext:
         if id is None:
             self._started += 1
             id = short_id(f"{self.idempotency_key}:{self._started}")
-        row = new_instance(id, workflow.name, text, self._run.env.clock.now(), owner=None)
+        row = new_instance(id, workflow.name, text, self._run.env.clock.now(), owner=None, times=workflow.times)
         session = self.session
         await session.run_sync(lambda sync: start_for_any_worker(sync.connection(), row))
-        session.after_commit(self._run.something_is_due)
+        session.after_commit(partial(self._run.something_is_due, has_deadline=workflow.times is not None))
         return id
 
     def publish(

@@ -6,6 +6,7 @@ import functools
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from datetime import datetime
 from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, TypeVar
 
 import trio
@@ -15,6 +16,7 @@ from .._context.activity import ActivityContext
 from .._context.current import current_execution
 from .._data.codec import Codec
 from .._data.ids import checked_id
+from .._data.start_times import StartTimes, checked_times
 from .._tasks.trio_internals import closes_generator
 from ..clock import Duration, seconds
 from ..errors import DefinitionError, RomancyError
@@ -175,6 +177,8 @@ class Workflow(_Definition, Generic[P, R]):
     """Whether an event of the workflow's name that arrives over HTTP starts an instance."""
     id: str | None = None
     """Instance id of the next start; None: a new one."""
+    times: StartTimes | None = None
+    """When the next instance begins, and by when it has to end; None: at once, and at any time."""
 
     @property
     def signature(self) -> inspect.Signature:
@@ -184,20 +188,39 @@ class Workflow(_Definition, Generic[P, R]):
     @property
     def has_options(self) -> bool:
         """Whether this is a copy that :meth:`options` has made."""
-        return self.id is not None
+        return self.id is not None or self.times is not None
 
     def __call__(self, ctx: Any, /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R]:
         return self.function(ctx, *args, **kwargs)
 
-    def options(self, *, id: str) -> Workflow[P, R]:
-        """Return a copy that starts an instance under this id.
+    def options(
+        self,
+        *,
+        id: str | None = None,
+        delay: Duration | None = None,
+        at: datetime | None = None,
+        deadline: Duration | datetime | None = None,
+    ) -> Workflow[P, R]:
+        """Return a copy that starts an instance with these options. One that is not given stays as it was.
 
-        The same id with the same input is the same instance, no matter how often it is started.
+        Args:
+          id: id of the instance. The same id with the same input is the same instance, no matter how often it is
+            started; the times of the first start count.
+          delay: seconds (or a timedelta) from the start after which the instance begins to run.
+          at: time at which it begins to run, as an aware datetime, instead of ``delay``; one in the past means now.
+          deadline: seconds (or a timedelta) from the start, or an aware datetime, after which the instance is
+            cancelled, as by :meth:`App.cancel`: what it has completed is compensated. If its function has ended by
+            then, nothing happens. If it has recurred, that applies to the last one of its chain.
 
         Raises:
-          ValueError: if the id is not a string of 1 to 255 characters.
+          ValueError: if the id is not a string of 1 to 255 characters, or a time is not valid.
         """
-        return evolve(self, id=checked_id(id))
+        times = checked_times(self.name, delay, at, deadline)
+        if times is not None and self.times is not None:
+            begins = times if delay is not None or at is not None else self.times
+            ends = times if deadline is not None else self.times
+            times = StartTimes(begins.delay, begins.at, ends.limit, ends.deadline)
+        return evolve(self, id=self.id if id is None else checked_id(id), times=times or self.times)
 
 
 Definition = Compensation[..., Any] | Activity[..., Any] | Workflow[..., Any]

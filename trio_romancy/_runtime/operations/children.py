@@ -48,7 +48,7 @@ async def start(
         )
     child_id = workflow.id or short_id(f"{run.instance_id}/{operation.id}")
     now, trace = run.env.clock.now(), run.claim.trace
-    row = child_row(child_id, workflow.name, text, now, parent_id=run.instance_id, trace=trace)
+    row = child_row(child_id, workflow.name, text, now, parent_id=run.instance_id, trace=trace, times=workflow.times)
     digests = None
     if run.env.settings.check_arguments:
         digests = digests_of(run, operation.id, workflow.signature, args, kwargs, has_run=False)
@@ -57,7 +57,7 @@ async def start(
     async def record_named() -> JournalEntry:
         entry = run.writer.next_row(operation.id, EntryKind.CHILD_STARTED, NOTHING)
         payload = await run.journal.call(start_named_child, row, entry, started)
-        run.env.host.something_is_due()
+        run.env.host.something_is_due(has_deadline=workflow.times is not None)
         return JournalEntry(entry["seq"], operation.id, EntryKind.CHILD_STARTED, payload, entry["recorded_at"])
 
     pending = PendingOutcome(operation, EntryKind.CHILD_STARTED, started.to_text())

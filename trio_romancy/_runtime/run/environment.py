@@ -60,8 +60,12 @@ class RunHost(Protocol):
         """Show the attempt, or the wait for it, in the row of its instance if that takes long."""
         ...
 
-    def something_is_due(self) -> None:
-        """Claim what this run has made due, such as a child."""
+    def something_is_due(self, *, has_deadline: bool = False) -> None:
+        """Claim what this run has made due, such as a child.
+
+        Args:
+          has_deadline: whether it may have a deadline.
+        """
         ...
 
     def effects_stored(self) -> None:

@@ -489,9 +489,9 @@ class InstanceRun:
         self.awaiting += by
         self.env.host.awaiting_changed(self)
 
-    def something_is_due(self) -> None:
+    def something_is_due(self, *, has_deadline: bool = False) -> None:
         """Claim what this run has made due."""
-        self.env.host.something_is_due()
+        self.env.host.something_is_due(has_deadline=has_deadline)
 
     @property
     def only_awaits_instances(self) -> bool:

@@ -20,7 +20,7 @@ from ..._data.large import decoded
 from ..._storage.sql.entries import JournalEntry
 from ..._storage.sql.messages import take as take_message
 from ..._storage.sql.waits import Match
-from ...clock import Microseconds
+from ...clock import CLAIMED_AHEAD, Microseconds
 from ...errors import InvalidDataError, LeaseLostError
 from ...model import EntryKind, Status
 from .exits import RunGone
@@ -31,8 +31,6 @@ from .phase import REPLAYING
 from .run import InstanceRun
 from .session_commit import commit_with_entry
 
-AHEAD: Microseconds = 200_000
-"""How early a passive instance is claimed before its next timer, so that it is in time even on a busy worker."""
 _PATIENCE = 5.0
 """Seconds that a replay waits for code that is busy with something other than an operation."""
 _GRACE: Microseconds = 50_000
@@ -246,7 +244,7 @@ class Sequencer:
         until = run.idle_since + env.settings.idle_timeout
         if run.is_passivated or now >= until:
             wake = run.next_wake()
-            if wake is None or wake > now + AHEAD:
+            if wake is None or wake > now + CLAIMED_AHEAD:
                 run.writer.show(run.in_flight)
                 run.release(Status.WAITING)
                 return

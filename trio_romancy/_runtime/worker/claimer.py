@@ -14,8 +14,7 @@ from ..._storage.database import Database
 from ..._storage.outages import retry_while_away
 from ..._storage.sql.claims import ClaimedInstance, claim_and_load
 from ..._storage.sql.wake_ups import next_wake
-from ...clock import Clock, Microseconds
-from ..run.sequencer import AHEAD
+from ...clock import CLAIMED_AHEAD, Clock, Microseconds
 from .supervisor import Supervisor
 
 _logger = logging.getLogger("trio_romancy.worker")
@@ -106,7 +105,7 @@ class Claimer:
             self._notified = trio.Event()
             has_claimed = await self._claim(supervisor)
             now = self._clock.now()
-            wake = None if self._next_wake is None else self._next_wake - AHEAD
+            wake = None if self._next_wake is None else self._next_wake - CLAIMED_AHEAD
             if has_claimed:
                 idle_since = now
             elif wake is not None and wake <= now:
@@ -142,7 +141,7 @@ class Claimer:
                 self._database, self._database.read, next_wake, self._worker_id, names, suspects=suspects
             )
         now = self._clock.now()
-        if not is_due and (self._next_wake is None or self._next_wake > now + AHEAD):
+        if not is_due and (self._next_wake is None or self._next_wake > now + CLAIMED_AHEAD):
             self._is_full = False
             return False
         limit = self._make_room(supervisor)
@@ -155,7 +154,7 @@ class Claimer:
 
         self._next_wake = None  # the claim may miss what becomes due meanwhile, which must notify
         claimed, self._next_wake = await supervisor.journal.call_then(
-            spawn, claim_and_load, self._worker_id, now, names, limit, suspects=suspects, ahead=AHEAD
+            spawn, claim_and_load, self._worker_id, now, names, limit, suspects=suspects, ahead=CLAIMED_AHEAD
         )
         if self._is_full:
             self._next_wake = None  # `notify_room` comes when there is room

@@ -76,6 +76,7 @@ class Supervisor:
       local_results: results to set when instances end, by instance id.
       max_recoveries: most deaths of a worker that an instance may outlive and still run.
       on_wake: called with the time at which an instance becomes due.
+      on_deadline: called when an instance with a deadline was stored.
       on_room: called when an instance has left memory, or only waits.
       on_effects: called when messages, or events for the broker, were stored without the journal.
       on_committed: called with each committed batch.
@@ -92,6 +93,7 @@ class Supervisor:
         local_results: WeakValueDictionary[str, LocalResult],
         max_recoveries: int,
         on_wake: Callable[[Microseconds], None],
+        on_deadline: Callable[[], None],
         on_room: Callable[[], None],
         on_effects: Callable[[], None],
         on_committed: Callable[[Committed], None],
@@ -108,6 +110,7 @@ class Supervisor:
         """Runs with an activity that awaits other instances, in the order in which they began to."""
         self._max_recoveries = max_recoveries
         self._on_wake = on_wake
+        self._on_deadline = on_deadline
         self._on_room = on_room
         self._on_effects = on_effects
         self._on_committed = on_committed
@@ -540,9 +543,11 @@ class Supervisor:
     def attempt_changed(self) -> None:
         self._long_attempts.notify()
 
-    def something_is_due(self) -> None:
+    def something_is_due(self, *, has_deadline: bool = False) -> None:
         """Have the worker claim what a run has made due."""
         self._on_wake(self.clock.now())
+        if has_deadline:
+            self._on_deadline()
 
     def effects_stored(self) -> None:
         """Deliver messages, and events for the broker, that were stored without the journal."""

@@ -30,6 +30,7 @@ from ..run.local_result import LocalResult
 from ..run.threads import Threads, ThreadStatistics
 from .claimer import Claimer
 from .contact import Contact
+from .deadline_keeper import DeadlineKeeper
 from .heartbeat import Heartbeat
 from .late_comers import LateComers
 from .lease import take_lease
@@ -91,6 +92,7 @@ class Worker:
         self._heartbeat = Heartbeat(database, clock, settings.lease_time, self._contact)
         self._retention = Retention(database, clock, keep_messages)
         self._schedules = ScheduleRunner(database, clock, worker_id, dispatcher, self._claimer.notify_due)
+        self._deadlines = DeadlineKeeper(database, clock, self._claimer.notify_due)
         self._process = this_process()
         self._threads = Threads(limits.threads)
         self._local_results: WeakValueDictionary[str, LocalResult] = WeakValueDictionary()
@@ -222,10 +224,15 @@ class Worker:
     def notify_soon(self) -> None:
         """Claim what becomes due about now, because a transaction of a caller is being committed."""
         self._claimer.notify_wake(self._clock.now())
+        self._deadlines.notify()
 
     def notify_schedules(self) -> None:
         """Look at the schedules again: one was changed."""
         self._schedules.notify()
+
+    def notify_deadlines(self) -> None:
+        """Look at the deadlines again: an instance with one was started."""
+        self._deadlines.notify()
 
     def statistics(self) -> WorkerStatistics | None:
         """Return numbers about the worker; None while it holds no lease."""
@@ -389,6 +396,7 @@ class Worker:
             if self.relay is not None:
                 nursery.start_soon(keep_running, "the relayer", self.relay.run)
             nursery.start_soon(keep_running, "the clock of the schedules", self._schedules.run)
+            nursery.start_soon(keep_running, "the clock of the deadlines", self._deadlines.run)
             nursery.start_soon(keep_running, "the search for dead workers", self._reaper.run)
             task_status.started()
             try:
@@ -410,6 +418,7 @@ class Worker:
             self._local_results,
             self._limits.max_recoveries,
             on_wake=self._claimer.notify_wake,
+            on_deadline=self._deadlines.notify,
             on_room=self._claimer.notify_room,
             on_effects=self._effects_stored,
             on_committed=self._committed,
@@ -438,6 +447,8 @@ class Worker:
             self._dispatcher.call(Hooks.batch_committed, info)
         if committed.wakes_others:
             self._claimer.notify_due()
+        if committed.has_deadlines:
+            self._deadlines.notify()
         if committed.has_sent:
             self._retention.notify()
         if committed.has_posted and self.relay is not None:

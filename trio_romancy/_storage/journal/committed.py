@@ -45,6 +45,8 @@ class Committed:
     """Whether the batch has stored messages."""
     has_posted: bool = False
     """Whether the batch has put events into the outbox."""
+    has_deadlines: bool = False
+    """Whether the batch has stored instances with a deadline."""
     changed: Callable[[], Iterable[str]] = tuple
     """Return the ids of the instances whose status or details the batch has changed. Only for calls of the listener."""
 

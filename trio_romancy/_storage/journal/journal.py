@@ -379,6 +379,7 @@ class Journal:
                 wakes_others or effects.wakes_others or bool(effects.woken),
                 has_sent=bool(effects.outgoing),
                 has_posted=bool(effects.outbox or effects.held_back),
+                has_deadlines=any("deadline" in row for row in effects.children),
                 changed=batch.changed_instances,
             )
         self._listener.committed(committed)

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, delete, select, update
 
 from ..._data.end_request import EndRequest
 from ..._data.journal_format import ChildStarted, RollbackRequested
+from ..._data.start_times import StartTimes
 from ...clock import Microseconds, at_once
 from ...errors import InstanceExistsError
 from ...model import Status
@@ -34,14 +35,21 @@ ToUndo = Callable[[Sequence[JournalEntry]], Sequence[tuple[str, str | None]]]
 
 
 def child_row(
-    instance_id: str, workflow: str, input_text: str, now: Microseconds, *, parent_id: str, trace: str | None
+    instance_id: str,
+    workflow: str,
+    input_text: str,
+    now: Microseconds,
+    *,
+    parent_id: str,
+    trace: str | None,
+    times: StartTimes | None = None,
 ) -> ChildRow:
     """Return the row of a new child, which any worker may claim.
 
     Args:
       trace: the parent's.
     """
-    row = new_row(instance_id, workflow, input_text, now, owner=None, trace=trace)
+    row = new_row(instance_id, workflow, input_text, now, owner=None, trace=trace, times=times)
     return {**row, "parent_id": parent_id}
 
 
@@ -53,7 +61,11 @@ def start_children(connection: Connection, rows: Sequence[ChildRow]) -> None:
     """
     started_after = messages.last_message(connection)
     new: list[ChildRow] = [{**row, "started_after": started_after} for row in rows]
-    holders = insert_instances_if_absent(connection, new)
+    timed = [row for row in new if "deadline" in row]  # rows of one statement have the same columns
+    plain = [row for row in new if "deadline" not in row] if timed else new
+    holders = insert_instances_if_absent(connection, plain) if plain else {}
+    if timed:
+        holders |= insert_instances_if_absent(connection, timed)
     for row in rows:
         if holders[row["instance_id"]].parent_id != row["parent_id"]:
             raise InstanceExistsError(row["instance_id"], "another parent, or none")

@@ -24,6 +24,7 @@ from ..._data.codec import loads
 from ..._data.end_request import EndRequest
 from ..._data.journal_format import error_from_data, error_text
 from ..._data.readable import readable, readable_time
+from ..._data.start_times import StartTimes
 from ...clock import Microseconds, at_once
 from ...errors import DataProblem, InstanceExistsError, InvalidDataError
 from ...model import CancelRequest, ErrorInfo, Instance, PendingOperation, Status
@@ -233,13 +234,15 @@ def new_row(
     *,
     owner: str | None,
     trace: str | None = None,
+    times: StartTimes | None = None,
 ) -> InstanceRow:
-    """Return the row of a new instance: running at its owner, or pending and due now.
+    """Return the row of a new instance: running at its owner, or pending and due now, or at its time.
 
     Args:
       trace: JSON text of the trace context that the instance is started in.
+      times: when it begins, and by when it has to end, if it has no owner.
     """
-    return {
+    row: InstanceRow = {
         "instance_id": instance_id,
         "workflow": workflow,
         "status": Status.PENDING if owner is None else Status.RUNNING,
@@ -252,6 +255,7 @@ def new_row(
         "created_at": now,
         "updated_at": now,
     }
+    return row if times is None else {**row, **times.row(now)}
 
 
 def update_row(
@@ -406,6 +410,8 @@ def to_instance(row: StoredInstance) -> Instance:
         last_details=details if status.is_final else None,
         cancel_requested=_to_cancel_request(row),
         waits_for=_to_operations(row),
+        not_before=None if row.not_before is None or status.is_final else readable_time(row.not_before)[0],
+        deadline=None if row.deadline is None or status.is_final else readable_time(row.deadline)[0],
     )
 
 

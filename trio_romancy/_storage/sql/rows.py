@@ -31,6 +31,8 @@ class InstanceRow(TypedDict):
     trace: str | None
     created_at: Microseconds
     updated_at: Microseconds
+    not_before: NotRequired[Microseconds | None]
+    deadline: NotRequired[Microseconds | None]
 
 
 class ChildRow(InstanceRow):

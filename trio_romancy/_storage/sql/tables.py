@@ -94,6 +94,13 @@ Index(
     postgresql_where=instances.c.owner.is_not(None),
 )
 
+Index(
+    "ix_romancy_instances_deadline",
+    instances.c.deadline,
+    sqlite_where=instances.c.deadline.is_not(None),
+    postgresql_where=instances.c.deadline.is_not(None),
+)
+
 # An instance that its own worker starts and completes is never in this one, if the database has partial indexes.
 IS_RARE = instances.c.status.not_in([literal(name, literal_execute=True) for name in ("running", "completed")])
 """The condition of the index of statuses. A query must have it as well, for SQLite to use the index."""

@@ -76,6 +76,9 @@ def show_instance(screen: Screen, instance: Instance, *, in_full: bool) -> None:
         ("started", f"{at(instance.created_at)} ({ago(instance.created_at, now)})"),
         ("updated", f"{at(instance.updated_at)} ({ago(instance.updated_at, now)})"),
     ]
+    for name, when in (("begins", instance.not_before), ("deadline", instance.deadline)):
+        if when is not None and when > now:
+            facts.append((name, f"{at(when)} ({ahead(when, now)})"))
     if (request := instance.cancel_requested) is not None:
         because = f": {request.reason}" if request.reason else ""
         facts.append(("ending", (_requested(request, now) + because, "yellow")))

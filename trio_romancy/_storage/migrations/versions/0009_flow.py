@@ -55,6 +55,7 @@ def _extend_instances(op: Operations) -> None:
     is_listed = sa.column("status").not_in(["running", "completed"])
     _index(op, "instances", "due", ["workflow", "held", "wake_at"], where=sa.column("wake_at").is_not(None))
     _index(op, "instances", "status", ["status", "created_at", "instance_id"], where=is_listed)
+    _index(op, "instances", "deadline", ["deadline"], where=sa.column("deadline").is_not(None))
     old = "ix_romancy_instances_wake_at"
     if old in {index["name"] for index in inspector.get_indexes("romancy_instances")}:
         op.drop_index(old, "romancy_instances")
