@@ -266,3 +266,14 @@ async def failing_twice(ctx: WorkflowContext) -> int:
 def test_a_limit_that_makes_no_sense_is_refused(make: object, message: str) -> None:
     with pytest.raises(DefinitionError, match=message):
         make()  # type: ignore[operator]
+
+
+async def test_a_terminated_instance_frees_the_permit_of_the_attempt_that_is_torn_down(database: str) -> None:
+    async with App(database) as app:
+        running = [await app.start(one, "a", 1000) for _ in range(2)]
+        await trio.sleep(0.1)
+        held = await app.start(one, "after", 1)
+        await trio.sleep(1)
+        await running[0].terminate()
+        assert await held.result(timeout=10) == "after"
+        await running[1].terminate()
