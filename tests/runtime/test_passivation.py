@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import trio
 
-from trio_romancy import App, WorkflowCancelledError, WorkflowContext, workflow
+from trio_romancy import App, RetryPolicy, WorkflowCancelledError, WorkflowContext, activity, workflow
+from trio_romancy.clock import Clock
 from trio_romancy.testing import run
 
 from ..support.probe import probe
@@ -65,3 +66,28 @@ def test_a_cancel_request_that_comes_while_the_instance_is_dropped_is_heard(mome
                 await handle.result(timeout=100)
 
     run(main)
+
+
+async def test_an_instance_whose_retry_is_due_rests_until_the_attempt_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two tasks wait for the same time. The one that comes first must not keep the other from it."""
+    sleep_until = Clock.sleep_until
+
+    async def sleep_a_little_longer(clock: Clock, when: int) -> None:
+        await sleep_until(clock, when + 1)
+
+    monkeypatch.setattr(Clock, "sleep_until", sleep_a_little_longer)
+    failed: list[str] = []
+
+    @activity(retry=RetryPolicy.fixed(3, 0.1))
+    async def fail_twice() -> str:
+        if len(failed) < 2:
+            failed.append("once more")
+            raise ConnectionError("away")
+        return "done"
+
+    @workflow
+    async def retrying(ctx: WorkflowContext) -> str:
+        return await fail_twice()
+
+    async with App(":memory:", idle_timeout=0) as app:
+        assert await (await app.start(retrying)).result() == "done"

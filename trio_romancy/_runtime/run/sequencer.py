@@ -35,6 +35,8 @@ _PATIENCE = 5.0
 """Seconds that a replay waits for code that is busy with something other than an operation."""
 _GRACE: Microseconds = 50_000
 """Time for which an instance must have waited before its status is ``waiting``."""
+_SOON: Microseconds = 100_000
+"""Time after which to look again at an instance whose next wake-up is due."""
 _SHOWN_WITHIN: Microseconds = 1_000_000
 """Time for which a waiting instance must have waited for something else before its row says so."""
 
@@ -248,7 +250,9 @@ class Sequencer:
                 run.writer.show(run.in_flight)
                 run.release(Status.WAITING)
                 return
-            until = wake  # a released instance would be claimed again at once
+            # A released instance would be claimed again at once. What is due already is about to wake by itself: looked
+            # at again and again, it would not come to that.
+            until = wake if wake > now else now + _SOON
         if run.writer.status is not Status.WAITING:
             if now >= run.idle_since + _GRACE:
                 run.writer.show(run.in_flight)
