@@ -5,6 +5,7 @@ So is what the library writes itself: mypy refuses a column that a row does not 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +24,8 @@ def errors(request: pytest.FixtureRequest) -> Errors:
     """What mypy has against each file, by line."""
     names = [str(path) for path in sorted(CASES.glob("*.py"))]
     options = ["--strict", "--follow-imports=silent", "--hide-error-context", "--no-pretty", "--no-color-output"]
-    places = [f"--cache-dir={request.config.rootpath / '.mypy_cache' / CASES.name}", "--config-file="]
+    cache = Path(os.environ.get("MYPY_CACHE_DIR", request.config.rootpath / ".mypy_cache"), CASES.name)
+    places = [f"--cache-dir={cache}", "--config-file="]
     output, complaints, _ = mypy.api.run([*options, *places, *names])
     assert not complaints, complaints
     found: dict[str, dict[int, list[str]]] = {Path(name).name: {} for name in names}

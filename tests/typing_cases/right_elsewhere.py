@@ -29,6 +29,8 @@ async def on_trio(app: App) -> None:
     assert_type(handle, WorkflowHandle[Receipt])
     assert_type(await handle.result(timeout=3), Receipt)
     assert_type(app.handle("1", ordering), WorkflowHandle[Receipt])
+    async for instance in handle.watch():
+        assert_type(instance, Instance)
     assert_type(await app.start("ordering", {"order_id": "1"}, id="1"), WorkflowHandle[Any])
     assert_type(await app.get_instance("1"), Instance | None)
     assert_type(await app.list_instances(limit=3), InstancePage)
@@ -42,6 +44,8 @@ async def on_asyncio() -> None:
         assert_type(handle.instance_id, str)
         assert_type(await handle.result(timeout=3), Receipt)
         assert_type(app.handle("1", ordering), aio.WorkflowHandle[Receipt])
+        async for instance in handle.watch():
+            assert_type(instance, Instance)
         assert_type(await app.start("ordering", {"order_id": "1"}, id="1"), aio.WorkflowHandle[Any])
         assert_type(await app.start(ordering.options(id="1"), Order("1")), aio.WorkflowHandle[Receipt])
         assert_type(await app.get_instance("1"), Instance | None)
@@ -55,6 +59,8 @@ def on_none() -> None:
         assert_type(handle, sync.WorkflowHandle[Receipt])
         assert_type(handle.result(timeout=3), Receipt)
         assert_type(app.handle("1", ordering), sync.WorkflowHandle[Receipt])
+        for instance in handle.watch():
+            assert_type(instance, Instance)
         assert_type(app.start("ordering", {"order_id": "1"}, id="1"), sync.WorkflowHandle[Any])
         assert_type(app.get_instance("1"), Instance | None)
         assert_type(app.list_instances(limit=3), InstancePage)
