@@ -40,8 +40,9 @@ CLAIM_TIME = 4.0
 """Seconds after which others post the events that a relayer has claimed and not posted."""
 
 LOCK_TIMEOUT = 1
-"""Seconds that a statement waits for a lock. A batch that waits has locked the row of its lease, so this is half of the
-lease, as are the 5 seconds of the library of its 10."""
+"""Seconds that a statement waits for a lock, and that a transaction may be idle: that of a worker that stands still
+keeps its locks for as long. A batch that waits has locked the row of its lease, so this is half of the lease, as are
+the 5 seconds of the library of its 10."""
 
 MAX_RECOVERIES = 5
 """Deaths after which only an instance that causes them itself is parked: one that does not makes progress before."""
@@ -92,7 +93,7 @@ def main() -> None:
     log.setFormatter(TrueTimeFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[log])
     hasten_relayers(CLAIM_TIME)
-    limits.LOCK_TIMEOUT = LOCK_TIMEOUT
+    limits.LOCK_TIMEOUT = limits.IDLE_TIMEOUT = LOCK_TIMEOUT
     be_on_machine(f"the machine of {arguments.worker_id}")
     if arguments.without_fence:
         break_fence()

@@ -147,7 +147,8 @@ class Proxy:
     async def _may_flow(self, chunk: bytes) -> None:
         if self._bytes_per_second:
             async with self._carrier:
-                await trio.sleep(len(chunk) / self._bytes_per_second)
+                if self._bytes_per_second:  # it may be as fast as it goes by now
+                    await trio.sleep(len(chunk) / self._bytes_per_second)
         if self._seconds_for_each:
             async with self._carrier:
                 await trio.sleep(self._seconds_for_each)

@@ -12,7 +12,7 @@ from attrs import define, field
 
 from trio_romancy._runtime.worker.contact import Contact
 from trio_romancy._runtime.worker.observer import Observer
-from trio_romancy._runtime.worker.reaper import Reaper
+from trio_romancy._runtime.worker.reaper import Reaper, Survey
 from trio_romancy._storage.sql.workers import OtherLease
 from trio_romancy.clock import Clock, current_clock
 
@@ -99,8 +99,8 @@ class Slow:
                 self.contact.renewed()
             await trio.sleep(1)
 
-    async def read(self, *_: object) -> tuple[list[OtherLease], bool]:
-        return [OtherLease("other", 7, 0, is_dead=False, is_seen_to_live=False)], False
+    async def read(self, *_: object) -> Survey:
+        return Survey([OtherLease("other", 7, 0, is_dead=False, is_seen_to_live=False)], False, ())
 
     async def run(self, *_: object, may_end: Callable[[], bool], **__: object) -> list[OtherLease]:
         self.is_away = True

@@ -84,7 +84,7 @@ class Reaper:
             )
         self._unreadable = unreadable
 
-    async def _survey(self) -> _Survey:
+    async def _survey(self) -> Survey:
         workflows = registry.workflow_names()
         try:
             return await self._database.read(_survey, self._worker_id, self._clock.ahead_of_steady, workflows)
@@ -124,7 +124,9 @@ class Reaper:
 
 
 @frozen
-class _Survey:
+class Survey:
+    """What the reaper reads from time to time."""
+
     others: Sequence[OtherLease]
     """The leases of the other workers."""
     has_incompatible: bool
@@ -133,7 +135,7 @@ class _Survey:
     """Ids of instances that would never become due."""
 
 
-def _survey(connection: Connection, me: str, clock: Microseconds, workflows: Sequence[str]) -> _Survey:
-    return _Survey(
+def _survey(connection: Connection, me: str, clock: Microseconds, workflows: Sequence[str]) -> Survey:
+    return Survey(
         other_leases(connection, me, clock), incompatible.has_any(connection), never_wake(connection, workflows)
     )
