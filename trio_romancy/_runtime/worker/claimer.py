@@ -54,6 +54,8 @@ class Claimer:
         self._next_wake: Microseconds | None = None
         """Time at which the next instance is due, as far as is known; None if no instance is known to become due."""
         self._is_full = False
+        self._waits_for_starts = False
+        """Whether starts under way may have taken the room that was missing, and may not need it."""
         self._full_since: Microseconds | None = None
         """Time since which memory has been full of instances that await others; None if it is not."""
         self._is_stopping = False
@@ -110,7 +112,8 @@ class Claimer:
                 idle_since = now
             elif wake is not None and wake <= now:
                 wake = now + _LOCKED_FOR  # another transaction is writing to it
-            look = now + _LOOK_AGAIN if self._is_full and supervisor.has_awaiting else None
+            may_have_room = supervisor.has_awaiting or self._waits_for_starts
+            look = now + _LOOK_AGAIN if self._is_full and may_have_room else None
             until = min(filter(None, (wake, look, self._poll_at(idle_since))), default=None)
             with trio.CancelScope() as scope:
                 if until is not None:
@@ -153,16 +156,22 @@ class Claimer:
                 supervisor.spawn(claimed)
 
         self._next_wake = None  # the claim may miss what becomes due meanwhile, which must notify
-        claimed, self._next_wake = await supervisor.journal.call_then(
-            spawn, claim_and_load, self._worker_id, now, names, limit, suspects=suspects, ahead=CLAIMED_AHEAD
-        )
+        supervisor.arriving += limit
+        try:
+            claimed, self._next_wake = await supervisor.journal.call_then(
+                spawn, claim_and_load, self._worker_id, now, names, limit, suspects=suspects, ahead=CLAIMED_AHEAD
+            )
+        finally:
+            supervisor.arriving -= limit
         if self._is_full:
             self._next_wake = None  # `notify_room` comes when there is room
         return bool(claimed)
 
     def _make_room(self, supervisor: Supervisor) -> int:
         """Return how many instances may be claimed. Without room, passivate some that only wait."""
-        room = min(self._limits.max_running - supervisor.running, self._limits.max_resident - supervisor.resident)
+        self._waits_for_starts = supervisor.arriving > 0
+        free = self._limits.max_resident - supervisor.resident - supervisor.arriving
+        room = min(self._limits.max_running - supervisor.running, free)
         self._is_full = room <= 0
         if not self._is_full:
             self._full_since = None

@@ -105,6 +105,8 @@ class Supervisor:
         self.journal = journal = Journal(database, lease, clock, settings.lease_time, self)
         self.idle = 0
         """Number of actors that only wait."""
+        self.arriving = 0
+        """Number of places in memory that starts and a claim under way may take."""
         self.is_draining = False
         self._awaiting: dict[AwaitingRun, None] = {}
         """Runs with an activity that awaits other instances, in the order in which they began to."""
@@ -184,7 +186,7 @@ class Supervisor:
 
     def has_room(self, most_running: int, most_resident: int) -> bool:
         """Whether one more instance may be taken into memory, without a closer look at what those in it do."""
-        return self.resident < most_resident and self.resident - self.idle < most_running
+        return self.resident + self.arriving < most_resident and self.resident - self.idle < most_running
 
     @property
     def running(self) -> int:

@@ -150,12 +150,16 @@ class Worker:
             has_room = supervisor.has_room(self._limits.max_running, self._limits.max_resident)
             owner = self.worker_id if has_room and not self._is_stopping else None
             row = new_row(instance_id, workflow, input_text, now, owner=owner, trace=trace)
+            arriving = int(owner is not None)
+            supervisor.arriving += arriving
             try:
                 await supervisor.journal.start(row, arguments, id_is_new=id_is_new)
                 return
             except LeaseLostError:
                 id_is_new = False  # the instance may have been stored all the same
                 await trio.lowlevel.checkpoint()  # until the worker joins again
+            finally:
+                supervisor.arriving -= arriving
 
     async def send(self, outgoing: list[Outgoing]) -> None:
         """Send messages. When this returns they are durable, and each says what became of it.
