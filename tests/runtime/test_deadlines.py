@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+from sqlalchemy import Connection
 
 from trio_romancy import (
     App,
@@ -298,3 +300,16 @@ def test_options_add_up() -> None:
     both = trip.options(delay=5).options(deadline=10).options(id="x")
     assert (both.id, both.times) == ("x", trip.options(delay=5, deadline=10).times)
     assert trip.options(delay=5, deadline=9).options(delay=6).times == trip.options(delay=6, deadline=9).times
+
+
+@pytest.mark.parametrize("damaged", ["'tomorrow'", "-9000000000000000000", "x'ff00'"])
+async def test_a_damaged_deadline_keeps_no_other_instance_from_its_own(damaged: str, tmp_path: Path) -> None:
+    def spoil(connection: Connection) -> None:
+        connection.exec_driver_sql(f"UPDATE romancy_instances SET deadline = {damaged} WHERE instance_id = 'spoilt'")
+
+    async with App(str(tmp_path / "shop.db")) as app:
+        await app.start(trip.options(id="spoilt", deadline=1_000_000))
+        await probe(app).write(spoil)
+        await trio.sleep(2)  # it is the only one
+        with pytest.raises(WorkflowCancelledError):
+            await (await app.start(trip.options(deadline=5))).result()

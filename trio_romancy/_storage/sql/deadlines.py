@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from attrs import frozen
 from sqlalchemy import Connection, bindparam, func, select, update
 
-from ...clock import Microseconds, to_datetime
+from ..._data.readable import readable_time
+from ...clock import Microseconds
 from .steering import request_cancel
 from .tables import instances
 
@@ -27,8 +28,8 @@ _settle = update(instances).where(instances.c.instance_id == bindparam("id")).va
 
 def next_deadline(connection: Connection) -> Microseconds | None:
     """Return the next deadline of an instance, whether that has ended or not; None if no instance has one."""
-    found: Microseconds | None = connection.execute(_next).scalar()
-    return found
+    found = connection.execute(_next).scalar()
+    return found if isinstance(found, int) else None  # SQLite sorts a damaged one after all others
 
 
 @frozen
@@ -49,7 +50,7 @@ def settle_deadlines(connection: Connection, now: Microseconds) -> Settled:
     cancelled = []
     for instance_id, deadline in passed:
         connection.execute(_settle, {"id": instance_id})
-        reason = f"its deadline, {to_datetime(deadline).isoformat()}, has passed"
+        reason = f"its deadline, {readable_time(deadline)[0].isoformat()}, has passed"
         answer = request_cancel(connection, instance_id, reason, now)
         if answer is not None and answer.accepted:
             cancelled.append(instance_id)

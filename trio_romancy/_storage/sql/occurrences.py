@@ -113,6 +113,8 @@ class Outlook:
 def look(connection: Connection, now: Microseconds) -> Outlook:
     """Return what there is to do for schedules."""
     next_firing: Microseconds | None = connection.execute(_next_firing).scalar()
+    if not isinstance(next_firing, int):
+        next_firing = None  # SQLite sorts a damaged one after all others
     due: list[str] = []
     if next_firing is not None and next_firing <= now:
         due += connection.execute(_due, {"now": now}).scalars()
