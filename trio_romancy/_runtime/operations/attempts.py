@@ -482,16 +482,22 @@ class Attempts:
         except trio.Cancelled:
             if run.is_unwinding:
                 raise
-            if what.cancellable:
-                return Result(EntryKind.ACTIVITY_CANCELLED, NOTHING)
-            if overran:
+            if overran and not what.cancellable:
                 await self._until_thread_has_ended_at_last()
-            return Result(what.failed_kind, last.with_verdict("gave_up").to_text())
+            return self._cancelled(failures)
         finally:
             operation.scope.shield = True
             operation.waits = False
             operation.wake_at = None
         return None
+
+    def _cancelled(self, failures: Sequence[JournalEntry]) -> Result:
+        """Return the outcome of a cancellation that came while no attempt ran: after these, or before the first."""
+        if not failures or self._what.cancellable:
+            return Result(EntryKind.ACTIVITY_CANCELLED, NOTHING)
+        last = failures[-1].payload
+        assert isinstance(last, Failure)
+        return Result(self._what.failed_kind, last.with_verdict("gave_up").to_text())
 
     async def _until_permitted(self, limits: Sequence[Limit]) -> Result | None:
         """Wait until all limits allow the attempt, with the shield down.
@@ -533,7 +539,7 @@ class Attempts:
 
     async def _until_called(self, until: Microseconds | None) -> Result | None:
         """Wait for a limit, until it may allow the attempt. Returns the outcome if a cancellation came first."""
-        run, operation, what = self._run, self._operation, self._what
+        run, operation = self._run, self._operation
         assert operation.scope is not None
         operation.is_executing = False
         run.env.host.attempt_changed()
@@ -551,12 +557,7 @@ class Attempts:
         except trio.Cancelled:
             if run.is_unwinding:
                 raise
-            failures = run.cursor.failures_of(operation.id)
-            if failures and not what.cancellable:
-                last = failures[-1].payload
-                assert isinstance(last, Failure)
-                return Result(what.failed_kind, last.with_verdict("gave_up").to_text())
-            return Result(EntryKind.ACTIVITY_CANCELLED, NOTHING)
+            return self._cancelled(run.cursor.failures_of(operation.id))
         finally:
             operation.scope.shield = True
             operation.waits = False

@@ -106,3 +106,9 @@ class _Timekeeper:
                 "not been; stop them all, and start them again, to have timers follow it"
             )
             _logger.warning(message, seconds, direction)
+
+
+def database_time(connection: Connection, clock: Clock) -> Microseconds:
+    """Return the time by the clock of the database, which this worker's may be ahead of, or else by this worker's."""
+    now = None if clock.is_virtual else server_time(connection)
+    return clock.now() if now is None else now

@@ -10,10 +10,10 @@ from sqlalchemy import Connection
 
 from ..._data.log_fields import about, visible
 from ..._storage.database import Database
-from ..._storage.dialects import server_time
 from ..._storage.outages import retry_while_away
 from ..._storage.sql.deadlines import Settled, next_deadline, settle_deadlines
 from ...clock import Clock, Microseconds
+from .clock_sync import database_time
 
 _logger = logging.getLogger("trio_romancy.worker")
 
@@ -64,5 +64,4 @@ class DeadlineKeeper:
 
     def _settle(self, connection: Connection) -> Settled:
         """Act by the clock of the database, which this worker's may be ahead of."""
-        now = None if self._clock.is_virtual else server_time(connection)
-        return settle_deadlines(connection, self._clock.now() if now is None else now)
+        return settle_deadlines(connection, database_time(connection, self._clock))

@@ -12,10 +12,10 @@ from ..._data.log_fields import about, visible
 from ..._observe.dispatcher import HookDispatcher
 from ..._observe.schedule_events import tell_schedule
 from ..._storage.database import Database
-from ..._storage.dialects import server_time
 from ..._storage.outages import retry_while_away
 from ..._storage.sql.occurrences import Advance, advance, look
 from ...clock import Clock, Microseconds
+from .clock_sync import database_time
 
 _logger = logging.getLogger("trio_romancy.schedules")
 
@@ -96,5 +96,4 @@ class ScheduleRunner:
 
     def _transaction(self, connection: Connection, name: str) -> Advance | None:
         """Fire a schedule by the clock of the database, which this worker's may be ahead of."""
-        now = None if self._clock.is_virtual else server_time(connection)
-        return advance(connection, name, self._clock.now() if now is None else now)
+        return advance(connection, name, database_time(connection, self._clock))

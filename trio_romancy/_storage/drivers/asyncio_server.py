@@ -437,8 +437,7 @@ class _Writer:
                 self._isolation = isolation
             return await self._connection.run_sync(connections.in_transaction, fn)
         except BaseException:
-            connection, self._connection, self._isolation = self._connection, None, ""
-            if connection is not None:
+            if (connection := self._given_up()) is not None:
                 await _discard(connection)
             raise
 
@@ -446,9 +445,13 @@ class _Writer:
         await self._database._cross(self._close)
 
     async def _close(self) -> None:
-        connection, self._connection, self._isolation = self._connection, None, ""
-        if connection is not None:
+        if (connection := self._given_up()) is not None:
             await connection.close()
+
+    def _given_up(self) -> AsyncConnection | None:
+        """Return the connection, if there is one. The next transaction makes another."""
+        connection, self._connection, self._isolation = self._connection, None, ""
+        return connection
 
 
 @define(eq=False)

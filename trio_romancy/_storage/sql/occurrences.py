@@ -188,9 +188,7 @@ _next = bindparam("next_", type_=BigInteger())
 _forget_asked = delete(occurrences).where(
     occurrences.c.schedule == bindparam("name_"),
     occurrences.c.state == OccurrenceState.ASKED,
-    or_(
-        occurrences.c.due_at < bindparam("next_", type_=BigInteger()), bindparam("next_", type_=BigInteger()).is_(None)
-    ),
+    or_(occurrences.c.due_at < _next, _next.is_(None)),
 )
 
 
